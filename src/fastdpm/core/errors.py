@@ -1,0 +1,34 @@
+"""Errors that a user can cause, each with one clear line and an exit code for the command line."""
+
+
+class FastDPMError(Exception):
+    """Something outside the program's control went wrong; the message says what to do."""
+
+    exit_code = 1
+
+
+class InvalidArgumentError(FastDPMError, ValueError):
+    """A value that was passed in cannot be used."""
+
+    exit_code = 2
+
+
+class ModelError(FastDPMError):
+    """A model folder is damaged, foreign or does not match its configuration."""
+
+
+class DataError(FastDPMError):
+    """A data file cannot be read or does not hold what was asked of it."""
+
+
+class SamplingError(FastDPMError):
+    """The network returned something that cannot be sampled from."""
+
+
+class MissingExtraError(FastDPMError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed: run `pip install 'fastdpm[{extra}]'` and try again"
+        )

@@ -1,0 +1,266 @@
+"""Choosing S noise levels out of T steps: VAR, STEP, or by hand.
+
+Paper -> code: r_S < ... < r_1 < r_0 = 1 -> ``NoiseLevels.level`` (sampling order, noise first),
+t_s - 1 -> ``NoiseLevels.t`` (zero-based, as networks count), eta_s -> the variances of VAR.
+Source: Kong & Ping 2021, arXiv:2106.00132, sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.schedule import Array, VarianceSchedule
+
+SPACINGS = ("linear", "quadratic")
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseLevels:
+    """Levels in sampling order and the steps that the network is asked at.
+
+    Attributes:
+        level: Signal scales, shape (S + 1,), strictly rising; all but the last in (0, 1), the last
+            in (0, 1] (1 is clean data).
+        t: Steps for the network, shape (S,), zero-based and unrounded; T(level) - 1 lies in
+            (-1, 0) for levels cleaner than the first training step.
+        label: How they were chosen, for people.
+        notes: What a reader must know, such as a bound that was met.
+
+    Raises:
+        InvalidArgumentError: If the levels do not rise strictly or leave their range.
+    """
+
+    level: Array
+    t: Array
+    label: str = "levels"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        level = np.array(self.level, dtype=np.float64)
+        t = np.array(self.t, dtype=np.float64)
+        if level.ndim != 1 or level.size < 2 or t.shape != (level.size - 1,):
+            raise InvalidArgumentError(
+                f"S steps need S + 1 levels, got {t.shape} steps and {level.shape} levels"
+            )
+        if not np.all(np.isfinite(t)):
+            raise InvalidArgumentError("every step must be finite")
+        check_rising(level)
+        for name, table in (("level", level), ("t", t)):
+            table.flags.writeable = False
+            object.__setattr__(self, name, table)
+
+    @property
+    def num_steps(self) -> int:
+        """Distinct levels, one network evaluation each."""
+        return self.t.size
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, rows: slice) -> NoiseLevels:
+        """Rows ``rows`` alone: a chain that starts below full noise or ends above clean data."""
+        start, stop, step = rows.indices(self.num_steps)
+        if step != 1 or stop <= start:
+            raise InvalidArgumentError(
+                f"a part of {self.num_steps} rows must be a non-empty run of them, got {rows}"
+            )
+        label = f"{self.label}, rows {start} to {stop - 1}"
+        return NoiseLevels(self.level[start : stop + 1], self.t[start:stop], label, self.notes)
+
+
+def check_rising(level: Array) -> None:
+    """Raise unless levels rise strictly inside (0, 1), the last one being at most 1."""
+    inside = (level > 0) & (level < 1)
+    inside[-1] = 0 < level[-1] <= 1
+    if not inside.all():
+        row = int(np.flatnonzero(~inside)[0])
+        raise InvalidArgumentError(
+            f"level {row} of {level.size} is {level[row]:.6g}: levels must lie in (0, 1), and only"
+            " the last may be 1"
+        )
+    falls = np.flatnonzero(np.diff(level) <= 0)
+    if falls.size:
+        row = int(falls[0])
+        raise InvalidArgumentError(
+            f"level {row + 1} is {level[row + 1]:.6g} after {level[row]:.6g}: levels must rise"
+            " strictly in sampling order, from noise to clean data"
+        )
+
+
+def levels_step(
+    schedule: VarianceSchedule, num_steps: int, spacing: str = "linear"
+) -> NoiseLevels:
+    """STEP: choose S of the T training steps.
+
+    Args:
+        schedule: The schedule the network was trained with.
+        num_steps: S, from 2 to T.
+        spacing: "linear" spreads the steps evenly over 0 ... T - 1; "quadratic" places step i at
+            floor(0.8 T i^2 / (S - 1)^2), denser towards clean data. Equal steps are merged.
+
+    Raises:
+        InvalidArgumentError: If ``num_steps`` or ``spacing`` is out of range.
+
+    Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
+    """
+    _check_choice(schedule, num_steps, spacing)
+    total, last = schedule.num_train_steps, num_steps - 1
+    if spacing == "linear":
+        steps = [i * (total - 1) // last for i in range(num_steps)]
+    else:
+        steps = [4 * total * i * i // (5 * last * last) for i in range(num_steps)]
+    distinct = sorted(set(steps), reverse=True)
+    notes = []
+    if len(distinct) < num_steps:
+        notes.append(
+            f"{num_steps - len(distinct)} of {num_steps} steps repeat another and are merged:"
+            f" {len(distinct)} rows"
+        )
+    if len(distinct) < 2:
+        notes.append("a single row remains")
+    t = np.array(distinct, dtype=np.float64)
+    level = np.append(schedule.R(t + 1), 1.0)
+    return NoiseLevels(level, t, f"STEP {spacing}, S = {num_steps}", tuple(notes))
+
+
+def levels_var(
+    schedule: VarianceSchedule, num_steps: int, spacing: str = "linear", *, bounded: bool = True
+) -> NoiseLevels:
+    """VAR: choose S variances whose product reaches the schedule's last level.
+
+    Args:
+        schedule: The schedule the network was trained with.
+        num_steps: S, from 2 to T.
+        spacing: "linear", eta_s = beta_1 + (s - 1) x; or "quadratic",
+            eta_s = beta_1 (1 + (s - 1) x)^2.
+        bounded: Keep the authors' bound on x (eta_S <= 0.99, or x <= 0.95 / (S sqrt(beta_1))).
+            Where it is met, the chain starts at a cleaner level than R(T) and ``notes`` says so.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range, or no such variances exist.
+
+    Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2, and the bound of the authors' code.
+    """
+    _check_choice(schedule, num_steps, spacing)
+    beta, index = float(schedule.betas[0]), np.arange(num_steps)
+    label = f"VAR {spacing}, S = {num_steps}"
+
+    def variances(x: float) -> Array:
+        return beta + index * x if spacing == "linear" else beta * (1 + index * x) ** 2
+
+    if spacing == "linear":
+        bound, limit = (0.99 - beta) / (num_steps - 1), (1 - beta) / (num_steps - 1)
+    else:
+        bound = 0.95 / (num_steps * math.sqrt(beta))
+        limit = (1 / math.sqrt(beta) - 1) / (num_steps - 1)
+    excess = _product_excess(variances, float(np.log(schedule.levels[-1])))
+    x, notes = bound, []
+    if bounded and excess(bound) > 0:
+        level = _levels_of(variances(x))
+        notes.append(
+            f"the variances stop at the authors' bound, so the chain starts at level"
+            f" {level[0]:.4g}, cleaner than R(T) = {schedule.levels[-1]:.4g};"
+            " bounded=False reaches R(T)"
+        )
+    else:
+        x = _root(excess, limit * (1 - 1e-12), label)
+        level = _levels_of(variances(x))
+    t = schedule.T(np.maximum(level[:-1], schedule.levels[-1])) - 1
+    return NoiseLevels(level, t, label, tuple(notes))
+
+
+def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> NoiseLevels:
+    """Levels of a hand-tuned variance schedule eta_1 ... eta_S, as audio models publish them.
+
+    Args:
+        schedule: The schedule the network was trained with.
+        variances: Shape (S,), each in (0, 1), clean end first.
+
+    Raises:
+        InvalidArgumentError: If a variance leaves (0, 1), or their product the schedule's range.
+
+    Source: Kong et al. 2021, arXiv:2009.09761, section 3.1 (fast sampling).
+    """
+    eta = np.atleast_1d(np.asarray(variances, dtype=np.float64))
+    if eta.ndim != 1 or not np.all((eta > 0) & (eta < 1)):
+        raise InvalidArgumentError(f"variances must lie in (0, 1), got {eta.tolist()}")
+    level = _levels_of(eta)
+    return NoiseLevels(level, schedule.T(level[:-1]) - 1, f"{eta.size} variances by hand")
+
+
+def levels_given(
+    schedule: VarianceSchedule,
+    *,
+    level: ArrayLike | None = None,
+    t: ArrayLike | None = None,
+    end: float = 1.0,
+) -> NoiseLevels:
+    """Levels, or zero-based steps, given one by one in sampling order (noise first).
+
+    Args:
+        schedule: The schedule the network was trained with.
+        level: S levels in [R(T), 1), rising; or
+        t: S real-valued zero-based steps in (-1, T - 1], falling.
+        end: The level to stop at, 1 for clean data.
+
+    Raises:
+        InvalidArgumentError: Unless exactly one of ``level`` and ``t`` is given, in order and in
+            range.
+    """
+    if (level is None) == (t is None):
+        raise InvalidArgumentError("give either levels or steps, not both and not neither")
+    if t is not None:
+        step = np.atleast_1d(np.asarray(t, dtype=np.float64))
+        outside = step[~((step > -1) & (step <= schedule.num_train_steps - 1))]
+        if outside.size:
+            raise InvalidArgumentError(
+                f"steps must lie in (-1, {schedule.num_train_steps - 1}], got {outside[0]:g}"
+            )
+        value = schedule.R(step + 1)
+    else:
+        value = np.atleast_1d(np.asarray(level, dtype=np.float64))
+        check_rising(np.append(value, end))
+        step = schedule.T(value) - 1
+    return NoiseLevels(np.append(value, end), step, f"{step.size} levels by hand")
+
+
+def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
+    """All T training steps, as the standard sampler takes them."""
+    total = schedule.num_train_steps
+    return NoiseLevels(schedule.levels[::-1], np.arange(total - 1.0, -1, -1), f"all {total} steps")
+
+
+def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
+    if not 2 <= num_steps <= schedule.num_train_steps:
+        raise InvalidArgumentError(
+            f"the number of steps S must lie in [2, {schedule.num_train_steps}] (T), got {num_steps}"
+        )
+    if spacing not in SPACINGS:
+        raise InvalidArgumentError(f"spacing must be 'linear' or 'quadratic', got {spacing!r}")
+
+
+def _levels_of(variances: Array) -> Array:
+    """sqrt of the running products of 1 - eta_s, in sampling order with the clean 1 last."""
+    return np.append(np.exp(0.5 * np.cumsum(np.log1p(-variances)))[::-1], 1.0)
+
+
+def _product_excess(variances: Callable[[float], Array], log_r: float) -> Callable[[float], float]:
+    return lambda x: float(np.log1p(-variances(x)).sum() - 2 * log_r)
+
+
+def _root(excess: Callable[[float], float], upper: float, label: str) -> float:
+    """The x at which the product of 1 - eta_s is alpha_bar_T."""
+    if not excess(0.0) >= 0 >= excess(upper):
+        raise InvalidArgumentError(
+            f"{label}: no rising variances from beta_1 have the product alpha_bar_T of this"
+            " schedule: choose another S, or STEP levels"
+        )
+    from scipy.optimize import brentq
+
+    return float(brentq(excess, 0.0, upper, xtol=1e-300, rtol=8.9e-16, maxiter=1000))

@@ -1,0 +1,165 @@
+"""Plans: samplers reduced to float64 coefficients.
+
+A plan has one row per network evaluation,
+
+    x <- sum_j a[s, j] (last states) + sum_j b[s, j] (last predictions) + c[s] z,
+
+where column 0 is the newest state or prediction of eps. ``level`` is what the algebra uses,
+``t`` what the network is told.
+Paper -> code: r -> ``level``, T(r) - 1 -> ``t``.
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3, for the rows of first order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.levels import check_rising
+from fastdpm.core.schedule import Array
+
+_TABLES = ("level", "t", "a", "b", "c")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Coefficients of a sampler, checked when built.
+
+    Attributes:
+        level: Signal scales, shape (S + 1,), rising strictly from noise to at most 1.
+        t: Zero-based real-valued steps for the network, shape (S,).
+        a: Weights of the last states, shape (S, A), newest first.
+        b: Weights of the last predictions of eps, shape (S, B), newest first.
+        c: Scale of the fresh noise of each row, shape (S,), at least 0; a row with 0 draws none.
+        label: What was compiled, for people; not part of the fingerprint.
+        notes: What a reader must know; not part of the fingerprint.
+
+    Raises:
+        InvalidArgumentError: If shapes disagree, a value is not finite, a row needs history that
+            does not exist yet, or a row does not carry the signal to its next level.
+    """
+
+    level: Array
+    t: Array
+    a: Array
+    b: Array
+    c: Array
+    label: str = "plan"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in _TABLES:
+            table = np.array(getattr(self, name), dtype=np.float64)
+            table.flags.writeable = False
+            object.__setattr__(self, name, table)
+        self._check_shapes()
+        check_rising(self.level)
+        self._check_history()
+        self._check_signal()
+
+    def _check_shapes(self) -> None:
+        rows = self.t.size
+        wanted = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
+        wanted |= {name: (rows, getattr(self, name).shape[-1]) for name in "ab"}
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape or 0 in shape:
+                raise InvalidArgumentError(
+                    f"a plan of {rows} rows needs {name} of shape {shape},"
+                    f" got {getattr(self, name).shape}"
+                )
+            if not np.all(np.isfinite(getattr(self, name))):
+                raise InvalidArgumentError(f"{name} of a plan must be finite")
+        if np.any(self.c < 0):
+            raise InvalidArgumentError(f"c of a plan must be at least 0, got {self.c.min():g}")
+
+    def _check_history(self) -> None:
+        for name in "ab":
+            table: Array = getattr(self, name)
+            rows, columns = np.nonzero(np.triu(table, 1))
+            if rows.size:
+                raise InvalidArgumentError(
+                    f"row {rows[0]} of {self.num_rows} uses {name}[{rows[0]}, {columns[0]}], but"
+                    f" only {rows[0] + 1} states exist by then: start with fewer columns"
+                )
+
+    def _check_signal(self) -> None:
+        """With exact predictions x = r x0 + sqrt(1 - r^2) eps, so a alone carries the signal."""
+        for row in range(self.num_rows):
+            past = self.level[row::-1][: self.a.shape[1]]
+            carried = float(self.a[row, : past.size] @ past)
+            if abs(carried - self.level[row + 1]) > 1e-9 * np.abs(self.a[row]).max():
+                raise InvalidArgumentError(
+                    f"row {row} of {self.num_rows} carries the signal to {carried:.4f}, but the"
+                    f" next level is {self.level[row + 1]:.4f}: rebuild the plan from these levels"
+                )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, and so network evaluations."""
+        return self.t.size
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether any row adds fresh noise."""
+        return bool(np.any(self.c > 0))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the coefficients to 12 significant digits, 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for name in _TABLES:
+            table: Array = getattr(self, name)
+            rounded = " ".join(f"{value + 0.0:.11e}" for value in table.ravel())
+            digest.update(f"{name}{table.shape}{rounded}".encode())
+        return digest.hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The plan as JSON; :meth:`from_json` gives the same numbers back to the last bit."""
+        tables = {name: getattr(self, name).tolist() for name in _TABLES}
+        head = {"format": "fastdpm-plan", "version": 1, "fingerprint": self.fingerprint}
+        return json.dumps(head | {"label": self.label, "notes": self.notes} | tables, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan back.
+
+        Raises:
+            InvalidArgumentError: If the text is no plan, or its numbers do not fit its fingerprint.
+        """
+        try:
+            data: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidArgumentError(f"not a plan: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != "fastdpm-plan":
+            raise InvalidArgumentError('not a plan: no "format": "fastdpm-plan" in it')
+        missing = [name for name in _TABLES if name not in data]
+        if missing:
+            raise InvalidArgumentError(f"not a whole plan: {', '.join(missing)} missing")
+        try:
+            tables = [np.array(data[name], dtype=np.float64) for name in _TABLES]
+        except (TypeError, ValueError):
+            raise InvalidArgumentError("not a plan: a table holds something else than numbers") from None
+        plan = cls(*tables, str(data.get("label", "plan")), tuple(map(str, data.get("notes", ()))))
+        if data.get("fingerprint", plan.fingerprint) != plan.fingerprint:
+            raise InvalidArgumentError(
+                f"the plan's numbers have fingerprint {plan.fingerprint}, but it says"
+                f" {data['fingerprint']}: the file was edited; delete the fingerprint to accept it"
+            )
+        return plan
+
+    def __str__(self) -> str:
+        head = f"{self.label}: {self.num_rows} network evaluations, fingerprint {self.fingerprint}"
+        columns = [("row", 4), ("t", 10), ("level", 12), ("-> level", 12)]
+        names = [f"{n}{j}" for n in "ab" for j in range(getattr(self, n).shape[1])]
+        columns += [(name, 12) for name in [*names, "c"]]
+        lines = [head, *(f"note: {note}" for note in self.notes)]
+        lines.append("".join(f"{name:>{width}}" for name, width in columns))
+        for s in range(self.num_rows):
+            values = [self.level[s], self.level[s + 1], *self.a[s], *self.b[s], self.c[s]]
+            lines.append(f"{s:4d}{self.t[s]:10.3f}" + "".join(f"{v:12.6g}" for v in values))
+        return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""First-order reverse processes: DDIM-rev, DDPM-rev and the standard T-step sampler.
+
+Paper -> code: gamma_bar_s -> ``level**2``, kappa -> ``kappa``, sigma_s -> ``Plan.c``.
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.levels import NoiseLevels, levels_all
+from fastdpm.core.plan import Plan
+from fastdpm.core.schedule import Array, VarianceSchedule
+
+
+def variance(level: Array) -> Array:
+    """Noise variance 1 - r^2 of a level, exact near clean data where 1 - r**2 would cancel."""
+    return np.asarray((1 - level) * (1 + level))
+
+
+def ddim_rev(levels: NoiseLevels, kappa: float = 0.0) -> Plan:
+    """Compile DDIM-rev over ``levels``; ``kappa=1`` is DDPM-rev, ``kappa=0`` draws no noise.
+
+    With r and r' the levels before and after a row, eq. 13 is
+
+        x' = r'/r (x - sqrt(1 - r^2) eps) + sqrt(1 - r'^2 - c^2) eps + c z.
+
+    Args:
+        levels: S + 1 signal scales in sampling order (noise first) and their S network steps.
+        kappa: Stochasticity in [0, 1]; the eta of DDIM.
+
+    Returns:
+        A plan of S rows.
+
+    Raises:
+        InvalidArgumentError: If ``kappa`` is outside [0, 1].
+
+    Source: Kong & Ping 2021, arXiv:2106.00132, eq. 13.
+    """
+    if not 0.0 <= kappa <= 1.0:
+        raise InvalidArgumentError(f"kappa must be in [0, 1], got {kappa}")
+    r, r_next = levels.level[:-1], levels.level[1:]
+    var, var_next = variance(r), variance(r_next)
+    # The share of noise that is new; every term below is a sum of one sign, so nothing cancels.
+    eta = (r_next - r) * (r_next + r) / r_next**2
+    kept = (1 - kappa) * (1 + kappa) + kappa**2 * (r / r_next) ** 2 * var_next / var
+    c = kappa * np.sqrt(var_next / var * eta)
+    a = r_next / r
+    b = -(c**2 + a**2 * eta) / (np.sqrt(var_next * kept) + a * np.sqrt(var))
+    label = f"{_name(kappa)} over {levels.label}"
+    return Plan(levels.level, levels.t, a[:, None], b[:, None], c, label, levels.notes)
+
+
+def standard(schedule: VarianceSchedule, variance: str = "small") -> Plan:
+    """The sampler a DDPM was published with: all T steps, DDPM-rev.
+
+    Args:
+        schedule: The schedule the network was trained with.
+        variance: "small" draws the posterior variance beta~_t, "large" beta_t; the last step
+            draws none.
+
+    Raises:
+        InvalidArgumentError: If ``variance`` is neither.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2.
+    """
+    if variance not in ("small", "large"):
+        raise InvalidArgumentError(f"variance must be 'small' or 'large', got {variance!r}")
+    levels = levels_all(schedule)
+    plan = ddim_rev(levels, kappa=1.0)
+    c = plan.c
+    if variance == "large":
+        c = np.sqrt(schedule.betas[::-1])
+        c[-1] = 0.0
+    label = f"standard sampler, {schedule.num_train_steps} steps, fixed {variance} variance"
+    return Plan(plan.level, plan.t, plan.a, plan.b, c, label)
+
+
+def _name(kappa: float) -> str:
+    return {0.0: "DDIM-rev", 1.0: "DDPM-rev"}.get(kappa, f"DDIM-rev, kappa = {kappa:g}")

@@ -1,0 +1,285 @@
+"""Variance schedules and the bijection between a real-valued step and its noise level.
+
+Paper -> code: T -> ``num_train_steps``, beta_t -> ``betas``, R(t) -> ``VarianceSchedule.R``,
+T(r) -> ``VarianceSchedule.T``. A level r = sqrt(alpha_bar) is a signal scale in (0, 1]; 1 is clean
+data. Steps count from one here, as in the paper: t = 0 is clean data and R(t) = sqrt(alpha_bar_t).
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdpm.core.errors import InvalidArgumentError
+
+Array = NDArray[np.float64]
+
+_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+_SHIFT = np.arange(20.0)
+
+
+@dataclass(frozen=True, eq=False)
+class VarianceSchedule:
+    """The variances a model was trained with, continued to real-valued steps.
+
+    Build one with :meth:`linear`, :meth:`scaled_linear`, :meth:`cosine` or :meth:`from_betas`.
+
+    Attributes:
+        betas: Variances beta_1 ... beta_T, shape (T,), each in (0, 1); index 0 is step 1.
+        config: The arguments that rebuild the schedule through :meth:`from_config`.
+        levels: R at the integer steps 0 ... T, shape (T + 1,), strictly falling from 1.
+    """
+
+    betas: Array
+    config: dict[str, Any]
+    _log_level: Callable[[Array], Array] = field(repr=False)
+    levels: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", self.R(np.arange(self.num_train_steps + 1.0)))
+        for table in (self.betas, self.levels):
+            table.flags.writeable = False
+
+    @classmethod
+    def linear(
+        cls, num_train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> VarianceSchedule:
+        """Variances evenly spaced from ``beta_start`` to ``beta_end``, continued by the Gamma form.
+
+        Raises:
+            InvalidArgumentError: Unless T >= 1 and 0 < beta_start <= beta_end < 1.
+
+        Source: Kong & Ping 2021, arXiv:2106.00132, eq. 8.
+        """
+        betas = _ramp(num_train_steps, beta_start, beta_end)
+        config = {
+            "type": "linear",
+            "num_train_steps": num_train_steps,
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+        }
+        slope = (beta_end - beta_start) / max(num_train_steps - 1, 1)
+
+        def log_level(t: Array) -> Array:
+            return 0.5 * (t * math.log1p(-beta_start) + _log_gamma_ratio(t, beta_start, slope))
+
+        return cls(betas, config, log_level)
+
+    @classmethod
+    def scaled_linear(
+        cls, num_train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+    ) -> VarianceSchedule:
+        """Variances whose square roots are evenly spaced (latent diffusion).
+
+        Raises:
+            InvalidArgumentError: Unless T >= 1 and 0 < beta_start <= beta_end < 1.
+
+        Source: Rombach et al. 2022, arXiv:2112.10752.
+        """
+        ends = _ramp(num_train_steps, beta_start, beta_end)
+        betas = np.linspace(math.sqrt(ends[0]), math.sqrt(beta_end), num_train_steps) ** 2
+        config = {
+            "type": "scaled_linear",
+            "num_train_steps": num_train_steps,
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+        }
+        return cls(betas, config, _interpolated(betas))
+
+    @classmethod
+    def cosine(cls, num_train_steps: int = 1000, max_beta: float = 0.999) -> VarianceSchedule:
+        """Variances that make alpha_bar a squared cosine, each at most ``max_beta``.
+
+        Raises:
+            InvalidArgumentError: Unless T >= 1 and 0 < max_beta < 1.
+
+        Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17.
+        """
+        _check_num_train_steps(num_train_steps)
+        if not 0.0 < max_beta < 1.0:
+            raise InvalidArgumentError(f"max_beta must lie in (0, 1), got {max_beta}")
+        angle = (np.arange(num_train_steps + 1) / num_train_steps + 0.008) / 1.008 * np.pi / 2
+        alpha_bar = np.cos(angle) ** 2
+        betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
+        config = {"type": "cosine", "num_train_steps": num_train_steps, "max_beta": max_beta}
+        return cls(betas, config, _interpolated(betas))
+
+    @classmethod
+    def from_betas(cls, betas: ArrayLike) -> VarianceSchedule:
+        """Any table of variances beta_1 ... beta_T, shape (T,).
+
+        log R runs through the integer steps by monotone cubic interpolation (PCHIP).
+
+        Raises:
+            InvalidArgumentError: If the table is empty, not one-dimensional, or has a value
+                outside (0, 1); beta = 1 (zero terminal signal) has no level.
+        """
+        table = np.array(betas, dtype=np.float64)
+        if table.ndim != 1 or table.size == 0:
+            raise InvalidArgumentError(f"betas must be a table of shape (T,), got {table.shape}")
+        bad = np.flatnonzero(~((table > 0) & (table < 1)))
+        if bad.size:
+            raise InvalidArgumentError(
+                f"betas must lie in (0, 1), got {table[bad[0]]:g} at step {bad[0] + 1} of"
+                f" {table.size}: rescale the schedule, or drop a last step with zero signal"
+            )
+        config = {"type": "betas", "betas": table.tolist()}
+        return cls(table, config, _interpolated(table))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> VarianceSchedule:
+        """Rebuild a schedule from its ``config``.
+
+        Raises:
+            InvalidArgumentError: If the type is unknown or an argument does not fit it.
+        """
+        builders: dict[str, Callable[..., VarianceSchedule]] = {
+            "linear": cls.linear,
+            "scaled_linear": cls.scaled_linear,
+            "cosine": cls.cosine,
+            "betas": cls.from_betas,
+        }
+        arguments = dict(config)
+        kind = arguments.pop("type", None)
+        if kind not in builders:
+            raise InvalidArgumentError(
+                f"schedule type must be one of {', '.join(builders)}, got {kind!r}"
+            )
+        try:
+            return builders[kind](**arguments)
+        except TypeError as error:
+            raise InvalidArgumentError(
+                f"schedule {kind!r} does not take {arguments}: {error}"
+            ) from None
+
+    @property
+    def num_train_steps(self) -> int:
+        """T, the number of steps the model was trained with."""
+        return self.betas.size
+
+    @property
+    def alpha_bar(self) -> Array:
+        """Squared signal scales of steps 1 ... T, shape (T,); index 0 is step 1."""
+        return np.asarray(np.cumprod(1 - self.betas))
+
+    def R(self, t: ArrayLike) -> Array:
+        """Level of a real-valued step.
+
+        Args:
+            t: Step or steps in [0, T]; 0 is clean data.
+
+        Returns:
+            Levels of the same shape, strictly falling in ``t``; R(0) = 1 and
+            R(n) = sqrt(alpha_bar_n) at every integer n.
+
+        Raises:
+            InvalidArgumentError: If a step lies outside [0, T].
+
+        Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
+        """
+        step = np.asarray(t, dtype=np.float64)
+        if not np.all((step >= 0) & (step <= self.num_train_steps)):
+            raise InvalidArgumentError(
+                f"t must lie in [0, {self.num_train_steps}], got {_first_outside(step, 0, self.num_train_steps):g}"
+            )
+        return np.asarray(np.exp(self._log_R(step)))
+
+    def T(self, r: ArrayLike) -> Array:
+        """Real-valued step of a level; the inverse of :meth:`R`.
+
+        Args:
+            r: Level or levels in [R(T), 1].
+
+        Returns:
+            Steps of the same shape in [0, T]; T(1) = 0 and T(R(T)) = T exactly.
+
+        Raises:
+            InvalidArgumentError: If a level lies outside [R(T), 1].
+        """
+        level = np.asarray(r, dtype=np.float64)
+        low = float(self.levels[-1])
+        if not np.all((level >= low) & (level <= 1)):
+            raise InvalidArgumentError(
+                f"level must lie in [R(T), 1] = [{low:.6g}, 1], got {_first_outside(level, low, 1):.6g}"
+            )
+        return self._invert(level.ravel()).reshape(level.shape)
+
+    def _log_R(self, t: Array) -> Array:
+        """log R, geometric on [0, 1] so that it falls strictly there on every schedule."""
+        first = 0.5 * t * math.log1p(-self.betas[0])
+        return np.where(t <= 1, first, self._log_level(np.maximum(t, 1.0)))
+
+    def _invert(self, level: Array) -> Array:
+        """Bisect each level inside its integer bracket until the bracket is two neighbours."""
+        target = np.log(level)
+        upper = np.searchsorted(-self.levels, -level).astype(np.float64)
+        exact = self.levels[upper.astype(np.intp)] == level
+        low, high = np.maximum(upper - 1, 0.0), upper.copy()
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            above = self._log_R(middle) > target
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return np.where(exact, upper, 0.5 * (low + high))
+
+
+def _check_num_train_steps(num_train_steps: int) -> None:
+    if num_train_steps < 1:
+        raise InvalidArgumentError(f"num_train_steps must be at least 1, got {num_train_steps}")
+
+
+def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:
+    _check_num_train_steps(num_train_steps)
+    if not 0.0 < beta_start <= beta_end < 1.0:
+        raise InvalidArgumentError(
+            "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1,"
+            f" got {beta_start} and {beta_end}"
+        )
+    return np.linspace(beta_start, beta_end, num_train_steps)
+
+
+def _first_outside(values: Array, low: float, high: float) -> float:
+    return float(values[~((values >= low) & (values <= high))].ravel()[0])
+
+
+def _log_gamma_ratio(t: Array, beta_start: float, slope: float) -> Array:
+    """ln G(b + 1) - ln G(b - t + 1) - t ln b for b = (1 - beta_1) / slope, to about 1e-13.
+
+    Differences of library log-Gammas carry 1e-10 of noise, too much to invert. Here both arguments
+    are raised by 20 through the recurrence, and Stirling's series is written with log1p so that
+    the large terms cancel before anything is rounded.
+    """
+    if slope == 0:
+        return np.zeros_like(t)
+    b = (1 - beta_start) / slope
+    w = b + 1 - t
+    raised = w + _SHIFT.size
+    steps = np.log1p(t[..., None] / (w[..., None] + _SHIFT)).sum(axis=-1)
+    stirling = (raised - 0.5) * np.log1p(t / raised) - t + t * math.log1p((_SHIFT.size + 1) / b)
+    return np.asarray(stirling + _stirling_tail(raised + t) - _stirling_tail(raised) - steps)
+
+
+def _stirling_tail(z: Array) -> Array:
+    return np.asarray(sum(c / z ** (2 * k + 1) for k, c in enumerate(_STIRLING)))
+
+
+def _interpolated(betas: Array) -> Callable[[Array], Array]:
+    """Monotone cubic through log R at the integer steps 1 ... T, with no flat end."""
+    knots = np.arange(1.0, betas.size + 1)
+    values = 0.5 * np.cumsum(np.log1p(-betas))
+    if betas.size == 1:
+        return lambda t: np.full_like(t, values[0])
+    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
+
+    slopes = PchipInterpolator(knots, values).derivative()(knots)
+    # PCHIP lays an end flat where the next secant is over three times steeper.
+    secants = np.diff(values)
+    slopes[0] = min(slopes[0], secants[0] / 4)
+    slopes[-1] = min(slopes[-1], secants[-1] / 4)
+    spline = CubicHermiteSpline(knots, values, slopes)
+    return lambda t: np.asarray(spline(t))

@@ -1,0 +1,186 @@
+"""Denoisers: what turns a network's answer into a consistent prediction of eps.
+
+A plan is linear in eps; whatever is not (clipping, guidance) or is parametrised otherwise
+(v, x0) wraps the network. A plain network is called as ``network(x, t)``, a :class:`Denoiser`
+as ``denoiser(x, t, level)``, because r is needed to pass between x0 and eps:
+
+    x = r x0 + sqrt(1 - r^2) eps,    v = r eps - sqrt(1 - r^2) x0.
+
+Source: Ho et al. 2020, arXiv:2006.11239; Salimans & Ho 2022, arXiv:2202.00512, for v.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fastdpm.core.errors import InvalidArgumentError
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+class Denoiser(ABC):
+    """A prediction of eps that needs to know the level of its input."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
+        """Predict eps for states ``x`` (batch, ...) at steps ``t`` (batch,) and ``level``."""
+
+
+def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float) -> Tensor:
+    """Ask a network or a denoiser for eps."""
+    if isinstance(network, Denoiser):
+        return network(x, t, level)
+    return network(x, t)
+
+
+def _sigma(level: float) -> float:
+    return math.sqrt((1 - level) * (1 + level))
+
+
+class VPrediction(Denoiser):
+    """Wrap a network that predicts v: eps = r v + sqrt(1 - r^2) x."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
+        """See :class:`Denoiser`."""
+        return level * self.network(x, t) + _sigma(level) * x
+
+
+class X0Prediction(Denoiser):
+    """Wrap a network that predicts clean data: eps = (x - r x0) / sqrt(1 - r^2)."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
+        """See :class:`Denoiser`."""
+        return (x - level * self.network(x, t)) / _sigma(level)
+
+
+class _ChangesX0(Denoiser):
+    """Replace the implied clean data and return the eps that belongs to it."""
+
+    def __init__(self, network: Network | Denoiser) -> None:
+        self.network = network
+
+    @abstractmethod
+    def change(self, x0: Tensor) -> Tensor:
+        """The clean data to sample with."""
+
+    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
+        """See :class:`Denoiser`."""
+        sigma = _sigma(level)
+        eps = predict_eps(self.network, x, t, level)
+        return (x - level * self.change((x - sigma * eps) / level)) / sigma
+
+
+class ClipX0(_ChangesX0):
+    """Clip the implied clean data to [-bound, bound]."""
+
+    def __init__(self, network: Network | Denoiser, bound: float = 1.0) -> None:
+        super().__init__(network)
+        if not bound > 0:
+            raise InvalidArgumentError(f"the bound must be above 0, got {bound}")
+        self.bound = bound
+
+    def change(self, x0: Tensor) -> Tensor:
+        """Clip."""
+        return x0.clamp(-self.bound, self.bound)
+
+
+class DynamicThreshold(_ChangesX0):
+    """Clip each sample's implied clean data at a quantile of its size, and rescale it to [-1, 1].
+
+    Args:
+        network: What predicts eps.
+        quantile: In (0, 1]; the quantile of ``|x0|`` to clip at, if it is above 1.
+        maximum: The largest value to clip at.
+
+    Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
+    """
+
+    def __init__(
+        self, network: Network | Denoiser, quantile: float = 0.995, maximum: float = math.inf
+    ) -> None:
+        super().__init__(network)
+        if not 0 < quantile <= 1:
+            raise InvalidArgumentError(f"the quantile must lie in (0, 1], got {quantile}")
+        if not maximum >= 1:
+            raise InvalidArgumentError(f"the maximum must be at least 1, got {maximum}")
+        self.quantile = quantile
+        self.maximum = maximum
+
+    def change(self, x0: Tensor) -> Tensor:
+        """Clip at the quantile and rescale."""
+        bound = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1)
+        bound = bound.clamp(1.0, self.maximum).reshape(-1, *[1] * (x0.ndim - 1))
+        return torch.maximum(torch.minimum(x0, bound), -bound) / bound
+
+
+class Guidance:
+    """Classifier-free guidance: eps_u + scale (eps_c - eps_u), both halves in one network call.
+
+    Works on any prediction that is linear in eps for a given state (eps, v or x0), so it goes
+    innermost, under the wrappers above.
+
+    Args:
+        network: Called as ``network(x, t, condition)`` on twice the batch.
+        condition: What to sample for, shape (batch, ...).
+        unconditional: Its empty counterpart, of the same shape.
+        scale: 0 is unconditional, 1 is no guidance, above 1 is stronger.
+
+    Raises:
+        InvalidArgumentError: If the two conditions differ in shape.
+
+    Source: Ho & Salimans 2022, arXiv:2207.12598, eq. 6 with scale = 1 + w.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor, Tensor], Tensor],
+        condition: Tensor,
+        unconditional: Tensor,
+        scale: float,
+    ) -> None:
+        if condition.shape != unconditional.shape:
+            raise InvalidArgumentError(
+                f"condition and unconditional must have one shape, got {tuple(condition.shape)}"
+                f" and {tuple(unconditional.shape)}"
+            )
+        self.network = network
+        self.conditions = torch.cat([unconditional, condition])
+        self.scale = scale
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The guided prediction, shaped like ``x``."""
+        both = self.network(torch.cat([x, x]), torch.cat([t, t]), self.conditions)
+        empty, wanted = both.chunk(2)
+        return torch.lerp(empty, wanted, self.scale)
+
+
+class Autocast:
+    """Evaluate a network in bf16 or fp16; state and step stay as they are.
+
+    Args:
+        network: Called as ``network(x, t)``; its step embedding must be computed from ``t``
+            before any cast, as the networks of this package do (in bf16, 999 would become 1000).
+        dtype: ``torch.bfloat16`` or ``torch.float16``.
+    """
+
+    def __init__(self, network: Network, dtype: torch.dtype) -> None:
+        if dtype not in (torch.bfloat16, torch.float16):
+            raise InvalidArgumentError(f"dtype must be bfloat16 or float16, got {dtype}")
+        self.network = network
+        self.dtype = dtype
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The prediction in the type of ``x``."""
+        with torch.autocast(x.device.type, self.dtype):
+            return self.network(x, t).to(x.dtype)

@@ -1,0 +1,71 @@
+"""Noise that belongs to a sample: drawn from (seed, sample, row), the same on every device.
+
+Philox is a counter-based generator, so the numbers of one row need none of the rows before it.
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdpm.core.errors import InvalidArgumentError
+
+_START = 0
+
+
+class SampleNoise:
+    """Standard normal noise for a batch of samples.
+
+    ``noise(row, x)`` is what :func:`fastdpm.run` asks for; :meth:`start` draws the first state.
+    Numbers are drawn on the CPU in float64 and cast, so that neither the device, the type of the
+    state, the batch size nor the order changes them. They are those of the installed NumPy.
+
+    Args:
+        seed: At least 0, below 2^64.
+        samples: Index of each sample of the batch, at least 0, below 2^64.
+
+    Raises:
+        InvalidArgumentError: If the seed or an index is out of range.
+    """
+
+    def __init__(self, seed: int, samples: Sequence[int]) -> None:
+        for name, value in (("seed", seed), *(("sample", index) for index in samples)):
+            if not 0 <= value < 2**64:
+                raise InvalidArgumentError(f"{name} must lie in [0, 2^64), got {value}")
+        self.seed = seed
+        self.samples = tuple(samples)
+
+    def start(
+        self,
+        shape: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """First states, shape (samples, *shape)."""
+        return self._draw(_START, tuple(shape), dtype, torch.device(device))
+
+    def __call__(self, row: int, x: Tensor) -> Tensor:
+        """Noise of a plan's ``row`` (from 0) in the shape, type and device of ``x``."""
+        if x.shape[0] != len(self.samples):
+            raise InvalidArgumentError(
+                f"the batch has {x.shape[0]} samples, but its noise was set up for"
+                f" {len(self.samples)}"
+            )
+        return self._draw(row + 1, tuple(x.shape[1:]), x.dtype, x.device)
+
+    def _draw(
+        self, counter: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        out = torch.empty(
+            (len(self.samples), *shape), dtype=dtype, pin_memory=device.type == "cuda"
+        )
+        for i, sample in enumerate(self.samples):
+            bits = np.random.Philox(key=[self.seed, sample], counter=[0, 0, 0, counter])
+            values = np.random.Generator(bits).standard_normal(shape)
+            out[i] = torch.from_numpy(np.asarray(values))
+        return out.to(device, non_blocking=True)

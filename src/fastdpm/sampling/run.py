@@ -1,0 +1,96 @@
+"""Running a plan: the only loop that samples.
+
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3; the plan holds the mathematics.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.plan import Plan
+from fastdpm.sampling.denoise import Denoiser, Network, predict_eps
+
+Noise = Callable[[int, Tensor], Tensor]
+Callback = Callable[[int, Tensor], None]
+
+
+@torch.inference_mode()
+def run(
+    plan: Plan,
+    network: Network | Denoiser,
+    x: Tensor,
+    *,
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Sample by ``plan``, one network evaluation a row.
+
+    Args:
+        plan: The sampler.
+        network: ``network(x, t) -> eps`` with ``t`` zero-based, real-valued, shape (batch,), in
+            the type of ``x``; or a denoiser.
+        x: States at the plan's first level, shape (batch, ...), float32 or float64; not changed.
+        noise: ``noise(row, x) -> z``, standard normal and shaped like ``x``, row 0 first; asked
+            only for rows that draw noise, and while a GPU still works on the network.
+        callback: Called as ``callback(row, x)`` with the state after each row.
+
+    Returns:
+        States at the plan's last level, in the shape, type and device of ``x``.
+
+    Raises:
+        InvalidArgumentError: If ``x`` is not float32 or float64, or the plan draws noise and
+            none is given.
+        SamplingError: If the network returns the wrong shape or values that are not finite; the
+            row is named.
+    """
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InvalidArgumentError(
+            f"the state must be float32 or float64, got {x.dtype}: wrap the network in Autocast"
+            " to evaluate it in half precision"
+        )
+    if plan.draws_noise and noise is None:
+        raise InvalidArgumentError(
+            "this plan draws noise: pass noise=SampleNoise(seed, range(batch)), or use kappa=0"
+        )
+    states = deque([x], maxlen=plan.a.shape[1])
+    predictions: deque[Tensor] = deque(maxlen=plan.b.shape[1])
+    for row in range(plan.num_rows):
+        t = torch.full((x.shape[0],), plan.t[row], dtype=x.dtype, device=x.device)
+        if len(predictions) == plan.b.shape[1]:
+            predictions.pop()  # free the oldest before the network needs its memory
+        eps = predict_eps(network, states[0], t, float(plan.level[row]))
+        z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
+        predictions.appendleft(_checked(eps, x, row, plan.num_rows))
+        del eps
+        new = states[0] * float(plan.a[row, 0])
+        for weight, state in zip(plan.a[row, 1:], list(states)[1:], strict=False):
+            new.add_(state, alpha=float(weight))
+        for weight, prediction in zip(plan.b[row], predictions, strict=False):
+            new.add_(prediction, alpha=float(weight))
+        if z is not None:
+            new.add_(z, alpha=float(plan.c[row]))
+        del z
+        states.appendleft(new)
+        if callback is not None:
+            callback(row, new)
+    return states[0]
+
+
+def _checked(eps: Tensor, x: Tensor, row: int, rows: int) -> Tensor:
+    if eps.shape != x.shape:
+        raise SamplingError(
+            f"row {row} of {rows}: the network returned shape {tuple(eps.shape)} for a state of"
+            f" shape {tuple(x.shape)}"
+        )
+    eps = eps.to(x.dtype)
+    if not torch.isfinite(eps).all():
+        raise SamplingError(
+            f"row {row} of {rows}: the network returned values that are not finite (NaN or"
+            " infinity): check its weights and precision"
+        )
+    return eps
