@@ -1,0 +1,1 @@
+"""Schedules, levels and plans in NumPy float64; nothing here needs torch."""

@@ -152,7 +152,8 @@ def levels_var(
     label = f"VAR {spacing}, S = {num_steps}"
 
     def variances(x: float) -> Array:
-        return beta + index * x if spacing == "linear" else beta * (1 + index * x) ** 2
+        grown = beta + index * x if spacing == "linear" else beta * (1 + index * x) ** 2
+        return np.asarray(grown, dtype=np.float64)
 
     if spacing == "linear":
         bound, limit = (0.99 - beta) / (num_steps - 1), (1 - beta) / (num_steps - 1)
@@ -239,14 +240,15 @@ def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
 def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
     if not 2 <= num_steps <= schedule.num_train_steps:
         raise InvalidArgumentError(
-            f"the number of steps S must lie in [2, {schedule.num_train_steps}] (T), got {num_steps}"
+            f"the number of steps S must lie in [2, {schedule.num_train_steps}] (T),"
+            f" got {num_steps}"
         )
     if spacing not in SPACINGS:
         raise InvalidArgumentError(f"spacing must be 'linear' or 'quadratic', got {spacing!r}")
 
 
 def _levels_of(variances: Array) -> Array:
-    """sqrt of the running products of 1 - eta_s, in sampling order with the clean 1 last."""
+    """Sqrt of the running products of 1 - eta_s, in sampling order with the clean 1 last."""
     return np.append(np.exp(0.5 * np.cumsum(np.log1p(-variances)))[::-1], 1.0)
 
 

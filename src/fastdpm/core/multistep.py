@@ -50,7 +50,7 @@ def multistep_3(levels: NoiseLevels) -> Plan:
 
 
 def phi(k: int, h: float) -> float:
-    """phi_k(-h) for k >= 1 and h >= 0: the integral of exp((s - 1) h) s^(k-1) / (k-1)! over [0, 1].
+    """phi_k(-h), k >= 1, h >= 0: the integral over [0, 1] of exp((s - 1) h) s^(k-1) / (k-1)!.
 
     Evaluated by its series up to h = 1 and by recurrence above it, to about 1e-15 relative.
     """

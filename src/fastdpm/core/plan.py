@@ -64,7 +64,7 @@ class Plan:
 
     def _check_shapes(self) -> None:
         rows = self.t.size
-        wanted = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
+        wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
         wanted |= {name: (rows, getattr(self, name).shape[-1]) for name in "ab"}
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape or 0 in shape:
@@ -129,7 +129,7 @@ class Plan:
         """Read a plan back.
 
         Raises:
-            InvalidArgumentError: If the text is no plan, or its numbers do not fit its fingerprint.
+            InvalidArgumentError: If the text is no plan, or its fingerprint is another.
         """
         try:
             data: Any = json.loads(text)
@@ -141,10 +141,11 @@ class Plan:
         if missing:
             raise InvalidArgumentError(f"not a whole plan: {', '.join(missing)} missing")
         try:
-            tables = [np.array(data[name], dtype=np.float64) for name in _TABLES]
+            tables = {name: np.array(data[name], dtype=np.float64) for name in _TABLES}
         except (TypeError, ValueError):
-            raise InvalidArgumentError("not a plan: a table holds something else than numbers") from None
-        plan = cls(*tables, str(data.get("label", "plan")), tuple(map(str, data.get("notes", ()))))
+            raise InvalidArgumentError("not a plan: a table holds no numbers") from None
+        notes = tuple(map(str, data.get("notes", ())))
+        plan = cls(**tables, label=str(data.get("label", "plan")), notes=notes)
         if data.get("fingerprint", plan.fingerprint) != plan.fingerprint:
             raise InvalidArgumentError(
                 f"the plan's numbers have fingerprint {plan.fingerprint}, but it says"

@@ -50,7 +50,7 @@ class VarianceSchedule:
     def linear(
         cls, num_train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> VarianceSchedule:
-        """Variances evenly spaced from ``beta_start`` to ``beta_end``, continued by the Gamma form.
+        """Evenly spaced variances, continued to real steps by the Gamma form.
 
         Raises:
             InvalidArgumentError: Unless T >= 1 and 0 < beta_start <= beta_end < 1.
@@ -184,10 +184,7 @@ class VarianceSchedule:
         Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
         """
         step = np.asarray(t, dtype=np.float64)
-        if not np.all((step >= 0) & (step <= self.num_train_steps)):
-            raise InvalidArgumentError(
-                f"t must lie in [0, {self.num_train_steps}], got {_first_outside(step, 0, self.num_train_steps):g}"
-            )
+        _check_within("t", step, 0.0, float(self.num_train_steps))
         return np.asarray(np.exp(self._log_R(step)))
 
     def T(self, r: ArrayLike) -> Array:
@@ -203,15 +200,11 @@ class VarianceSchedule:
             InvalidArgumentError: If a level lies outside [R(T), 1].
         """
         level = np.asarray(r, dtype=np.float64)
-        low = float(self.levels[-1])
-        if not np.all((level >= low) & (level <= 1)):
-            raise InvalidArgumentError(
-                f"level must lie in [R(T), 1] = [{low:.6g}, 1], got {_first_outside(level, low, 1):.6g}"
-            )
+        _check_within("level", level, float(self.levels[-1]), 1.0)
         return self._invert(level.ravel()).reshape(level.shape)
 
     def _log_R(self, t: Array) -> Array:
-        """log R, geometric on [0, 1] so that it falls strictly there on every schedule."""
+        """Log R, geometric on [0, 1] so that it falls strictly there on every schedule."""
         first = 0.5 * t * math.log1p(-self.betas[0])
         return np.where(t <= 1, first, self._log_level(np.maximum(t, 1.0)))
 
@@ -243,12 +236,16 @@ def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:
     return np.linspace(beta_start, beta_end, num_train_steps)
 
 
-def _first_outside(values: Array, low: float, high: float) -> float:
-    return float(values[~((values >= low) & (values <= high))].ravel()[0])
+def _check_within(name: str, values: Array, low: float, high: float) -> None:
+    outside = values[~((values >= low) & (values <= high))]
+    if outside.size:
+        raise InvalidArgumentError(
+            f"{name} must lie in [{low:.6g}, {high:.6g}], got {outside.flat[0]:.6g}"
+        )
 
 
 def _log_gamma_ratio(t: Array, beta_start: float, slope: float) -> Array:
-    """ln G(b + 1) - ln G(b - t + 1) - t ln b for b = (1 - beta_1) / slope, to about 1e-13.
+    """Ln G(b + 1) - ln G(b - t + 1) - t ln b for b = (1 - beta_1) / slope, to about 1e-13.
 
     Differences of library log-Gammas carry 1e-10 of noise, too much to invert. Here both arguments
     are raised by 20 through the recurrence, and Stirling's series is written with log1p so that

@@ -1,0 +1,1 @@
+"""Networks, model folders and the models that come with the package."""

@@ -29,7 +29,9 @@ class WeightNormed(nn.Module):
     def _init_from(self, weight: Tensor, bias: Tensor) -> None:
         nn.init.kaiming_normal_(weight)
         dims = tuple(range(1, weight.ndim))
-        self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight.detach(), dim=dims, keepdim=True))
+        self.weight_g = nn.Parameter(
+            torch.linalg.vector_norm(weight.detach(), dim=dims, keepdim=True)
+        )
         self.weight_v = nn.Parameter(weight.detach().clone())
         self.bias = nn.Parameter(bias.detach().clone())
 
@@ -38,7 +40,8 @@ class WeightNormed(nn.Module):
         """The normalised weight."""
         dims = tuple(range(1, self.weight_v.ndim))
         norm = torch.linalg.vector_norm(self.weight_v, dim=dims, keepdim=True)
-        return self.weight_v * (self.weight_g / norm)
+        normed: Tensor = self.weight_v * (self.weight_g / norm)
+        return normed
 
 
 class NormedConv1d(WeightNormed):
@@ -55,9 +58,7 @@ class NormedConv1d(WeightNormed):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, L) to (batch, out, L)."""
-        return F.conv1d(
-            x, self.weight, self.bias, padding=self.padding, dilation=self.dilation
-        )
+        return F.conv1d(x, self.weight, self.bias, padding=self.padding, dilation=self.dilation)
 
 
 class MelUpsample(WeightNormed):

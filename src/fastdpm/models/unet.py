@@ -9,6 +9,7 @@ Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +44,9 @@ class ResnetBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.temb_proj(temb)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        shortcut: Tensor = self.nin_shortcut(x) if self.has_shortcut else x
-        return shortcut + h
+        shortcut = self.nin_shortcut(x) if self.has_shortcut else x
+        out: Tensor = shortcut + h
+        return out
 
 
 class AttnBlock(nn.Module):
@@ -114,6 +116,34 @@ class Stage(nn.Module):
         return h
 
 
+class StepNetwork(nn.Module):
+    """Two dense layers over the sinusoidal embedding of the step."""
+
+    def __init__(self, base_channels: int) -> None:
+        super().__init__()
+        wide = 4 * base_channels
+        self.dense = nn.ModuleList([nn.Linear(base_channels, wide), nn.Linear(wide, wide)])
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map (batch, base) to (batch, 4 base), activated as every block wants it."""
+        return F.silu(self.dense[1](F.silu(self.dense[0](embedding))))
+
+
+class Middle(nn.Module):
+    """Two blocks around attention, at the smallest resolution."""
+
+    def __init__(self, channels: int, temb_channels: int, dropout: float, groups: int) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
+        self.attn_1 = AttnBlock(channels, groups)
+        self.block_2 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        """Map (batch, C, H, W) to the same shape."""
+        out: Tensor = self.block_2(self.attn_1(self.block_1(x, temb)), temb)
+        return out
+
+
 class UNet(nn.Module):
     """Predict eps from a noisy image.
 
@@ -146,52 +176,55 @@ class UNet(nn.Module):
         super().__init__()
         self.base_channels = base_channels
         self.num_res_blocks = num_res_blocks
-        widths = [base_channels * m for m in channel_multipliers]
-        sizes = [image_size >> i for i in range(len(widths))]
-        temb_channels = 4 * base_channels
-
-        def block(channels_in: int, channels_out: int) -> ResnetBlock:
-            return ResnetBlock(channels_in, channels_out, temb_channels, dropout, num_groups)
-
-        def stage(pairs: list[tuple[int, int]], size: int) -> Stage:
-            made = Stage()
-            for channels_in, channels_out in pairs:
-                made.block.append(block(channels_in, channels_out))
-                if size in attention_resolutions:
-                    made.attn.append(AttnBlock(channels_out, num_groups))
-            return made
-
-        self.temb = nn.Module()
-        self.temb.dense = nn.ModuleList(
-            [nn.Linear(base_channels, temb_channels), nn.Linear(temb_channels, temb_channels)]
-        )
+        self.widths = [base_channels * m for m in channel_multipliers]
+        self.sizes = [image_size >> i for i in range(len(self.widths))]
+        self.attention_resolutions = tuple(attention_resolutions)
+        self.resample_with_conv = resample_with_conv
+        self.block_options = (4 * base_channels, dropout, num_groups)
+        self.temb = StepNetwork(base_channels)
         self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
-        skips, channels = [base_channels], base_channels
+        skips = self._build_down()
+        self.mid = Middle(self.widths[-1], *self.block_options)
+        self._build_up(skips)
+        self.norm_out = _norm(num_groups, self.widths[0])
+        self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
+
+    def _build_down(self) -> list[int]:
+        """Stages from the largest resolution down; returns the channels of every skip."""
+        skips, channels = [self.base_channels], self.base_channels
         self.down = nn.ModuleList()
-        for i, width in enumerate(widths):
-            down = stage([(channels, width)] + [(width, width)] * (num_res_blocks - 1), sizes[i])
-            skips += [width] * num_res_blocks
+        for i, width in enumerate(self.widths):
+            inputs = [channels] + [width] * (self.num_res_blocks - 1)
+            down = self._stage(inputs, i)
+            skips += [width] * self.num_res_blocks
             channels = width
-            if i < len(widths) - 1:
-                down.downsample = Downsample(width, resample_with_conv)
+            if i < len(self.widths) - 1:
+                down.downsample = Downsample(width, self.resample_with_conv)
                 skips.append(width)
             self.down.append(down)
-        self.mid = nn.Module()
-        self.mid.block_1 = block(channels, channels)
-        self.mid.attn_1 = AttnBlock(channels, num_groups)
-        self.mid.block_2 = block(channels, channels)
+        return skips
+
+    def _build_up(self, skips: list[int]) -> None:
+        """Stages from the smallest resolution up, each block joined by the latest skip."""
+        channels = self.widths[-1]
         self.up = nn.ModuleList()
-        for i, width in reversed(list(enumerate(widths))):
-            pairs = []
-            for _ in range(num_res_blocks + 1):
-                pairs.append((channels + skips.pop(), width))
-                channels = width
-            up = stage(pairs, sizes[i])
+        for i, width in reversed(list(enumerate(self.widths))):
+            inputs = [channels + skips.pop()]
+            inputs += [width + skips.pop() for _ in range(self.num_res_blocks)]
+            up = self._stage(inputs, i)
+            channels = width
             if i > 0:
-                up.upsample = Upsample(width, resample_with_conv)
+                up.upsample = Upsample(width, self.resample_with_conv)
             self.up.insert(0, up)
-        self.norm_out = _norm(num_groups, channels)
-        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def _stage(self, inputs: list[int], i: int) -> Stage:
+        """Blocks of stage ``i`` with the given input channels, and their attention."""
+        stage = Stage()
+        for channels in inputs:
+            stage.block.append(ResnetBlock(channels, self.widths[i], *self.block_options))
+            if self.sizes[i] in self.attention_resolutions:
+                stage.attn.append(AttnBlock(self.widths[i], self.block_options[-1]))
+        return stage
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Predict eps.
@@ -203,23 +236,23 @@ class UNet(nn.Module):
         Returns:
             Shape (batch, out_channels, H, W).
         """
-        temb = step_embedding(t, self.base_channels).to(self.conv_in.weight.dtype)
-        temb = self.temb.dense[1](F.silu(self.temb.dense[0](temb)))
-        temb = F.silu(temb)  # every block activates the embedding first; done once here
+        embedding = step_embedding(t, self.base_channels)
+        temb = self.temb(embedding.to(self.conv_in.weight.dtype))
         h: Tensor = self.conv_in(x)
         skips = [h]
-        for i, down in enumerate(self.down):
+        down, up = cast("list[Stage]", self.down), cast("list[Stage]", self.up)
+        for i, stage in enumerate(down):
             for j in range(self.num_res_blocks):
-                h = down.run_block(j, h, temb)
+                h = stage.run_block(j, h, temb)
                 skips.append(h)
-            if i < len(self.down) - 1:
-                h = down.downsample(h)
+            if i < len(down) - 1:
+                h = stage.downsample(h)
                 skips.append(h)
-        h = self.mid.block_2(self.mid.attn_1(self.mid.block_1(h, temb)), temb)
-        for i in reversed(range(len(self.up))):
+        h = self.mid(h, temb)
+        for i in reversed(range(len(up))):
             for j in range(self.num_res_blocks + 1):
-                h = self.up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)
+                h = up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)
             if i > 0:
-                h = self.up[i].upsample(h)
+                h = up[i].upsample(h)
         out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return out

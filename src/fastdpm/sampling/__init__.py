@@ -1,0 +1,1 @@
+"""Running plans with torch: denoisers, noise and the one loop."""

@@ -19,7 +19,7 @@ Noise = Callable[[int, Tensor], Tensor]
 Callback = Callable[[int, Tensor], None]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run(
     plan: Plan,
     network: Network | Denoiser,
@@ -48,15 +48,7 @@ def run(
         SamplingError: If the network returns the wrong shape or values that are not finite; the
             row is named.
     """
-    if x.dtype not in (torch.float32, torch.float64):
-        raise InvalidArgumentError(
-            f"the state must be float32 or float64, got {x.dtype}: wrap the network in Autocast"
-            " to evaluate it in half precision"
-        )
-    if plan.draws_noise and noise is None:
-        raise InvalidArgumentError(
-            "this plan draws noise: pass noise=SampleNoise(seed, range(batch)), or use kappa=0"
-        )
+    _check_start(plan, x, noise)
     states = deque([x], maxlen=plan.a.shape[1])
     predictions: deque[Tensor] = deque(maxlen=plan.b.shape[1])
     for row in range(plan.num_rows):
@@ -67,18 +59,37 @@ def run(
         z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
         predictions.appendleft(_checked(eps, x, row, plan.num_rows))
         del eps
-        new = states[0] * float(plan.a[row, 0])
-        for weight, state in zip(plan.a[row, 1:], list(states)[1:], strict=False):
-            new.add_(state, alpha=float(weight))
-        for weight, prediction in zip(plan.b[row], predictions, strict=False):
-            new.add_(prediction, alpha=float(weight))
-        if z is not None:
-            new.add_(z, alpha=float(plan.c[row]))
+        states.appendleft(_combine(plan, row, states, predictions, z))
         del z
-        states.appendleft(new)
         if callback is not None:
-            callback(row, new)
+            callback(row, states[0])
     return states[0]
+
+
+def _check_start(plan: Plan, x: Tensor, noise: Noise | None) -> None:
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InvalidArgumentError(
+            f"the state must be float32 or float64, got {x.dtype}: wrap the network in Autocast"
+            " to evaluate it in half precision"
+        )
+    if plan.draws_noise and noise is None:
+        raise InvalidArgumentError(
+            "this plan draws noise: pass noise=SampleNoise(seed, range(batch)), or use kappa=0"
+        )
+
+
+def _combine(
+    plan: Plan, row: int, states: deque[Tensor], predictions: deque[Tensor], z: Tensor | None
+) -> Tensor:
+    """One row: a weighted sum, accumulated in place so that it costs one new state."""
+    new = states[0] * float(plan.a[row, 0])
+    for column in range(1, len(states)):
+        new.add_(states[column], alpha=float(plan.a[row, column]))
+    for column, prediction in enumerate(predictions):
+        new.add_(prediction, alpha=float(plan.b[row, column]))
+    if z is not None:
+        new.add_(z, alpha=float(plan.c[row]))
+    return new
 
 
 def _checked(eps: Tensor, x: Tensor, row: int, rows: int) -> Tensor:

@@ -1,0 +1,72 @@
+from .core.errors import (
+    DataError as DataError,
+)
+from .core.errors import (
+    FastDPMError as FastDPMError,
+)
+from .core.errors import (
+    InvalidArgumentError as InvalidArgumentError,
+)
+from .core.errors import (
+    MissingExtraError as MissingExtraError,
+)
+from .core.errors import (
+    ModelError as ModelError,
+)
+from .core.errors import (
+    SamplingError as SamplingError,
+)
+from .core.levels import (
+    NoiseLevels as NoiseLevels,
+)
+from .core.levels import (
+    levels_all as levels_all,
+)
+from .core.levels import (
+    levels_from_variances as levels_from_variances,
+)
+from .core.levels import (
+    levels_given as levels_given,
+)
+from .core.levels import (
+    levels_step as levels_step,
+)
+from .core.levels import (
+    levels_var as levels_var,
+)
+from .core.multistep import dpmpp_2m as dpmpp_2m
+from .core.multistep import dpmpp_3m as dpmpp_3m
+from .core.multistep import multistep_3 as multistep_3
+from .core.plan import Plan as Plan
+from .core.recipe import Recipe as Recipe
+from .core.reverse import ddim_rev as ddim_rev
+from .core.reverse import standard as standard
+from .core.schedule import VarianceSchedule as VarianceSchedule
+from .models.config import builtin_models as builtin_models
+from .models.model import Model as Model
+from .models.model import load_model as load_model
+from .sampling.denoise import (
+    Autocast as Autocast,
+)
+from .sampling.denoise import (
+    ClipX0 as ClipX0,
+)
+from .sampling.denoise import (
+    Denoiser as Denoiser,
+)
+from .sampling.denoise import (
+    DynamicThreshold as DynamicThreshold,
+)
+from .sampling.denoise import (
+    Guidance as Guidance,
+)
+from .sampling.denoise import (
+    VPrediction as VPrediction,
+)
+from .sampling.denoise import (
+    X0Prediction as X0Prediction,
+)
+from .sampling.noise import SampleNoise as SampleNoise
+from .sampling.run import run as run
+
+__version__: str

@@ -1,0 +1,59 @@
+"""``fastdpm plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastdpm.cli import choices
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="Built-in name or model folder.")] = "digits",
+    steps: choices.NumSteps = None,
+    levels: choices.Levels = None,
+    spacing: choices.Spacing = None,
+    kappa: choices.Kappa = None,
+    method: choices.Method = None,
+    unbounded: choices.Unbounded = False,
+    at_steps: choices.AtSteps = None,
+    at_levels: choices.AtLevels = None,
+    variances: choices.Variances = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.", show_default=False)
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Save it as JSON, for `sample --plan`.", show_default=False),
+    ] = None,
+) -> None:
+    """Print, draw or save the table of coefficients that `sample` runs; no network is loaded."""
+    from fastdpm.core.schedule import VarianceSchedule
+    from fastdpm.files import write_text
+    from fastdpm.models.config import find_folder, read_config
+
+    config = read_config(find_folder(model))
+    recipe = choices.choose(
+        config.recipe,
+        steps=steps,
+        levels=levels,
+        spacing=spacing,
+        kappa=kappa,
+        method=method,
+        unbounded=unbounded,
+        at_steps=at_steps,
+        at_levels=at_levels,
+        variances=variances,
+    )
+    compiled = recipe.compile(VarianceSchedule.from_config(config.schedule))
+    typer.echo(str(compiled))
+    if plot is not None:
+        from fastdpm.figures import write_plan
+
+        write_plan(plot, compiled)
+        typer.echo(f"drawn to {plot}")
+    if save is not None:
+        write_text(save, compiled.to_json() + "\n")
+        typer.echo(f"saved to {save}")

@@ -1,0 +1,201 @@
+"""``fastdpm sample``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastdpm.cli import choices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdpm.core.plan import Plan
+    from fastdpm.models.model import Model
+    from fastdpm.output import SampleFolder
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def sample(
+    model: Annotated[str, typer.Argument(help="Built-in name or model folder.")] = "digits",
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n", help="How many; 16, or one for each condition.", min=1, show_default=False
+        ),
+    ] = None,
+    steps: choices.NumSteps = None,
+    levels: choices.Levels = None,
+    spacing: choices.Spacing = None,
+    kappa: choices.Kappa = None,
+    method: choices.Method = None,
+    unbounded: choices.Unbounded = False,
+    at_steps: choices.AtSteps = None,
+    at_levels: choices.AtLevels = None,
+    variances: choices.Variances = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="A plan saved by `fastdpm plan --save`.", show_default=False),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="none, x0 (clip the implied data) or dynamic.", show_default=False),
+    ] = None,
+    condition: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a vocoder: a sound file, or a mel spectrogram (.npy, .safetensors).",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the network: float32, bf16 or fp16.")] = (
+        "float32"
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; by default a new one under samples/.", show_default=False),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Draw what an interrupted run still lacks.")
+    ] = False,
+) -> None:
+    """Sample a trained model; unstated choices are its recommended recipe.
+
+    Writes PNG files and a grid, or WAV files and a picture of them, and samples.json.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.models.condition import read_condition
+    from fastdpm.models.model import check_precision, load_model
+    from fastdpm.output import SampleFolder, free_folder
+
+    if resume and out is None:
+        raise InvalidArgumentError("--resume needs the --out of the run to go on with")
+    check_precision(precision)
+    loaded = load_model(model, device)
+    config = loaded.config
+    chosen = choices.choose(
+        config.recipe,
+        steps=steps,
+        levels=levels,
+        spacing=spacing,
+        kappa=kappa,
+        method=method,
+        unbounded=unbounded,
+        at_steps=at_steps,
+        at_levels=at_levels,
+        variances=variances,
+        clip=clip,
+    )
+    compiled = chosen.compile(loaded.schedule) if plan is None else _read_plan(plan, loaded)
+    mel = None if condition is None else read_condition(condition, config.data)
+    mel = loaded.check_condition(mel)
+    count = n if n is not None else 16 if mel is None else len(mel)
+    identity: dict[str, Any] = {
+        "model": config.name,
+        "weights_sha256": config.weights_sha256,
+        "plan": {"label": compiled.label, "fingerprint": compiled.fingerprint},
+        "clip": chosen.clip,
+        "condition": None if mel is None else _digest(mel),
+        "seed": seed,
+        "precision": precision,
+    }
+    path = out if out is not None else free_folder(Path("samples"), config.name)
+    folder = SampleFolder.open(path, config.data, identity, overwrite=overwrite, resume=resume)
+    for note in compiled.notes:
+        console.print(f"note: {note}")
+    todo = [i for i in range(count) if i not in folder.done]
+    began = time.perf_counter()
+    if todo:
+        _draw(loaded, compiled, folder, todo, chosen.clip, seed, batch_size, mel, precision)
+    seconds = time.perf_counter() - began
+    total = loaded.schedule.num_train_steps
+    facts = {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
+    picture = folder.finish(facts | {"seconds": round(seconds, 3)})
+    kind = "images" if config.data.modality == "image" else "sounds"
+    console.print(f"{len(todo)} {kind} in {path}, all of them in {picture}")
+    console.print(
+        f"{compiled.num_rows} network evaluations each instead of {total}:"
+        f" {total / compiled.num_rows:.3g} times fewer; {seconds:.1f} s"
+    )
+
+
+def _draw(
+    model: Model,
+    plan: Plan,
+    folder: SampleFolder,
+    todo: list[int],
+    clip: str,
+    seed: int,
+    batch_size: int | None,
+    condition: Tensor | None,
+    precision: str,
+) -> None:
+    """Draw samples batch by batch under a progress bar; an interrupt keeps what is written."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} samples"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    try:
+        with bar:
+            task = bar.add_task(f"{plan.num_rows} evaluations", total=len(todo))
+            size = model.batch_size(batch_size, condition)
+
+            def advance(first: int, row: int) -> None:
+                in_batch = min(size, len(todo) - first)
+                bar.update(task, completed=first + in_batch * (row + 1) / plan.num_rows)
+
+            batches = model.sample_batches(
+                todo,
+                plan,
+                clip=clip,
+                seed=seed,
+                batch_size=size,
+                condition=condition,
+                precision=precision,
+                callback=advance,
+            )
+            for indices, samples in batches:
+                folder.write(indices, samples)
+    except KeyboardInterrupt:
+        kept = f"{len(folder.done)} samples are in {folder.path}: " if folder.done else ""
+        again = f"add --out {folder.path} --resume to the same command to draw the rest"
+        console.print(f"interrupted; {kept}{again if folder.done else 'nothing was written'}")
+        raise typer.Exit(130) from None
+
+
+def _read_plan(path: Path, model: Model) -> Plan:
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.core.plan import Plan
+
+    try:
+        plan = Plan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"no plan at {str(path)!r}: {error}") from None
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{path}: {error}") from None
+    model.check_plan(plan)
+    return plan
+
+
+def _digest(tensor: Tensor) -> str:
+    import hashlib
+
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""``fastdpm train``."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from fastdpm.training.loop import Progress
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="TOML file, or the name of a built-in model.", metavar="CONFIG")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(help="Parquet file, folder or zip of images or sounds, or sklearn:digits."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the model ends up in its model/.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from its checkpoint.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this time; the model is written then.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Train a model with the simple loss, on a CPU or a GPU.
+
+    Writes checkpoint.pt, loss.csv, loss.png and samples.png as it goes, and model/ at the end.
+    """
+    from fastdpm.models.model import find_device
+    from fastdpm.training.config import read_train_config
+    from fastdpm.training.data import load_training_data
+    from fastdpm.training.loop import Trainer, prepare_folder
+
+    settings = read_train_config(config)
+    where = find_device(device)
+    options = settings.training
+    prepare_folder(out, resume=resume)
+    rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
+    console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
+    command = shlex.join(["fastdpm", *_without_paths(sys.argv[1:])])
+    trainer = Trainer(settings, rows.to(where), out, where, command, console.print)
+    if resume:
+        trainer.resume()
+        console.print(f"going on at step {trainer.step:,}")
+    stop = _StopAtSignal()
+    limit = math.inf if minutes is None else 60 * minutes
+    first = trainer.step
+    finished = trainer.train(
+        seconds=limit,
+        report=lambda p: _show(p, first, options.steps, limit),
+        should_stop=lambda: stop.asked,
+    )
+    if finished:
+        console.print(f"step {trainer.step:,}: model written to {out / 'model'}")
+    else:
+        console.print(f"stopped at step {trainer.step:,}: go on with --resume")
+        raise typer.Exit(130)
+
+
+class _StopAtSignal:
+    """Notes Ctrl-C or a termination, so that the step in hand is finished first."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def _show(progress: Progress, first: int, steps: int, limit: float) -> None:
+    done = progress.step - first
+    left = min(progress.seconds / max(progress.step, 1) * (steps - progress.step), limit)
+    if done % 250 == 0 or progress.step == steps:
+        console.print(
+            f"step {progress.step:,} of {steps:,}  loss {progress.loss:.4f}"
+            f"  {progress.seconds / 60:.1f} min spent, at most {left / 60:.0f} min left"
+        )
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """Arguments for the model card: files by their names, not by where they lie here."""
+    return [Path(value).name if "/" in value else value for value in arguments]

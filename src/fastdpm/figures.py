@@ -1,0 +1,136 @@
+"""Pictures: image grids, sounds, loss curves and plans.
+
+Images pass from [-1, 1] to 0 ... 255 by clamping; nothing is stretched to its own extremes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.plan import Plan
+from fastdpm.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+_GRID_SIDE = 512
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """Map (n, C, H, W) in [-1, 1] to (n, H, W, C) in 0 ... 255, C being 1 or 3."""
+    if images.shape[1] not in (1, 3):
+        raise InvalidArgumentError(
+            f"pictures need 1 or 3 channels, got {images.shape[1]} in {tuple(images.shape)}"
+        )
+    scaled = (images.detach().float().clamp(-1, 1) + 1) * 127.5
+    return np.asarray(scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
+def write_png(path: Path, pixels: Pixels) -> None:
+    """Write one image, shape (H, W, C)."""
+    with whole_file(path) as temporary:
+        _to_image(pixels).save(temporary, format="PNG")
+
+
+def write_grid(path: Path, pixels: Pixels) -> None:
+    """Write images, shape (n, H, W, C), as a grid of whole-number magnification."""
+    count, height, width, channels = pixels.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = max(1, _GRID_SIDE // (columns * max(height, width)))
+    gap = 2
+    sheet = np.full(
+        (rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap, channels),
+        255,
+        dtype=np.uint8,
+    )
+    for i, image in enumerate(pixels):
+        top = gap + i // columns * (height * scale + gap)
+        left = gap + i % columns * (width * scale + gap)
+        large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        sheet[top : top + height * scale, left : left + width * scale] = large
+    write_png(path, sheet)
+
+
+def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> None:
+    """Draw waveforms and spectrograms of at most eight sounds, shape (n, samples)."""
+    shown = sounds[:8]
+    figure, axes = _subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
+    seconds = np.arange(shown.shape[1]) / sample_rate
+    for i, sound in enumerate(shown):
+        wave, spectrum = axes[0][i], axes[1][i]
+        wave.plot(seconds, sound, linewidth=0.5)
+        wave.set(xlim=(0, seconds[-1]), ylim=(-1, 1), title=f"sample {i}")
+        spectrum.specgram(
+            sound + 1e-9, NFFT=256, noverlap=192, Fs=sample_rate, vmin=-120, vmax=-30
+        )
+        spectrum.set(xlim=(0, seconds[-1]), xlabel="seconds")
+        if i > 0:
+            wave.set_yticklabels([])
+            spectrum.set_yticklabels([])
+    axes[0][0].set_ylabel("amplitude")
+    axes[1][0].set_ylabel("frequency (Hz)")
+    _save(figure, path)
+
+
+def write_loss(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:
+    """Draw a training loss against the step, both axes logarithmic."""
+    figure, axes = _subplots(1, 1, (7.0, 4.0))
+    axes[0][0].loglog(steps, losses, linewidth=1)
+    axes[0][0].set(xlabel="training step", ylabel="mean squared error of eps")
+    axes[0][0].grid(alpha=0.3, which="both")
+    _save(figure, path)
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Draw a plan: its levels against the network's steps, and the coefficients of each row."""
+    figure, axes = _subplots(1, 2, (11.0, 4.2))
+    levels, weights = axes[0]
+    levels.plot(plan.t, plan.level[:-1], "o-", markersize=4)
+    levels.invert_xaxis()
+    levels.set(xlabel="step given to the network", ylabel="level r (1 is clean)", ylim=(0, 1.02))
+    levels.set_title(f"{plan.num_rows} rows, {plan.fingerprint}")
+    rows = np.arange(plan.num_rows)
+    for name, table in (("a", plan.a), ("b", plan.b)):
+        for column in range(table.shape[1]):
+            weights.plot(rows, table[:, column], ".-", label=f"{name}[{column}]")
+    weights.plot(rows, plan.c, "k.--", label="c", linewidth=1)
+    weights.set(xlabel="row", ylabel="coefficient", title="weights of states, predictions, noise")
+    weights.legend(ncols=2, fontsize="small")
+    for panel in (levels, weights):
+        panel.grid(alpha=0.3)
+    figure.suptitle(plan.label)
+    _save(figure, path)
+
+
+def _to_image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _subplots(
+    rows: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure outside pyplot, so that no display and no global state is involved."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in axes]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)

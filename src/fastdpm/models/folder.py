@@ -1,0 +1,127 @@
+"""Model folders: ``config.json``, ``model.safetensors`` and a model card, as on a model hub.
+
+Weights are only ever read as safetensors, which cannot execute code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.files import whole_file, write_text
+from fastdpm.models.config import CONFIG, ModelConfig
+from fastdpm.models.diffwave import DiffWave
+from fastdpm.models.unet import UNet
+
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "diffwave": DiffWave}
+WEIGHTS, CARD, CONDITIONS = "model.safetensors", "README.md", "conditions.safetensors"
+
+
+def build_network(spec: Mapping[str, Any]) -> nn.Module:
+    """Build a network from its "type" and arguments, with fresh weights.
+
+    Raises:
+        InvalidArgumentError: If the type is unknown or an argument does not fit.
+    """
+    arguments = dict(spec)
+    kind = arguments.pop("type", None)
+    if kind not in NETWORKS:
+        raise InvalidArgumentError(
+            f"network type must be one of {', '.join(NETWORKS)}, got {kind!r}"
+        )
+    try:
+        return NETWORKS[kind](**arguments)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"network {kind!r} cannot be built: {error}") from None
+
+
+def read_network(folder: Path, config: ModelConfig) -> nn.Module:
+    """Build the network and load its weights as float32, in evaluation mode.
+
+    Raises:
+        ModelError: If the weights are missing, damaged, have a wrong checksum or belong to
+            another network.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: copy the whole model folder again")
+    if config.weights_sha256 and sha256(path) != config.weights_sha256:
+        raise ModelError(
+            f"{path} has checksum {sha256(path)[:12]}..., but {CONFIG} says"
+            f" {config.weights_sha256[:12]}...: the file is damaged or from another model"
+        )
+    tensors = read_tensors(path)
+    network = build_network(config.network)
+    _check_same(path, network.state_dict(), tensors)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return network.eval().requires_grad_(False)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ModelError: If it is no such file or is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def write_folder(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    card: str,
+    conditions: Tensor | None = None,
+) -> ModelConfig:
+    """Write a model folder, weights in fp16, and return the config with their checksum."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name: tensor.detach().to("cpu", torch.float16) for name, tensor in weights.items()}
+    with whole_file(folder / WEIGHTS) as temporary:
+        save_file(half, temporary, metadata={"format": "pt"})
+    if conditions is not None:
+        with whole_file(folder / CONDITIONS) as temporary:
+            save_file({"mel": conditions.to("cpu", torch.float16)}, temporary)
+    written = ModelConfig(**{**vars(config), "weights_sha256": sha256(folder / WEIGHTS)})
+    write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
+    write_text(folder / CARD, card)
+    return written
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_same(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    problems = [
+        _listed("missing", wanted.keys() - found.keys()),
+        _listed("surplus", found.keys() - wanted.keys()),
+        _listed(
+            "of another shape",
+            (n for n in wanted.keys() & found.keys() if wanted[n].shape != found[n].shape),
+        ),
+    ]
+    told = "; ".join(problem for problem in problems if problem)
+    if told:
+        raise ModelError(f"{path} does not fit the network in {CONFIG}: {told}")
+
+
+def _listed(what: str, names: Iterable[str], most: int = 4) -> str:
+    ordered = sorted(names)
+    if not ordered:
+        return ""
+    rest = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return f"{len(ordered)} {what} ({', '.join(ordered[:most])}{rest})"

@@ -1,0 +1,330 @@
+"""A trained model: a network with all that is needed to sample from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError
+from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import Recipe
+from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.models.config import ModelConfig, find_folder, read_config
+from fastdpm.models.folder import CONDITIONS, read_network, read_tensors
+from fastdpm.sampling.denoise import (
+    Autocast,
+    ClipX0,
+    Denoiser,
+    DynamicThreshold,
+    Network,
+    VPrediction,
+    X0Prediction,
+)
+from fastdpm.sampling.noise import SampleNoise
+from fastdpm.sampling.run import run
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CLIPS: dict[str, type[ClipX0] | type[DynamicThreshold]] = {
+    "x0": ClipX0,
+    "dynamic": DynamicThreshold,
+}
+_BATCH_VALUES = 2**18
+_MAX_BATCH = 256
+
+RowCallback = Callable[[int, int], None]
+
+
+def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
+    """Load a built-in model or a model folder.
+
+    Args:
+        name_or_path: A name that ``fastdpm models`` lists, or a folder.
+        device: "cpu", "cuda", "cuda:1" ..., or "auto" for a GPU if there is one.
+
+    Raises:
+        InvalidArgumentError: If there is no such model or device name.
+        ModelError: If its files are damaged or do not fit together.
+        FastDPMError: If the device is absent.
+    """
+    folder = find_folder(name_or_path)
+    config = read_config(folder)
+    where = find_device(device)
+    conditions = None
+    if (folder / CONDITIONS).is_file():
+        conditions = read_tensors(folder / CONDITIONS)["mel"].float()
+    return Model(config, read_network(folder, config).to(where), conditions)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        InvalidArgumentError: If the name is none.
+        FastDPMError: If the device is absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidArgumentError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FastDPMError(
+            f"device {name!r} was asked for, but {torch.cuda.device_count()} CUDA devices are"
+            " present: use --device cpu, or install a CUDA build of PyTorch"
+        )
+    return device
+
+
+class Model:
+    """A network, its schedule and its recommended recipe.
+
+    Attributes:
+        config: What the model folder says.
+        network: In evaluation mode, on its device.
+        schedule: The variances it was trained with.
+        conditions: Mel spectrograms that come with a vocoder, shape (n, bands, frames), or None.
+    """
+
+    def __init__(
+        self, config: ModelConfig, network: nn.Module, conditions: Tensor | None = None
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.schedule = VarianceSchedule.from_config(config.schedule)
+        self.conditions = conditions
+        self.device = next(network.parameters()).device
+
+    def recipe(
+        self,
+        *,
+        num_steps: int | None = None,
+        levels: str | None = None,
+        spacing: str | None = None,
+        kappa: float | None = None,
+        method: str | None = None,
+        clip: str | None = None,
+    ) -> Recipe:
+        """The recommended recipe with the stated choices changed."""
+        return self.config.recipe.replace(
+            num_steps=num_steps,
+            levels=levels,
+            spacing=spacing,
+            kappa=kappa,
+            method=method,
+            clip=clip,
+        )
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        num_steps: int | None = None,
+        levels: str | None = None,
+        spacing: str | None = None,
+        kappa: float | None = None,
+        method: str | None = None,
+        clip: str | None = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+        condition: Tensor | None = None,
+        precision: str = "float32",
+        callback: RowCallback | None = None,
+    ) -> Tensor:
+        """Draw samples 0 ... n - 1 of a seed; unstated choices are the recommended recipe's.
+
+        Sample i depends on (seed, i) and the recipe, not on ``n`` or ``batch_size``.
+
+        Args:
+            n: How many.
+            num_steps: S, the network evaluations, from 2 to T.
+            levels: "var" or "step".
+            spacing: "linear" or "quadratic".
+            kappa: Stochasticity in [0, 1].
+            method: See :class:`fastdpm.Recipe`.
+            clip: "none", "x0" or "dynamic".
+            seed: At least 0.
+            batch_size: Samples at a time; chosen by their size if not given.
+            condition: For a vocoder, mel spectrograms of shape (bands, frames) or
+                (m, bands, frames); sample i takes number i mod m. Its own examples if not given.
+            precision: Of the network: "float32", "bf16" or "fp16".
+            callback: Called as ``callback(first_sample, row)`` after each row of a batch.
+
+        Returns:
+            Shape (n, C, H, W), or (n, 1, samples), float32 in [-1, 1], on the model's device.
+
+        Raises:
+            InvalidArgumentError: If a choice is out of range.
+            SamplingError: If the network returns something unusable.
+        """
+        recipe = self.recipe(
+            num_steps=num_steps,
+            levels=levels,
+            spacing=spacing,
+            kappa=kappa,
+            method=method,
+            clip=clip,
+        )
+        batches = self.sample_batches(
+            range(n),
+            recipe.compile(self.schedule),
+            clip=recipe.clip,
+            seed=seed,
+            batch_size=batch_size,
+            condition=condition,
+            precision=precision,
+            callback=callback,
+        )
+        return torch.cat([batch for _, batch in batches])
+
+    def sample_batches(
+        self,
+        samples: Sequence[int],
+        plan: Plan,
+        *,
+        clip: str = "none",
+        seed: int = 0,
+        batch_size: int | None = None,
+        condition: Tensor | None = None,
+        precision: str = "float32",
+        callback: RowCallback | None = None,
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Draw the samples of the given indices by a plan, batch by batch; see :meth:`sample`.
+
+        Yields:
+            The indices of a batch and its samples.
+        """
+        if len(samples) < 1:
+            raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
+        condition = self.check_condition(condition)
+        shape = self.sample_shape(condition)
+        size = self.batch_size(batch_size, condition)
+        for first in range(0, len(samples), size):
+            batch = samples[first : first + size]
+            noise = SampleNoise(seed, batch)
+            chosen = None
+            if condition is not None:
+                chosen = condition[[i % len(condition) for i in batch]].to(self.device)
+            x = run(
+                plan,
+                self.denoiser(chosen, clip=clip, precision=precision),
+                noise.start(shape, device=self.device),
+                noise=noise,
+                callback=_after_row(callback, first),
+            )
+            yield batch, x.clamp_(-1, 1)
+
+    def denoiser(
+        self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
+    ) -> Network | Denoiser:
+        """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
+        check_precision(precision)
+
+        def plain(x: Tensor, t: Tensor) -> Tensor:
+            scaled = t * self.config.time_scale
+            out: Tensor = (
+                self.network(x, scaled)
+                if condition is None
+                else self.network(x, scaled, condition)
+            )
+            return out
+
+        raw: Network = plain
+        if precision != "float32":
+            raw = Autocast(plain, PRECISIONS[precision])
+        network: Network | Denoiser = raw
+        if self.config.prediction == "v":
+            network = VPrediction(raw)
+        elif self.config.prediction == "x0":
+            network = X0Prediction(raw)
+        return network if clip == "none" else _CLIPS[clip](network)
+
+    def check_condition(self, condition: Tensor | None) -> Tensor | None:
+        """The condition as (m, bands, frames), by default the model's own examples.
+
+        Raises:
+            InvalidArgumentError: If it is missing, surplus or of the wrong shape.
+        """
+        mel = self.config.data.mel
+        if mel is None:
+            if condition is not None:
+                raise InvalidArgumentError(
+                    f"model {self.config.name!r} takes no condition: drop it"
+                )
+            return None
+        if condition is None:
+            if self.conditions is None:
+                raise InvalidArgumentError(
+                    f"model {self.config.name!r} needs a condition: a mel spectrogram of"
+                    f" {mel.bands} bands, or a sound at {mel.sample_rate} Hz"
+                )
+            return self.conditions
+        batched = condition[None] if condition.ndim == 2 else condition
+        least = mel.n_fft // mel.hop_length
+        if batched.ndim != 3 or batched.shape[1] != mel.bands or batched.shape[2] < least:
+            raise InvalidArgumentError(
+                f"a condition must have shape (m, {mel.bands}, {least} or more frames),"
+                f" got {tuple(condition.shape)}"
+            )
+        if not torch.isfinite(batched).all():
+            raise InvalidArgumentError("the condition holds values that are not finite")
+        return batched.float()
+
+    def sample_shape(self, condition: Tensor | None = None) -> tuple[int, ...]:
+        """Shape of one sample; a vocoder's length is that of its condition."""
+        mel = self.config.data.mel
+        if mel is None or condition is None:
+            return self.config.data.shape
+        return (1, condition.shape[-1] * mel.hop_length)
+
+    def batch_size(self, wanted: int | None, condition: Tensor | None = None) -> int:
+        """The batch size asked for, or one that suits the size of a sample.
+
+        Raises:
+            InvalidArgumentError: If it is below 1.
+        """
+        if wanted is None:
+            values = math.prod(self.sample_shape(condition))
+            return max(1, min(_MAX_BATCH, _BATCH_VALUES // values))
+        if wanted < 1:
+            raise InvalidArgumentError(f"batch_size must be at least 1, got {wanted}")
+        return wanted
+
+    def check_plan(self, plan: Plan) -> None:
+        """Check that a plan was made for this model's schedule.
+
+        Raises:
+            InvalidArgumentError: If a row asks the network at a step whose level is another.
+        """
+        schedule = self.schedule
+        inside = (plan.t > -1) & (plan.t <= schedule.num_train_steps - 1)
+        level = schedule.R(np.clip(plan.t + 1, 0, schedule.num_train_steps))
+        apart = ~inside | (np.abs(level - plan.level[:-1]) > 1e-6)
+        if apart.any():
+            row = int(np.flatnonzero(apart)[0])
+            raise InvalidArgumentError(
+                f"row {row} of the plan pairs level {plan.level[row]:.6g} with step"
+                f" {plan.t[row]:.6g}, which model {self.config.name!r} does not: make the plan"
+                " for this model's schedule"
+            )
+
+
+def check_precision(precision: str) -> None:
+    """Raise unless the precision is one of "float32", "bf16" and "fp16"."""
+    if precision not in PRECISIONS:
+        raise InvalidArgumentError(
+            f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+
+
+def _after_row(callback: RowCallback | None, first: int) -> Callable[[int, Tensor], None] | None:
+    if callback is None:
+        return None
+    return lambda row, _x: callback(first, row)

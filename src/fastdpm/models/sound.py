@@ -1,0 +1,39 @@
+"""Reading a recording as a model expects it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdpm.core.errors import DataError
+from fastdpm.models.config import DataSpec
+
+
+def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
+    """Decode a mono sound file (WAV, FLAC, Ogg) and scale it to the model's peak.
+
+    Returns:
+        Shape (samples,), in [-1, 1].
+
+    Raises:
+        DataError: If it is no sound, not mono, empty, silent, or has another sample rate.
+    """
+    import soundfile
+
+    try:
+        sound, sample_rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise DataError(f"{name} is not a whole sound file: {error}") from None
+    if sound.ndim != 1 or sound.size == 0:
+        raise DataError(f"{name} must be mono and not empty, got shape {sound.shape}")
+    if sample_rate != spec.sample_rate:
+        raise DataError(
+            f"{name} is sampled at {sample_rate} Hz, the model needs {spec.sample_rate} Hz:"
+            " resample it first"
+        )
+    peak = float(np.abs(sound).max())
+    if not np.isfinite(peak) or (spec.peak is not None and peak == 0):
+        raise DataError(f"{name} is silent or not finite")
+    return np.asarray(sound if spec.peak is None else sound * (spec.peak / peak))

@@ -1,0 +1,180 @@
+"""A folder of samples: the files, a picture of them, and ``samples.json``."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.figures import to_pixels, write_grid, write_png, write_sounds
+from fastdpm.files import whole_file, write_text
+from fastdpm.models.config import DataSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RECORD = "samples.json"
+GRID, SOUNDS = "grid.png", "sounds.png"
+_MOST_IN_GRID = 64
+_PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or with the first number that makes it a new folder."""
+    candidates = [parent / name, *(parent / f"{name}-{i}" for i in range(2, 10_000))]
+    return next(path for path in candidates if not path.exists())
+
+
+@dataclass
+class SampleFolder:
+    """Writes samples of one recipe; use :meth:`open`.
+
+    Attributes:
+        path: The folder.
+        data: What the samples are.
+        identity: What decides the samples; the same in a run and its continuation.
+        done: Indices that are on disk.
+    """
+
+    path: Path
+    data: DataSpec
+    identity: dict[str, Any]
+    done: set[int] = field(default_factory=set)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        data: DataSpec,
+        identity: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> SampleFolder:
+        """Prepare a folder; nothing is written until the first samples are.
+
+        Raises:
+            InvalidArgumentError: If the folder holds files and neither ``overwrite`` nor
+                ``resume`` is set, or there is nothing to resume.
+            DataError: If what is to be resumed was drawn differently.
+        """
+        folder = cls(path, data, identity)
+        if path.exists() and not path.is_dir():
+            raise InvalidArgumentError(f"{path} is a file: choose another output folder")
+        if resume:
+            folder._read_back()
+        elif path.is_dir() and any(path.iterdir()):
+            if not overwrite:
+                raise InvalidArgumentError(
+                    f"{path} holds other files: choose another --out, or add --overwrite"
+                )
+            folder._clear()
+        return folder
+
+    def file_name(self, index: int) -> str:
+        """Name of the file of a sample."""
+        return f"{index:06d}.{'png' if self.data.modality == 'image' else 'wav'}"
+
+    def write(self, indices: Sequence[int], samples: Tensor) -> None:
+        """Write a batch of samples in [-1, 1], and note that they are done."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.data.modality == "image":
+                for index, pixels in zip(indices, to_pixels(samples), strict=True):
+                    write_png(self.path / self.file_name(index), pixels)
+            else:
+                for index, sound in zip(indices, samples[:, 0].cpu().numpy(), strict=True):
+                    write_wav(self.path / self.file_name(index), sound, self.sample_rate)
+            self.done.update(indices)
+            self._write_record(complete=False)
+        except BaseException:
+            if not self.done and not any(self.path.iterdir()):
+                self.path.rmdir()
+            raise
+
+    def finish(self, facts: dict[str, Any]) -> Path:
+        """Write the picture and the final record; returns the picture's path."""
+        shown = sorted(self.done)
+        if self.data.modality == "image":
+            picture = self.path / GRID
+            write_grid(picture, np.stack([self._read_png(i) for i in shown[:_MOST_IN_GRID]]))
+        else:
+            picture = self.path / SOUNDS
+            sounds = [self._read_wav(i) for i in shown[:8]]
+            write_sounds(picture, np.stack(sounds), self.sample_rate)
+        self._write_record(complete=True, facts=facts)
+        return picture
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz, of sound."""
+        return self.data.sample_rate or 0
+
+    def _write_record(self, *, complete: bool, facts: dict[str, Any] | None = None) -> None:
+        versions = {name: version(name) for name in _PACKAGES}
+        record = {
+            "format": "fastdpm-samples",
+            "complete": complete,
+            **self.identity,
+            **(facts or {}),
+            "versions": versions | {"python": platform.python_version()},
+            "files": [self.file_name(i) for i in sorted(self.done)],
+        }
+        write_text(self.path / RECORD, json.dumps(record, indent=1) + "\n")
+
+    def _read_back(self) -> None:
+        record = self._record()
+        if record is None:
+            raise InvalidArgumentError(f"nothing to resume: {self.path / RECORD} does not exist")
+        for name, value in self.identity.items():
+            if record.get(name) != value:
+                raise DataError(
+                    f"{self.path} was drawn with {name} {record.get(name)}, this command has"
+                    f" {value}: resume with the same choices, or choose another --out"
+                )
+        names = [Path(name) for name in record["files"]]
+        self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
+
+    def _record(self) -> dict[str, Any] | None:
+        try:
+            record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise DataError(f"{self.path / RECORD} is damaged: {error}") from None
+        if not isinstance(record, dict) or record.get("format") != "fastdpm-samples":
+            raise DataError(f"{self.path / RECORD} is not a record of samples")
+        return record
+
+    def _clear(self) -> None:
+        """Remove what an earlier run wrote here, and nothing else."""
+        record = self._record() if (self.path / RECORD).is_file() else None
+        for name in [*(record["files"] if record else ()), GRID, SOUNDS, RECORD]:
+            (self.path / Path(name).name).unlink(missing_ok=True)
+
+    def _read_png(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        from PIL import Image
+
+        with Image.open(self.path / self.file_name(index)) as image:
+            pixels = np.asarray(image)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    def _read_wav(self, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        import soundfile
+
+        return np.asarray(soundfile.read(self.path / self.file_name(index), dtype="float32")[0])
+
+
+def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> None:
+    """Write a mono sound in [-1, 1] as 16-bit PCM."""
+    import soundfile
+
+    with whole_file(path) as temporary:
+        soundfile.write(temporary, sound, sample_rate, subtype="PCM_16", format="WAV")

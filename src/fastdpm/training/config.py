@@ -1,0 +1,110 @@
+"""Training configurations: a TOML file that says which network learns what, and how."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.recipe import Recipe
+from fastdpm.models.config import DataSpec, ModelConfig, build
+
+CONFIGS = Path(__file__).parent / "configs"
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a network is trained.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Samples a step.
+        learning_rate: Of Adam, after the warm-up.
+        warmup_steps: Steps over which the learning rate rises from 0; after them it falls to 0
+            along a cosine.
+        ema_decay: Of the averaged weights that are kept, below 1.
+        gradient_clip: Largest norm of the gradient.
+        precision: "float32", "bf16", or "auto" (bf16 on a GPU).
+        horizontal_flip: Mirror half of the images.
+        seed: Of initial weights, batches and noise.
+        checkpoint_minutes: Between checkpoints.
+        sample_minutes: Between sample pictures.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 2e-4
+    warmup_steps: int = 500
+    ema_decay: float = 0.9995
+    gradient_clip: float = 1.0
+    precision: str = "auto"
+    horizontal_flip: bool = False
+    seed: int = 0
+    checkpoint_minutes: float = 5.0
+    sample_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InvalidArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise InvalidArgumentError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not (self.learning_rate > 0 and self.gradient_clip > 0):
+            raise InvalidArgumentError("learning_rate and gradient_clip must be above 0")
+        if self.precision not in PRECISIONS:
+            raise InvalidArgumentError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
+
+    name: str
+    network: dict[str, Any]
+    schedule: dict[str, Any]
+    data: DataSpec
+    training: TrainOptions
+    recipe: Recipe = field(default_factory=Recipe)
+    licence: str = "unknown"
+    attribution: str = ""
+
+    def model_config(self, provenance: dict[str, Any]) -> ModelConfig:
+        """The configuration of the model that comes out."""
+        return ModelConfig(
+            name=self.name,
+            network=self.network,
+            schedule=self.schedule,
+            data=self.data,
+            recipe=self.recipe,
+            licence=self.licence,
+            attribution=self.attribution,
+            provenance=provenance,
+        )
+
+
+def read_train_config(name_or_path: str | Path) -> TrainConfig:
+    """Read a TOML file, or a configuration that comes with the package by its name.
+
+    Raises:
+        InvalidArgumentError: If it does not exist or a value does not fit.
+    """
+    path = CONFIGS / f"{name_or_path}.toml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+        raise InvalidArgumentError(
+            f"no training configuration {str(name_or_path)!r}: give a TOML file, or one of {known}"
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
+    config = build(TrainConfig, data, str(path))
+    config.model_config({})
+    return config

@@ -1,0 +1,284 @@
+"""Training with the simple loss, in a folder that survives a kill.
+
+Every step draws its batch and noise from (seed, step), so a resumed run takes the same steps as
+one that was never stopped.
+Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError
+from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.figures import to_pixels, write_grid, write_loss, write_sounds
+from fastdpm.files import whole_file, write_text
+from fastdpm.models.card import model_card
+from fastdpm.models.folder import build_network, write_folder
+from fastdpm.models.model import Model
+from fastdpm.training.config import TrainConfig
+from fastdpm.training.data import TrainingData
+
+CHECKPOINT = "checkpoint.pt"
+_LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: steps done, the last logged loss and the time spent, in seconds."""
+
+    step: int
+    loss: float
+    seconds: float
+
+
+class Trainer:
+    """A training run in a folder.
+
+    Args:
+        config: What to train, and how.
+        data: What on, already on ``device``.
+        out: Folder of the run: checkpoint, loss, pictures, and the model at the end.
+        device: Where.
+        command: How the run was started, for the model card.
+        tell: Takes one-line messages.
+
+    Raises:
+        FastDPMError: If the checkpoint to resume from is damaged or of another configuration.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        out: Path,
+        device: torch.device,
+        command: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        options = config.training
+        self.config, self.data, self.out, self.device = config, data, out, device
+        self.command, self.tell = command, tell
+        self.schedule = VarianceSchedule.from_config(config.schedule)
+        self.levels = torch.tensor(self.schedule.levels[1:], dtype=torch.float32, device=device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            network = build_network(config.network)
+        on_gpu = device.type == "cuda"
+        self.network = network.to(device)
+        if on_gpu and config.data.modality == "image":
+            for parameter in self.network.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), fused=True
+        )
+        half = options.precision == "bf16" or (options.precision == "auto" and on_gpu)
+        self.autocast = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
+        self.predict: Callable[..., Tensor] = self.network
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[tuple[int, float]] = []
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint."""
+        path = self.out / CHECKPOINT
+        if not path.is_file():
+            raise InvalidArgumentError(f"nothing to resume: {path} does not exist")
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise FastDPMError(f"{path} is not a whole checkpoint: {error}") from None
+        if saved["config"] != _identity(self.config):
+            raise FastDPMError(
+                f"{path} was written by another configuration: resume with that one, or start"
+                " afresh in an empty folder"
+            )
+        self.network.load_state_dict(saved["network"])
+        self.ema.load_state_dict(saved["ema"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.losses = [(int(s), float(v)) for s, v in saved["losses"]]
+
+    def train(
+        self,
+        *,
+        seconds: float = math.inf,
+        report: Callable[[Progress], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Train to the configured step or for ``seconds``, then write the model folder.
+
+        Returns:
+            False if ``should_stop`` ended it; then there is a checkpoint, but no model folder.
+        """
+        options = self.config.training
+        began, before = time.monotonic(), self.seconds
+        next_checkpoint = before + 60 * options.checkpoint_minutes
+        next_samples = before + 60 * options.sample_minutes
+        if self.device.type == "cuda":
+            self._try_to_compile()
+        recent: list[Tensor] = []
+        while self.step < options.steps and self.seconds - before < seconds:
+            recent.append(self.take_step())
+            self.seconds = before + time.monotonic() - began
+            if self.step % _LOG_EVERY == 0 or self.step == options.steps:
+                self._log(recent)
+                report(Progress(self.step, self.losses[-1][1], self.seconds))
+            if self.seconds >= next_checkpoint:
+                self.save()
+                next_checkpoint = self.seconds + 60 * options.checkpoint_minutes
+            if self.seconds >= next_samples:
+                self.write_samples()
+                next_samples = self.seconds + 60 * options.sample_minutes
+            if should_stop():
+                self.save()
+                return False
+        self.save()
+        self.export()
+        return True
+
+    def take_step(self) -> Tensor:
+        """One optimizer step on the batch that belongs to it; returns the loss."""
+        options = self.config.training
+        generator = torch.Generator(self.device).manual_seed(
+            options.seed * 1_000_000_007 + self.step
+        )
+        x0, condition = self.data.batch(options.batch_size, generator)
+        # Uniform steps, spread evenly over the batch: the same loss with less variance.
+        offset = torch.rand(1, generator=generator, device=self.device)
+        spread = torch.arange(len(x0), device=self.device) / len(x0)
+        t = ((offset + spread) % 1 * len(self.levels)).long().clamp_max(len(self.levels) - 1)
+        noise = torch.randn(x0.shape, generator=generator, device=self.device)
+        level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
+        x = level * x0 + (1 - level**2).sqrt() * noise
+        arguments = (x, t.float()) if condition is None else (x, t.float(), condition)
+        with self.autocast:
+            eps = self.predict(*arguments)
+        loss = F.mse_loss(eps.float(), noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_clip)
+        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        return loss.detach()
+
+    def save(self) -> None:
+        """Write checkpoint, loss table and loss curve, each whole."""
+        state = {
+            "config": _identity(self.config),
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+        }
+        with whole_file(self.out / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
+        rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
+        write_text(self.out / "loss.csv", f"step,loss\n{rows}")
+        if len(self.losses) > 1:
+            write_loss(self.out / "loss.png", *zip(*self.losses, strict=True))
+
+    def write_samples(self) -> None:
+        """Draw sixteen samples (eight sounds) of the averaged weights with the model's recipe."""
+        mel = self.config.data.mel
+        condition = None
+        if mel is not None:
+            generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
+            condition = self.data.batch(8, generator)[1]
+        model = Model(self.config.model_config({}), self.ema)
+        if self.config.data.modality == "image":
+            write_grid(self.out / "samples.png", to_pixels(model.sample(16)))
+        else:
+            sounds = model.sample(8, condition=condition)[:, 0].cpu().numpy()
+            write_sounds(self.out / "samples.png", sounds, self.config.data.sample_rate or 1)
+
+    def export(self) -> None:
+        """Write the averaged weights as a model folder ``model``, and a picture of samples."""
+        self.write_samples()
+        last = [loss for _, loss in self.losses[-20:]]
+        provenance: dict[str, Any] = {
+            "command": self.command,
+            "steps": self.step,
+            "batch_size": self.config.training.batch_size,
+            "samples_seen": self.step * self.config.training.batch_size,
+            "minutes": round(self.seconds / 60, 1),
+            "device": self.device.type,
+            "loss": round(sum(last) / max(len(last), 1), 5),
+            "seed": self.config.training.seed,
+            "torch": torch.__version__,
+        }
+        config = self.config.model_config(provenance)
+        write_folder(self.out / "model", config, self.ema.state_dict(), model_card(config))
+
+    def _try_to_compile(self) -> None:
+        """Compile the network if that works here; the first call shows whether it does."""
+        compiled: Callable[..., Tensor] = torch.compile(self.network)
+        generator = torch.Generator(self.device).manual_seed(0)
+        x, condition = self.data.batch(self.config.training.batch_size, generator)
+        t = torch.zeros(len(x), device=self.device)
+        try:
+            with self.autocast:
+                compiled(*((x, t) if condition is None else (x, t, condition)))
+        except Exception as error:  # the compiler's failures have no common base
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self.tell(f"training without torch.compile: {first}")
+        else:
+            self.predict = compiled
+
+    def _learning_rate(self) -> float:
+        options = self.config.training
+        if self.step < options.warmup_steps:
+            return options.learning_rate * (self.step + 1) / options.warmup_steps
+        left = (self.step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
+        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * left))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
+        for kept, new in zip(self.ema.parameters(), self.network.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+
+    def _log(self, recent: list[Tensor]) -> None:
+        loss = float(torch.stack(recent).mean())
+        recent.clear()
+        if not math.isfinite(loss):
+            raise DataError(
+                f"the loss is {loss} at step {self.step}: lower the learning rate or use float32"
+            )
+        self.losses.append((self.step, loss))
+
+
+def _identity(config: TrainConfig) -> str:
+    """What must not change between a run and its continuation."""
+    model = config.model_config({}).to_dict()
+    return repr((model["network"], model["schedule"], model["data"], config.training))
+
+
+def prepare_folder(out: Path, *, resume: bool) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        InvalidArgumentError: If a new run would overwrite what lies there.
+    """
+    if not resume and out.exists() and any(out.iterdir()):
+        raise InvalidArgumentError(
+            f"{out} is not empty: choose another --out, or go on with --resume"
+        )
+    out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,165 @@
+"""The choices of levels are the paper's, and what they change silently they say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdpm import (
+    InvalidArgumentError,
+    NoiseLevels,
+    VarianceSchedule,
+    levels_all,
+    levels_from_variances,
+    levels_given,
+    levels_step,
+    levels_var,
+)
+
+DDPM = VarianceSchedule.linear()
+AUDIO = VarianceSchedule.linear(200)
+
+
+def test_step_linear_takes_every_integer_exactly():
+    for num_steps in range(2, 201):
+        t = levels_step(AUDIO, num_steps).t
+        assert t[0] == 199
+        assert t[-1] == 0
+        assert t.size == num_steps
+
+
+def test_step_quadratic_is_the_floor_of_the_exact_square():
+    from fractions import Fraction
+
+    for num_steps in (2, 7, 29, 50, 200):
+        exact = {
+            int(Fraction(4 * 1000 * i * i, 5 * (num_steps - 1) ** 2)) for i in range(num_steps)
+        }
+        assert levels_step(DDPM, num_steps, "quadratic").t.tolist() == sorted(exact, reverse=True)
+
+
+def test_merged_steps_are_told():
+    levels = levels_step(DDPM, 50, "quadratic")
+    assert levels.num_steps == 49
+    assert "merged: 49 rows" in levels.notes[0]
+    assert levels_step(DDPM, 29, "quadratic").notes == ()
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 10, 50, 1000])
+def test_unbounded_var_reaches_the_last_level_of_the_schedule(num_steps):
+    for spacing in ("linear", "quadratic"):
+        levels = levels_var(DDPM, num_steps, spacing, bounded=False)
+        assert abs(levels.level[0] / DDPM.levels[-1] - 1) < 1e-10
+        assert abs(levels.t[0] - 999) < 1e-6
+        assert levels.notes == ()
+
+
+def test_var_variances_have_the_stated_form():
+    for spacing, power in (("linear", 1.0), ("quadratic", 0.5)):
+        level = levels_var(DDPM, 20, spacing, bounded=False).level
+        variances = (1 - (level[:-1] / level[1:]) ** 2)[::-1]
+        steps = np.diff(variances**power)
+        np.testing.assert_allclose(steps, steps.mean(), rtol=1e-6)
+        assert abs(variances[0] - 1e-4) < 1e-12
+
+
+def test_var_at_the_bound_starts_cleaner_and_says_so():
+    levels = levels_var(DDPM, 20, "quadratic")
+    largest = 1 - (levels.level[0] / levels.level[1]) ** 2
+    assert abs(largest - 1e-4 * (1 + 19 * 0.95 / (20 * 0.01)) ** 2) < 1e-12
+    assert levels.level[0] > DDPM.levels[-1]
+    assert "authors' bound" in levels.notes[0]
+    assert levels_var(DDPM, 21, "quadratic").notes == ()
+    assert abs(1 - (levels_var(DDPM, 2).level[0] / levels_var(DDPM, 2).level[1]) ** 2 - 0.99) < 1e-12
+
+
+def test_var_with_every_step_is_the_schedule_itself():
+    np.testing.assert_allclose(levels_var(AUDIO, 200).level, AUDIO.levels[::-1], rtol=1e-9)
+
+
+def test_var_without_a_root_is_refused():
+    falling = VarianceSchedule.from_betas(np.linspace(0.02, 1e-4, 100))
+    with pytest.raises(InvalidArgumentError, match="no rising variances"):
+        levels_var(falling, 99, bounded=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 200), st.sampled_from(["linear", "quadratic"]), st.booleans())
+def test_var_levels_and_steps_belong_together(num_steps, spacing, bounded):
+    levels = levels_var(AUDIO, num_steps, spacing, bounded=bounded)
+    np.testing.assert_allclose(AUDIO.R(levels.t + 1), levels.level[:-1], rtol=1e-12)
+    assert np.all((levels.t > -1) & (levels.t <= 199))
+
+
+@pytest.mark.parametrize("num_steps", [1, 0, -3, 201])
+@pytest.mark.parametrize("choose", [levels_step, levels_var])
+def test_the_number_of_steps_is_bounded(choose, num_steps):
+    with pytest.raises(InvalidArgumentError, match=rf"\[2, 200\] \(T\), got {num_steps}"):
+        choose(AUDIO, num_steps)
+
+
+def test_an_unknown_spacing_is_refused():
+    with pytest.raises(InvalidArgumentError, match="got 'cubic'"):
+        levels_step(AUDIO, 5, "cubic")
+
+
+def test_variances_by_hand_give_the_published_steps():
+    # Kong et al. 2021, appendix B: DiffWave's six-step schedule on T = 50 (its steps, rounded).
+    schedule = VarianceSchedule.linear(50, 1e-4, 0.05)
+    levels = levels_from_variances(schedule, [1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35])
+    assert levels.level[0] == pytest.approx(np.sqrt(np.prod([0.9999, 0.999, 0.99, 0.95, 0.8, 0.65])))
+    assert np.all(np.diff(levels.t) < 0)
+
+
+def test_variances_beyond_the_schedule_are_refused():
+    with pytest.raises(InvalidArgumentError, match="level must lie in"):
+        levels_from_variances(AUDIO, [0.1, 0.99])
+    with pytest.raises(InvalidArgumentError, match="variances must lie in"):
+        levels_from_variances(AUDIO, [0.1, 1.0])
+
+
+def test_levels_and_steps_by_hand_agree():
+    by_step = levels_given(DDPM, t=[900.5, 300, 0])
+    by_level = levels_given(DDPM, level=by_step.level[:-1])
+    np.testing.assert_allclose(by_level.t, by_step.t, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "either levels or steps"),
+        ({"t": [5.0], "level": [0.5]}, "either levels or steps"),
+        ({"t": [1000.0]}, "steps must lie in"),
+        ({"t": [-1.0]}, "steps must lie in"),
+        ({"t": [10, 20]}, "must rise strictly"),
+        ({"t": [10, 10]}, "must rise strictly"),
+        ({"level": [0.5, 0.4]}, "must rise strictly"),
+        ({"level": [0.5, 1.0]}, "must lie in"),
+        ({"level": [0.0, 0.5]}, "must lie in"),
+        ({"level": [0.001, 0.5]}, "level must lie in"),
+    ],
+)
+def test_impossible_levels_by_hand_are_refused(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        levels_given(DDPM, **arguments)
+
+
+def test_a_part_of_a_chain_keeps_its_levels():
+    levels = levels_step(DDPM, 10)
+    part = levels[3:7]
+    np.testing.assert_array_equal(part.level, levels.level[3:8])
+    np.testing.assert_array_equal(part.t, levels.t[3:7])
+    with pytest.raises(InvalidArgumentError, match="non-empty run"):
+        levels[7:7]
+
+
+def test_levels_cannot_be_changed_afterwards():
+    levels = levels_all(AUDIO)
+    assert levels.num_steps == 200
+    with pytest.raises(ValueError, match="read-only"):
+        levels.level[0] = 0.5
+
+
+def test_mismatched_tables_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"S \+ 1 levels"):
+        NoiseLevels(np.array([0.5, 1.0]), np.array([3.0, 2.0]))

@@ -1,0 +1,107 @@
+"""A plan checks itself, survives JSON and is known by its fingerprint."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdpm import (
+    InvalidArgumentError,
+    Plan,
+    VarianceSchedule,
+    ddim_rev,
+    dpmpp_2m,
+    levels_step,
+    levels_var,
+)
+
+DDPM = VarianceSchedule.linear()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 60), st.floats(0, 1), st.sampled_from([levels_step, levels_var]))
+def test_a_plan_survives_json_to_the_last_bit(num_steps, kappa, choose):
+    plan = ddim_rev(choose(DDPM, num_steps), kappa)
+    again = Plan.from_json(plan.to_json())
+    for name in ("level", "t", "a", "b", "c"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(plan, name))
+    assert (again.label, again.notes, again.fingerprint) == (
+        plan.label,
+        plan.notes,
+        plan.fingerprint,
+    )
+
+
+def test_the_fingerprint_ignores_the_last_bits_and_sees_the_twelfth_digit():
+    plan = ddim_rev(levels_step(DDPM, 10))
+    assert plan.fingerprint == _scaled_t(plan, 1 + 1e-15).fingerprint
+    assert plan.fingerprint != _scaled_t(plan, 1 + 1e-11).fingerprint
+
+
+def test_the_fingerprint_is_the_same_on_every_machine():
+    assert ddim_rev(levels_step(DDPM, 10)).fingerprint == "57f7b541f25e0d79"
+
+
+def _scaled_t(plan: Plan, factor: float) -> Plan:
+    return Plan(plan.level, plan.t * factor, plan.a, plan.b, plan.c)
+
+
+def test_a_row_that_misses_its_level_is_named():
+    plan = ddim_rev(levels_step(DDPM, 20))
+    a = plan.a.copy()
+    a[13] *= 0.9
+    with pytest.raises(InvalidArgumentError, match="row 13 of 20 carries the signal to"):
+        Plan(plan.level, plan.t, a, plan.b, plan.c)
+
+
+def test_a_row_without_its_history_is_named():
+    plan = dpmpp_2m(levels_step(DDPM, 6))
+    b = plan.b.copy()
+    b[0, 1] = 0.1
+    with pytest.raises(InvalidArgumentError, match=r"row 0 of 6 uses b\[0, 1\]"):
+        Plan(plan.level, plan.t, plan.a, b, plan.c)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("c", np.full(5, -0.1), "at least 0"),
+        ("c", np.zeros(4), "c of shape"),
+        ("b", np.full((5, 1), np.nan), "must be finite"),
+        ("b", np.zeros((5, 0)), "b of shape"),
+        ("level", np.array([0.1, 0.3, 0.2, 0.5, 0.7, 1.0]), "must rise strictly"),
+    ],
+)
+def test_broken_tables_are_refused(name, value, message):
+    plan = ddim_rev(levels_step(DDPM, 5))
+    tables = {n: getattr(plan, n) for n in ("level", "t", "a", "b", "c")} | {name: value}
+    with pytest.raises(InvalidArgumentError, match=message):
+        Plan(**tables)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("b"), "b missing"),
+        (lambda d: d.update(format="other"), "not a plan"),
+        (lambda d: d.update(t=["x"]), "no numbers"),
+        (lambda d: d["t"].__setitem__(0, 900.0), "the file was edited"),
+    ],
+)
+def test_a_damaged_plan_file_is_refused(change, message):
+    data = json.loads(ddim_rev(levels_step(DDPM, 5)).to_json())
+    change(data)
+    with pytest.raises(InvalidArgumentError, match=message):
+        Plan.from_json(json.dumps(data))
+    with pytest.raises(InvalidArgumentError, match="not a plan"):
+        Plan.from_json("{")
+
+
+def test_a_printed_plan_shows_every_row_and_note():
+    text = str(ddim_rev(levels_var(DDPM, 10, "quadratic"), 0.5))
+    lines = text.splitlines()
+    assert lines[1].startswith("note: the variances stop at the authors' bound")
+    assert len(lines) == 3 + 10
+    assert lines[2].split() == ["row", "t", "level", "->", "level", "a0", "b0", "c"]

@@ -1,0 +1,65 @@
+"""A recipe names one plan, and no stated choice is without effect."""
+
+import pytest
+
+from fastdpm import InvalidArgumentError, Recipe, VarianceSchedule, ddim_rev, levels_var
+
+AUDIO = VarianceSchedule.linear(200)
+
+
+def test_a_recipe_compiles_to_the_plan_it_names():
+    recipe = Recipe(num_steps=8, levels="var", spacing="quadratic", kappa=0.5)
+    wanted = ddim_rev(levels_var(AUDIO, 8, "quadratic"), 0.5)
+    assert recipe.compile(AUDIO).fingerprint == wanted.fingerprint
+
+
+@pytest.mark.parametrize("method", ["standard", "standard-large"])
+def test_standard_methods_take_every_step(method):
+    assert Recipe(method=method).compile(AUDIO).num_rows == 200
+
+
+def test_every_method_gives_another_plan():
+    methods = ["ddim-rev", "dpmpp-2m", "dpmpp-3m", "multistep-3", "standard", "standard-large"]
+    prints = {Recipe(num_steps=12, method=m).compile(AUDIO).fingerprint for m in methods}
+    assert len(prints) == len(methods)
+
+
+def test_levels_by_hand_take_the_place_of_chosen_ones():
+    assert Recipe(at_steps=(150.0, 50.0, 0.0)).compile(AUDIO).t.tolist() == [150, 50, 0]
+    assert Recipe(at_levels=(0.5, 0.9)).compile(AUDIO).level.tolist() == [0.5, 0.9, 1.0]
+    assert Recipe(variances=(0.01, 0.3)).compile(AUDIO).num_rows == 2
+
+
+def test_choosing_a_number_of_steps_drops_levels_by_hand():
+    assert Recipe(at_steps=(150.0, 0.0)).replace(num_steps=5).compile(AUDIO).num_rows == 5
+
+
+def test_a_multistep_method_drops_the_recommended_noise():
+    assert Recipe(kappa=1.0).replace(method="dpmpp-2m").kappa == 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"levels": "auto"}, "levels must be one of var, step, got 'auto'"),
+        ({"spacing": "cubic"}, "spacing must be one of"),
+        ({"method": "euler"}, "method must be one of"),
+        ({"clip": "hard"}, "clip must be one of"),
+        ({"kappa": 1.5}, "kappa must be in"),
+        ({"method": "dpmpp-2m", "kappa": 1.0}, "draws no noise"),
+        ({"method": "standard", "num_steps": 5}, "takes every training step as it is: drop num_"),
+        ({"method": "standard", "kappa": 0.5}, "drop kappa"),
+        ({"at_steps": (5.0,), "num_steps": 5}, "drop one of them"),
+        ({"at_steps": (5.0,), "at_levels": (0.5,)}, "one of them only"),
+        ({"levels": "step", "bounded": False}, "only VAR levels have a bound"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(choices, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        Recipe().replace(**choices)
+
+
+def test_a_recipe_is_told_in_words():
+    assert Recipe().describe() == "ddim-rev, STEP linear, S = 20, kappa = 0"
+    assert Recipe(method="standard").describe() == "standard, all steps"
+    assert "2 levels by hand" in Recipe(at_levels=(0.1, 0.2)).describe()
