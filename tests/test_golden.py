@@ -25,7 +25,7 @@ def _name(case: dict[str, Any]) -> str:
 
 
 def _noise(number: int) -> torch.Tensor:
-    drawn = np.random.RandomState(1000 + number).standard_normal((2, 3, 4, 4))  # noqa: NPY002
+    drawn = np.random.RandomState(1000 + number).standard_normal((2, 3, 4, 4))
     return torch.from_numpy(drawn)
 
 

@@ -5,6 +5,7 @@ Images pass from [-1, 1] to 0 ... 255 by clamping; nothing is stretched to its o
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
-from fastdpm.files import whole_file
+from fastdpm.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +40,9 @@ def to_pixels(images: Tensor) -> Pixels:
 
 def write_png(path: Path, pixels: Pixels) -> None:
     """Write one image, shape (H, W, C)."""
-    with whole_file(path) as temporary:
-        _to_image(pixels).save(temporary, format="PNG")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    write_bytes(path, buffer.getbuffer())
 
 
 def write_grid(path: Path, pixels: Pixels) -> None:
@@ -114,10 +116,6 @@ def write_plan(path: Path, plan: Plan) -> None:
     _save(figure, path)
 
 
-def _to_image(pixels: Pixels) -> Image.Image:
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
 def _subplots(
     rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[list[Axes]]]:
@@ -132,5 +130,6 @@ def _subplots(
 def _save(figure: Figure, path: Path) -> None:
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=120)
+    write_bytes(path, buffer.getbuffer())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.figures import to_pixels, write_grid, write_png, write_sounds
-from fastdpm.files import whole_file, write_text
+from fastdpm.files import write_bytes, write_text
 from fastdpm.models.config import DataSpec
 
 if TYPE_CHECKING:
@@ -176,5 +177,6 @@ def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_r
     """Write a mono sound in [-1, 1] as 16-bit PCM."""
     import soundfile
 
-    with whole_file(path) as temporary:
-        soundfile.write(temporary, sound, sample_rate, subtype="PCM_16", format="WAV")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound, sample_rate, subtype="PCM_16", format="WAV")
+    write_bytes(path, buffer.getbuffer())

@@ -50,7 +50,7 @@ def test_no_noise_is_drawn_without_kappa_nor_in_the_last_row():
 
 
 def test_the_standard_sampler_has_the_published_coefficients():
-    # Ho et al. 2020, algorithm 2: x' = (x - beta / sqrt(1 - alpha_bar) eps) / sqrt(alpha) + sigma z
+    # Ho et al. 2020, alg. 2: x' = (x - beta / sqrt(1 - alpha_bar) eps) / sqrt(alpha) + sigma z
     betas, alpha_bar = DDPM.betas[::-1], DDPM.alpha_bar[::-1]
     previous = np.append(alpha_bar[1:], 1.0)
     for name, sigma in (

@@ -22,9 +22,9 @@ SCHEDULES = {
 }
 
 
-@pytest.fixture(params=SCHEDULES.values(), ids=SCHEDULES.keys())
+@pytest.fixture(params=list(SCHEDULES))
 def schedule(request) -> VarianceSchedule:
-    return request.param
+    return SCHEDULES[request.param]
 
 
 def test_R_equals_the_product_at_every_integer_step(schedule):
@@ -102,7 +102,8 @@ def test_zero_terminal_signal_names_its_step():
 
 
 @pytest.mark.parametrize(
-    "config", [{"type": "sigmoid"}, {}, {"type": "linear", "steps": 3}, {"type": "linear", "beta_end": 2}]
+    "config",
+    [{"type": "sigmoid"}, {}, {"type": "linear", "steps": 3}, {"type": "linear", "beta_end": 2}],
 )
 def test_unknown_configs_are_refused(config):
     with pytest.raises(InvalidArgumentError):

@@ -144,7 +144,9 @@ def test_values_that_are_not_finite_name_their_row(bad):
     def network(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(t[:, None] < 400, bad, x)
 
-    with pytest.raises(SamplingError, match="row 3 of 5: the network returned values that are not"):
+    with pytest.raises(
+        SamplingError, match="row 3 of 5: the network returned values that are not"
+    ):
         run(plan, network, torch.ones(2, 3))
 
 

@@ -1,4 +1,4 @@
-"""The command line: one command per file, and errors as one line."""
+"""The command line: one command per file, and every error as one line."""
 
 from __future__ import annotations
 
@@ -7,36 +7,55 @@ import sys
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
+from fastdpm.cli.models import models
+from fastdpm.cli.plan import plan
+from fastdpm.cli.sample import sample
+from fastdpm.cli.train import train
 from fastdpm.core.errors import FastDPMError
 
 app = typer.Typer(
     help="Sample trained diffusion models in few network evaluations.",
-    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+for command in (sample, plan, models, train):
+    app.command()(command)
 
 
 def main() -> None:
-    """Run the command line; every failure a user can cause is one line and an exit code."""
-    from fastdpm.cli import commands
+    """Run the command line and exit: 0 if all went well, 2 for a usage error, 1 otherwise."""
+    sys.exit(run(sys.argv[1:]))
 
-    commands.register(app)
+
+def run(arguments: list[str]) -> int:
+    """Run a command; every failure a user can cause is one line on the error stream."""
     try:
-        app()
+        code = app(arguments or ["--help"], prog_name="fastdpm", standalone_mode=False)
     except FastDPMError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        return _fail(f"{error.format_message()} (see fastdpm --help)", 2)
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            sys.exit(1)
-        full = " (the disk is full: free some space)" if error.errno == errno.ENOSPC else ""
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}{full}", 1)
+        return _fail(_describe(error), 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        return _fail("the device is out of memory: use a smaller --batch-size", 1)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> None:
-    errors.print(f"Error: {message}", style="red", markup=False)
-    sys.exit(code)
+def _describe(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "the disk is full: free some space, or choose another --out"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"Error: {line}", style="red", markup=False
+    )
+    return code

@@ -54,7 +54,9 @@ def sample(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Sample i depends on the seed and i alone.", min=0)
+    ] = 0,
     batch_size: Annotated[
         int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
     ] = None,
@@ -145,12 +147,14 @@ def _draw(
     precision: str,
 ) -> None:
     """Draw samples batch by batch under a progress bar; an interrupt keeps what is written."""
+    terminal = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total} samples"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal,
+        disable=not terminal.is_terminal,
         transient=True,
     )
     try:
@@ -177,7 +181,7 @@ def _draw(
     except KeyboardInterrupt:
         kept = f"{len(folder.done)} samples are in {folder.path}: " if folder.done else ""
         again = f"add --out {folder.path} --resume to the same command to draw the rest"
-        console.print(f"interrupted; {kept}{again if folder.done else 'nothing was written'}")
+        console.print(f"interrupted: {kept}{again if folder.done else 'nothing was written'}")
         raise typer.Exit(130) from None
 
 

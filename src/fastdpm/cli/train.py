@@ -41,12 +41,12 @@ def train(
     from fastdpm.models.model import find_device
     from fastdpm.training.config import read_train_config
     from fastdpm.training.data import load_training_data
-    from fastdpm.training.loop import Trainer, prepare_folder
+    from fastdpm.training.loop import Trainer, check_folder
 
     settings = read_train_config(config)
     where = find_device(device)
     options = settings.training
-    prepare_folder(out, resume=resume)
+    check_folder(out, resume=resume)
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
     command = shlex.join(["fastdpm", *_without_paths(sys.argv[1:])])
@@ -56,10 +56,9 @@ def train(
         console.print(f"going on at step {trainer.step:,}")
     stop = _StopAtSignal()
     limit = math.inf if minutes is None else 60 * minutes
-    first = trainer.step
     finished = trainer.train(
         seconds=limit,
-        report=lambda p: _show(p, first, options.steps, limit),
+        report=_Reporter(options.steps, limit),
         should_stop=lambda: stop.asked,
     )
     if finished:
@@ -81,12 +80,24 @@ class _StopAtSignal:
         self.asked = True
 
 
-def _show(progress: Progress, first: int, steps: int, limit: float) -> None:
-    done = progress.step - first
-    left = min(progress.seconds / max(progress.step, 1) * (steps - progress.step), limit)
-    if done % 250 == 0 or progress.step == steps:
+class _Reporter:
+    """Prints where a run stands, at most every ten seconds."""
+
+    def __init__(self, steps: int, limit: float) -> None:
+        self.steps, self.limit = steps, limit
+        self.first: Progress | None = None
+        self.told = -math.inf
+
+    def __call__(self, progress: Progress) -> None:
+        first = self.first = self.first or progress
+        if progress.seconds - self.told < 10 and progress.step < self.steps:
+            return
+        self.told = progress.seconds
+        pace = (progress.seconds - first.seconds) / max(progress.step - first.step, 1)
+        pace = pace or progress.seconds / progress.step
+        left = min(pace * (self.steps - progress.step), self.limit)
         console.print(
-            f"step {progress.step:,} of {steps:,}  loss {progress.loss:.4f}"
+            f"step {progress.step:,} of {self.steps:,}  loss {progress.loss:.4f}"
             f"  {progress.seconds / 60:.1f} min spent, at most {left / 60:.0f} min left"
         )
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError
-from fastdpm.files import whole_file, write_text
+from fastdpm.files import write_bytes, write_text
 from fastdpm.models.config import CONFIG, ModelConfig
 from fastdpm.models.diffwave import DiffWave
 from fastdpm.models.unet import UNet
@@ -88,11 +88,9 @@ def write_folder(
     """Write a model folder, weights in fp16, and return the config with their checksum."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to("cpu", torch.float16) for name, tensor in weights.items()}
-    with whole_file(folder / WEIGHTS) as temporary:
-        save_file(half, temporary, metadata={"format": "pt"})
+    write_bytes(folder / WEIGHTS, save(half, metadata={"format": "pt"}))
     if conditions is not None:
-        with whole_file(folder / CONDITIONS) as temporary:
-            save_file({"mel": conditions.to("cpu", torch.float16)}, temporary)
+        write_bytes(folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16)}))
     written = ModelConfig(**{**vars(config), "weights_sha256": sha256(folder / WEIGHTS)})
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
     write_text(folder / CARD, card)

@@ -8,6 +8,7 @@ Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
 from __future__ import annotations
 
 import copy
+import io
 import math
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.figures import to_pixels, write_grid, write_loss, write_sounds
-from fastdpm.files import whole_file, write_text
+from fastdpm.files import write_bytes, write_text
 from fastdpm.models.card import model_card
 from fastdpm.models.folder import build_network, write_folder
 from fastdpm.models.model import Model
@@ -90,6 +91,7 @@ class Trainer:
         self.predict: Callable[..., Tensor] = self.network
         self.step = 0
         self.seconds = 0.0
+        out.mkdir(parents=True, exist_ok=True)
         self.losses: list[tuple[int, float]] = []
 
     def resume(self) -> None:
@@ -188,8 +190,9 @@ class Trainer:
             "seconds": self.seconds,
             "losses": self.losses,
         }
-        with whole_file(self.out / CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(self.out / CHECKPOINT, buffer.getbuffer())
         rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
         write_text(self.out / "loss.csv", f"step,loss\n{rows}")
         if len(self.losses) > 1:
@@ -271,8 +274,8 @@ def _identity(config: TrainConfig) -> str:
     return repr((model["network"], model["schedule"], model["data"], config.training))
 
 
-def prepare_folder(out: Path, *, resume: bool) -> None:
-    """Make the folder of a run.
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Check the folder of a run.
 
     Raises:
         InvalidArgumentError: If a new run would overwrite what lies there.
@@ -281,4 +284,3 @@ def prepare_folder(out: Path, *, resume: bool) -> None:
         raise InvalidArgumentError(
             f"{out} is not empty: choose another --out, or go on with --resume"
         )
-    out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,113 @@
+"""The other commands, and how quickly they start."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fastdpm import Plan, builtin_models, load_model
+from fastdpm.cli.app import run as fastdpm
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*(m for m in sys.modules if '.' not in m))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(out.stdout.split())
+
+
+def test_importing_the_package_loads_neither_torch_nor_numpy():
+    assert not _loaded_by("import fastdpm") & {"torch", "numpy", "scipy"}
+
+
+def test_help_and_plans_need_no_torch():
+    for arguments in (["--help"], ["sample", "--help"], ["plan", "digits"], ["models"]):
+        statement = f"from fastdpm.cli.app import run; assert run({arguments}) == 0"
+        assert "torch" not in _loaded_by(statement), arguments
+
+
+def test_a_plan_is_printed_drawn_and_saved(folders, tmp_path, capsys):
+    save, plot = tmp_path / "p.json", tmp_path / "p.png"
+    arguments = ["plan", str(folders["image"]), "-S", "8", "--levels", "var"]
+    assert fastdpm([*arguments, "--save", str(save), "--plot", str(plot)]) == 0
+    plan = Plan.from_json(save.read_text())
+    assert plan.num_rows == 8
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert plan.fingerprint in capsys.readouterr().out
+
+
+def test_a_plan_can_have_its_levels_by_hand(folders, capsys):
+    model = str(folders["sound"])
+    assert fastdpm(["plan", model, "--variances", "1e-4,0.01,0.3", "--kappa", "0"]) == 0
+    assert "3 variances by hand: 3 network evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "p.txt"], "a figure must end in"),
+        (["--save", "no/such/folder/p.json"], "No such file"),
+        (["--unbounded", "--levels", "step"], "only VAR levels have a bound"),
+    ],
+)
+def test_plans_that_cannot_be_written_are_one_line(
+    folders, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert fastdpm(["plan", str(folders["image"]), *arguments]) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_models_lists_every_built_in_model(capsys):
+    assert fastdpm(["models"]) == 0
+    out = capsys.readouterr().out
+    assert builtin_models()
+    assert all(name in out for name in builtin_models())
+
+
+@pytest.mark.parametrize("name", builtin_models())
+def test_every_built_in_model_is_whole_and_samples(name):
+    model = load_model(name)
+    x = model.sample(2, num_steps=3)
+    assert x.shape[0] == 2
+    assert 0.01 < float(x.std()) < 1
+    assert model.config.licence in ("Apache-2.0", "CC-BY-SA-4.0", "unknown")
+    assert model.config.provenance["command"].startswith("fastdpm train ")
+
+
+def test_training_runs_stops_and_resumes(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    out = str(tmp_path / "run")
+    arguments = ["train", "digits", "--data", "sklearn:digits", "--out", out, "--device", "cpu"]
+    assert fastdpm([*arguments, "--minutes", "0.01"]) == 0
+    assert "model written to" in capsys.readouterr().out
+    assert fastdpm([*arguments, "--minutes", "0"]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert fastdpm([*arguments, "--minutes", "0", "--resume"]) == 0
+    assert "going on at step" in capsys.readouterr().out
+    config = load_model(tmp_path / "run" / "model").config
+    assert config.provenance["steps"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["mnist", "--data", "sklearn:digits"], 2, "no training configuration 'mnist'"),
+        (["digits", "--data", "nowhere"], 1, "no data at 'nowhere'"),
+        (["cifar10", "--data", "sklearn:digits"], 1, "the model needs (3, 32, 32)"),
+        (["digits"], 2, "--data"),
+    ],
+)
+def test_training_that_cannot_start_is_one_line(
+    tmp_path, monkeypatch, capsys, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert fastdpm(["train", *arguments, "--out", "run"]) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,246 @@
+"""``fastdpm sample`` writes what it says, resumes, and refuses what it cannot do."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from fastdpm import Plan, load_model, run
+from fastdpm.cli.app import run as fastdpm
+
+
+@pytest.fixture
+def sample(folders, tmp_path, capsys, monkeypatch):
+    """Run the command on a small model; returns its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def sample(*arguments: str, model: str = "image") -> tuple[int, str, str]:
+        code = fastdpm(["sample", str(folders[model]), *arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return sample
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=float)
+
+
+def test_images_are_clamped_to_pixels_and_never_stretched(sample, folders, tmp_path):
+    code, out, _ = sample("-n", "5", "-S", "6", "--out", "x", "--seed", "3")
+    assert code == 0
+    folder = tmp_path / "x"
+    wanted = load_model(folders["image"]).sample(5, num_steps=6, seed=3)
+    for i in range(5):
+        pixels = _pixels(folder / f"{i:06d}.png")
+        expected = (wanted[i, 0].clamp(-1, 1).numpy() + 1) * 127.5
+        assert np.abs(pixels - expected).max() <= 0.501
+    assert _pixels(folder / "grid.png").shape[0] > 100
+    assert "5 images in x" in out
+    assert "6 network evaluations each instead of 100: 16.7 times fewer" in out
+
+
+def test_the_record_says_what_was_run(sample, folders, tmp_path):
+    sample("-n", "2", "-S", "7", "--levels", "var", "--kappa", "0.5", "--out", "x")
+    record = json.loads((tmp_path / "x" / "samples.json").read_text())
+    model = load_model(folders["image"])
+    plan = model.recipe(num_steps=7, levels="var", kappa=0.5).compile(model.schedule)
+    assert record["plan"]["fingerprint"] == plan.fingerprint
+    assert record["weights_sha256"] == model.config.weights_sha256
+    assert record["complete"] is True
+    assert (record["seed"], record["n"], record["network_evaluations"], record["T"]) == (
+        0,
+        2,
+        7,
+        100,
+    )
+    assert record["files"] == ["000000.png", "000001.png"]
+    assert {"fastdpm", "torch", "numpy", "python"} <= record["versions"].keys()
+
+
+def test_sounds_are_written_with_a_picture(sample, tmp_path):
+    code, out, _ = sample("-n", "2", "--out", "x", model="sound")
+    assert code == 0
+    sound, rate = soundfile.read(tmp_path / "x" / "000001.wav")
+    assert (rate, sound.shape) == (8000, (512,))
+    assert (tmp_path / "x" / "sounds.png").stat().st_size > 5000
+    assert "2 sounds in x" in out
+
+
+def test_a_vocoder_takes_its_examples_a_sound_or_a_mel(sample, tmp_path):
+    assert sample("--out", "own", model="vocoder")[0] == 0
+    assert len(list((tmp_path / "own").glob("*.wav"))) == 2
+    tone = 0.5 * np.sin(np.arange(1001) * 0.3)
+    soundfile.write(tmp_path / "tone.wav", tone, 8000)
+    np.save(tmp_path / "mel.npy", np.zeros((8, 25), dtype=np.float32))
+    for source, samples in (("tone.wav", 1008), ("mel.npy", 400)):
+        code, _, err = sample("--condition", source, "--out", f"of-{source}", model="vocoder")
+        assert code == 0, err
+        sound, _ = soundfile.read(tmp_path / f"of-{source}" / "000000.wav")
+        assert sound.shape == (samples,)
+
+
+def test_without_an_output_folder_a_new_one_is_made_each_time(sample, tmp_path):
+    sample("-n", "1")
+    sample("-n", "1")
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
+        "tiny-image",
+        "tiny-image-2",
+    ]
+
+
+def test_a_saved_plan_is_run_as_it_is(sample, folders, tmp_path, capsys):
+    choices = ["-S", "5", "--method", "dpmpp-2m"]
+    assert fastdpm(["plan", str(folders["image"]), *choices, "--save", "p.json"]) == 0
+    capsys.readouterr()
+    sample("-n", "2", "--plan", "p.json", "--out", "saved")
+    sample("-n", "2", *choices, "--out", "direct")
+    saved, direct = (
+        json.loads((tmp_path / name / "samples.json").read_text())["plan"]["fingerprint"]
+        for name in ("saved", "direct")
+    )
+    assert saved == direct == Plan.from_json((tmp_path / "p.json").read_text()).fingerprint
+
+
+def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(sample, tmp_path, monkeypatch):
+    calls = []
+
+    def interrupt_the_third(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr("fastdpm.models.model.run", interrupt_the_third)
+    arguments = ("-n", "7", "--batch-size", "2", "--out", "x")
+    code, out, _ = sample(*arguments)
+    assert code == 130
+    assert "interrupted: 4 samples are in x: add --out x --resume" in out
+    names = {p.name for p in (tmp_path / "x").iterdir()}
+    assert names == {"samples.json", *(f"{i:06d}.png" for i in range(4))}
+    assert json.loads((tmp_path / "x" / "samples.json").read_text())["complete"] is False
+
+    code, out, _ = sample(*arguments, "--resume")
+    assert code == 0
+    assert "3 images in x" in out
+    sample("-n", "7", "--out", "whole")
+    for i in range(7):
+        first, second = (_pixels(tmp_path / d / f"{i:06d}.png") for d in ("x", "whole"))
+        assert np.abs(first - second).max() <= 1
+
+
+def test_resuming_with_other_choices_is_refused(sample):
+    sample("-n", "2", "--out", "x")
+    code, _, err = sample("-n", "4", "--out", "x", "--resume", "--seed", "1")
+    assert code == 1
+    assert "x was drawn with seed 0, this command has 1" in err
+
+
+def test_a_used_folder_is_refused_and_overwriting_replaces_only_samples(sample, tmp_path):
+    sample("-n", "5", "--out", "x")
+    (tmp_path / "x" / "notes.txt").write_text("mine")
+    code, _, err = sample("-n", "2", "--out", "x")
+    assert code == 2
+    assert "x holds other files: choose another --out, or add --overwrite" in err
+    assert sample("-n", "2", "--out", "x", "--overwrite")[0] == 0
+    names = {p.name for p in (tmp_path / "x").iterdir()}
+    assert names == {"000000.png", "000001.png", "grid.png", "samples.json", "notes.txt"}
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sample, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    def full(handle: int, mode: str) -> None:
+        os.close(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fastdpm.files.os.fdopen", full)
+    code, _, err = sample("-n", "2", "--out", "x")
+    assert code == 1
+    assert "the disk is full" in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_network_that_fails_leaves_no_folder(sample, folders, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        return run(args[0], lambda x, t: x * float("nan"), *args[2:], **kwargs)
+
+    monkeypatch.setattr("fastdpm.models.model.run", broken)
+    code, _, err = sample("-n", "2", "-S", "3", "--out", "x")
+    assert code == 1
+    assert "row 0 of 3: the network returned values that are not finite" in err
+    assert not (tmp_path / "x").exists()
+
+
+USAGE = [
+    (["-S", "1"], "the number of steps S must lie in [2, 100] (T), got 1"),
+    (["-S", "101"], "got 101"),
+    (["-S", "ten"], "--steps"),
+    (["--kappa", "1.5"], "kappa must be in [0, 1], got 1.5"),
+    (["--levels", "best"], "levels must be one of var, step, got 'best'"),
+    (["--spacing", "cubic"], "spacing must be one of"),
+    (["--method", "euler"], "method must be one of"),
+    (["--precision", "int8"], "precision must be one of"),
+    (["--clip", "hard"], "clip must be one of"),
+    (["--device", "tpu"], "device must be auto, cpu, cuda"),
+    (["--at-levels", "0.9,0.5"], "levels must rise strictly"),
+    (["--at-levels", "0.9,x"], "numbers separated by commas, got '0.9,x'"),
+    (["--at-steps", "100,5"], "steps must lie in (-1, 99], got 100"),
+    (["--at-steps", "50,5", "-S", "3"], "drop one of them"),
+    (["--plan", "missing.json"], "no plan at 'missing.json'"),
+    (["--condition", "x.wav"], "takes no condition"),
+    (["--seed", "-1"], "--seed"),
+    (["-n", "0"], "-n"),
+    (["--resume"], "--resume needs the --out"),
+    (["--resume", "--out", "nowhere"], "nothing to resume"),
+    (["--colour"], "--colour"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USAGE, ids=[" ".join(a) for a, _ in USAGE])
+def test_usage_errors_are_one_line_with_exit_code_2(sample, tmp_path, arguments, message):
+    code, out, err = sample(*arguments)
+    assert code == 2, (out, err)
+    assert message in err
+    assert err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: soundfile.write(p / "c.wav", np.ones(500), 16000), "16000 Hz, the model needs"),
+        (lambda p: (p / "c.wav").write_bytes(b"RIFF"), "not a whole sound file"),
+        (lambda p: np.save(p / "c.npy", np.zeros((9, 30))), "got (1, 9, 30)"),
+        (lambda p: np.save(p / "c.npy", np.zeros((8, 2))), "or more frames"),
+        (lambda p: (p / "c.npy").write_bytes(b"x"), "not an array of numbers"),
+        (lambda p: (p / "c.safetensors").write_bytes(b"x"), "not a whole safetensors file"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_one_line(sample, tmp_path, write, message):
+    write(tmp_path)
+    source = next(tmp_path.glob("c.*")).name
+    code, _, err = sample("--condition", source, "--out", "x", model="vocoder")
+    assert code in (1, 2)
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unknown_model_and_an_absent_device_are_one_line(tmp_path, capsys, folders):
+    assert fastdpm(["sample", "mnist"]) == 2
+    assert "no model 'mnist'" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert fastdpm(["sample", str(folders["image"]), "--device", "cuda"]) == 1
+        assert "0 CUDA devices are present" in capsys.readouterr().err
+    damaged = Path(shutil.copytree(folders["image"], tmp_path / "damaged"))
+    (damaged / "model.safetensors").write_bytes(b"nothing")
+    assert fastdpm(["sample", str(damaged)]) == 1
+    assert "checksum" in capsys.readouterr().err

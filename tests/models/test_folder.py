@@ -1,0 +1,116 @@
+"""Model folders survive a round trip, and damaged or foreign ones are refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fastdpm import InvalidArgumentError, ModelError, load_model
+from fastdpm.models.config import ModelConfig, build
+from tests.conftest import IMAGE, VOCODER
+
+
+@pytest.fixture
+def folder(folders, tmp_path) -> Path:
+    return Path(shutil.copytree(folders["image"], tmp_path / "model"))
+
+
+def _change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_weights_come_back_as_written(folder):
+    stored = load_file(folder / "model.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.float16}
+    loaded = load_model(folder).network.state_dict()
+    for name, tensor in stored.items():
+        assert torch.equal(loaded[name], tensor.float())
+
+
+@pytest.mark.parametrize("config", [IMAGE, VOCODER])
+def test_a_config_survives_json(config):
+    again = ModelConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again.to_dict() == config.to_dict()
+    assert again.recipe == config.recipe
+    assert again.data == config.data
+
+
+def test_an_unknown_model_names_the_known_ones(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"no model 'digitz': give a built-in name \("):
+        load_model("digitz")
+    with pytest.raises(InvalidArgumentError, match="no model"):
+        load_model(tmp_path)
+
+
+def test_truncated_weights_are_refused(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="checksum"):
+        load_model(folder)
+    _change_config(folder, weights_sha256="")
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        load_model(folder)
+
+
+def test_foreign_weights_are_listed(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["other.weight"] = tensors.pop("conv_in.weight")
+    tensors["conv_out.bias"] = torch.zeros(7)
+    save_file(tensors, folder / "model.safetensors")
+    _change_config(folder, weights_sha256="")
+    with pytest.raises(ModelError) as caught:
+        load_model(folder)
+    for part in (
+        "1 missing (conv_in.weight)",
+        "1 surplus (other.weight)",
+        "another shape (conv_out",
+    ):
+        assert part in str(caught.value)
+
+
+def test_missing_weights_are_named(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="is missing"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "not a model"),
+        ({"colour": 1}, "does not know colour"),
+        ({"prediction": "score"}, "prediction must be one of"),
+        ({"schedule": {"type": "linear", "beta_end": 3}}, "beta_start <= beta_end"),
+        ({"recipe": {"kappa": 2}}, "kappa must be in"),
+        ({"recipe": {"num_steps": "ten"}}, "num_steps must be a int"),
+        ({"data": {"modality": "image", "shape": [8, 8]}}, "has 3 sizes"),
+        ({"data": {"modality": "smell", "shape": [8]}}, "modality must be one of"),
+        ({"data": {"modality": "audio", "shape": [1, 8]}}, "sample_rate"),
+    ],
+)
+def test_a_broken_config_is_refused(folder, changes, message):
+    _change_config(folder, **changes)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_a_config_that_is_no_json_is_refused(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("network", [{"type": "transformer"}, {**IMAGE.network, "depth": 3}])
+def test_an_unknown_network_is_refused(folder, network):
+    _change_config(folder, network=network)
+    with pytest.raises(InvalidArgumentError, match="network"):
+        load_model(folder)
+
+
+def test_a_missing_entry_is_named():
+    with pytest.raises(InvalidArgumentError, match="config lacks network"):
+        build(ModelConfig, {"name": "x", "schedule": {}, "data": {}}, "config")

@@ -1,0 +1,136 @@
+"""Sampling from a model: reproducible, independent of the batch, and strict about its inputs."""
+
+import pytest
+import torch
+
+from fastdpm import (
+    FastDPMError,
+    InvalidArgumentError,
+    Plan,
+    VarianceSchedule,
+    ddim_rev,
+    levels_step,
+    load_model,
+)
+
+
+@pytest.fixture
+def draw(image_model):
+    def draw(indices, **choices):
+        plan = image_model.recipe(kappa=1.0).compile(image_model.schedule)
+        batches = image_model.sample_batches(indices, plan, seed=5, **choices)
+        return torch.cat([x for _, x in batches])
+
+    return draw
+
+
+def test_a_sample_depends_on_its_index_and_not_on_its_batch(draw):
+    together = draw([3, 7, 9])
+    torch.testing.assert_close(draw([7]), together[1:2], rtol=0, atol=1e-5)
+    torch.testing.assert_close(draw([9, 7, 3], batch_size=2).flip(0), together, rtol=0, atol=1e-5)
+
+
+def test_samples_have_the_shape_of_the_data_and_stay_in_range(folders):
+    for name, shape in (("image", (5, 1, 8, 8)), ("sound", (5, 1, 512)), ("vocoder", (5, 1, 320))):
+        x = load_model(folders[name]).sample(5)
+        assert x.shape == shape
+        assert float(x.abs().max()) <= 1
+
+
+def test_seeds_differ_and_repeat(image_model):
+    first = image_model.sample(3, seed=1)
+    assert torch.equal(first, image_model.sample(3, seed=1))
+    assert not torch.allclose(first, image_model.sample(3, seed=2))
+
+
+def test_stated_choices_change_the_recipe(image_model):
+    rows = []
+    image_model.sample(1, num_steps=9, callback=lambda first, row: rows.append(row))
+    assert rows == list(range(9))
+    plain = image_model.sample(2, num_steps=6)
+    for choice in ({"kappa": 1.0}, {"levels": "var"}, {"spacing": "quadratic"}, {"clip": "x0"}):
+        assert not torch.allclose(plain, image_model.sample(2, num_steps=6, **choice)), choice
+
+
+def test_half_precision_is_close_to_single(image_model):
+    single, half = image_model.sample(4), image_model.sample(4, precision="bf16")
+    assert half.dtype == torch.float32
+    assert 0 < float((single - half).abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_other_predictions_sample_too(folders, prediction):
+    model = load_model(folders["image"])
+    object.__setattr__(model.config, "prediction", prediction)
+    assert torch.isfinite(model.sample(2)).all()
+
+
+def test_scaled_steps_reach_the_network(image_model):
+    seen: list[float] = []
+    object.__setattr__(image_model.config, "time_scale", 10.0)
+    image_model.network.register_forward_pre_hook(
+        lambda _, inputs: seen.append(float(inputs[1][0]))
+    )
+    image_model.sample(1, num_steps=2)
+    assert seen == [990.0, 0.0]
+
+
+def test_conditions_are_taken_in_turn(vocoder):
+    mel = torch.stack([torch.zeros(8, 12), torch.ones(8, 12)])
+    x = vocoder.sample(4, condition=mel, seed=1)
+    alone = vocoder.sample(4, condition=mel[1], seed=1)
+    torch.testing.assert_close(x[[1, 3]], alone[[1, 3]], rtol=0, atol=1e-5)
+    assert not torch.allclose(x[0], alone[0])
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (torch.zeros(7, 12), r"\(m, 8, 4 or more frames\)"),
+        (torch.zeros(8, 3), "or more frames"),
+        (torch.full((8, 12), float("nan")), "not finite"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused(vocoder, condition, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        vocoder.sample(1, condition=condition)
+
+
+def test_a_missing_or_surplus_condition_is_told(vocoder, image_model):
+    vocoder.conditions = None
+    with pytest.raises(InvalidArgumentError, match="needs a condition"):
+        vocoder.sample(1)
+    with pytest.raises(InvalidArgumentError, match="takes no condition"):
+        image_model.sample(1, condition=torch.zeros(8, 12))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"n": 0},
+        {"batch_size": 0},
+        {"precision": "int8"},
+        {"num_steps": 1},
+        {"num_steps": 101},
+        {"seed": -1},
+    ],
+)
+def test_choices_out_of_range_are_refused(image_model, choices):
+    with pytest.raises(InvalidArgumentError):
+        image_model.sample(**choices)
+
+
+def test_a_plan_for_another_schedule_is_refused(image_model):
+    image_model.check_plan(image_model.recipe().compile(image_model.schedule))
+    other: Plan = ddim_rev(levels_step(VarianceSchedule.linear(), 5))
+    with pytest.raises(InvalidArgumentError, match="row 0 of the plan pairs level"):
+        image_model.check_plan(other)
+
+
+def test_devices_are_checked(folders):
+    with pytest.raises(InvalidArgumentError, match="device must be auto, cpu"):
+        load_model(folders["image"], "tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(FastDPMError, match="0 CUDA devices are present"):
+            load_model(folders["image"], "cuda")
+    assert load_model(folders["image"], "auto").device.type in ("cpu", "cuda")

@@ -1,0 +1,206 @@
+"""Training learns, resumes where it was, and writes a model that samples."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastdpm import DataError, FastDPMError, InvalidArgumentError, load_model
+from fastdpm.training.config import TrainConfig, TrainOptions, read_train_config
+from fastdpm.training.data import TrainingData
+from fastdpm.training.loop import Trainer, check_folder
+from tests.conftest import IMAGE, VOCODER
+
+CPU = torch.device("cpu")
+
+
+def _config(model, **options) -> TrainConfig:
+    settings = {"steps": 60, "batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 5}
+    return TrainConfig(
+        name=model.name,
+        network=model.network,
+        schedule=model.schedule,
+        data=model.data,
+        recipe=model.recipe,
+        training=TrainOptions(**{**settings, **options}),
+    )
+
+
+def _images() -> TrainingData:
+    return TrainingData(IMAGE.data, torch.full((8, 1, 8, 8), 255, dtype=torch.uint8))
+
+
+@pytest.fixture
+def make(tmp_path) -> Callable[..., Trainer]:
+    def make(name: str = "run", config: TrainConfig | None = None) -> Trainer:
+        out: Path = tmp_path / name
+        check_folder(out, resume=out.exists())
+        return Trainer(config or _config(IMAGE), _images(), out, CPU, "fastdpm train", print)
+
+    return make
+
+
+def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
+    trainer = make(config=_config(IMAGE, steps=250, ema_decay=0.98))
+    first = float(trainer.take_step())
+    assert trainer.train()
+    assert trainer.losses[-1][1] < 0.3 * first
+    model = load_model(trainer.out / "model")
+    assert float(model.sample(4, num_steps=20).mean()) > 0.3
+    assert model.config.provenance["steps"] == 250
+    assert "CC" not in model.config.licence
+    for name in ("checkpoint.pt", "loss.csv", "loss.png", "samples.png", "model/README.md"):
+        assert (trainer.out / name).stat().st_size > 0
+
+
+def test_a_killed_run_takes_the_same_steps_when_resumed(make):
+    whole = make("whole")
+    for _ in range(12):
+        whole.take_step()
+    part = make("part")
+    for _ in range(7):
+        part.take_step()
+    part.save()
+    part.take_step()  # lost with the kill
+    resumed = make("part")
+    resumed.resume()
+    assert resumed.step == 7
+    for _ in range(5):
+        resumed.take_step()
+    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    for a, b in zip(whole.ema.parameters(), resumed.ema.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_stopping_leaves_a_checkpoint_and_no_model(make):
+    trainer = make()
+    assert not trainer.train(should_stop=lambda: trainer.step == 3)
+    assert not (trainer.out / "model").exists()
+    resumed = make()
+    resumed.resume()
+    assert resumed.step == 3
+    assert resumed.train(seconds=0)
+    assert (resumed.out / "model" / "model.safetensors").is_file()
+
+
+def test_a_vocoder_trains_on_its_own_mel(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    values = (torch.rand(4, 700, generator=generator) * 20000 - 10000).to(torch.int16)
+    rows = TrainingData(VOCODER.data, values, torch.tensor([700, 700, 600, 300]))
+    config = _config(VOCODER, steps=3, batch_size=2)
+    trainer = Trainer(config, rows, tmp_path, CPU, "fastdpm train", print)
+    assert trainer.train()
+    assert load_model(tmp_path / "model").config.data.mel == VOCODER.data.mel
+
+
+def test_averaged_weights_follow_the_trained_ones(make):
+    trainer = make(config=_config(IMAGE, ema_decay=0.0))
+    trainer.take_step()
+    for a, b in zip(trainer.ema.parameters(), trainer.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_learning_rate_rises_and_falls_to_zero(make):
+    trainer = make(config=_config(IMAGE, steps=20, warmup_steps=4, learning_rate=1.0))
+    rates = []
+    for step in range(21):
+        trainer.step = step
+        rates.append(trainer._learning_rate())
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[12] == pytest.approx(0.5)
+    assert rates[20] == pytest.approx(0.0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make):
+    trainer = make(config=_config(IMAGE, steps=50))
+    trainer.save()
+    before = (trainer.out / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match="the loss is nan at step 50"):
+        trainer.train()
+    assert (trainer.out / "checkpoint.pt").read_bytes() == before
+
+
+def test_foreign_and_damaged_checkpoints_are_refused(make):
+    with pytest.raises(InvalidArgumentError, match="nothing to resume"):
+        make().resume()
+    trainer = make()
+    trainer.save()
+    with pytest.raises(FastDPMError, match="another configuration"):
+        make(config=_config(IMAGE, batch_size=17)).resume()
+    checkpoint = trainer.out / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(FastDPMError, match="not a whole checkpoint") as caught:
+        make().resume()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(make, monkeypatch):
+    trainer = make()
+    trainer.save()
+    before = (trainer.out / "checkpoint.pt").read_bytes()
+    trainer.take_step()
+    monkeypatch.setattr("os.fdopen", _full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save()
+    assert (trainer.out / "checkpoint.pt").read_bytes() == before
+    assert not list(trainer.out.glob("*.part"))
+    assert not list(trainer.out.glob(".*.part"))
+
+
+def _full(handle: int, mode: str) -> None:
+    import errno
+    import os
+
+    os.close(handle)
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_used_folder_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InvalidArgumentError, match="is not empty"):
+        check_folder(tmp_path, resume=False)
+
+
+def test_every_configuration_in_the_package_builds(tmp_path):
+    from fastdpm.models.folder import build_network
+    from fastdpm.training.config import CONFIGS
+
+    names = sorted(path.stem for path in CONFIGS.glob("*.toml"))
+    assert names == ["cifar10", "digits", "spoken-digits", "spoken-digits-vocoder"]
+    for name in names:
+        config = read_train_config(name)
+        assert config.name == name
+        assert sum(p.numel() for p in build_network(config.network).parameters()) > 1e5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "is not TOML"),
+        ('name = "x"', "lacks network"),
+        ("[training]\nsteps = 0\nbatch_size = 1", "steps must be at least 1"),
+        ("[training]\nsteps = 1\nbatch_size = 1\nlr = 1", "does not know lr"),
+        ("[training]\nsteps = 1\nbatch_size = 1\nprecision = 'fp8'", "precision must be one of"),
+        ("[training]\nsteps = 1\nbatch_size = 1\nema_decay = 1.0", "ema_decay must lie in"),
+        ("[training]\nsteps = 1\nbatch_size = 1\nlearning_rate = -1", "must be above 0"),
+    ],
+)
+def test_a_broken_configuration_is_refused(tmp_path, text, message):
+    path = tmp_path / "x.toml"
+    if text.startswith("[training]"):
+        text = (
+            'name = "x"\n[network]\n[schedule]\ntype = "linear"\n[data]\nmodality = "image"\n'
+            + ("shape = [1, 8, 8]\n" + text)
+        )
+    path.write_text(text)
+    with pytest.raises(InvalidArgumentError, match=message):
+        read_train_config(path)
+
+
+def test_an_unknown_configuration_names_the_known_ones():
+    with pytest.raises(InvalidArgumentError, match="one of cifar10, digits, spoken"):
+        read_train_config("mnist")
