@@ -93,6 +93,14 @@ def test_training_runs_stops_and_resumes(tmp_path, capsys):
     assert config.provenance["steps"] >= 1
 
 
+def test_a_rehearsal_takes_the_steps_it_is_told(tmp_path):
+    out = tmp_path / "run"
+    arguments = ["--data", "sklearn:digits", "--out", str(out), "--device", "cpu"]
+    assert fastdpm(["train", "digits", *arguments, "--steps", "3", "--batch-size", "2"]) == 0
+    provenance = load_model(out / "model").config.provenance
+    assert (provenance["steps"], provenance["batch_size"]) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastdpm import InvalidArgumentError
-from fastdpm.models.diffwave import DiffWave, ResidualBlock
+from fastdpm.models.diffwave import DiffWave, MelUpsample, ResidualBlock
 from fastdpm.models.embedding import step_embedding
 from fastdpm.models.unet import AttnBlock, UNet
 
@@ -217,6 +217,13 @@ def test_a_fresh_network_starts_with_the_norm_in_g():
     block = cast(ResidualBlock, network.residual_layer.residual_blocks[0])
     torch.testing.assert_close(block.res_conv.weight, block.res_conv.weight_v.detach())
     assert float(network(torch.randn(1, 1, 50), torch.zeros(1)).detach().abs().max()) == 0
+
+
+def test_a_fresh_upsampler_interpolates_between_frames():
+    ramp = torch.arange(6.0).repeat(1, 1, 3, 1)
+    out = MelUpsample(4)(ramp)[0, 0, 1].detach()
+    inside = torch.arange(2, 22)
+    torch.testing.assert_close(out[inside], (inside + 0.5) / 4 - 0.5)
 
 
 @pytest.mark.parametrize(

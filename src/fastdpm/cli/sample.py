@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastdpm.cli import choices
 
@@ -122,7 +121,14 @@ def sample(
     todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
-        _draw(loaded, compiled, folder, todo, chosen.clip, seed, batch_size, mel, precision)
+        options = {
+            "clip": chosen.clip,
+            "seed": seed,
+            "batch_size": batch_size,
+            "condition": mel,
+            "precision": precision,
+        }
+        _draw(loaded, compiled, folder, todo, options)
     seconds = time.perf_counter() - began
     total = loaded.schedule.num_train_steps
     facts = {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
@@ -136,47 +142,15 @@ def sample(
 
 
 def _draw(
-    model: Model,
-    plan: Plan,
-    folder: SampleFolder,
-    todo: list[int],
-    clip: str,
-    seed: int,
-    batch_size: int | None,
-    condition: Tensor | None,
-    precision: str,
+    model: Model, plan: Plan, folder: SampleFolder, todo: list[int], options: dict[str, Any]
 ) -> None:
     """Draw samples batch by batch under a progress bar; an interrupt keeps what is written."""
-    terminal = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} samples"),
-        TimeRemainingColumn(),
-        console=terminal,
-        disable=not terminal.is_terminal,
-        transient=True,
-    )
+    from fastdpm.progress import sampling_bar
+
+    size = model.batch_size(options["batch_size"], options["condition"])
     try:
-        with bar:
-            task = bar.add_task(f"{plan.num_rows} evaluations", total=len(todo))
-            size = model.batch_size(batch_size, condition)
-
-            def advance(first: int, row: int) -> None:
-                in_batch = min(size, len(todo) - first)
-                bar.update(task, completed=first + in_batch * (row + 1) / plan.num_rows)
-
-            batches = model.sample_batches(
-                todo,
-                plan,
-                clip=clip,
-                seed=seed,
-                batch_size=size,
-                condition=condition,
-                precision=precision,
-                callback=advance,
-            )
-            for indices, samples in batches:
+        with sampling_bar(len(todo), size, plan.num_rows) as advance:
+            for indices, samples in model.sample_batches(todo, plan, callback=advance, **options):
                 folder.write(indices, samples)
     except KeyboardInterrupt:
         kept = f"{len(folder.done)} samples are in {folder.path}: " if folder.done else ""

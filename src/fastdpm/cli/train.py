@@ -32,6 +32,13 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Stop after this time; the model is written then.")
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="In place of the configuration's, say for a rehearsal.", min=1),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="In place of the configuration's.", min=1)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Train a model with the simple loss, on a CPU or a GPU.
@@ -43,7 +50,7 @@ def train(
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer, check_folder
 
-    settings = read_train_config(config)
+    settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
     where = find_device(device)
     options = settings.training
     check_folder(out, resume=resume)

@@ -22,18 +22,12 @@ from fastdpm.models.embedding import step_embedding
 class WeightNormed(nn.Module):
     """Weight = g v / |v|, the norm over everything but the first axis, as checkpoints store it."""
 
-    weight_g: nn.Parameter
-    weight_v: nn.Parameter
-    bias: nn.Parameter
-
-    def _init_from(self, weight: Tensor, bias: Tensor) -> None:
-        nn.init.kaiming_normal_(weight)
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
         dims = tuple(range(1, weight.ndim))
-        self.weight_g = nn.Parameter(
-            torch.linalg.vector_norm(weight.detach(), dim=dims, keepdim=True)
-        )
-        self.weight_v = nn.Parameter(weight.detach().clone())
-        self.bias = nn.Parameter(bias.detach().clone())
+        self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight, dim=dims, keepdim=True))
+        self.weight_v = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
 
     @property
     def weight(self) -> Tensor:
@@ -50,11 +44,10 @@ class NormedConv1d(WeightNormed):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
     ) -> None:
-        super().__init__()
+        weight = nn.init.kaiming_normal_(torch.empty(out_channels, in_channels, kernel_size))
+        super().__init__(weight, torch.zeros(out_channels))
         self.dilation = dilation
         self.padding = dilation * (kernel_size - 1) // 2
-        made = nn.Conv1d(in_channels, out_channels, kernel_size)
-        self._init_from(made.weight, made.bias if made.bias is not None else made.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, L) to (batch, out, L)."""
@@ -62,13 +55,17 @@ class NormedConv1d(WeightNormed):
 
 
 class MelUpsample(WeightNormed):
-    """A weight-normalised transposed convolution that stretches the frames ``factor`` times."""
+    """A weight-normalised transposed convolution that stretches the frames ``factor`` times.
+
+    It starts as linear interpolation within each band.
+    """
 
     def __init__(self, factor: int) -> None:
-        super().__init__()
+        tap = torch.arange(2 * factor) - (factor - 0.5)
+        weight = torch.zeros(1, 1, 3, 2 * factor)
+        weight[0, 0, 1] = 1 - tap.abs() / factor
+        super().__init__(weight, torch.zeros(1))
         self.factor = factor
-        made = nn.ConvTranspose2d(1, 1, (3, 2 * factor))
-        self._init_from(made.weight, made.bias if made.bias is not None else made.weight)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Map (batch, 1, bands, frames) to (batch, 1, bands, frames * factor)."""

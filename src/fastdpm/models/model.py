@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import ModelConfig, find_folder, read_config
 from fastdpm.models.folder import CONDITIONS, read_network, read_tensors
+from fastdpm.progress import RowCallback, sampling_bar
 from fastdpm.sampling.denoise import (
     Autocast,
     ClipX0,
@@ -35,8 +37,6 @@ _CLIPS: dict[str, type[ClipX0] | type[DynamicThreshold]] = {
 }
 _BATCH_VALUES = 2**18
 _MAX_BATCH = 256
-
-RowCallback = Callable[[int, int], None]
 
 
 def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
@@ -136,7 +136,7 @@ class Model:
         batch_size: int | None = None,
         condition: Tensor | None = None,
         precision: str = "float32",
-        callback: RowCallback | None = None,
+        progress: bool = False,
     ) -> Tensor:
         """Draw samples 0 ... n - 1 of a seed; unstated choices are the recommended recipe's.
 
@@ -155,7 +155,7 @@ class Model:
             condition: For a vocoder, mel spectrograms of shape (bands, frames) or
                 (m, bands, frames); sample i takes number i mod m. Its own examples if not given.
             precision: Of the network: "float32", "bf16" or "fp16".
-            callback: Called as ``callback(first_sample, row)`` after each row of a batch.
+            progress: Show a progress bar.
 
         Returns:
             Shape (n, C, H, W), or (n, 1, samples), float32 in [-1, 1], on the model's device.
@@ -172,17 +172,21 @@ class Model:
             method=method,
             clip=clip,
         )
-        batches = self.sample_batches(
-            range(n),
-            recipe.compile(self.schedule),
-            clip=recipe.clip,
-            seed=seed,
-            batch_size=batch_size,
-            condition=condition,
-            precision=precision,
-            callback=callback,
-        )
-        return torch.cat([batch for _, batch in batches])
+        plan = recipe.compile(self.schedule)
+        condition = self.check_condition(condition)
+        size = self.batch_size(batch_size, condition)
+        with sampling_bar(n, size, plan.num_rows) if progress else nullcontext() as advance:
+            batches = self.sample_batches(
+                range(n),
+                plan,
+                clip=recipe.clip,
+                seed=seed,
+                batch_size=size,
+                condition=condition,
+                precision=precision,
+                callback=advance,
+            )
+            return torch.cat([batch for _, batch in batches])
 
     def sample_batches(
         self,
@@ -197,6 +201,9 @@ class Model:
         callback: RowCallback | None = None,
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Draw the samples of the given indices by a plan, batch by batch; see :meth:`sample`.
+
+        ``callback(first, row)`` is called after each row with the position of the batch's first
+        sample among ``samples``.
 
         Yields:
             The indices of a batch and its samples.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,13 @@ class TrainConfig:
     recipe: Recipe = field(default_factory=Recipe)
     licence: str = "unknown"
     attribution: str = ""
+
+    def replace(self, **options: int | None) -> TrainConfig:
+        """The configuration with every training option that is not None put in its place."""
+        given: dict[str, Any] = {
+            name: value for name, value in options.items() if value is not None
+        }
+        return replace(self, training=replace(self.training, **given))
 
     def model_config(self, provenance: dict[str, Any]) -> ModelConfig:
         """The configuration of the model that comes out."""
