@@ -75,6 +75,14 @@ def test_var_at_the_bound_starts_cleaner_and_says_so():
     )
 
 
+def test_var_stays_below_one_where_the_first_variance_is_large():
+    schedule = VarianceSchedule.from_betas([0.3, 0.4, 0.5, 0.6, 0.7])
+    for spacing in ("linear", "quadratic"):
+        for bounded in (True, False):
+            levels = levels_var(schedule, 3, spacing, bounded=bounded)
+            assert levels.level[0] == pytest.approx(schedule.levels[-1], rel=1e-9)
+
+
 def test_var_with_every_step_is_the_schedule_itself():
     np.testing.assert_allclose(levels_var(AUDIO, 200).level, AUDIO.levels[::-1], rtol=1e-9)
 

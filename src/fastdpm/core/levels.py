@@ -122,8 +122,6 @@ def levels_step(
             f"{num_steps - len(distinct)} of {num_steps} steps repeat another and are merged:"
             f" {len(distinct)} rows"
         )
-    if len(distinct) < 2:
-        notes.append("a single row remains")
     t = np.array(distinct, dtype=np.float64)
     level = np.append(schedule.R(t + 1), 1.0)
     return NoiseLevels(level, t, f"STEP {spacing}, S = {num_steps}", tuple(notes))
@@ -160,6 +158,7 @@ def levels_var(
     else:
         bound = 0.95 / (num_steps * math.sqrt(beta))
         limit = (1 / math.sqrt(beta) - 1) / (num_steps - 1)
+    bound = min(max(bound, 0.0), limit * (1 - 1e-12))  # a large beta_1 leaves less room than theirs
     excess = _product_excess(variances, float(np.log(schedule.levels[-1])))
     x, notes = bound, []
     if bounded and excess(bound) > 0:
