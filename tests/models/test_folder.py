@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.models.config import ModelConfig, build
+from fastdpm.models.folder import build_network, write_folder
 from tests.conftest import IMAGE, VOCODER
 
 
@@ -37,6 +38,15 @@ def test_a_config_survives_json(config):
     assert again.to_dict() == config.to_dict()
     assert again.recipe == config.recipe
     assert again.data == config.data
+
+
+def test_weights_of_another_memory_layout_are_written(tmp_path):
+    """As training on a GPU leaves them."""
+    network = build_network(IMAGE.network).to(memory_format=torch.channels_last)
+    write_folder(tmp_path, IMAGE, network.state_dict(), "a test")
+    again = load_model(tmp_path).network.state_dict()
+    for name, weight in network.state_dict().items():
+        torch.testing.assert_close(again[name], weight.half().float(), rtol=0, atol=0)
 
 
 def test_an_unknown_model_names_the_known_ones(tmp_path):

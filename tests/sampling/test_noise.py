@@ -43,6 +43,14 @@ def test_noise_is_standard_normal():
     assert abs(float((values**4).mean()) - 3) < 5 * (96 / n) ** 0.5
 
 
+def test_large_seeds_and_indices_stay_apart():
+    def drawn(seed: int, sample: int) -> torch.Tensor:
+        return SampleNoise(seed, [sample]).start((8,))
+
+    assert not torch.equal(drawn(2**63, 0), drawn(2**63 + 1, 0))
+    assert not torch.equal(drawn(0, 2**64 - 2), drawn(0, 2**64 - 1))
+
+
 def test_both_types_draw_the_same_numbers():
     noise = SampleNoise(1, [5])
     double = noise.start((100,), dtype=torch.float64)
@@ -50,9 +58,9 @@ def test_both_types_draw_the_same_numbers():
 
 
 def test_impossible_seeds_and_batches_are_refused():
-    with pytest.raises(InvalidArgumentError, match="seed must lie in"):
+    with pytest.raises(InvalidArgumentError, match="seed must be a whole number in"):
         SampleNoise(-1, [0])
-    with pytest.raises(InvalidArgumentError, match="sample must lie in"):
+    with pytest.raises(InvalidArgumentError, match="sample must be a whole number in"):
         SampleNoise(0, [2**64])
     with pytest.raises(InvalidArgumentError, match="the batch has 2 samples"):
         SampleNoise(0, [0])(0, torch.zeros(2, 3))

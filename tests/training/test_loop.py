@@ -1,6 +1,7 @@
 """Training learns, resumes where it was, and writes a model that samples."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def _images() -> TrainingData:
 def make(tmp_path) -> Callable[..., Trainer]:
     def make(name: str = "run", config: TrainConfig | None = None) -> Trainer:
         out: Path = tmp_path / name
-        check_folder(out, resume=out.exists())
+        check_folder(out, resume=(out / "checkpoint.pt").exists())
         return Trainer(config or _config(IMAGE), _images(), out, CPU, "fastdpm train", print)
 
     return make
@@ -54,16 +55,18 @@ def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
         assert (trainer.out / name).stat().st_size > 0
 
 
-def test_a_killed_run_takes_the_same_steps_when_resumed(make):
-    whole = make("whole")
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_killed_run_takes_the_same_steps_when_resumed(make, dropout):
+    config = replace(_config(IMAGE), network={**IMAGE.network, "dropout": dropout})
+    whole = make("whole", config)
     for _ in range(12):
         whole.take_step()
-    part = make("part")
+    part = make("part", config)
     for _ in range(7):
         part.take_step()
     part.save()
     part.take_step()  # lost with the kill
-    resumed = make("part")
+    resumed = make("part", config)
     resumed.resume()
     assert resumed.step == 7
     for _ in range(5):
@@ -125,8 +128,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make):
 
 
 def test_foreign_and_damaged_checkpoints_are_refused(make):
-    with pytest.raises(InvalidArgumentError, match="nothing to resume"):
-        make().resume()
     trainer = make()
     trainer.save()
     with pytest.raises(FastDPMError, match="another configuration"):
@@ -157,6 +158,12 @@ def _full(handle: int, mode: str) -> None:
 
     os.close(handle)
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="nothing to resume"):
+        check_folder(tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_used_folder_is_refused(tmp_path):

@@ -10,7 +10,9 @@ def models() -> None:
     """List the models that come with the package."""
     from fastdpm.models.config import builtin_models, find_folder, read_config
 
-    table = Table("model", "data", "T", "recommended recipe", "weights", "licence")
+    table = Table()
+    for column in ("model", "data", "T", "recommended recipe", "weights", "licence"):
+        table.add_column(column, no_wrap=column == "model")
     for name in builtin_models():
         folder = find_folder(name)
         config = read_config(folder)

@@ -158,7 +158,9 @@ def levels_var(
     else:
         bound = 0.95 / (num_steps * math.sqrt(beta))
         limit = (1 / math.sqrt(beta) - 1) / (num_steps - 1)
-    bound = min(max(bound, 0.0), limit * (1 - 1e-12))  # a large beta_1 leaves less room than theirs
+    bound = min(
+        max(bound, 0.0), limit * (1 - 1e-12)
+    )  # a large beta_1 leaves less room than theirs
     excess = _product_excess(variances, float(np.log(schedule.levels[-1])))
     x, notes = bound, []
     if bounded and excess(bound) > 0:
@@ -257,6 +259,8 @@ def _product_excess(variances: Callable[[float], Array], log_r: float) -> Callab
 
 def _root(excess: Callable[[float], float], upper: float, label: str) -> float:
     """The x at which the product of 1 - eta_s is alpha_bar_T."""
+    if abs(excess(0.0)) < 1e-12:
+        return 0.0
     if not excess(0.0) >= 0 >= excess(upper):
         raise InvalidArgumentError(
             f"{label}: no rising variances from beta_1 have the product alpha_bar_T of this"

@@ -64,8 +64,14 @@ class Plan:
 
     def _check_shapes(self) -> None:
         rows = self.t.size
+        for name in "ab":
+            if getattr(self, name).ndim != 2:
+                raise InvalidArgumentError(
+                    f"a plan of {rows} rows needs {name} of shape ({rows}, columns),"
+                    f" got {getattr(self, name).shape}"
+                )
         wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
-        wanted |= {name: (rows, getattr(self, name).shape[-1]) for name in "ab"}
+        wanted |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape or 0 in shape:
                 raise InvalidArgumentError(
@@ -137,6 +143,8 @@ class Plan:
             raise InvalidArgumentError(f"not a plan: {error}") from None
         if not isinstance(data, dict) or data.get("format") != "fastdpm-plan":
             raise InvalidArgumentError('not a plan: no "format": "fastdpm-plan" in it')
+        if data.get("version") != 1:
+            raise InvalidArgumentError(f"plan version must be 1, got {data.get('version')!r}")
         missing = [name for name in _TABLES if name not in data]
         if missing:
             raise InvalidArgumentError(f"not a whole plan: {', '.join(missing)} missing")
@@ -144,8 +152,11 @@ class Plan:
             tables = {name: np.array(data[name], dtype=np.float64) for name in _TABLES}
         except (TypeError, ValueError):
             raise InvalidArgumentError("not a plan: a table holds no numbers") from None
-        notes = tuple(map(str, data.get("notes", ())))
-        plan = cls(**tables, label=str(data.get("label", "plan")), notes=notes)
+        notes = data.get("notes", [])
+        if not isinstance(notes, list):
+            raise InvalidArgumentError(f"not a plan: notes must be a list, got {notes!r}")
+        label = str(data.get("label", "plan"))
+        plan = cls(**tables, label=label, notes=tuple(map(str, notes)))
         if data.get("fingerprint", plan.fingerprint) != plan.fingerprint:
             raise InvalidArgumentError(
                 f"the plan's numbers have fingerprint {plan.fingerprint}, but it says"

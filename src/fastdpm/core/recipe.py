@@ -101,7 +101,7 @@ class Recipe:
             )
         if given.get("bounded") is False and given.get("levels", self.levels) != "var":
             raise InvalidArgumentError("only VAR levels have a bound: add levels 'var'")
-        if chosen:
+        if chosen or by_hand:
             given = dict.fromkeys(_BY_HAND) | given
         if method in MULTISTEP:
             given.setdefault("kappa", 0.0)

@@ -87,10 +87,15 @@ def write_folder(
 ) -> ModelConfig:
     """Write a model folder, weights in fp16, and return the config with their checksum."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {name: tensor.detach().to("cpu", torch.float16) for name, tensor in weights.items()}
+    half = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in weights.items()
+    }
     write_bytes(folder / WEIGHTS, save(half, metadata={"format": "pt"}))
     if conditions is not None:
-        write_bytes(folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16)}))
+        write_bytes(
+            folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16).contiguous()})
+        )
     written = ModelConfig(**{**vars(config), "weights_sha256": sha256(folder / WEIGHTS)})
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
     write_text(folder / CARD, card)

@@ -34,10 +34,12 @@ class SampleNoise:
 
     def __init__(self, seed: int, samples: Sequence[int]) -> None:
         for name, value in (("seed", seed), *(("sample", index) for index in samples)):
-            if not 0 <= value < 2**64:
-                raise InvalidArgumentError(f"{name} must lie in [0, 2^64), got {value}")
-        self.seed = seed
-        self.samples = tuple(samples)
+            if value != int(value) or not 0 <= value < 2**64:
+                raise InvalidArgumentError(
+                    f"{name} must be a whole number in [0, 2^64), got {value}"
+                )
+        self.seed = int(seed)
+        self.samples = tuple(int(index) for index in samples)
 
     def start(
         self,
@@ -65,7 +67,8 @@ class SampleNoise:
             (len(self.samples), *shape), dtype=dtype, pin_memory=device.type == "cuda"
         )
         for i, sample in enumerate(self.samples):
-            bits = np.random.Philox(key=[self.seed, sample], counter=[0, 0, 0, counter])
+            key = np.array([self.seed, sample], dtype=np.uint64)
+            bits = np.random.Philox(key=key, counter=[0, 0, 0, counter])
             values = np.random.Generator(bits).standard_normal(shape)
             out[i] = torch.from_numpy(np.asarray(values))
         return out.to(device, non_blocking=True)

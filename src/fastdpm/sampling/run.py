@@ -88,11 +88,20 @@ def _combine(
     for column, prediction in enumerate(predictions):
         new.add_(prediction, alpha=float(plan.b[row, column]))
     if z is not None:
+        if z.shape != new.shape:
+            raise InvalidArgumentError(
+                f"row {row}: noise has shape {tuple(z.shape)}, the state {tuple(new.shape)}"
+            )
         new.add_(z, alpha=float(plan.c[row]))
     return new
 
 
 def _checked(eps: Tensor, x: Tensor, row: int, rows: int) -> Tensor:
+    if not isinstance(eps, Tensor):
+        raise SamplingError(
+            f"row {row} of {rows}: the network returned a {type(eps).__name__}, not a tensor: wrap"
+            " it in a function that returns its prediction of eps"
+        )
     if eps.shape != x.shape:
         raise SamplingError(
             f"row {row} of {rows}: the network returned shape {tuple(eps.shape)} for a state of"

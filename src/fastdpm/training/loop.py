@@ -32,7 +32,9 @@ from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
 
 CHECKPOINT = "checkpoint.pt"
+_CHECKPOINT_KEYS = {"config", "network", "ema", "optimizer", "step", "seconds", "losses"}
 _LOG_EVERY = 50
+_NUM_EXAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,19 @@ class Trainer:
         self.seconds = 0.0
         out.mkdir(parents=True, exist_ok=True)
         self.losses: list[tuple[int, float]] = []
+        self._recent: list[Tensor] = []
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint."""
         path = self.out / CHECKPOINT
-        if not path.is_file():
-            raise InvalidArgumentError(f"nothing to resume: {path} does not exist")
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise FastDPMError(f"{path} is not a whole checkpoint: {error}") from None
+        except Exception:  # torch raises many kinds for a damaged file
+            saved = None
+        if not isinstance(saved, dict) or not saved.keys() >= _CHECKPOINT_KEYS:
+            raise FastDPMError(
+                f"{path} is not a whole checkpoint of fastdpm: start afresh in an empty folder"
+            )
         if saved["config"] != _identity(self.config):
             raise FastDPMError(
                 f"{path} was written by another configuration: resume with that one, or start"
@@ -132,12 +137,11 @@ class Trainer:
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
             self._try_to_compile()
-        recent: list[Tensor] = []
         while self.step < options.steps and self.seconds - before < seconds:
-            recent.append(self.take_step())
+            self._recent.append(self.take_step())
             self.seconds = before + time.monotonic() - began
             if self.step % _LOG_EVERY == 0 or self.step == options.steps:
-                self._log(recent)
+                self._log()
                 report(Progress(self.step, self.losses[-1][1], self.seconds))
             if self.seconds >= next_checkpoint:
                 self.save()
@@ -167,7 +171,9 @@ class Trainer:
         level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
         x = level * x0 + (1 - level**2).sqrt() * noise
         arguments = (x, t.float()) if condition is None else (x, t.float(), condition)
-        with self.autocast:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), self.autocast:
+            torch.manual_seed(options.seed * 1_000_000_007 + self.step)  # for dropout
             eps = self.predict(*arguments)
         loss = F.mse_loss(eps.float(), noise)
         self.optimizer.zero_grad(set_to_none=True)
@@ -180,7 +186,12 @@ class Trainer:
         return loss.detach()
 
     def save(self) -> None:
-        """Write checkpoint, loss table and loss curve, each whole."""
+        """Write checkpoint, loss table and loss curve, each whole.
+
+        Raises:
+            DataError: If the loss is no longer finite; the last checkpoint stays.
+        """
+        self._log()
         state = {
             "config": _identity(self.config),
             "network": self.network.state_dict(),
@@ -200,11 +211,7 @@ class Trainer:
 
     def write_samples(self) -> None:
         """Draw sixteen samples (eight sounds) of the averaged weights with the model's recipe."""
-        mel = self.config.data.mel
-        condition = None
-        if mel is not None:
-            generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
-            condition = self.data.batch(8, generator)[1]
+        condition = self._examples(8)
         model = Model(self.config.model_config({}), self.ema)
         if self.config.data.modality == "image":
             write_grid(self.out / "samples.png", to_pixels(model.sample(16)))
@@ -215,7 +222,7 @@ class Trainer:
     def export(self) -> None:
         """Write the averaged weights as a model folder ``model``, and a picture of samples."""
         self.write_samples()
-        last = [loss for _, loss in self.losses[-20:]]
+        last = [loss for _, loss in self.losses[-20:]] or [math.nan]
         provenance: dict[str, Any] = {
             "command": self.command,
             "steps": self.step,
@@ -223,12 +230,20 @@ class Trainer:
             "samples_seen": self.step * self.config.training.batch_size,
             "minutes": round(self.seconds / 60, 1),
             "device": self.device.type,
-            "loss": round(sum(last) / max(len(last), 1), 5),
+            "loss": round(sum(last) / len(last), 5) if self.losses else "not measured",
             "seed": self.config.training.seed,
             "torch": torch.__version__,
         }
         config = self.config.model_config(provenance)
-        write_folder(self.out / "model", config, self.ema.state_dict(), model_card(config))
+        examples = self._examples(_NUM_EXAMPLES)
+        write_folder(
+            self.out / "model", config, self.ema.state_dict(), model_card(config), examples
+        )
+
+    def _examples(self, count: int) -> Tensor | None:
+        """Mel spectrograms of training windows, the same ones every time; None for no vocoder."""
+        generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
+        return self.data.batch(count, generator)[1]
 
     def _try_to_compile(self) -> None:
         """Compile the network if that works here; the first call shows whether it does."""
@@ -238,7 +253,9 @@ class Trainer:
         t = torch.zeros(len(x), device=self.device)
         try:
             with self.autocast:
-                compiled(*((x, t) if condition is None else (x, t, condition)))
+                out = compiled(*((x, t) if condition is None else (x, t, condition)))
+            out.float().mean().backward()  # type: ignore[no-untyped-call]
+            self.network.zero_grad(set_to_none=True)
         except Exception as error:  # the compiler's failures have no common base
             first = (str(error).splitlines() or [type(error).__name__])[0]
             self.tell(f"training without torch.compile: {first}")
@@ -258,9 +275,12 @@ class Trainer:
         for kept, new in zip(self.ema.parameters(), self.network.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
 
-    def _log(self, recent: list[Tensor]) -> None:
-        loss = float(torch.stack(recent).mean())
-        recent.clear()
+    def _log(self) -> None:
+        """Note the mean loss since the last time; a checkpoint is only written after it."""
+        if not self._recent:
+            return
+        loss = float(torch.stack(self._recent).mean())
+        self._recent.clear()
         if not math.isfinite(loss):
             raise DataError(
                 f"the loss is {loss} at step {self.step}: lower the learning rate or use float32"
@@ -278,8 +298,11 @@ def check_folder(out: Path, *, resume: bool) -> None:
     """Check the folder of a run.
 
     Raises:
-        InvalidArgumentError: If a new run would overwrite what lies there.
+        InvalidArgumentError: If a new run would overwrite what lies there, or there is nothing
+            to resume.
     """
+    if resume and not (out / CHECKPOINT).is_file():
+        raise InvalidArgumentError(f"nothing to resume: {out / CHECKPOINT} does not exist")
     if not resume and out.exists() and any(out.iterdir()):
         raise InvalidArgumentError(
             f"{out} is not empty: choose another --out, or go on with --resume"
