@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 RECORD = "samples.json"
 GRID, SOUNDS = "grid.png", "sounds.png"
 _MOST_IN_GRID = 64
+_SAMPLE_NAME = re.compile(r"\d+\.(png|wav)")
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
 
 
@@ -42,12 +44,14 @@ class SampleFolder:
         data: What the samples are.
         identity: What decides the samples; the same in a run and its continuation.
         done: Indices that are on disk.
+        old: Files of an earlier run, removed when the first new ones are written.
     """
 
     path: Path
     data: DataSpec
     identity: dict[str, Any]
     done: set[int] = field(default_factory=set)
+    old: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -76,7 +80,7 @@ class SampleFolder:
                 raise InvalidArgumentError(
                     f"{path} holds other files: choose another --out, or add --overwrite"
                 )
-            folder._clear()
+            folder.old = folder._files_of_earlier_run()
         return folder
 
     def file_name(self, index: int) -> str:
@@ -86,6 +90,8 @@ class SampleFolder:
     def write(self, indices: Sequence[int], samples: Tensor) -> None:
         """Write a batch of samples in [-1, 1], and note that they are done."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._remove(self.old)
+        self.old = ()
         try:
             if self.data.modality == "image":
                 for index, pixels in zip(indices, to_pixels(samples), strict=True):
@@ -96,7 +102,9 @@ class SampleFolder:
             self.done.update(indices)
             self._write_record(complete=False)
         except BaseException:
-            if not self.done and not any(self.path.iterdir()):
+            self.done.difference_update(indices)
+            self._remove(self.file_name(index) for index in indices)
+            if not any(self.path.iterdir()):
                 self.path.rmdir()
             raise
 
@@ -104,14 +112,18 @@ class SampleFolder:
         """Write the picture and the final record; returns the picture's path."""
         shown = sorted(self.done)
         if self.data.modality == "image":
-            picture = self.path / GRID
-            write_grid(picture, np.stack([self._read_png(i) for i in shown[:_MOST_IN_GRID]]))
+            pixels = [self._read_png(i) for i in shown[:_MOST_IN_GRID]]
+            write_grid(self.picture, np.stack(pixels))
         else:
-            picture = self.path / SOUNDS
             sounds = [self._read_wav(i) for i in shown[:8]]
-            write_sounds(picture, np.stack(sounds), self.sample_rate)
+            write_sounds(self.picture, np.stack(sounds), self.sample_rate)
         self._write_record(complete=True, facts=facts)
-        return picture
+        return self.picture
+
+    @property
+    def picture(self) -> Path:
+        """The grid of images, or the picture of sounds."""
+        return self.path / (GRID if self.data.modality == "image" else SOUNDS)
 
     @property
     def sample_rate(self) -> int:
@@ -127,6 +139,7 @@ class SampleFolder:
             **(facts or {}),
             "versions": versions | {"python": platform.python_version()},
             "files": [self.file_name(i) for i in sorted(self.done)],
+            "picture": self.picture.name if complete else None,
         }
         write_text(self.path / RECORD, json.dumps(record, indent=1) + "\n")
 
@@ -150,14 +163,21 @@ class SampleFolder:
             return None
         except ValueError as error:
             raise DataError(f"{self.path / RECORD} is damaged: {error}") from None
-        if not isinstance(record, dict) or record.get("format") != "fastdpm-samples":
+        known = isinstance(record, dict) and record.get("format") == "fastdpm-samples"
+        files = record.get("files") if known else None
+        if not isinstance(files, list) or not all(_SAMPLE_NAME.fullmatch(str(f)) for f in files):
             raise DataError(f"{self.path / RECORD} is not a record of samples")
-        return record
+        return dict(record)
 
-    def _clear(self) -> None:
-        """Remove what an earlier run wrote here, and nothing else."""
-        record = self._record() if (self.path / RECORD).is_file() else None
-        for name in [*(record["files"] if record else ()), GRID, SOUNDS, RECORD]:
+    def _files_of_earlier_run(self) -> tuple[str, ...]:
+        """What its record lists, and nothing else."""
+        record = self._record()
+        if record is None:
+            return ()
+        return (*record["files"], *filter(None, [record.get("picture")]), RECORD)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
             (self.path / Path(name).name).unlink(missing_ok=True)
 
     def _read_png(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

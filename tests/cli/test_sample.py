@@ -168,6 +168,50 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sample, tmp_pat
     assert not (tmp_path / "x").exists()
 
 
+def test_a_disk_that_fills_within_a_batch_leaves_what_can_be_resumed(
+    sample, tmp_path, monkeypatch
+):
+    import errno
+
+    from fastdpm.figures import write_png
+
+    written = []
+
+    def fill(path: Path, pixels: np.ndarray) -> None:
+        written.append(path)
+        if len(written) == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_png(path, pixels)
+
+    monkeypatch.setattr("fastdpm.output.write_png", fill)
+    code, _, err = sample("-n", "8", "--batch-size", "4", "--out", "x")
+    assert code == 1
+    assert "--resume" in err
+    names = {p.name for p in (tmp_path / "x").iterdir()}
+    assert names == {"samples.json", *(f"{i:06d}.png" for i in range(4))}
+    assert sample("-n", "8", "--out", "x", "--resume")[0] == 0
+
+
+def test_overwriting_keeps_the_old_run_until_there_is_a_new_one(sample, tmp_path, monkeypatch):
+    sample("-n", "3", "--out", "x")
+    before = {p.name for p in (tmp_path / "x").iterdir()}
+
+    def broken(*args, **kwargs):
+        return run(args[0], lambda x, t: x * float("nan"), *args[2:], **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastdpm.models.model.run", broken)
+        assert sample("-n", "2", "--out", "x", "--overwrite")[0] == 1
+    assert {p.name for p in (tmp_path / "x").iterdir()} == before
+
+
+def test_a_saved_plan_leaves_nothing_to_choose(sample, folders, tmp_path):
+    assert fastdpm(["plan", str(folders["image"]), "--save", "p.json"]) == 0
+    code, _, err = sample("--plan", "p.json", "-S", "9", "--kappa", "1")
+    assert code == 2
+    assert "--plan leaves nothing to choose for --steps and --kappa" in err
+
+
 def test_a_network_that_fails_leaves_no_folder(sample, folders, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         return run(args[0], lambda x, t: x * float("nan"), *args[2:], **kwargs)

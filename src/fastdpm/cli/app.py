@@ -44,12 +44,17 @@ def run(arguments: list[str]) -> int:
         if type(error).__name__ != "OutOfMemoryError":
             raise
         return _fail("the device is out of memory: use a smaller --batch-size", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
     return code if isinstance(code, int) else 0
 
 
 def _describe(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return "the disk is full: free some space, or choose another --out"
+        return (
+            "the disk is full: free some space and run the command again, with --resume if samples"
+            " were written, or choose another --out"
+        )
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,6 +60,18 @@ def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         raise InvalidArgumentError(
             f"{name} takes numbers separated by commas, got {text!r}"
         ) from None
+
+
+def check_none_beside_plan(stated: dict[str, Any]) -> None:
+    """Raise if a choice is stated beside a saved plan, which leaves nothing to choose."""
+    from fastdpm.core.errors import InvalidArgumentError
+
+    idle = [name for name, value in stated.items() if value not in (None, False)]
+    if idle:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise InvalidArgumentError(
+            f"--plan leaves nothing to choose for {names}: drop one of them"
+        )
 
 
 def choose(

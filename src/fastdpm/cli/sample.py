@@ -88,19 +88,20 @@ def sample(
     check_precision(precision)
     loaded = load_model(model, device)
     config = loaded.config
-    chosen = choices.choose(
-        config.recipe,
-        steps=steps,
-        levels=levels,
-        spacing=spacing,
-        kappa=kappa,
-        method=method,
-        unbounded=unbounded,
-        at_steps=at_steps,
-        at_levels=at_levels,
-        variances=variances,
-        clip=clip,
-    )
+    stated: dict[str, Any] = {
+        "steps": steps,
+        "levels": levels,
+        "spacing": spacing,
+        "kappa": kappa,
+        "method": method,
+        "unbounded": unbounded,
+        "at_steps": at_steps,
+        "at_levels": at_levels,
+        "variances": variances,
+    }
+    if plan is not None:
+        choices.check_none_beside_plan(stated)
+    chosen = choices.choose(config.recipe, **stated, clip=clip)
     compiled = chosen.compile(loaded.schedule) if plan is None else _read_plan(plan, loaded)
     mel = None if condition is None else read_condition(condition, config.data)
     mel = loaded.check_condition(mel)
