@@ -6,13 +6,21 @@ import os
 import tempfile
 from pathlib import Path
 
+from fastdpm.core.errors import InvalidArgumentError
+
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file beside its place and move it there.
 
     Whatever goes wrong, a full disk or an interrupt, leaves the old file and nothing else.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InvalidArgumentError(f"cannot write {path}: {reason}")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -47,7 +47,7 @@ def test_a_plan_can_have_its_levels_by_hand(folders, capsys):
     ("arguments", "message"),
     [
         (["--plot", "p.txt"], "a figure must end in"),
-        (["--save", "no/such/folder/p.json"], "No such file"),
+        (["--save", "no/such/folder/p.json"], "there is no folder no/such/folder"),
         (["--unbounded", "--levels", "step"], "only VAR levels have a bound"),
     ],
 )
@@ -85,9 +85,9 @@ def test_training_runs_stops_and_resumes(tmp_path, capsys):
     arguments = ["train", "digits", "--data", "sklearn:digits", "--out", out, "--device", "cpu"]
     assert fastdpm([*arguments, "--minutes", "0.01"]) == 0
     assert "model written to" in capsys.readouterr().out
-    assert fastdpm([*arguments, "--minutes", "0"]) == 2
+    assert fastdpm([*arguments, "--minutes", "1"]) == 2
     assert "is not empty" in capsys.readouterr().err
-    assert fastdpm([*arguments, "--minutes", "0", "--resume"]) == 0
+    assert fastdpm([*arguments, "--minutes", "0.001", "--resume"]) == 0
     assert "going on at step" in capsys.readouterr().out
     config = load_model(tmp_path / "run" / "model").config
     assert config.provenance["steps"] >= 1

@@ -83,6 +83,12 @@ def test_var_stays_below_one_where_the_first_variance_is_large():
             assert levels.level[0] == pytest.approx(schedule.levels[-1], rel=1e-9)
 
 
+@pytest.mark.parametrize(("steps", "beta"), [(10, 0.02), (7, 0.3), (50, 0.05)])
+def test_var_finds_a_constant_schedule(steps, beta):
+    levels = levels_var(VarianceSchedule.linear(steps, beta, beta), steps)
+    assert np.allclose((levels.level[:-1] / levels.level[1:]) ** 2, 1 - beta)
+
+
 def test_var_with_every_step_is_the_schedule_itself():
     np.testing.assert_allclose(levels_var(AUDIO, 200).level, AUDIO.levels[::-1], rtol=1e-9)
 

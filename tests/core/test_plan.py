@@ -87,6 +87,10 @@ def test_broken_tables_are_refused(name, value, message):
         (lambda d: d.pop("b"), "b missing"),
         (lambda d: d.update(format="other"), "not a plan"),
         (lambda d: d.update(t=["x"]), "no numbers"),
+        (lambda d: d.update(a=1.0), "a of shape"),
+        (lambda d: d.update(b=None), "b of shape"),
+        (lambda d: d.update(notes=5), "notes must be a list"),
+        (lambda d: d.update(version=9), "version must be 1"),
         (lambda d: d["t"].__setitem__(0, 900.0), "the file was edited"),
     ],
 )

@@ -34,6 +34,10 @@ def test_choosing_a_number_of_steps_drops_levels_by_hand():
     assert Recipe(at_steps=(150.0, 0.0)).replace(num_steps=5).compile(AUDIO).num_rows == 5
 
 
+def test_levels_by_hand_replace_one_another():
+    assert Recipe(variances=(0.01, 0.3)).replace(at_steps=(50.0, 5.0)).variances is None
+
+
 def test_a_multistep_method_drops_the_recommended_noise():
     assert Recipe(kappa=1.0).replace(method="dpmpp-2m").kappa == 0
 

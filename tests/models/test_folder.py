@@ -99,6 +99,11 @@ def test_missing_weights_are_named(folder):
         ({"prediction": "score"}, "prediction must be one of"),
         ({"schedule": {"type": "linear", "beta_end": 3}}, "beta_start <= beta_end"),
         ({"recipe": {"kappa": 2}}, "kappa must be in"),
+        ({"name": "../../evil"}, "a model's name is made of"),
+        ({"schedule": {"type": "betas", "betas": ["a"]}}, "a table of numbers"),
+        ({"schedule": {"type": ["x"]}}, "schedule type must be one of"),
+        ({"data": {"modality": "image", "shape": [3, 8, 8]}}, "does not take data of shape"),
+        ({"data": {"modality": "image", "shape": [1, 7, 7]}}, "does not take data of shape"),
         ({"recipe": {"num_steps": "ten"}}, "num_steps must be a int"),
         ({"data": {"modality": "image", "shape": [8, 8]}}, "has 3 sizes"),
         ({"data": {"modality": "smell", "shape": [8]}}, "modality must be one of"),
@@ -111,8 +116,9 @@ def test_a_broken_config_is_refused(folder, changes, message):
         load_model(folder)
 
 
-def test_a_config_that_is_no_json_is_refused(folder):
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 100_000])
+def test_a_config_that_is_no_config_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
     with pytest.raises(ModelError, match=r"config\.json"):
         load_model(folder)
 
@@ -120,7 +126,7 @@ def test_a_config_that_is_no_json_is_refused(folder):
 @pytest.mark.parametrize("network", [{"type": "transformer"}, {**IMAGE.network, "depth": 3}])
 def test_an_unknown_network_is_refused(folder, network):
     _change_config(folder, network=network)
-    with pytest.raises(InvalidArgumentError, match="network"):
+    with pytest.raises(ModelError, match=r"config\.json: network"):
         load_model(folder)
 
 

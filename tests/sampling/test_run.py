@@ -159,6 +159,18 @@ def test_a_wrong_shape_names_its_row():
         )
 
 
+@pytest.mark.parametrize("answer", [(torch.ones(2, 3),), None])
+def test_an_answer_that_is_no_tensor_names_its_row(answer):
+    with pytest.raises(SamplingError, match="row 0 of 5: the network returned a"):
+        run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: answer, torch.ones(2, 3))
+
+
+def test_noise_of_the_wrong_shape_is_refused():
+    plan = ddim_rev(levels_step(SCHEDULE, 5), 1.0)
+    with pytest.raises(InvalidArgumentError, match=r"row 0: noise has shape \(1,\)"):
+        run(plan, lambda x, t: x, torch.ones(2, 3), noise=lambda row, x: torch.ones(1))
+
+
 def test_half_precision_states_are_refused():
     with pytest.raises(InvalidArgumentError, match="wrap the network in Autocast"):
         run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: x, torch.ones(1, 1).half())

@@ -121,6 +121,10 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"nothing")
     (tmp_path / "data.csv").write_text("1,2")
     (tmp_path / "none").mkdir()
+    (tmp_path / "deep").mkdir()
+    Image.fromarray(np.full((4, 4), 60000, dtype=np.uint16)).save(tmp_path / "deep" / "a.png")
+    (tmp_path / "loud").mkdir()
+    soundfile.write(tmp_path / "loud" / "a.wav", np.array([1.0, -3.0]), 8000, subtype="FLOAT")
     (tmp_path / "stereo").mkdir()
     (tmp_path / "stereo" / "a.wav").write_bytes(_wav(np.zeros((10, 2))))
     (tmp_path / "rate").mkdir()
@@ -140,7 +144,13 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
         (_parquet(tmp_path / "s.parquet", "image", [_png(1, 5)]), RGB, r"shape \(3, 5, 5\)"),
         (_parquet(tmp_path / "t.parquet", "image", [b"x"]), RGB, "row 0 is not a whole image"),
         (_parquet(tmp_path / "u.parquet", "picture", [b"x"]), RGB, "no column 'image'"),
-        (_parquet(tmp_path / "n.parquet", "image", [_png(1), None]), RGB, "row 1 is not a whole"),
+        (
+            _parquet(tmp_path / "n.parquet", "image", [_png(1), None]),
+            RGB,
+            "row 1 holds no image file",
+        ),
+        (tmp_path / "deep", RGB, "pixels of mode I;16"),
+        (tmp_path / "loud", SOUND, r"values up to 3, outside \[-1, 1\]"),
         (tmp_path / "stereo", SOUND, "must be mono"),
         (tmp_path / "rate", SOUND, "16000 Hz, the model needs 8000 Hz"),
         (tmp_path / "silent", normal, "is silent"),

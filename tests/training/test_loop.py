@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastdpm import DataError, FastDPMError, InvalidArgumentError, load_model
+from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
+from fastdpm.models.folder import check_fits
 from fastdpm.training.config import TrainConfig, TrainOptions, read_train_config
 from fastdpm.training.data import TrainingData
 from fastdpm.training.loop import Trainer, check_folder
@@ -120,8 +121,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make):
     trainer = make(config=_config(IMAGE, steps=50))
     trainer.save()
     before = (trainer.out / "checkpoint.pt").read_bytes()
-    with torch.no_grad():
-        next(trainer.network.parameters()).fill_(float("nan"))
+    trainer.predict = lambda x, t: trainer.network(x, t) * float("nan")
     with pytest.raises(DataError, match="the loss is nan at step 50"):
         trainer.train()
     assert (trainer.out / "checkpoint.pt").read_bytes() == before
@@ -158,6 +158,49 @@ def _full(handle: int, mode: str) -> None:
 
     os.close(handle)
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make):
+    trainer = make()
+    trainer.predict = lambda x, t: trainer.network(x, t) * float("nan")
+    with pytest.raises(DataError, match="the loss is nan"):
+        trainer.train(should_stop=lambda: trainer.step == 2)
+    resumed = make()
+    resumed.resume()
+    assert resumed.step == 0
+    assert all(torch.isfinite(p).all() for p in resumed.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": Recipe(num_steps=5000)}, r"must lie in \[2, 100\]"),
+        ({"network": {**IMAGE.network, "out_channels": 2}}, r"returns shape \(2, 8, 8\)"),
+        ({"network": {**IMAGE.network, "in_channels": 3}}, "does not take data of shape"),
+        ({"network": {**IMAGE.network, "num_groups": 0}}, "cannot be built"),
+        ({"network": {**IMAGE.network, "channel_multipliers": []}}, "cannot be built"),
+        ({"network": {**IMAGE.network, "base_channels": -8}}, "cannot be built"),
+        ({"network": {**VOCODER.network, "mel_upsample": [4, 8]}}, "does not take data"),
+    ],
+)
+def test_what_cannot_be_sampled_is_found_before_the_training(make, tmp_path, change, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        make(config=replace(_config(IMAGE), **change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_stretches_its_mel_wrongly_is_refused():
+    wrong = replace(VOCODER, network={**VOCODER.network, "mel_upsample": [4, 8]})
+    with pytest.raises(InvalidArgumentError, match="stretches a mel frame to 32 samples"):
+        check_fits(wrong)
+    check_fits(VOCODER)
+
+
+def test_a_trained_vocoder_samples_without_a_condition(tmp_path):
+    rows = TrainingData(VOCODER.data, torch.ones(1, 600).short(), torch.tensor([600]))
+    trainer = Trainer(_config(VOCODER, steps=1), rows, tmp_path, CPU, "fastdpm train", print)
+    trainer.train()
+    assert load_model(tmp_path / "model").sample(2).shape == (2, 1, 512)
 
 
 def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):

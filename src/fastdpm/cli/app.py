@@ -40,8 +40,10 @@ def run(arguments: list[str]) -> int:
         return _fail(f"{error.format_message()} (see fastdpm --help)", 2)
     except OSError as error:
         return _fail(_describe(error), 1)
+    except MemoryError:
+        return _fail("out of memory: use a smaller --batch-size", 1)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
             raise
         return _fail("the device is out of memory: use a smaller --batch-size", 1)
     except KeyboardInterrupt:
@@ -55,7 +57,9 @@ def _describe(error: OSError) -> str:
             "the disk is full: free some space and run the command again, with --resume if samples"
             " were written, or choose another --out"
         )
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.filename:
+        return f"cannot use {error.filename}: {error.strerror}; choose another place"
+    return str(error)
 
 
 def _fail(message: str, code: int) -> int:

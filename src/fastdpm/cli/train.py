@@ -6,8 +6,10 @@ import math
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +32,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; the model ends up in its model/.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from its checkpoint.")] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after this time; the model is written then.")
+        float | None,
+        typer.Option(min=0.001, help="Stop after this time; the model is written then."),
     ] = None,
     steps: Annotated[
         int | None,
@@ -61,30 +64,32 @@ def train(
     if resume:
         trainer.resume()
         console.print(f"going on at step {trainer.step:,}")
-    stop = _StopAtSignal()
     limit = math.inf if minutes is None else 60 * minutes
-    finished = trainer.train(
-        seconds=limit,
-        report=_Reporter(options.steps, limit),
-        should_stop=lambda: stop.asked,
-    )
+    with _stop_at_signal() as asked:
+        finished = trainer.train(
+            seconds=limit,
+            report=_Reporter(options.steps, limit),
+            should_stop=asked.is_set,
+        )
     if finished:
-        console.print(f"step {trainer.step:,}: model written to {out / 'model'}")
+        console.print(f"step {trainer.step:,}: model written to {out / 'model'}; try it:")
+        console.print(f"fastdpm sample {out / 'model'}")
     else:
         console.print(f"stopped at step {trainer.step:,}: go on with --resume")
         raise typer.Exit(130)
 
 
-class _StopAtSignal:
-    """Notes Ctrl-C or a termination, so that the step in hand is finished first."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+@contextmanager
+def _stop_at_signal() -> Iterator[Event]:
+    """Note Ctrl-C or a termination, so that the step in hand is finished first."""
+    asked = Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: asked.set()) for number in numbers]
+    try:
+        yield asked
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 class _Reporter:

@@ -120,7 +120,10 @@ class VarianceSchedule:
             InvalidArgumentError: If the table is empty, not one-dimensional, or has a value
                 outside (0, 1); beta = 1 (zero terminal signal) has no level.
         """
-        table = np.array(betas, dtype=np.float64)
+        try:
+            table = np.array(betas, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InvalidArgumentError("betas must be a table of numbers, shape (T,)") from None
         if table.ndim != 1 or table.size == 0:
             raise InvalidArgumentError(f"betas must be a table of shape (T,), got {table.shape}")
         bad = np.flatnonzero(~((table > 0) & (table < 1)))
@@ -147,7 +150,7 @@ class VarianceSchedule:
         }
         arguments = dict(config)
         kind = arguments.pop("type", None)
-        if kind not in builders:
+        if not isinstance(kind, str) or kind not in builders:
             raise InvalidArgumentError(
                 f"schedule type must be one of {', '.join(builders)}, got {kind!r}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -90,6 +91,10 @@ class DataSpec:
             )
         if self.modality == "audio" and (self.shape[0] != 1 or not self.sample_rate):
             raise InvalidArgumentError("audio data is mono and needs its sample_rate in Hz")
+        if self.mel is not None and self.mel.sample_rate != self.sample_rate:
+            raise InvalidArgumentError(
+                f"the data has {self.sample_rate} Hz, its mel {self.mel.sample_rate} Hz"
+            )
         if self.peak is not None and not 0 < self.peak <= 1:
             raise InvalidArgumentError(f"peak must lie in (0, 1], got {self.peak}")
 
@@ -125,6 +130,11 @@ class ModelConfig:
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise InvalidArgumentError(
+                "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
+                f" got {self.name!r}"
+            )
         if self.prediction not in PREDICTIONS:
             raise InvalidArgumentError(
                 f"prediction must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}"
@@ -143,7 +153,11 @@ class ModelConfig:
         Raises:
             InvalidArgumentError: If it is no model's configuration, or a value does not fit.
         """
-        if data.get("format") != FORMAT or data.get("version") != 1:
+        if (
+            not isinstance(data, Mapping)
+            or data.get("format") != FORMAT
+            or data.get("version") != 1
+        ):
             raise InvalidArgumentError(f'not a model: needs "format": "{FORMAT}", "version": 1')
         body = {k: v for k, v in data.items() if k not in ("format", "version")}
         return build(cls, body, "config")
@@ -181,7 +195,7 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG
     try:
         return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, InvalidArgumentError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise ModelError(f"{path}: {error}") from None
 
 

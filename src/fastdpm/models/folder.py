@@ -34,14 +34,52 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     """
     arguments = dict(spec)
     kind = arguments.pop("type", None)
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise InvalidArgumentError(
             f"network type must be one of {', '.join(NETWORKS)}, got {kind!r}"
         )
     try:
         return NETWORKS[kind](**arguments)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"network {kind!r} cannot be built: {error}") from None
+    except Exception as error:  # torch and arithmetic fail in many ways on senseless sizes
+        raise InvalidArgumentError(f"network {kind!r} cannot be built: {_first(error)}") from None
+
+
+def check_fits(config: ModelConfig) -> None:
+    """Check that a network takes its data and returns a prediction of the same shape.
+
+    Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
+
+    Raises:
+        InvalidArgumentError: If it cannot be built or does not fit.
+    """
+    mel = config.data.mel
+    with torch.device("meta"):
+        network = build_network(config.network)
+        x, t = torch.empty(2, *config.data.shape), torch.empty(2)
+        inputs = [x, t]
+        if mel is not None:
+            inputs.append(torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length)))
+    if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
+        raise InvalidArgumentError(
+            f"the network stretches a mel frame to {getattr(network, 'hop_length', None)} samples,"
+            f" but a frame of its data has {mel.hop_length}"
+        )
+    try:
+        out = network(*inputs)
+    except Exception as error:  # whatever a layer says about its input
+        raise InvalidArgumentError(
+            f"the network does not take data of shape {config.data.shape}: {_first(error)}"
+        ) from None
+    if out.shape != x.shape:
+        raise InvalidArgumentError(
+            f"the network returns shape {tuple(out.shape[1:])} for data of shape"
+            f" {config.data.shape}"
+        )
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_network(folder: Path, config: ModelConfig) -> nn.Module:
@@ -60,6 +98,10 @@ def read_network(folder: Path, config: ModelConfig) -> nn.Module:
             f" {config.weights_sha256[:12]}...: the file is damaged or from another model"
         )
     tensors = read_tensors(path)
+    try:
+        check_fits(config)
+    except InvalidArgumentError as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from None
     network = build_network(config.network)
     _check_same(path, network.state_dict(), tensors)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdpm.core.errors import FastDPMError, InvalidArgumentError
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -56,8 +56,16 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
     where = find_device(device)
     conditions = None
     if (folder / CONDITIONS).is_file():
-        conditions = read_tensors(folder / CONDITIONS)["mel"].float()
-    return Model(config, read_network(folder, config).to(where), conditions)
+        conditions = read_tensors(folder / CONDITIONS).get("mel")
+        if conditions is None:
+            raise ModelError(f"{folder / CONDITIONS} holds no tensor 'mel'")
+    model = Model(config, read_network(folder, config).to(where))
+    if conditions is not None:
+        try:
+            model.conditions = model.check_condition(conditions)
+        except InvalidArgumentError as error:
+            raise ModelError(f"{folder / CONDITIONS}: {error}") from None
+    return model
 
 
 def find_device(name: str) -> torch.device:

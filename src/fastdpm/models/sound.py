@@ -36,4 +36,6 @@ def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
     peak = float(np.abs(sound).max())
     if not np.isfinite(peak) or (spec.peak is not None and peak == 0):
         raise DataError(f"{name} is silent or not finite")
+    if spec.peak is None and peak > 1:
+        raise DataError(f"{name} has values up to {peak:g}, outside [-1, 1]: scale it down")
     return np.asarray(sound if spec.peak is None else sound * (spec.peak / peak))

@@ -50,6 +50,11 @@ class TrainOptions:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise InvalidArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32 or self.warmup_steps < 0:
+            raise InvalidArgumentError(
+                f"seed must lie in [0, 2^32) and warmup_steps be at least 0, got {self.seed} and"
+                f" {self.warmup_steps}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise InvalidArgumentError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if not (self.learning_rate > 0 and self.gradient_clip > 0):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from fastdpm.models.sound import read_sound
 
 DIGITS = "sklearn:digits"
 HELD_OUT_DIGITS = 360
+_IMAGE_MODES = ("1", "L", "P", "RGB")
 _SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
     "audio": (".wav", ".flac", ".ogg"),
@@ -160,7 +162,7 @@ def _zip_members(path: Path, modality: str) -> Iterator[tuple[str, bytes]]:
             for name in sorted(archive.namelist()):
                 if Path(name).suffix.lower() in _SUFFIXES[modality]:
                     yield f"{path}:{name}", archive.read(name)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} is not a whole zip archive: {error}") from None
 
 
@@ -176,7 +178,10 @@ def _parquet_rows(path: Path, modality: str) -> Iterator[tuple[str, bytes]]:
         row = 0
         for batch in file.iter_batches(columns=[modality]):
             for value in batch.column(0).to_pylist():
-                yield f"{path} row {row}", value["bytes"] if isinstance(value, dict) else value
+                encoded = value.get("bytes") if isinstance(value, dict) else value
+                if not isinstance(encoded, bytes):
+                    raise DataError(f"{path} row {row} holds no {modality} file")
+                yield f"{path} row {row}", encoded
                 row += 1
     except (errors, OSError) as error:
         raise DataError(f"{path} is not a whole Parquet file: {error}") from None
@@ -187,8 +192,14 @@ def _decode_image(name: str, data: bytes, spec: DataSpec) -> np.ndarray[Any, np.
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in _IMAGE_MODES:
+                raise DataError(
+                    f"{name} has pixels of mode {image.mode}: convert it to 8-bit grey or RGB"
+                )
             pixels = np.asarray(image.convert("L" if spec.shape[0] == 1 else "RGB"))
-    except (UnidentifiedImageError, OSError, TypeError) as error:
+    except UnidentifiedImageError:
+        raise DataError(f"{name} is not a whole image: its format is unknown") from None
+    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a whole image: {error}") from None
     picture = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     _check_shape(name, picture.shape, spec)

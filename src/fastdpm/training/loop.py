@@ -26,7 +26,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.figures import to_pixels, write_grid, write_loss, write_sounds
 from fastdpm.files import write_bytes, write_text
 from fastdpm.models.card import model_card
-from fastdpm.models.folder import build_network, write_folder
+from fastdpm.models.folder import build_network, check_fits, write_folder
 from fastdpm.models.model import Model
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
@@ -58,7 +58,7 @@ class Trainer:
         tell: Takes one-line messages.
 
     Raises:
-        FastDPMError: If the checkpoint to resume from is damaged or of another configuration.
+        InvalidArgumentError: If the network does not fit the data, or the recipe the schedule.
     """
 
     def __init__(
@@ -71,9 +71,11 @@ class Trainer:
         tell: Callable[[str], None],
     ) -> None:
         options = config.training
+        check_fits(config.model_config({}))
+        self.schedule = VarianceSchedule.from_config(config.schedule)
+        config.recipe.compile(self.schedule)  # so that it fails now and not after the training
         self.config, self.data, self.out, self.device = config, data, out, device
         self.command, self.tell = command, tell
-        self.schedule = VarianceSchedule.from_config(config.schedule)
         self.levels = torch.tensor(self.schedule.levels[1:], dtype=torch.float32, device=device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -93,12 +95,15 @@ class Trainer:
         self.predict: Callable[..., Tensor] = self.network
         self.step = 0
         self.seconds = 0.0
-        out.mkdir(parents=True, exist_ok=True)
         self.losses: list[tuple[int, float]] = []
         self._recent: list[Tensor] = []
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint."""
+        """Go on from the folder's checkpoint.
+
+        Raises:
+            FastDPMError: If it is damaged or was written by another configuration.
+        """
         path = self.out / CHECKPOINT
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
@@ -137,6 +142,7 @@ class Trainer:
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
             self._try_to_compile()
+        self.save()  # a folder that cannot be written to is found out before the work
         while self.step < options.steps and self.seconds - before < seconds:
             self._recent.append(self.take_step())
             self.seconds = before + time.monotonic() - began
@@ -192,6 +198,7 @@ class Trainer:
             DataError: If the loss is no longer finite; the last checkpoint stays.
         """
         self._log()
+        self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "config": _identity(self.config),
             "network": self.network.state_dict(),
