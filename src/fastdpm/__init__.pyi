@@ -5,6 +5,9 @@ from .core.errors import (
     FastDPMError as FastDPMError,
 )
 from .core.errors import (
+    InterruptedRunError as InterruptedRunError,
+)
+from .core.errors import (
     InvalidArgumentError as InvalidArgumentError,
 )
 from .core.errors import (

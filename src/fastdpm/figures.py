@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pixels = NDArray[np.uint8]
+MOST_SOUNDS = 8
 _GRID_SIDE = 512
 
 
@@ -66,8 +67,8 @@ def write_grid(path: Path, pixels: Pixels) -> None:
 
 
 def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> None:
-    """Draw waveforms and spectrograms of at most eight sounds, shape (n, samples)."""
-    shown = sounds[:8]
+    """Draw waveforms and spectrograms of the first eight sounds, shape (n, samples)."""
+    shown = sounds[:MOST_SOUNDS]
     figure, axes = _subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
     seconds = np.arange(shown.shape[1]) / sample_rate
     for i, sound in enumerate(shown):

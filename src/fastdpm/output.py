@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.figures import to_pixels, write_grid, write_png, write_sounds
+from fastdpm.figures import MOST_SOUNDS, to_pixels, write_grid, write_png, write_sounds
 from fastdpm.files import write_bytes, write_text
 from fastdpm.models.config import DataSpec
 
@@ -67,8 +67,9 @@ class SampleFolder:
 
         Raises:
             InvalidArgumentError: If the folder holds files and neither ``overwrite`` nor
-                ``resume`` is set, or there is nothing to resume.
-            DataError: If what is to be resumed was drawn differently.
+                ``resume`` is set, or what is to be resumed does not exist or was drawn
+                differently.
+            DataError: If the folder's record is damaged.
         """
         folder = cls(path, data, identity)
         if path.exists() and not path.is_dir():
@@ -115,10 +116,15 @@ class SampleFolder:
             pixels = [self._read_png(i) for i in shown[:_MOST_IN_GRID]]
             write_grid(self.picture, np.stack(pixels))
         else:
-            sounds = [self._read_wav(i) for i in shown[:8]]
+            sounds = [self._read_wav(i) for i in shown[:MOST_SOUNDS]]
             write_sounds(self.picture, np.stack(sounds), self.sample_rate)
         self._write_record(complete=True, facts=facts)
         return self.picture
+
+    @property
+    def most_shown(self) -> int:
+        """How many samples the picture shows at most."""
+        return _MOST_IN_GRID if self.data.modality == "image" else MOST_SOUNDS
 
     @property
     def picture(self) -> Path:
@@ -149,9 +155,9 @@ class SampleFolder:
             raise InvalidArgumentError(f"nothing to resume: {self.path / RECORD} does not exist")
         for name, value in self.identity.items():
             if record.get(name) != value:
-                raise DataError(
-                    f"{self.path} was drawn with {name} {record.get(name)}, this command has"
-                    f" {value}: resume with the same choices, or choose another --out"
+                raise InvalidArgumentError(
+                    f"{self.path} was drawn with {name} {_words(record.get(name))}, this command"
+                    f" has {_words(value)}: resume with the same choices, or choose another --out"
                 )
         names = [Path(name) for name in record["files"]]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
@@ -161,12 +167,17 @@ class SampleFolder:
             record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
-            raise DataError(f"{self.path / RECORD} is damaged: {error}") from None
+        except ValueError:
+            raise DataError(
+                f"{self.path / RECORD} is damaged: choose another --out, or delete the folder"
+            ) from None
         known = isinstance(record, dict) and record.get("format") == "fastdpm-samples"
         files = record.get("files") if known else None
         if not isinstance(files, list) or not all(_SAMPLE_NAME.fullmatch(str(f)) for f in files):
-            raise DataError(f"{self.path / RECORD} is not a record of samples")
+            raise DataError(
+                f"{self.path / RECORD} is no record of samples: choose another --out, or delete"
+                " the folder"
+            )
         return dict(record)
 
     def _files_of_earlier_run(self) -> tuple[str, ...]:
@@ -183,14 +194,26 @@ class SampleFolder:
     def _read_png(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         from PIL import Image
 
-        with Image.open(self.path / self.file_name(index)) as image:
-            pixels = np.asarray(image)
+        path = self.path / self.file_name(index)
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image)
+        except (OSError, SyntaxError) as error:
+            raise DataError(f"{path} is damaged: delete it and add --resume ({error})") from None
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
     def _read_wav(self, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         import soundfile
 
         return np.asarray(soundfile.read(self.path / self.file_name(index), dtype="float32")[0])
+
+
+def _words(value: Any) -> str:
+    return (
+        f"{value.get('label')} ({value.get('fingerprint')})"
+        if isinstance(value, dict)
+        else str(value)
+    )
 
 
 def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> None:

@@ -42,7 +42,7 @@ def test_images_are_clamped_to_pixels_and_never_stretched(sample, folders, tmp_p
         expected = (wanted[i, 0].clamp(-1, 1).numpy() + 1) * 127.5
         assert np.abs(pixels - expected).max() <= 0.501
     assert _pixels(folder / "grid.png").shape[0] > 100
-    assert "5 images in x" in out
+    assert "5 images drawn, 5 in x" in out
     assert "6 network evaluations each instead of 100: 16.7 times fewer" in out
 
 
@@ -70,7 +70,7 @@ def test_sounds_are_written_with_a_picture(sample, tmp_path):
     sound, rate = soundfile.read(tmp_path / "x" / "000001.wav")
     assert (rate, sound.shape) == (8000, (512,))
     assert (tmp_path / "x" / "sounds.png").stat().st_size > 5000
-    assert "2 sounds in x" in out
+    assert "2 sounds drawn, 2 in x" in out
 
 
 def test_a_vocoder_takes_its_examples_a_sound_or_a_mel(sample, tmp_path):
@@ -119,26 +119,39 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(sample, tmp_path,
 
     monkeypatch.setattr("fastdpm.models.model.run", interrupt_the_third)
     arguments = ("-n", "7", "--batch-size", "2", "--out", "x")
-    code, out, _ = sample(*arguments)
+    code, _, err = sample(*arguments)
     assert code == 130
-    assert "interrupted: 4 samples are in x: add --out x --resume" in out
+    assert "interrupted: 4 samples are in x: add --out x --resume" in err
     names = {p.name for p in (tmp_path / "x").iterdir()}
     assert names == {"samples.json", *(f"{i:06d}.png" for i in range(4))}
     assert json.loads((tmp_path / "x" / "samples.json").read_text())["complete"] is False
 
     code, out, _ = sample(*arguments, "--resume")
     assert code == 0
-    assert "3 images in x" in out
+    assert "3 images drawn, 7 in x" in out
     sample("-n", "7", "--out", "whole")
     for i in range(7):
         first, second = (_pixels(tmp_path / d / f"{i:06d}.png") for d in ("x", "whole"))
         assert np.abs(first - second).max() <= 1
 
 
+def test_an_interrupt_before_the_first_sample_is_told(sample, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    for place in ("fastdpm.models.model.run", "fastdpm.models.model.read_config"):
+        monkeypatch.setattr(place, interrupt)
+        code, _, err = sample("-n", "2", "--out", "x")
+        assert code == 130
+        assert "interrupted" in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
 def test_resuming_with_other_choices_is_refused(sample):
     sample("-n", "2", "--out", "x")
     code, _, err = sample("-n", "4", "--out", "x", "--resume", "--seed", "1")
-    assert code == 1
+    assert code == 2
     assert "x was drawn with seed 0, this command has 1" in err
 
 

@@ -136,6 +136,12 @@ def test_variances_beyond_the_schedule_are_refused():
         levels_from_variances(AUDIO, [0.1, 1.0])
 
 
+def test_a_start_by_hand_far_from_noise_is_told():
+    assert "starts at level 0.9" in levels_given(DDPM, level=[0.9]).notes[0]
+    assert levels_from_variances(AUDIO, [0.01, 0.1]).notes
+    assert levels_given(DDPM, t=[999.0, 10.0]).notes == ()
+
+
 def test_levels_and_steps_by_hand_agree():
     by_step = levels_given(DDPM, t=[900.5, 300, 0])
     by_level = levels_given(DDPM, level=by_step.level[:-1])

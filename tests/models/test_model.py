@@ -59,13 +59,6 @@ def test_half_precision_is_close_to_single(image_model):
     assert 0 < float((single - half).abs().mean()) < 0.1
 
 
-@pytest.mark.parametrize("prediction", ["v", "x0"])
-def test_other_predictions_sample_too(folders, prediction):
-    model = load_model(folders["image"])
-    object.__setattr__(model.config, "prediction", prediction)
-    assert torch.isfinite(model.sample(2)).all()
-
-
 def test_scaled_steps_reach_the_network(image_model):
     seen: list[float] = []
     object.__setattr__(image_model.config, "time_scale", 10.0)
@@ -126,6 +119,31 @@ def test_a_plan_for_another_schedule_is_refused(image_model):
     other: Plan = ddim_rev(levels_step(VarianceSchedule.linear(), 5))
     with pytest.raises(InvalidArgumentError, match="row 0 of the plan pairs level"):
         image_model.check_plan(other)
+
+
+def test_a_plan_takes_the_place_of_choices(image_model):
+    plan = ddim_rev(levels_step(image_model.schedule, 6))
+    torch.testing.assert_close(
+        image_model.sample(2, plan=plan), image_model.sample(2, num_steps=6)
+    )
+    with pytest.raises(InvalidArgumentError, match="a plan leaves nothing to choose"):
+        image_model.sample(2, plan=plan, num_steps=5)
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_a_prediction_of_clean_data_is_sampled_exactly(image_model, prediction):
+    """A network that always answers x0 = 0.5, put as v or as x0, must end there."""
+    object.__setattr__(image_model.config, "prediction", prediction)
+
+    class Constant(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            r = torch.from_numpy(image_model.schedule.R(t.double().numpy() + 1)).to(x)
+            r = r.reshape(-1, 1, 1, 1)
+            half = torch.full_like(x, 0.5)
+            return half if prediction == "x0" else (r * x - half) / torch.sqrt(1 - r**2)
+
+    image_model.network = Constant()
+    torch.testing.assert_close(image_model.sample(2), torch.full((2, 1, 8, 8), 0.5))
 
 
 def test_devices_are_checked(folders):

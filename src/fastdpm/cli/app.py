@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
         if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
             raise
         return _fail("the device is out of memory: use a smaller --batch-size", 1)
-    except KeyboardInterrupt:
+    if code == 130:  # how Typer tells of an interrupt that no command has explained
         return _fail("interrupted", 130)
     return code if isinstance(code, int) else 0
 

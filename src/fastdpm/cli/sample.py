@@ -117,8 +117,9 @@ def sample(
     }
     path = out if out is not None else free_folder(Path("samples"), config.name)
     folder = SampleFolder.open(path, config.data, identity, overwrite=overwrite, resume=resume)
-    for note in compiled.notes:
-        console.print(f"note: {note}")
+    if plan is not None or chosen != config.recipe:
+        for note in compiled.notes:
+            console.print(f"note: {note}")
     todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
@@ -134,18 +135,25 @@ def sample(
     total = loaded.schedule.num_train_steps
     facts = {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
     picture = folder.finish(facts | {"seconds": round(seconds, 3)})
-    kind = "images" if config.data.modality == "image" else "sounds"
-    console.print(f"{len(todo)} {kind} in {path}, all of them in {picture}")
+    kind = "image" if config.data.modality == "image" else "sound"
+    shown = "they" if len(folder.done) <= folder.most_shown else f"the first {folder.most_shown}"
+    console.print(f"{_count(len(todo), kind)} drawn, {len(folder.done)} in {path}")
+    console.print(f"{shown} can be seen in {picture}")
     console.print(
-        f"{compiled.num_rows} network evaluations each instead of {total}:"
-        f" {total / compiled.num_rows:.3g} times fewer; {seconds:.1f} s"
+        f"{_count(compiled.num_rows, 'network evaluation')} each instead of {total}:"
+        f" {total / compiled.num_rows:,.1f} times fewer; {seconds:.1f} s"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _draw(
     model: Model, plan: Plan, folder: SampleFolder, todo: list[int], options: dict[str, Any]
 ) -> None:
     """Draw samples batch by batch under a progress bar; an interrupt keeps what is written."""
+    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.progress import sampling_bar
 
     size = model.batch_size(options["batch_size"], options["condition"])
@@ -156,8 +164,9 @@ def _draw(
     except KeyboardInterrupt:
         kept = f"{len(folder.done)} samples are in {folder.path}: " if folder.done else ""
         again = f"add --out {folder.path} --resume to the same command to draw the rest"
-        console.print(f"interrupted: {kept}{again if folder.done else 'nothing was written'}")
-        raise typer.Exit(130) from None
+        raise InterruptedRunError(
+            f"interrupted: {kept}{again if folder.done else 'nothing was written'}"
+        ) from None
 
 
 def _read_plan(path: Path, model: Model) -> Plan:

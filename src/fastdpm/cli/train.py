@@ -48,6 +48,7 @@ def train(
 
     Writes checkpoint.pt, loss.csv, loss.png and samples.png as it goes, and model/ at the end.
     """
+    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.models.model import find_device
     from fastdpm.training.config import read_train_config
     from fastdpm.training.data import load_training_data
@@ -75,8 +76,7 @@ def train(
         console.print(f"step {trainer.step:,}: model written to {out / 'model'}; try it:")
         console.print(f"fastdpm sample {out / 'model'}")
     else:
-        console.print(f"stopped at step {trainer.step:,}: go on with --resume")
-        raise typer.Exit(130)
+        raise InterruptedRunError(f"stopped at step {trainer.step:,}: go on with --resume")
 
 
 @contextmanager

@@ -25,6 +25,12 @@ class SamplingError(FastDPMError):
     """The network returned something that cannot be sampled from."""
 
 
+class InterruptedRunError(FastDPMError):
+    """A run was stopped by its user; the message says what is kept and how to go on."""
+
+    exit_code = 130
+
+
 class MissingExtraError(FastDPMError, ImportError):
     """An optional dependency is not installed."""
 

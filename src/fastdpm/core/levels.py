@@ -167,8 +167,8 @@ def levels_var(
         level = _levels_of(variances(x))
         notes.append(
             f"the variances stop at the authors' bound, so the chain starts at level"
-            f" {level[0]:.4g}, cleaner than R(T) = {schedule.levels[-1]:.4g};"
-            " bounded=False reaches R(T)"
+            f" {level[0]:.4g}; unbounded VAR starts at R(T) = {schedule.levels[-1]:.4g}, the"
+            " noisiest that the network knows"
         )
     else:
         x = _root(excess, limit * (1 - 1e-12), label)
@@ -193,7 +193,8 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
     if eta.ndim != 1 or not np.all((eta > 0) & (eta < 1)):
         raise InvalidArgumentError(f"variances must lie in (0, 1), got {eta.tolist()}")
     level = _levels_of(eta)
-    return NoiseLevels(level, schedule.T(level[:-1]) - 1, f"{eta.size} variances by hand")
+    label, notes = f"{eta.size} variances by hand", _note_of_start(schedule, level)
+    return NoiseLevels(level, schedule.T(level[:-1]) - 1, label, notes)
 
 
 def levels_given(
@@ -229,13 +230,25 @@ def levels_given(
         value = np.atleast_1d(np.asarray(level, dtype=np.float64))
         check_rising(np.append(value, end))
         step = schedule.T(value) - 1
-    return NoiseLevels(np.append(value, end), step, f"{step.size} levels by hand")
+    label, notes = f"{step.size} levels by hand", _note_of_start(schedule, value)
+    return NoiseLevels(np.append(value, end), step, label, notes)
 
 
 def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
     """All T training steps, as the standard sampler takes them."""
     total = schedule.num_train_steps
     return NoiseLevels(schedule.levels[::-1], np.arange(total - 1.0, -1, -1), f"all {total} steps")
+
+
+def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
+    """What to know of a chain by hand that starts well above R(T)."""
+    low = float(schedule.levels[-1])
+    if level[0] <= 1.01 * low:
+        return ()
+    return (
+        f"the chain starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}: pure noise is"
+        " not what the network saw there",
+    )
 
 
 def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:

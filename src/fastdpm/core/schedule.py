@@ -221,7 +221,10 @@ class VarianceSchedule:
             middle = 0.5 * (low + high)
             above = self._log_R(middle) > target
             low, high = np.where(above, middle, low), np.where(above, high, middle)
-        return np.where(exact, upper, 0.5 * (low + high))
+        step = np.where(exact, upper, 0.5 * (low + high))
+        # Within what rounding of the level moves it, an integer step is meant.
+        nearest = np.rint(step)
+        return np.where(np.abs(step - nearest) < 1e-9, nearest, step)
 
 
 def _check_num_train_steps(num_train_steps: int) -> None:

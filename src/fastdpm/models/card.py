@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastdpm.models.config import ModelConfig
 
-_HUB_LICENCES = {"CC-BY-SA-4.0": "cc-by-sa-4.0", "BSD-3-Clause": "bsd-3-clause"}
+_HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "mit")
 
 
 def model_card(config: ModelConfig) -> str:
     """The ``README.md`` of a model folder: data, licence, training and how to sample."""
+    licence = config.licence.lower()
     data, recipe, made = config.data, config.recipe, config.provenance
     shape = " x ".join(map(str, data.shape))
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
@@ -16,17 +17,18 @@ def model_card(config: ModelConfig) -> str:
     rows = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in made.items())
     attribution = f"\n{config.attribution}\n" if config.attribution else ""
     return f"""---
-license: {_HUB_LICENCES.get(config.licence, "other")}
+license: {licence if licence in _HUB_LICENCES else "other"}
 library_name: fastdpm
 pipeline_tag: {task}
 ---
 
 # {config.name}
 
-A diffusion model for {data.modality} data of shape {shape}{rate}, to be sampled with fastdpm:
+A diffusion model for {data.modality} data of shape {shape}{rate}.
+Sample it with fastdpm, PATH being this folder:
 
 ```
-fastdpm sample {config.name} -S {recipe.num_steps}
+fastdpm sample PATH
 ```
 
 - Data: {data.description or "not said"}

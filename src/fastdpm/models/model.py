@@ -134,6 +134,7 @@ class Model:
         self,
         n: int = 16,
         *,
+        plan: Plan | None = None,
         num_steps: int | None = None,
         levels: str | None = None,
         spacing: str | None = None,
@@ -152,6 +153,7 @@ class Model:
 
         Args:
             n: How many.
+            plan: A plan for this model's schedule, in place of the choices of a recipe.
             num_steps: S, the network evaluations, from 2 to T.
             levels: "var" or "step".
             spacing: "linear" or "quadratic".
@@ -180,7 +182,11 @@ class Model:
             method=method,
             clip=clip,
         )
-        plan = recipe.compile(self.schedule)
+        if plan is None:
+            plan = recipe.compile(self.schedule)
+        elif recipe.replace(clip=self.config.recipe.clip) != self.config.recipe:
+            raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the choices")
+        self.check_plan(plan)
         condition = self.check_condition(condition)
         size = self.batch_size(batch_size, condition)
         with sampling_bar(n, size, plan.num_rows) if progress else nullcontext() as advance:
