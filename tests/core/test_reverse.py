@@ -1,5 +1,7 @@
 """First-order plans: exact coefficients, and exact statistics on Gaussian data."""
 
+from itertools import pairwise
+
 import mpmath
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ DDPM = VarianceSchedule.linear()
 
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("num_steps", [2, 50, 1000])
-def test_no_coefficient_loses_more_than_1e_12(kappa, num_steps):
+def test_no_coefficient_loses_more_than_1e_12_of_its_levels(kappa, num_steps):
     plan = ddim_rev(levels_step(DDPM, num_steps), kappa)
     with mpmath.workdps(50):
         for s in range(plan.num_rows):
@@ -31,6 +33,22 @@ def test_no_coefficient_loses_more_than_1e_12(kappa, num_steps):
             assert abs(plan.a[s, 0] * r / r_next - 1) < 1e-12
             assert abs(plan.b[s, 0] / b - 1) < 1e-12
             assert plan.c[s] == 0 if c == 0 else abs(plan.c[s] / c - 1) < 1e-12
+
+
+@pytest.mark.parametrize("num_steps", [10, 50, 400, 999])
+def test_coefficients_are_those_of_the_exact_schedule_to_1e_12(num_steps):
+    """Against the betas in 50 digits."""
+    plan = ddim_rev(levels_step(DDPM, num_steps), 1.0)
+    with mpmath.workdps(50):
+        product, alpha_bar = mpmath.mpf(1), [mpmath.mpf(1)]
+        for beta in DDPM.betas:
+            product *= 1 - mpmath.mpf(float(beta))
+            alpha_bar.append(product)
+        steps = [*(int(t) + 1 for t in plan.t), 0]
+        for s, (t, t_next) in enumerate(pairwise(steps)):
+            now, after = alpha_bar[t], alpha_bar[t_next]
+            b = -(1 - now / after) / mpmath.sqrt((1 - now) * now / after)
+            assert abs(plan.b[s, 0] / b - 1) < 1e-12
 
 
 @settings(max_examples=50, deadline=None)
