@@ -65,6 +65,10 @@ class NoiseLevels:
 
     def __getitem__(self, rows: slice) -> NoiseLevels:
         """Rows ``rows`` alone: a chain that starts below full noise or ends above clean data."""
+        if not isinstance(rows, slice):
+            raise TypeError(
+                "noise levels are cut by slices of rows: levels[2:], or see .level, .t"
+            )
         start, stop, step = rows.indices(self.num_steps)
         if step != 1 or stop <= start:
             raise InvalidArgumentError(

@@ -33,7 +33,8 @@ def run(
     Args:
         plan: The sampler.
         network: ``network(x, t) -> eps`` with ``t`` zero-based, real-valued, shape (batch,), in
-            the type of ``x``; or a denoiser.
+            the type of ``x``; or a denoiser. It must return a new tensor each time: a plan may
+            still need the last ones.
         x: States at the plan's first level, shape (batch, ...), float32 or float64; not changed.
         noise: ``noise(row, x) -> z``, standard normal and shaped like ``x``, row 0 first; asked
             only for rows that draw noise, and while a GPU still works on the network.

@@ -118,5 +118,7 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
     config = build(TrainConfig, data, str(path))
+    if config.training.horizontal_flip and config.data.modality != "image":
+        raise InvalidArgumentError(f"{path}: horizontal_flip mirrors images, and this is sound")
     config.model_config({})
     return config
