@@ -50,7 +50,9 @@ def test_the_record_says_what_was_run(sample, folders, tmp_path):
     sample("-n", "2", "-S", "7", "--levels", "var", "--kappa", "0.5", "--out", "x")
     record = json.loads((tmp_path / "x" / "samples.json").read_text())
     model = load_model(folders["image"])
-    plan = model.recipe(num_steps=7, levels="var", kappa=0.5).compile(model.schedule)
+    plan = model.config.recipe.replace(num_steps=7, levels="var", kappa=0.5).compile(
+        model.schedule
+    )
     assert record["plan"]["fingerprint"] == plan.fingerprint
     assert record["weights_sha256"] == model.config.weights_sha256
     assert record["complete"] is True

@@ -17,7 +17,7 @@ from fastdpm import (
 @pytest.fixture
 def draw(image_model):
     def draw(indices, **choices):
-        plan = image_model.recipe(kappa=1.0).compile(image_model.schedule)
+        plan = image_model.config.recipe.replace(kappa=1.0).compile(image_model.schedule)
         batches = image_model.sample_batches(indices, plan, seed=5, **choices)
         return torch.cat([x for _, x in batches])
 
@@ -115,7 +115,7 @@ def test_choices_out_of_range_are_refused(image_model, choices):
 
 
 def test_a_plan_for_another_schedule_is_refused(image_model):
-    image_model.check_plan(image_model.recipe().compile(image_model.schedule))
+    image_model.check_plan(image_model.config.recipe.replace().compile(image_model.schedule))
     other: Plan = ddim_rev(levels_step(VarianceSchedule.linear(), 5))
     with pytest.raises(InvalidArgumentError, match="row 0 of the plan pairs level"):
         image_model.check_plan(other)

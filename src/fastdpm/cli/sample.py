@@ -78,14 +78,14 @@ def sample(
 
     Writes PNG files and a grid, or WAV files and a picture of them, and samples.json.
     """
-    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.core.errors import InvalidArgumentError, check_one_of
     from fastdpm.models.condition import read_condition
-    from fastdpm.models.model import check_precision, load_model
+    from fastdpm.models.model import PRECISIONS, load_model
     from fastdpm.output import SampleFolder, free_folder
 
     if resume and out is None:
         raise InvalidArgumentError("--resume needs the --out of the run to go on with")
-    check_precision(precision)
+    check_one_of("precision", precision, PRECISIONS)
     loaded = load_model(model, device)
     config = loaded.config
     stated: dict[str, Any] = {

@@ -1,5 +1,7 @@
 """Errors that a user can cause, each with one clear line and an exit code for the command line."""
 
+from collections.abc import Collection
+
 
 class FastDPMError(Exception):
     """Something outside the program's control went wrong; the message says what to do."""
@@ -38,3 +40,14 @@ class MissingExtraError(FastDPMError, ImportError):
         super().__init__(
             f"{package} is not installed: run `pip install 'fastdpm[{extra}]'` and try again"
         )
+
+
+def check_one_of(name: str, value: object, known: Collection[str]) -> None:
+    """Raise InvalidArgumentError unless ``value`` is one of the ``known`` names."""
+    if not isinstance(value, str) or value not in known:
+        raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -162,21 +162,19 @@ def levels_var(
     else:
         bound = 0.95 / (num_steps * math.sqrt(beta))
         limit = (1 / math.sqrt(beta) - 1) / (num_steps - 1)
-    bound = min(
-        max(bound, 0.0), limit * (1 - 1e-12)
-    )  # a large beta_1 leaves less room than theirs
+    limit *= 1 - 1e-12
+    bound = min(max(bound, 0.0), limit)  # a large beta_1 leaves less room than theirs
     excess = _product_excess(variances, float(np.log(schedule.levels[-1])))
-    x, notes = bound, []
+    notes = []
     if bounded and excess(bound) > 0:
-        level = _levels_of(variances(x))
+        level = _levels_of(variances(bound))
         notes.append(
             f"the variances stop at the authors' bound, so the chain starts at level"
             f" {level[0]:.4g}; unbounded VAR starts at R(T) = {schedule.levels[-1]:.4g}, the"
             " noisiest that the network knows"
         )
     else:
-        x = _root(excess, limit * (1 - 1e-12), label)
-        level = _levels_of(variances(x))
+        level = _levels_of(variances(_root(excess, limit, label)))
     t = schedule.T(np.maximum(level[:-1], schedule.levels[-1])) - 1
     return NoiseLevels(level, t, label, tuple(notes))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import (
     SPACINGS,
     NoiseLevels,
@@ -67,10 +67,10 @@ class Recipe:
     variances: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_one_of("levels", self.levels, LEVELS)
-        _check_one_of("spacing", self.spacing, SPACINGS)
-        _check_one_of("method", self.method, METHODS)
-        _check_one_of("clip", self.clip, CLIPS)
+        check_one_of("levels", self.levels, LEVELS)
+        check_one_of("spacing", self.spacing, SPACINGS)
+        check_one_of("method", self.method, METHODS)
+        check_one_of("clip", self.clip, CLIPS)
         if not 0.0 <= self.kappa <= 1.0:
             raise InvalidArgumentError(f"kappa must be in [0, 1], got {self.kappa}")
         if self.method in MULTISTEP and self.kappa != 0:
@@ -139,11 +139,6 @@ class Recipe:
         if self.method in MULTISTEP:
             return MULTISTEP[self.method](levels)
         return ddim_rev(levels, self.kappa)
-
-
-def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _and(names: Iterable[str]) -> str:

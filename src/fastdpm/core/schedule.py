@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 
 Array = NDArray[np.float64]
 
@@ -153,12 +153,9 @@ class VarianceSchedule:
         }
         arguments = dict(config)
         kind = arguments.pop("type", None)
-        if not isinstance(kind, str) or kind not in builders:
-            raise InvalidArgumentError(
-                f"schedule type must be one of {', '.join(builders)}, got {kind!r}"
-            )
+        check_one_of("schedule type", kind, builders)
         try:
-            return builders[kind](**arguments)
+            return builders[str(kind)](**arguments)
         except TypeError as error:
             raise InvalidArgumentError(
                 f"schedule {kind!r} does not take {arguments}: {error}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.models.config import DataSpec
-from fastdpm.models.folder import read_tensors
+from fastdpm.models.folder import read_mel
 from fastdpm.models.mel import log_mel
 from fastdpm.models.sound import read_sound
 
@@ -41,10 +41,7 @@ def read_condition(path: Path, data: DataSpec) -> Tensor:
         except (ValueError, EOFError, TypeError) as error:
             raise InvalidArgumentError(f"{path} is not an array of numbers: {error}") from None
     elif path.suffix == ".safetensors":
-        tensors = read_tensors(path)
-        if "mel" not in tensors:
-            raise InvalidArgumentError(f"{path} holds no tensor 'mel', only {sorted(tensors)}")
-        mel = tensors["mel"].float()
+        mel = read_mel(path).float()
     else:
         sound = read_sound(str(path), path.read_bytes(), data)
         length = max(len(sound), data.mel.n_fft)

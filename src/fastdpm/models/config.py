@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 
@@ -79,10 +79,7 @@ class DataSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES:
-            raise InvalidArgumentError(
-                f"modality must be one of {', '.join(MODALITIES)}, got {self.modality!r}"
-            )
+        check_one_of("modality", self.modality, MODALITIES)
         axes = 3 if self.modality == "image" else 2
         if len(self.shape) != axes or min(self.shape) < 1:
             raise InvalidArgumentError(
@@ -135,10 +132,7 @@ class ModelConfig:
                 "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
                 f" got {self.name!r}"
             )
-        if self.prediction not in PREDICTIONS:
-            raise InvalidArgumentError(
-                f"prediction must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}"
-            )
+        check_one_of("prediction", self.prediction, PREDICTIONS)
         VarianceSchedule.from_config(self.schedule)
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of, first_line
 from fastdpm.files import write_bytes, write_text
 from fastdpm.models.config import CONFIG, ModelConfig
 from fastdpm.models.diffwave import DiffWave
 from fastdpm.models.unet import UNet
+from fastdpm.sampling.denoise import call_network
 
 NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "diffwave": DiffWave}
 WEIGHTS, CARD, CONDITIONS = "model.safetensors", "README.md", "conditions.safetensors"
@@ -34,20 +35,22 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     """
     arguments = dict(spec)
     kind = arguments.pop("type", None)
-    if not isinstance(kind, str) or kind not in NETWORKS:
-        raise InvalidArgumentError(
-            f"network type must be one of {', '.join(NETWORKS)}, got {kind!r}"
-        )
+    check_one_of("network type", kind, NETWORKS)
     try:
-        return NETWORKS[kind](**arguments)
+        return NETWORKS[str(kind)](**arguments)
     except Exception as error:  # torch and arithmetic fail in many ways on senseless sizes
-        raise InvalidArgumentError(f"network {kind!r} cannot be built: {_first(error)}") from None
+        raise InvalidArgumentError(
+            f"network {kind!r} cannot be built: {first_line(error)}"
+        ) from None
 
 
-def check_fits(config: ModelConfig) -> None:
+def check_fits(config: ModelConfig) -> nn.Module:
     """Check that a network takes its data and returns a prediction of the same shape.
 
     Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
+
+    Returns:
+        The network on the meta device, still without weights.
 
     Raises:
         InvalidArgumentError: If it cannot be built or does not fit.
@@ -56,30 +59,26 @@ def check_fits(config: ModelConfig) -> None:
     with torch.device("meta"):
         network = build_network(config.network)
         x, t = torch.empty(2, *config.data.shape), torch.empty(2)
-        inputs = [x, t]
+        condition = None
         if mel is not None:
-            inputs.append(torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length)))
+            condition = torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length))
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(
             f"the network stretches a mel frame to {getattr(network, 'hop_length', None)} samples,"
             f" but a frame of its data has {mel.hop_length}"
         )
     try:
-        out = network(*inputs)
+        out = call_network(network, x, t, condition)
     except Exception as error:  # whatever a layer says about its input
         raise InvalidArgumentError(
-            f"the network does not take data of shape {config.data.shape}: {_first(error)}"
+            f"the network does not take data of shape {config.data.shape}: {first_line(error)}"
         ) from None
     if out.shape != x.shape:
         raise InvalidArgumentError(
             f"the network returns shape {tuple(out.shape[1:])} for data of shape"
             f" {config.data.shape}"
         )
-
-
-def _first(error: Exception) -> str:
-    """The first line of an error, or its kind."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return network
 
 
 def read_network(folder: Path, config: ModelConfig) -> nn.Module:
@@ -99,12 +98,12 @@ def read_network(folder: Path, config: ModelConfig) -> nn.Module:
         )
     tensors = read_tensors(path)
     try:
-        check_fits(config)
+        network = check_fits(config)
     except InvalidArgumentError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from None
-    network = build_network(config.network)
     _check_same(path, network.state_dict(), tensors)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    weights = {name: tensor.float() for name, tensor in tensors.items()}
+    network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 
 
@@ -118,6 +117,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def read_mel(path: Path) -> Tensor:
+    """Read the mel spectrograms of a safetensors file, its tensor "mel".
+
+    Raises:
+        ModelError: If the file is damaged.
+        InvalidArgumentError: If it holds no such tensor.
+    """
+    tensors = read_tensors(path)
+    if "mel" not in tensors:
+        raise InvalidArgumentError(f"{path} holds no tensor 'mel', only {sorted(tensors)}")
+    return tensors["mel"]
 
 
 def write_folder(

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import ModelConfig, find_folder, read_config
-from fastdpm.models.folder import CONDITIONS, read_network, read_tensors
+from fastdpm.models.folder import CONDITIONS, read_mel, read_network
 from fastdpm.progress import RowCallback, sampling_bar
 from fastdpm.sampling.denoise import (
     Autocast,
@@ -26,6 +25,7 @@ from fastdpm.sampling.denoise import (
     Network,
     VPrediction,
     X0Prediction,
+    call_network,
 )
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import run
@@ -54,15 +54,10 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
     folder = find_folder(name_or_path)
     config = read_config(folder)
     where = find_device(device)
-    conditions = None
-    if (folder / CONDITIONS).is_file():
-        conditions = read_tensors(folder / CONDITIONS).get("mel")
-        if conditions is None:
-            raise ModelError(f"{folder / CONDITIONS} holds no tensor 'mel'")
     model = Model(config, read_network(folder, config).to(where))
-    if conditions is not None:
+    if (folder / CONDITIONS).is_file():
         try:
-            model.conditions = model.check_condition(conditions)
+            model.conditions = model.check_condition(read_mel(folder / CONDITIONS))
         except InvalidArgumentError as error:
             raise ModelError(f"{folder / CONDITIONS}: {error}") from None
     return model
@@ -110,26 +105,6 @@ class Model:
         self.conditions = conditions
         self.device = next(network.parameters()).device
 
-    def recipe(
-        self,
-        *,
-        num_steps: int | None = None,
-        levels: str | None = None,
-        spacing: str | None = None,
-        kappa: float | None = None,
-        method: str | None = None,
-        clip: str | None = None,
-    ) -> Recipe:
-        """The recommended recipe with the stated choices changed."""
-        return self.config.recipe.replace(
-            num_steps=num_steps,
-            levels=levels,
-            spacing=spacing,
-            kappa=kappa,
-            method=method,
-            clip=clip,
-        )
-
     def sample(
         self,
         n: int = 16,
@@ -174,7 +149,7 @@ class Model:
             InvalidArgumentError: If a choice is out of range.
             SamplingError: If the network returns something unusable.
         """
-        recipe = self.recipe(
+        recipe = self.config.recipe.replace(
             num_steps=num_steps,
             levels=levels,
             spacing=spacing,
@@ -186,7 +161,8 @@ class Model:
             plan = recipe.compile(self.schedule)
         elif recipe.replace(clip=self.config.recipe.clip) != self.config.recipe:
             raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the choices")
-        self.check_plan(plan)
+        else:
+            self.check_plan(plan)
         condition = self.check_condition(condition)
         size = self.batch_size(batch_size, condition)
         with sampling_bar(n, size, plan.num_rows) if progress else nullcontext() as advance:
@@ -246,16 +222,10 @@ class Model:
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | Denoiser:
         """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
-        check_precision(precision)
+        check_one_of("precision", precision, PRECISIONS)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
-            scaled = t * self.config.time_scale
-            out: Tensor = (
-                self.network(x, scaled)
-                if condition is None
-                else self.network(x, scaled, condition)
-            )
-            return out
+            return call_network(self.network, x, t * self.config.time_scale, condition)
 
         raw: Network = plain
         if precision != "float32":
@@ -335,14 +305,6 @@ class Model:
                 f" {plan.t[row]:.6g}, which model {self.config.name!r} does not: make the plan"
                 " for this model's schedule"
             )
-
-
-def check_precision(precision: str) -> None:
-    """Raise unless the precision is one of "float32", "bf16" and "fp16"."""
-    if precision not in PRECISIONS:
-        raise InvalidArgumentError(
-            f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-        )
 
 
 def _after_row(callback: RowCallback | None, first: int) -> Callable[[int, Tensor], None] | None:

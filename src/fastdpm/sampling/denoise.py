@@ -31,6 +31,13 @@ class Denoiser(ABC):
         """Predict eps for states ``x`` (batch, ...) at steps ``t`` (batch,) and ``level``."""
 
 
+def call_network(
+    network: Callable[..., Tensor], x: Tensor, t: Tensor, condition: Tensor | None
+) -> Tensor:
+    """Ask a network that takes a condition only if there is one."""
+    return network(x, t) if condition is None else network(x, t, condition)
+
+
 def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float) -> Tensor:
     """Ask a network or a denoiser for eps."""
     if isinstance(network, Denoiser):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.models.config import DataSpec, ModelConfig, build
 
@@ -59,10 +59,7 @@ class TrainOptions:
             raise InvalidArgumentError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if not (self.learning_rate > 0 and self.gradient_clip > 0):
             raise InvalidArgumentError("learning_rate and gradient_clip must be above 0")
-        if self.precision not in PRECISIONS:
-            raise InvalidArgumentError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
+        check_one_of("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)

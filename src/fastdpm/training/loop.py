@@ -21,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError
+from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.figures import to_pixels, write_grid, write_loss, write_sounds
 from fastdpm.files import write_bytes, write_text
 from fastdpm.models.card import model_card
 from fastdpm.models.folder import build_network, check_fits, write_folder
 from fastdpm.models.model import Model
+from fastdpm.sampling.denoise import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
 
@@ -165,9 +166,8 @@ class Trainer:
     def take_step(self) -> Tensor:
         """One optimizer step on the batch that belongs to it; returns the loss."""
         options = self.config.training
-        generator = torch.Generator(self.device).manual_seed(
-            options.seed * 1_000_000_007 + self.step
-        )
+        seed = options.seed * 1_000_000_007 + self.step
+        generator = torch.Generator(self.device).manual_seed(seed)
         x0, condition = self.data.batch(options.batch_size, generator)
         # Uniform steps, spread evenly over the batch: the same loss with less variance.
         offset = torch.rand(1, generator=generator, device=self.device)
@@ -176,11 +176,10 @@ class Trainer:
         noise = torch.randn(x0.shape, generator=generator, device=self.device)
         level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
         x = level * x0 + (1 - level**2).sqrt() * noise
-        arguments = (x, t.float()) if condition is None else (x, t.float(), condition)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.autocast:
-            torch.manual_seed(options.seed * 1_000_000_007 + self.step)  # for dropout
-            eps = self.predict(*arguments)
+            torch.manual_seed(seed)  # for dropout
+            eps = call_network(self.predict, x, t.float(), condition)
         loss = F.mse_loss(eps.float(), noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -260,12 +259,11 @@ class Trainer:
         t = torch.zeros(len(x), device=self.device)
         try:
             with self.autocast:
-                out = compiled(*((x, t) if condition is None else (x, t, condition)))
+                out = call_network(compiled, x, t, condition)
             out.float().mean().backward()  # type: ignore[no-untyped-call]
             self.network.zero_grad(set_to_none=True)
         except Exception as error:  # the compiler's failures have no common base
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            self.tell(f"training without torch.compile: {first}")
+            self.tell(f"training without torch.compile: {first_line(error)}")
         else:
             self.predict = compiled
 
