@@ -1,36 +1,25 @@
-"""Training data, held whole on the device: pictures as uint8, sound as int16.
-
-Reads Parquet files, folders and zip archives of images or sound, and scikit-learn's digits.
-"""
+"""Training data, held whole on the device: pictures as uint8, sound as int16."""
 
 from __future__ import annotations
 
-import importlib
-import io
-import zipfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastdpm.core.errors import DataError, MissingExtraError
+from fastdpm.core.errors import DataError
+from fastdpm.data import (
+    DIGITS,
+    check_shape,
+    decode_image,
+    digits_part,
+    encoded_files,
+    no_files,
+)
 from fastdpm.models.config import DataSpec
 from fastdpm.models.mel import log_mel
 from fastdpm.models.sound import read_sound
-
-DIGITS = "sklearn:digits"
-HELD_OUT_DIGITS = 360
-_IMAGE_MODES = ("1", "L", "P", "RGB")
-_SUFFIXES = {
-    "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
-    "audio": (".wav", ".flac", ".ogg"),
-}
 
 
 @dataclass(frozen=True)
@@ -42,12 +31,14 @@ class TrainingData:
         values: uint8 images (n, C, H, W), or int16 sound (n, longest), padded with zeros.
         lengths: Samples of each recording, shape (n,); None for images.
         horizontal_flip: Mirror half of the images.
+        labels: Class of each sample, shape (n,), from 0; None where the data has none.
     """
 
     spec: DataSpec
     values: Tensor
     lengths: Tensor | None = None
     horizontal_flip: bool = False
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -55,7 +46,8 @@ class TrainingData:
     def to(self, device: torch.device) -> TrainingData:
         """The same on another device."""
         lengths = None if self.lengths is None else self.lengths.to(device)
-        return TrainingData(self.spec, self.values.to(device), lengths, self.horizontal_flip)
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, values=self.values.to(device), lengths=lengths, labels=labels)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms or None."""
@@ -107,112 +99,30 @@ def load_training_data(
         MissingExtraError: If reading it needs a package that is not installed.
     """
     if path == DIGITS:
-        images = digits_pixels()[:-HELD_OUT_DIGITS]
-        _check_shape("digits", images.shape[1:], spec)
-        return TrainingData(spec, torch.from_numpy(images), horizontal_flip=horizontal_flip)
-    files = _encoded_files(Path(path), spec.modality)
+        images, digits = digits_part(path)
+        check_shape("digits", images.shape[1:], spec)
+        return TrainingData(
+            spec,
+            torch.from_numpy(images),
+            labels=torch.from_numpy(digits),
+            horizontal_flip=horizontal_flip,
+        )
+    files = list(encoded_files(path, spec.modality))
+    if not files:
+        raise no_files(path, spec.modality)
+    labels = _labels([file.label for file in files])
     if spec.modality == "image":
-        pictures = [_decode_image(name, data, spec) for name, data in files]
-        if not pictures:
-            raise _empty(path, spec.modality)
+        pictures = [decode_image(file.name, file.data, spec) for file in files]
         values = torch.from_numpy(np.stack(pictures))
-        return TrainingData(spec, values, horizontal_flip=horizontal_flip)
-    sounds = [read_sound(name, data, spec) for name, data in files]
-    if not sounds:
-        raise _empty(path, spec.modality)
+        return TrainingData(spec, values, labels=labels, horizontal_flip=horizontal_flip)
+    sounds = [read_sound(file.name, file.data, spec) for file in files]
     table = np.zeros((len(sounds), max(map(len, sounds))), dtype=np.int16)
     for row, sound in zip(table, sounds, strict=True):
         row[: len(sound)] = np.clip(np.rint(sound * 32768), -32768, 32767)
     lengths = torch.tensor([len(sound) for sound in sounds])
-    return TrainingData(spec, torch.from_numpy(table), lengths)
+    return TrainingData(spec, torch.from_numpy(table), lengths, labels=labels)
 
 
-def digits_pixels() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Scikit-learn's 1,797 handwritten digits, shape (1797, 1, 8, 8), 0 ... 255."""
-    digits = _import("sklearn.datasets", "scikit-learn").load_digits()
-    return np.asarray(np.rint(digits.images[:, None] * (255 / 16)), dtype=np.uint8)
-
-
-def _import(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise MissingExtraError(package, "train") from None
-
-
-def _encoded_files(path: Path, modality: str) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each encoded image or sound."""
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES[modality])
-        return ((str(p), p.read_bytes()) for p in found)
-    if not path.is_file():
-        raise DataError(
-            f"no data at {str(path)!r}: give a Parquet file, a folder, a zip archive or {DIGITS}"
-        )
-    if path.suffix == ".zip":
-        return _zip_members(path, modality)
-    if path.suffix == ".parquet":
-        return _parquet_rows(path, modality)
-    raise DataError(f"{path} is neither a .parquet nor a .zip file nor a folder")
-
-
-def _zip_members(path: Path, modality: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if Path(name).suffix.lower() in _SUFFIXES[modality]:
-                    yield f"{path}:{name}", archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path} is not a whole zip archive: {error}") from None
-
-
-def _parquet_rows(path: Path, modality: str) -> Iterator[tuple[str, bytes]]:
-    parquet = _import("pyarrow.parquet", "pyarrow")
-    errors = _import("pyarrow", "pyarrow").ArrowException
-    try:
-        file = parquet.ParquetFile(path)
-        if modality not in file.schema_arrow.names:
-            raise DataError(
-                f"{path} has no column {modality!r}, only {', '.join(file.schema_arrow.names)}"
-            )
-        row = 0
-        for batch in file.iter_batches(columns=[modality]):
-            for value in batch.column(0).to_pylist():
-                encoded = value.get("bytes") if isinstance(value, dict) else value
-                if not isinstance(encoded, bytes):
-                    raise DataError(f"{path} row {row} holds no {modality} file")
-                yield f"{path} row {row}", encoded
-                row += 1
-    except (errors, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file: {error}") from None
-
-
-def _decode_image(name: str, data: bytes, spec: DataSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode not in _IMAGE_MODES:
-                raise DataError(
-                    f"{name} has pixels of mode {image.mode}: convert it to 8-bit grey or RGB"
-                )
-            pixels = np.asarray(image.convert("L" if spec.shape[0] == 1 else "RGB"))
-    except UnidentifiedImageError:
-        raise DataError(f"{name} is not a whole image: its format is unknown") from None
-    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is not a whole image: {error}") from None
-    picture = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    _check_shape(name, picture.shape, spec)
-    return picture
-
-
-def _check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
-    if tuple(found) != spec.shape:
-        raise DataError(
-            f"{name} has shape {tuple(found)}, the model needs {spec.shape}: resize the data or"
-            " change the configuration"
-        )
-
-
-def _empty(path: str, modality: str) -> DataError:
-    return DataError(f"{path} holds no {modality}s ({', '.join(_SUFFIXES[modality])})")
+def _labels(found: list[int | None]) -> Tensor | None:
+    labels = [label for label in found if label is not None]
+    return torch.tensor(labels) if len(labels) == len(found) else None

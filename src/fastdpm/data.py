@@ -1,0 +1,159 @@
+"""Reading data sets: Parquet files, folders and zip archives of images or sound, and digits.
+
+Every sample comes with the name to call it by in an error and, where the data has one, its label.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdpm.core.errors import DataError, MissingExtraError
+from fastdpm.models.config import DataSpec
+
+DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
+_HELD_OUT_DIGITS = 360
+_IMAGE_MODES = ("1", "L", "P", "RGB")
+_SUFFIXES = {
+    "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
+    "audio": (".wav", ".flac", ".ogg"),
+}
+
+
+class EncodedFile(NamedTuple):
+    """One encoded image or sound: what to call it, its bytes, and its label or None."""
+
+    name: str
+    data: bytes
+    label: int | None = None
+
+
+def digits_part(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Scikit-learn's handwritten digits: all but the last 360 rows, or those held out.
+
+    Args:
+        part: "sklearn:digits" (1,437 rows to train on) or "sklearn:digits-test" (360 rows).
+
+    Returns:
+        Images, shape (n, 1, 8, 8), 0 ... 255, and their digits, shape (n,).
+
+    Raises:
+        MissingExtraError: If scikit-learn is not installed.
+    """
+    digits = _import("sklearn.datasets", "scikit-learn").load_digits()
+    images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
+    rows = slice(None, -_HELD_OUT_DIGITS) if part == DIGITS else slice(-_HELD_OUT_DIGITS, None)
+    return images[rows], np.asarray(digits.target[rows], dtype=np.int64)
+
+
+def encoded_files(path: str | Path, modality: str) -> Iterator[EncodedFile]:
+    """Encoded images or sounds, one after the other.
+
+    Args:
+        path: A Parquet file with a column ``image`` or ``audio`` of encoded files (bytes, or a
+            struct with ``bytes``) and perhaps a column ``label``, a folder, or a zip archive.
+        modality: "image" or "audio".
+
+    Raises:
+        DataError: If there is no such data or it cannot be read.
+        MissingExtraError: If reading it needs a package that is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES[modality])
+        return (EncodedFile(str(p), p.read_bytes()) for p in found)
+    if not path.is_file():
+        raise DataError(
+            f"no data at {str(path)!r}: give a Parquet file, a folder, a zip archive or {DIGITS}"
+        )
+    if path.suffix == ".zip":
+        return _zip_members(path, modality)
+    if path.suffix == ".parquet":
+        return _parquet_rows(path, modality)
+    raise DataError(f"{path} is neither a .parquet nor a .zip file nor a folder")
+
+
+def _zip_members(path: Path, modality: str) -> Iterator[EncodedFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if Path(name).suffix.lower() in _SUFFIXES[modality]:
+                    yield EncodedFile(f"{path}:{name}", archive.read(name))
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path} is not a whole zip archive: {error}") from None
+
+
+def _parquet_rows(path: Path, modality: str) -> Iterator[EncodedFile]:
+    parquet = _import("pyarrow.parquet", "pyarrow")
+    errors = _import("pyarrow", "pyarrow").ArrowException
+    try:
+        file = parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        if modality not in names:
+            raise DataError(f"{path} has no column {modality!r}, only {', '.join(names)}")
+        columns = [modality, "label"] if "label" in names else [modality]
+        row = 0
+        for batch in file.iter_batches(columns=columns):
+            values = [batch.column(name).to_pylist() for name in columns]
+            for value, *label in zip(*values, strict=True):
+                encoded = value.get("bytes") if isinstance(value, dict) else value
+                if not isinstance(encoded, bytes):
+                    raise DataError(f"{path} row {row} holds no {modality} file")
+                yield EncodedFile(f"{path} row {row}", encoded, *label)
+                row += 1
+    except (errors, OSError) as error:
+        raise DataError(f"{path} is not a whole Parquet file: {error}") from None
+
+
+def decode_image(name: str, data: bytes, spec: DataSpec) -> NDArray[np.uint8]:
+    """Decode an image, shape (C, H, W), 0 ... 255.
+
+    Raises:
+        DataError: If it is no whole image or has another shape than ``spec`` wants.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in _IMAGE_MODES:
+                raise DataError(
+                    f"{name} has pixels of mode {image.mode}: convert it to 8-bit grey or RGB"
+                )
+            pixels = np.asarray(image.convert("L" if spec.shape[0] == 1 else "RGB"))
+    except UnidentifiedImageError:
+        raise DataError(f"{name} is not a whole image: its format is unknown") from None
+    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} is not a whole image: {error}") from None
+    picture = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    check_shape(name, picture.shape, spec)
+    return picture
+
+
+def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
+    """Raise DataError unless a sample has the shape that ``spec`` wants."""
+    if tuple(found) != spec.shape:
+        raise DataError(
+            f"{name} has shape {tuple(found)}, the model needs {spec.shape}: resize the data or"
+            " change the configuration"
+        )
+
+
+def no_files(path: str | Path, modality: str) -> DataError:
+    """The error for data without a single sample."""
+    return DataError(f"{path} holds no {modality}s ({', '.join(_SUFFIXES[modality])})")
+
+
+def _import(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingExtraError(package, "train") from None

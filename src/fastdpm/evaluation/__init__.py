@@ -1,0 +1,1 @@
+"""Measuring samples: features, statistics and metrics, each a stage of its own."""
