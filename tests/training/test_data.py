@@ -167,6 +167,6 @@ def test_a_missing_extra_is_named(monkeypatch):
     def refuse(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("fastdpm.training.data.importlib.import_module", refuse)
+    monkeypatch.setattr("fastdpm.data.importlib.import_module", refuse)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastdpm\[train\]'"):
         load_training_data("sklearn:digits", DataSpec("image", (1, 8, 8)))
