@@ -69,7 +69,7 @@ def write_grid(path: Path, pixels: Pixels) -> None:
 def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> None:
     """Draw waveforms and spectrograms of the first eight sounds, shape (n, samples)."""
     shown = sounds[:MOST_SOUNDS]
-    figure, axes = _subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
+    figure, axes = subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
     seconds = np.arange(shown.shape[1]) / sample_rate
     for i, sound in enumerate(shown):
         wave, spectrum = axes[0][i], axes[1][i]
@@ -84,21 +84,21 @@ def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> N
             spectrum.set_yticklabels([])
     axes[0][0].set_ylabel("amplitude")
     axes[1][0].set_ylabel("frequency (Hz)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def write_loss(path: Path, steps: Sequence[int], losses: Sequence[float]) -> None:
-    """Draw a training loss against the step, both axes logarithmic."""
-    figure, axes = _subplots(1, 1, (7.0, 4.0))
+def write_loss(path: Path, name: str, steps: Sequence[int], losses: Sequence[float]) -> None:
+    """Draw a training loss of this name against the step, both axes logarithmic."""
+    figure, axes = subplots(1, 1, (7.0, 4.0))
     axes[0][0].loglog(steps, losses, linewidth=1)
-    axes[0][0].set(xlabel="training step", ylabel="mean squared error of eps")
+    axes[0][0].set(xlabel="training step", ylabel=name)
     axes[0][0].grid(alpha=0.3, which="both")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_plan(path: Path, plan: Plan) -> None:
     """Draw a plan: its levels against the network's steps, and the coefficients of each row."""
-    figure, axes = _subplots(1, 2, (11.0, 4.2))
+    figure, axes = subplots(1, 2, (11.0, 4.2))
     levels, weights = axes[0]
     levels.plot(plan.t, plan.level[:-1], "o-", markersize=4)
     levels.invert_xaxis()
@@ -114,10 +114,10 @@ def write_plan(path: Path, plan: Plan) -> None:
     for panel in (levels, weights):
         panel.grid(alpha=0.3)
     figure.suptitle(plan.label)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _subplots(
+def subplots(
     rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure outside pyplot, so that no display and no global state is involved."""
@@ -128,7 +128,8 @@ def _subplots(
     return figure, [list(row) for row in axes]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole, at 120 dots per inch; the suffix says how: .png, .pdf or .svg."""
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
     buffer = io.BytesIO()

@@ -213,7 +213,11 @@ class Trainer:
         rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
         write_text(self.out / "loss.csv", f"step,loss\n{rows}")
         if len(self.losses) > 1:
-            write_loss(self.out / "loss.png", *zip(*self.losses, strict=True))
+            write_loss(
+                self.out / "loss.png",
+                "mean squared error of eps",
+                *zip(*self.losses, strict=True),
+            )
 
     def write_samples(self) -> None:
         """Draw sixteen samples (eight sounds) of the averaged weights with the model's recipe."""
