@@ -1,0 +1,295 @@
+"""Metrics between sets of samples, computed from their features and class probabilities.
+
+Every metric comes with a standard error over the samples that were drawn; the reference is taken
+as it is. It is that of a delete-a-group jackknife: the samples are cut into groups, each is left
+out once, and var = (g - 1) / g * sum (value without group i - their mean)^2. The kernel distance
+is a mean over disjoint blocks, whose own spread gives the error.
+Source: Efron & Stein 1981, Annals of Statistics 9(3), for the jackknife.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdpm.core.errors import DataError, InvalidArgumentError, MissingExtraError
+
+Array = NDArray[np.float64]
+Features = NDArray[np.floating]
+
+GROUPS = 20
+NEIGHBOURS = 3
+_CHUNK = 4096
+_MOST_IN_BLOCK = 1000
+_LEAST_BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measured value and its standard error; the error is NaN where none can be given."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean, shape (d,), and unbiased covariance, shape (d, d), of ``count`` feature vectors."""
+
+    count: int
+    mean: Array
+    cov: Array
+
+    @classmethod
+    def of(cls, features: Features) -> Moments:
+        """Moments of features, shape (n, d), in float64 whatever their type.
+
+        Raises:
+            InvalidArgumentError: If there are fewer than two.
+        """
+        count, width = features.shape
+        if count < 2:
+            raise InvalidArgumentError(f"moments need at least 2 samples, got {count}")
+        mean = features.mean(0, dtype=np.float64)
+        scatter = np.zeros((width, width))
+        for first in range(0, count, _CHUNK):
+            centred = features[first : first + _CHUNK] - mean
+            scatter += centred.T @ centred
+        return cls(count, mean, scatter / (count - 1))
+
+
+def check_features(name: str, features: Features, least: int = GROUPS) -> None:
+    """Check that there are enough features, and that all are finite.
+
+    Raises:
+        InvalidArgumentError: If there are fewer than ``least``.
+        DataError: If one is not finite.
+    """
+    if len(features) < least:
+        raise InvalidArgumentError(
+            f"{len(features)} samples of {name} are too few: the metrics need at least {least}"
+        )
+    broken = np.flatnonzero(~np.isfinite(features).all(1))
+    if broken.size:
+        raise DataError(
+            f"the features of {broken.size} samples of {name} are not finite, first those of"
+            f" sample {broken[0]}: check the samples and the feature network"
+        )
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Distance of two Gaussians: |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
+
+    The trace of the root is the sum of the singular values of C_a^(1/2) C_b^(1/2). Unlike the
+    eigenvalues of C_a C_b, these keep their digits where a covariance is singular, as it is with
+    fewer samples than features.
+
+    Raises:
+        InvalidArgumentError: If the two have different numbers of features.
+
+    Source: Heusel et al. 2017, arXiv:1706.08500, section 2.
+    """
+    _check_widths(a.mean.size, b.mean.size)
+    return _frechet(a, b, _root(b.cov))
+
+
+def frechet_score(features: Features, reference: Moments) -> Score:
+    """Frechet distance of features, shape (n, d), to a reference."""
+    _check_widths(features.shape[1], reference.mean.size)
+    root = _root(reference.cov)
+    return jackknife(
+        lambda keep: _frechet(Moments.of(features[keep]), reference, root), len(features)
+    )
+
+
+def kernel_score(features: Features, reference: Features, seed: int = 0) -> Score:
+    """Kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3, mean over blocks.
+
+    The samples are cut into at least ten disjoint blocks of at most 1,000, each against as many
+    features of the reference, chosen at random.
+
+    Args:
+        features: Shape (n, d).
+        reference: Shape (m, d).
+        seed: Of the choice.
+
+    Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
+    """
+    _check_widths(features.shape[1], reference.shape[1])
+    try:
+        import torch
+        from torchmetrics.image.kid import poly_mmd
+    except ImportError:
+        raise MissingExtraError("torchmetrics", "eval") from None
+    size = min(_MOST_IN_BLOCK, len(features) // _LEAST_BLOCKS, len(reference))
+    check_features("the reference", reference, 2)
+    if size < 2:
+        raise InvalidArgumentError(
+            f"{len(features)} samples are too few: the kernel distance needs at least"
+            f" {2 * _LEAST_BLOCKS}"
+        )
+    generator = np.random.default_rng(seed)
+    values = []
+    for first in range(0, len(features) - size + 1, size):
+        chosen = generator.choice(len(reference), size, replace=False)
+        pair = (reference[chosen], features[first : first + size])
+        real, drawn = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in pair)
+        values.append(float(poly_mmd(real, drawn)))
+    return Score(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values))))
+
+
+def precision_recall_scores(features: Features, reference: Features) -> tuple[Score, Score]:
+    """Share of samples inside the reference's manifold, and of the reference inside theirs.
+
+    A manifold is the union of the balls around every point that reach to its third neighbour.
+    Equally many of both are used, the first ones, because the balls shrink with their number.
+    The error of recall keeps the balls as they are; it errs on the large side, up to twice, as the
+    jackknife does for what is not smooth.
+
+    Args:
+        features: Shape (n, d).
+        reference: Shape (m, d).
+
+    Returns:
+        Precision and recall, in [0, 1].
+
+    Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, section 2.
+    """
+    _check_widths(features.shape[1], reference.shape[1])
+    try:
+        from sklearn.metrics import pairwise_distances
+    except ImportError:
+        raise MissingExtraError("scikit-learn", "eval") from None
+    count = min(len(features), len(reference))
+    drawn, real = (np.asarray(part[:count], dtype=np.float32) for part in (features, reference))
+    between = pairwise_distances(drawn, real)
+    among, among_real = pairwise_distances(drawn), pairwise_distances(real)
+    inside_real = (between <= _radii(among_real)).any(1)
+
+    covers = between <= _radii(among)[:, None]
+
+    def recall(keep: NDArray[np.bool_]) -> float:
+        return float(covers[keep].any(0).mean())
+
+    precision = jackknife(lambda keep: float(inside_real[keep].mean()), count)
+    return precision, jackknife(recall, count)
+
+
+def inception_score(logits: Features, splits: int = 1) -> Score:
+    """exp(E KL(p(y|x) || p(y))), mean over ``splits`` runs of the samples; higher is better.
+
+    Args:
+        logits: Of the classifier, shape (n, classes).
+        splits: As published ten, which asks for many samples; the value grows with their number.
+
+    Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
+    """
+    try:
+        import torch
+        from torchmetrics.image.inception import InceptionScore
+    except ImportError:
+        raise MissingExtraError("torchmetrics", "eval") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its buffer, and of one split having no spread
+        metric = InceptionScore(feature=torch.nn.Identity(), splits=splits)
+
+        def value(keep: NDArray[np.bool_]) -> float:
+            metric.reset()
+            metric.update(torch.from_numpy(np.asarray(logits[keep], dtype=np.float64)))
+            with torch.random.fork_rng(devices=[]):  # the order of the samples is drawn
+                torch.manual_seed(0)
+                return float(metric.compute()[0])
+
+        return jackknife(value, len(logits))
+
+
+def modified_inception_score(logits: Features) -> Score:
+    """exp(E KL(p(y|x) || p(y|x'))) over pairs of different samples; higher is better.
+
+    Source: Gurumurthy et al. 2017, arXiv:1706.02071, section 5.1.
+    """
+    probs, log_probs = _probabilities(logits)
+    own = (probs * log_probs).sum(1)
+
+    def value(keep: NDArray[np.bool_]) -> float:
+        count = int(keep.sum())
+        cross = (probs[keep].mean(0) * log_probs[keep].mean(0)).sum()
+        return math.exp((own[keep].mean() - cross) * count / (count - 1))
+
+    return jackknife(value, len(logits))
+
+
+def am_score(logits: Features, reference_probs: Features) -> Score:
+    """KL(p_ref(y) || E p(y|x)) + E H(p(y|x)); lower is better.
+
+    Args:
+        logits: Shape (n, classes).
+        reference_probs: Mean class probabilities of the reference, shape (classes,).
+
+    Source: Zhou et al. 2018, arXiv:1703.02000, section 5.
+    """
+    from scipy.special import rel_entr
+
+    _check_widths(logits.shape[1], reference_probs.size)
+    probs, log_probs = _probabilities(logits)
+    entropy = -(probs * log_probs).sum(1)
+
+    def value(keep: NDArray[np.bool_]) -> float:
+        apart = rel_entr(reference_probs, probs[keep].mean(0)).sum()
+        return float(apart + entropy[keep].mean())
+
+    return jackknife(value, len(logits))
+
+
+def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:
+    """The value over all samples, and its error from leaving out one of twenty groups at a time.
+
+    Args:
+        value: Takes a mask of the samples to keep, shape (count,).
+        count: Samples; fewer than twenty are left out one at a time.
+    """
+    everything = np.ones(count, dtype=bool)
+    groups = min(GROUPS, count)
+    member = np.arange(count) % groups
+    parts = np.array([value(member != group) for group in range(groups)])
+    variance = (groups - 1) / groups * np.square(parts - parts.mean()).sum()
+    return Score(value(everything), math.sqrt(variance))
+
+
+def _frechet(a: Moments, b: Moments, root_b: Array) -> float:
+    cross = np.linalg.svd(_root(a.cov).T @ root_b, compute_uv=False).sum()
+    apart = np.square(a.mean - b.mean).sum()
+    return float(apart + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
+
+
+def _root(cov: Array) -> Array:
+    """A matrix R with R R^T = cov, without the directions that are only rounding."""
+    values, vectors = np.linalg.eigh(cov)
+    floor = max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
+    return np.asarray(vectors * np.sqrt(np.where(values > floor, values, 0.0)))
+
+
+def _radii(distances: Features) -> Features:
+    """Distance of each point to its third neighbour, itself not counted, shape (n,)."""
+    nearest = min(NEIGHBOURS, len(distances) - 1)
+    return np.asarray(np.partition(distances, nearest, axis=1)[:, nearest])
+
+
+def _probabilities(logits: Features) -> tuple[Array, Array]:
+    from scipy.special import log_softmax
+
+    log_probs = np.asarray(log_softmax(logits.astype(np.float64), axis=1))
+    return np.exp(log_probs), log_probs
+
+
+def _check_widths(a: int, b: int) -> None:
+    if a != b:
+        raise InvalidArgumentError(
+            f"the samples have {a} features or classes, the reference {b}: they come from"
+            " different feature networks"
+        )
