@@ -127,17 +127,13 @@ class ModelConfig:
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise InvalidArgumentError(
-                "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
-                f" got {self.name!r}"
-            )
+        check_name(self.name)
         check_one_of("prediction", self.prediction, PREDICTIONS)
         VarianceSchedule.from_config(self.schedule)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; unset values are left out."""
-        body: dict[str, Any] = _plain(self)
+        body: dict[str, Any] = plain(self)
         return {"format": FORMAT, "version": 1} | body
 
     @classmethod
@@ -147,14 +143,16 @@ class ModelConfig:
         Raises:
             InvalidArgumentError: If it is no model's configuration, or a value does not fit.
         """
-        if (
-            not isinstance(data, Mapping)
-            or data.get("format") != FORMAT
-            or data.get("version") != 1
-        ):
-            raise InvalidArgumentError(f'not a model: needs "format": "{FORMAT}", "version": 1')
-        body = {k: v for k, v in data.items() if k not in ("format", "version")}
-        return build(cls, body, "config")
+        return build_versioned(cls, data, "model", FORMAT)
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidArgumentError unless a model may have this name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InvalidArgumentError(
+            "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
+            f" got {name!r}"
+        )
 
 
 def builtin_models() -> list[str]:
@@ -220,6 +218,18 @@ def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
     return kind(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()})
 
 
+def build_versioned(kind: type[_T], data: Mapping[str, Any], what: str, name: str) -> _T:
+    """Make a dataclass from what was written as format ``name``, version 1.
+
+    Raises:
+        InvalidArgumentError: If it is another format or version, or a value does not fit.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != name or data.get("version") != 1:
+        raise InvalidArgumentError(f'not a {what}: needs "format": "{name}", "version": 1')
+    body = {k: v for k, v in data.items() if k not in ("format", "version")}
+    return build(kind, body, "config")
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, types.UnionType):
         if value is None:
@@ -237,8 +247,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values for JSON from dataclasses and tuples; what is None is left out."""
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: _plain(v) for name, v in fields.items() if v is not None}
+        return {name: plain(v) for name, v in fields.items() if v is not None}
     return list(value) if isinstance(value, tuple) else value

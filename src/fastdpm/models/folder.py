@@ -18,26 +18,33 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of, first_line
 from fastdpm.files import write_bytes, write_text
+from fastdpm.models.classifier import ImageClassifier, SoundClassifier
 from fastdpm.models.config import CONFIG, ModelConfig
 from fastdpm.models.diffwave import DiffWave
 from fastdpm.models.unet import UNet
 from fastdpm.sampling.denoise import call_network
 
 NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "diffwave": DiffWave}
+CLASSIFIERS: dict[str, type[nn.Module]] = {
+    "image-classifier": ImageClassifier,
+    "sound-classifier": SoundClassifier,
+}
 WEIGHTS, CARD, CONDITIONS = "model.safetensors", "README.md", "conditions.safetensors"
 
 
-def build_network(spec: Mapping[str, Any]) -> nn.Module:
-    """Build a network from its "type" and arguments, with fresh weights.
+def build_network(
+    spec: Mapping[str, Any], known: Mapping[str, type[nn.Module]] = NETWORKS
+) -> nn.Module:
+    """Build a network from its "type", one of the ``known``, and arguments, with fresh weights.
 
     Raises:
         InvalidArgumentError: If the type is unknown or an argument does not fit.
     """
     arguments = dict(spec)
     kind = arguments.pop("type", None)
-    check_one_of("network type", kind, NETWORKS)
+    check_one_of("network type", kind, known)
     try:
-        return NETWORKS[str(kind)](**arguments)
+        return known[str(kind)](**arguments)
     except Exception as error:  # torch and arithmetic fail in many ways on senseless sizes
         raise InvalidArgumentError(
             f"network {kind!r} cannot be built: {first_line(error)}"
@@ -88,20 +95,39 @@ def read_network(folder: Path, config: ModelConfig) -> nn.Module:
         ModelError: If the weights are missing, damaged, have a wrong checksum or belong to
             another network.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: copy the whole model folder again")
-    if config.weights_sha256 and sha256(path) != config.weights_sha256:
-        raise ModelError(
-            f"{path} has checksum {sha256(path)[:12]}..., but {CONFIG} says"
-            f" {config.weights_sha256[:12]}...: the file is damaged or from another model"
-        )
-    tensors = read_tensors(path)
+    path = check_weights(folder, config.weights_sha256)
     try:
         network = check_fits(config)
     except InvalidArgumentError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from None
-    _check_same(path, network.state_dict(), tensors)
+    return load_weights(path, network)
+
+
+def check_weights(folder: Path, checksum: str) -> Path:
+    """The weights file of a folder, after a look at its checksum.
+
+    Raises:
+        ModelError: If it is missing or has another checksum.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: copy the whole model folder again")
+    if checksum and sha256(path) != checksum:
+        raise ModelError(
+            f"{path} has checksum {sha256(path)[:12]}..., but {CONFIG} says"
+            f" {checksum[:12]}...: the file is damaged or from another model"
+        )
+    return path
+
+
+def load_weights(path: Path, network: nn.Module) -> nn.Module:
+    """Load weights as float32 into a network that may be on the meta device; evaluation mode.
+
+    Raises:
+        ModelError: If they are damaged or belong to another network.
+    """
+    tensors = read_tensors(path)
+    check_same(path, network.state_dict(), tensors)
     weights = {name: tensor.float() for name, tensor in tensors.items()}
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
@@ -140,20 +166,26 @@ def write_folder(
     conditions: Tensor | None = None,
 ) -> ModelConfig:
     """Write a model folder, weights in fp16, and return the config with their checksum."""
+    checksum = write_weights(folder, weights)
+    if conditions is not None:
+        write_bytes(
+            folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16).contiguous()})
+        )
+    written = ModelConfig(**{**vars(config), "weights_sha256": checksum})
+    write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
+    write_text(folder / CARD, card)
+    return written
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> str:
+    """Write the weights of a folder in fp16, making it if need be; returns their checksum."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {
         name: tensor.detach().to("cpu", torch.float16).contiguous()
         for name, tensor in weights.items()
     }
     write_bytes(folder / WEIGHTS, save(half, metadata={"format": "pt"}))
-    if conditions is not None:
-        write_bytes(
-            folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16).contiguous()})
-        )
-    written = ModelConfig(**{**vars(config), "weights_sha256": sha256(folder / WEIGHTS)})
-    write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
-    write_text(folder / CARD, card)
-    return written
+    return sha256(folder / WEIGHTS)
 
 
 def sha256(path: Path) -> str:
@@ -162,7 +194,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_same(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_same(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Check that a file's tensors are those of a network, by name and shape.
+
+    Raises:
+        ModelError: If some are missing, surplus or of another shape; it lists them.
+    """
     problems = [
         _listed("missing", wanted.keys() - found.keys()),
         _listed("surplus", found.keys() - wanted.keys()),

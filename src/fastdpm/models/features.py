@@ -1,0 +1,234 @@
+"""Feature networks: trained classifiers whose last hidden layer measures samples.
+
+A feature network is a folder like a model's: ``config.json``, ``model.safetensors``, ``README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdpm.core.errors import InvalidArgumentError, ModelError, first_line
+from fastdpm.files import write_text
+from fastdpm.models.config import CONFIG, DataSpec, build_versioned, check_name, plain
+from fastdpm.models.folder import (
+    CARD,
+    CLASSIFIERS,
+    build_network,
+    check_weights,
+    load_weights,
+    write_weights,
+)
+from fastdpm.models.model import find_device
+
+FORMAT = "fastdpm-features"
+FEATURES = Path(__file__).parent.parent / "builtin_features"
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """A feature network without its weights.
+
+    Attributes:
+        name: For people; distances are named after it.
+        network: "type" ("image-classifier" or "sound-classifier") and the arguments.
+        data: What it was trained on.
+        classes: Names of the classes, in the order of the logits.
+        licence: SPDX expression, or what is known.
+        attribution: Whom to name.
+        provenance: How the weights came to be (command, steps, accuracy on held-out data ...).
+        weights_sha256: Checksum of ``model.safetensors``; empty before it is written.
+    """
+
+    name: str
+    network: dict[str, Any]
+    data: DataSpec
+    classes: tuple[str, ...]
+    licence: str = "unknown"
+    attribution: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise InvalidArgumentError(
+                f"a classifier needs at least two classes of different names, got {self.classes}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; unset values are left out."""
+        body: dict[str, Any] = plain(self)
+        return {"format": FORMAT, "version": 1} | body
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FeaturesConfig:
+        """Read :meth:`to_dict` back.
+
+        Raises:
+            InvalidArgumentError: If it describes no feature network, or a value does not fit.
+        """
+        return build_versioned(cls, data, "feature network", FORMAT)
+
+
+class FeatureNetwork:
+    """A classifier that turns samples into features and logits, always float32.
+
+    What it says of a sample does not depend on the others of its batch.
+
+    Attributes:
+        config: What the folder says.
+        network: In evaluation mode, on its device.
+        device: Where it is.
+    """
+
+    def __init__(self, config: FeaturesConfig, network: nn.Module) -> None:
+        self.config = config
+        self.network = network
+        self.device = next(network.parameters()).device
+
+    @property
+    def name(self) -> str:
+        """The name by which its distances are told apart from others'."""
+        return self.config.name
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hexadecimal digits of the weights' checksum."""
+        return self.config.weights_sha256[:16]
+
+    @property
+    def num_features(self) -> int:
+        """The size d of a feature vector."""
+        return int(self.network.num_features)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits.
+
+        Args:
+            samples: Shape (n, *config.data.shape), in [-1, 1].
+
+        Returns:
+            Features, shape (n, d), and logits, shape (n, k), on the network's device.
+
+        Raises:
+            InvalidArgumentError: If the samples have another shape.
+        """
+        if samples.shape[1:] != self.config.data.shape:
+            raise InvalidArgumentError(
+                f"{self.name} measures samples of shape {self.config.data.shape},"
+                f" got {tuple(samples.shape[1:])}: choose a feature network for such samples"
+            )
+        features, logits = self.network(samples.to(self.device, torch.float32))
+        return features, logits
+
+
+def builtin_features() -> list[str]:
+    """Names of the feature networks that come with the package."""
+    return sorted(path.parent.name for path in FEATURES.glob(f"*/{CONFIG}"))
+
+
+def features_for(data: DataSpec) -> str | None:
+    """The built-in feature network for samples of this modality, shape and sample rate."""
+    wanted = (data.modality, data.shape, data.sample_rate)
+    for name in builtin_features():
+        known = read_features_config(FEATURES / name).data
+        if (known.modality, known.shape, known.sample_rate) == wanted:
+            return name
+    return None
+
+
+def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwork:
+    """Load a built-in feature network or a folder of one.
+
+    Args:
+        name_or_path: A name of :func:`builtin_features`, or a folder.
+        device: As :func:`fastdpm.load_model` takes it.
+
+    Raises:
+        InvalidArgumentError: If there is no such network or device name.
+        ModelError: If its files are damaged or do not fit together.
+        FastDPMError: If the device is absent.
+    """
+    folder = find_features(name_or_path)
+    config = read_features_config(folder)
+    path = check_weights(folder, config.weights_sha256)
+    try:
+        network = check_classifies(config)
+    except InvalidArgumentError as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from None
+    return FeatureNetwork(config, load_weights(path, network).to(find_device(device)))
+
+
+def read_features_config(folder: Path) -> FeaturesConfig:
+    """Read ``config.json``.
+
+    Raises:
+        ModelError: If it cannot be read or does not describe a feature network.
+    """
+    path = folder / CONFIG
+    try:
+        return FeaturesConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def check_classifies(config: FeaturesConfig) -> nn.Module:
+    """Check that a network takes its data and tells its classes apart.
+
+    Returns:
+        The network in evaluation mode, with fresh weights.
+
+    Raises:
+        InvalidArgumentError: If it cannot be built or does not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(config.network, CLASSIFIERS).eval()
+    try:
+        with torch.no_grad():
+            _, logits = network(torch.zeros(2, *config.data.shape))
+    except Exception as error:  # whatever a layer says about its input
+        raise InvalidArgumentError(
+            f"the network does not take data of shape {config.data.shape}: {first_line(error)}"
+        ) from None
+    if logits.shape[1] != len(config.classes):
+        raise InvalidArgumentError(
+            f"the network tells {logits.shape[1]} classes apart, the configuration names"
+            f" {len(config.classes)}"
+        )
+    return network
+
+
+def write_features(
+    folder: Path, config: FeaturesConfig, weights: Mapping[str, Tensor], card: str
+) -> FeaturesConfig:
+    """Write the folder of a feature network, weights in fp16; returns the config as written."""
+    written = replace(config, weights_sha256=write_weights(folder, weights))
+    write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
+    write_text(folder / CARD, card)
+    return written
+
+
+def find_features(name_or_path: str | Path) -> Path:
+    """The folder of a built-in feature network or a path.
+
+    Raises:
+        InvalidArgumentError: If there is neither.
+    """
+    if str(name_or_path) in builtin_features():
+        return FEATURES / str(name_or_path)
+    path = Path(name_or_path)
+    if (path / CONFIG).is_file():
+        return path
+    known = ", ".join(builtin_features()) or "none"
+    raise InvalidArgumentError(
+        f"no feature network {str(name_or_path)!r}: give a built-in name ({known}) or a folder"
+        f" that holds {CONFIG}"
+    )
