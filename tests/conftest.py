@@ -78,3 +78,10 @@ def image_model(folders) -> Model:
 @pytest.fixture
 def vocoder(folders) -> Model:
     return load_model(folders["vocoder"])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> Path:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("FASTDPM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

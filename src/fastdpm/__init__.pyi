@@ -45,6 +45,9 @@ from .core.recipe import Recipe as Recipe
 from .core.reverse import ddim_rev as ddim_rev
 from .core.reverse import standard as standard
 from .core.schedule import VarianceSchedule as VarianceSchedule
+from .evaluation.compare import compare as compare
+from .evaluation.evaluate import Evaluation as Evaluation
+from .evaluation.evaluate import evaluate as evaluate
 from .models.config import builtin_models as builtin_models
 from .models.model import Model as Model
 from .models.model import load_model as load_model

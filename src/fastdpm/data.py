@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,7 @@ def encoded_files(path: str | Path, modality: str) -> Iterator[EncodedFile]:
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES[modality])
-        return (EncodedFile(str(p), p.read_bytes()) for p in found)
+        return (EncodedFile(str(p), p.read_bytes()) for p in files_of(path, modality))
     if not path.is_file():
         raise DataError(
             f"no data at {str(path)!r}: give a Parquet file, a folder, a zip archive or {DIGITS}"
@@ -80,6 +79,68 @@ def encoded_files(path: str | Path, modality: str) -> Iterator[EncodedFile]:
     if path.suffix == ".parquet":
         return _parquet_rows(path, modality)
     raise DataError(f"{path} is neither a .parquet nor a .zip file nor a folder")
+
+
+def count_files(path: str | Path, modality: str) -> int:
+    """How many encoded files :func:`encoded_files` gives, without decoding one."""
+    path = Path(path)
+    if path.is_dir():
+        return len(files_of(path, modality))
+    if path.suffix != ".parquet" or not path.is_file():
+        return sum(1 for _ in encoded_files(path, modality))
+    return int(_parquet(path).metadata.num_rows)
+
+
+def files_of(folder: Path, modality: str) -> list[Path]:
+    """The images or sounds below a folder, by the ends of their names, in order."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES[modality])
+
+
+def modality_of(path: str | Path) -> str:
+    """Whether a data set holds images ("image") or sounds ("audio").
+
+    Raises:
+        DataError: If it holds neither, or both.
+    """
+    if Path(path).suffix == ".parquet" and Path(path).is_file():
+        names = _parquet(Path(path)).schema_arrow.names
+        found = [modality for modality in _SUFFIXES if modality in names]
+    else:
+        found = [m for m in _SUFFIXES if next(iter(encoded_files(path, m)), None) is not None]
+    if len(found) != 1:
+        what = "both images and sounds" if found else "neither images nor sounds"
+        raise DataError(f"{path} holds {what}: give one kind of samples")
+    return found[0]
+
+
+def first_sample_rate(path: str | Path) -> int:
+    """Sample rate of the first sound of a data set, in Hz.
+
+    Raises:
+        DataError: If there is none or it is damaged.
+    """
+    import soundfile
+
+    file = next(iter(encoded_files(path, "audio")), None)
+    if file is None:
+        raise no_files(path, "audio")
+    try:
+        return int(soundfile.info(io.BytesIO(file.data)).samplerate)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise DataError(f"{file.name} is not a whole sound file: {error}") from None
+
+
+def first_image_shape(path: str | Path) -> tuple[int, ...]:
+    """Shape (C, H, W) of the first image of a data set, C being 1 for grey and 3 for colour.
+
+    Raises:
+        DataError: If there is none or it is damaged.
+    """
+    file = next(iter(encoded_files(path, "image")), None)
+    if file is None:
+        raise no_files(path, "image")
+    pixels = _decode(file.name, file.data)
+    return (1 if pixels.ndim == 2 else 3, *pixels.shape[:2])
 
 
 def _zip_members(path: Path, modality: str) -> Iterator[EncodedFile]:
@@ -93,10 +154,9 @@ def _zip_members(path: Path, modality: str) -> Iterator[EncodedFile]:
 
 
 def _parquet_rows(path: Path, modality: str) -> Iterator[EncodedFile]:
-    parquet = _import("pyarrow.parquet", "pyarrow")
+    file = _parquet(path)
     errors = _import("pyarrow", "pyarrow").ArrowException
     try:
-        file = parquet.ParquetFile(path)
         names = file.schema_arrow.names
         if modality not in names:
             raise DataError(f"{path} has no column {modality!r}, only {', '.join(names)}")
@@ -114,12 +174,29 @@ def _parquet_rows(path: Path, modality: str) -> Iterator[EncodedFile]:
         raise DataError(f"{path} is not a whole Parquet file: {error}") from None
 
 
+def _parquet(path: Path) -> Any:
+    """A Parquet file, opened; of pyarrow's own type."""
+    errors = _import("pyarrow", "pyarrow").ArrowException
+    try:
+        return _import("pyarrow.parquet", "pyarrow").ParquetFile(path)
+    except (errors, OSError) as error:
+        raise DataError(f"{path} is not a whole Parquet file: {error}") from None
+
+
 def decode_image(name: str, data: bytes, spec: DataSpec) -> NDArray[np.uint8]:
     """Decode an image, shape (C, H, W), 0 ... 255.
 
     Raises:
         DataError: If it is no whole image or has another shape than ``spec`` wants.
     """
+    picture = _decode(name, data, "L" if spec.shape[0] == 1 else "RGB")
+    picture = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+    check_shape(name, picture.shape, spec)
+    return picture
+
+
+def _decode(name: str, data: bytes, mode: str | None = None) -> NDArray[np.uint8]:
+    """Pixels, shape (H, W) or (H, W, 3), in a mode or, by default, grey where the file is grey."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -128,14 +205,11 @@ def decode_image(name: str, data: bytes, spec: DataSpec) -> NDArray[np.uint8]:
                 raise DataError(
                     f"{name} has pixels of mode {image.mode}: convert it to 8-bit grey or RGB"
                 )
-            pixels = np.asarray(image.convert("L" if spec.shape[0] == 1 else "RGB"))
+            return np.asarray(image.convert(mode or ("L" if image.mode in "1L" else "RGB")))
     except UnidentifiedImageError:
         raise DataError(f"{name} is not a whole image: its format is unknown") from None
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a whole image: {error}") from None
-    picture = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    check_shape(name, picture.shape, spec)
-    return picture
 
 
 def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:

@@ -9,6 +9,9 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from fastdpm.cli.cache import cache
+from fastdpm.cli.compare import compare
+from fastdpm.cli.evaluate import evaluate
 from fastdpm.cli.models import models
 from fastdpm.cli.plan import plan
 from fastdpm.cli.sample import sample
@@ -21,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, plan, models, train):
+for command in (sample, plan, evaluate, compare, models, train, cache):
     app.command()(command)
 
 

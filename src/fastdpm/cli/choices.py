@@ -1,13 +1,20 @@
-"""Options that several commands share: how to sample."""
+"""Options that several commands share: how to sample, on what, and what to measure with."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
+    from fastdpm.evaluation.cache import Cache
 
 NumSteps = Annotated[
     int | None,
@@ -46,6 +53,137 @@ Variances = Annotated[
         show_default=False,
     ),
 ]
+SavedPlan = Annotated[
+    Path | None,
+    typer.Option("--plan", help="A plan saved by `fastdpm plan --save`.", show_default=False),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(help="none, x0 (clip the implied data) or dynamic.", show_default=False),
+]
+Seed = Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.", min=0)]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="Of the network: float32, bf16 or fp16.")]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help="What to measure against: a folder, zip, Parquet or statistics file; by default the"
+        " data of the built-in feature network. For a vocoder, the recordings.",
+        show_default=False,
+    ),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        help="A feature network (name or folder) in place of the built-in one.",
+        show_default=False,
+    ),
+]
+Inception = Annotated[
+    str | None,
+    typer.Option(
+        help="Weights of Inception-v3, a file or auto, for the published FID.",
+        show_default=False,
+    ),
+]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Where samples, features and results are kept; by default $FASTDPM_CACHE or the"
+        " user's folder for such files.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a command line states of a recipe; None or False where it says nothing."""
+
+    steps: NumSteps = None
+    levels: Levels = None
+    spacing: Spacing = None
+    kappa: Kappa = None
+    method: Method = None
+    unbounded: Unbounded = False
+    at_steps: AtSteps = None
+    at_levels: AtLevels = None
+    variances: Variances = None
+
+    def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
+        """The recommended recipe with the stated choices changed."""
+        return recommended.replace(
+            num_steps=self.steps,
+            levels=self.levels,
+            spacing=self.spacing,
+            kappa=self.kappa,
+            method=self.method,
+            clip=clip,
+            bounded=False if self.unbounded else None,
+            at_steps=parse_numbers("--at-steps", self.at_steps),
+            at_levels=parse_numbers("--at-levels", self.at_levels),
+            variances=parse_numbers("--variances", self.variances),
+        )
+
+    def names(self) -> list[str]:
+        """The options that are stated, as they are typed."""
+        stated = [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
+        return [f"--{name.replace('_', '-')}" for name in stated]
+
+    def check_none_beside_plan(self) -> None:
+        """Raise if a choice is stated beside a saved plan, which leaves nothing to choose."""
+        from fastdpm.core.errors import InvalidArgumentError
+
+        if self.names():
+            raise InvalidArgumentError(
+                f"--plan leaves nothing to choose for {' and '.join(self.names())}: drop one of"
+                " them"
+            )
+
+
+def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :class:`Stated` where its parameter ``stated`` stands."""
+    options = inspect.signature(Stated, eval_str=True).parameters
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += options.values() if parameter.name == "stated" else [parameter]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        stated = Stated(**{name: given.pop(name) for name in options})
+        command(stated=stated, **given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan saved by `fastdpm plan --save`."""
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.core.plan import Plan
+
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"no plan at {str(path)!r}: {error}") from None
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{path}: {error}") from None
+
+
+def open_cache(folder: Path | None) -> Cache:
+    """The cache in a folder, or in the default place."""
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.evaluation.cache import Cache, default_cache
+
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InvalidArgumentError(f"{folder} is a file: choose another --cache")
+    return default_cache() if folder is None else Cache(folder)
 
 
 def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:
@@ -60,44 +198,3 @@ def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         raise InvalidArgumentError(
             f"{name} takes numbers separated by commas, got {text!r}"
         ) from None
-
-
-def check_none_beside_plan(stated: dict[str, Any]) -> None:
-    """Raise if a choice is stated beside a saved plan, which leaves nothing to choose."""
-    from fastdpm.core.errors import InvalidArgumentError
-
-    idle = [name for name, value in stated.items() if value not in (None, False)]
-    if idle:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise InvalidArgumentError(
-            f"--plan leaves nothing to choose for {names}: drop one of them"
-        )
-
-
-def choose(
-    recommended: Recipe,
-    *,
-    steps: int | None,
-    levels: str | None,
-    spacing: str | None,
-    kappa: float | None,
-    method: str | None,
-    unbounded: bool,
-    at_steps: str | None,
-    at_levels: str | None,
-    variances: str | None,
-    clip: str | None = None,
-) -> Recipe:
-    """The recommended recipe with the stated choices changed."""
-    return recommended.replace(
-        num_steps=steps,
-        levels=levels,
-        spacing=spacing,
-        kappa=kappa,
-        method=method,
-        clip=clip,
-        bounded=False if unbounded else None,
-        at_steps=parse_numbers("--at-steps", at_steps),
-        at_levels=parse_numbers("--at-levels", at_levels),
-        variances=parse_numbers("--variances", variances),
-    )

@@ -10,17 +10,11 @@ import typer
 from fastdpm.cli import choices
 
 
+@choices.takes_recipe
 def plan(
+    *,
     model: Annotated[str, typer.Argument(help="Built-in name or model folder.")] = "digits",
-    steps: choices.NumSteps = None,
-    levels: choices.Levels = None,
-    spacing: choices.Spacing = None,
-    kappa: choices.Kappa = None,
-    method: choices.Method = None,
-    unbounded: choices.Unbounded = False,
-    at_steps: choices.AtSteps = None,
-    at_levels: choices.AtLevels = None,
-    variances: choices.Variances = None,
+    stated: choices.Stated,
     plot: Annotated[
         Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.", show_default=False)
     ] = None,
@@ -35,18 +29,7 @@ def plan(
     from fastdpm.models.config import find_folder, read_config
 
     config = read_config(find_folder(model))
-    recipe = choices.choose(
-        config.recipe,
-        steps=steps,
-        levels=levels,
-        spacing=spacing,
-        kappa=kappa,
-        method=method,
-        unbounded=unbounded,
-        at_steps=at_steps,
-        at_levels=at_levels,
-        variances=variances,
-    )
+    recipe = stated.recipe(config.recipe)
     compiled = recipe.compile(VarianceSchedule.from_config(config.schedule))
     typer.echo(str(compiled))
     if plot is not None:

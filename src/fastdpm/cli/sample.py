@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 console = Console(soft_wrap=True, highlight=False)
 
 
+@choices.takes_recipe
 def sample(
+    *,
     model: Annotated[str, typer.Argument(help="Built-in name or model folder.")] = "digits",
     n: Annotated[
         int | None,
@@ -29,23 +31,9 @@ def sample(
             "-n", help="How many; 16, or one for each condition.", min=1, show_default=False
         ),
     ] = None,
-    steps: choices.NumSteps = None,
-    levels: choices.Levels = None,
-    spacing: choices.Spacing = None,
-    kappa: choices.Kappa = None,
-    method: choices.Method = None,
-    unbounded: choices.Unbounded = False,
-    at_steps: choices.AtSteps = None,
-    at_levels: choices.AtLevels = None,
-    variances: choices.Variances = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(help="A plan saved by `fastdpm plan --save`.", show_default=False),
-    ] = None,
-    clip: Annotated[
-        str | None,
-        typer.Option(help="none, x0 (clip the implied data) or dynamic.", show_default=False),
-    ] = None,
+    stated: choices.Stated,
+    plan: choices.SavedPlan = None,
+    clip: choices.Clip = None,
     condition: Annotated[
         Path | None,
         typer.Option(
@@ -53,16 +41,10 @@ def sample(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Sample i depends on the seed and i alone.", min=0)
-    ] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the network: float32, bf16 or fp16.")] = (
-        "float32"
-    ),
+    seed: choices.Seed = 0,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+    precision: choices.Precision = "float32",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; by default a new one under samples/.", show_default=False),
@@ -88,21 +70,13 @@ def sample(
     check_one_of("precision", precision, PRECISIONS)
     loaded = load_model(model, device)
     config = loaded.config
-    stated: dict[str, Any] = {
-        "steps": steps,
-        "levels": levels,
-        "spacing": spacing,
-        "kappa": kappa,
-        "method": method,
-        "unbounded": unbounded,
-        "at_steps": at_steps,
-        "at_levels": at_levels,
-        "variances": variances,
-    }
-    if plan is not None:
-        choices.check_none_beside_plan(stated)
-    chosen = choices.choose(config.recipe, **stated, clip=clip)
-    compiled = chosen.compile(loaded.schedule) if plan is None else _read_plan(plan, loaded)
+    chosen = stated.recipe(config.recipe, clip)
+    if plan is None:
+        compiled = chosen.compile(loaded.schedule)
+    else:
+        stated.check_none_beside_plan()
+        compiled = choices.read_plan(plan)
+        loaded.check_plan(compiled)
     mel = None if condition is None else read_condition(condition, config.data)
     mel = loaded.check_condition(mel)
     count = n if n is not None else 16 if mel is None else len(mel)
@@ -167,20 +141,6 @@ def _draw(
         raise InterruptedRunError(
             f"interrupted: {kept}{again if folder.done else 'nothing was written'}"
         ) from None
-
-
-def _read_plan(path: Path, model: Model) -> Plan:
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.core.plan import Plan
-
-    try:
-        plan = Plan.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"no plan at {str(path)!r}: {error}") from None
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{path}: {error}") from None
-    model.check_plan(plan)
-    return plan
 
 
 def _digest(tensor: Tensor) -> str:

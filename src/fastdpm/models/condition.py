@@ -11,7 +11,7 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.models.config import DataSpec
 from fastdpm.models.folder import read_mel
-from fastdpm.models.mel import log_mel
+from fastdpm.models.mel import log_mel, whole_frames
 from fastdpm.models.sound import read_sound
 
 
@@ -44,9 +44,5 @@ def read_condition(path: Path, data: DataSpec) -> Tensor:
         mel = read_mel(path).float()
     else:
         sound = read_sound(str(path), path.read_bytes(), data)
-        length = max(len(sound), data.mel.n_fft)
-        length += -length % data.mel.hop_length
-        padded = np.zeros(length, dtype=np.float32)
-        padded[: len(sound)] = sound
-        mel = log_mel(torch.from_numpy(padded)[None], data.mel)
+        mel = log_mel(torch.from_numpy(whole_frames(sound, data.mel))[None], data.mel)
     return mel[None] if mel.ndim == 2 else mel

@@ -34,6 +34,13 @@ def mel_filters(spec: MelSpec) -> NDArray[np.float64]:
     return np.asarray(np.maximum(0, np.minimum(rising, falling)) * height[:, None])
 
 
+def whole_frames(sound: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
+    """A sound, shape (samples,), with silence at its end to whole frames and at least n_fft."""
+    length = max(len(sound), spec.n_fft)
+    length += -length % spec.hop_length
+    return np.pad(sound, (0, length - len(sound)))
+
+
 def log_mel(sound: Tensor, spec: MelSpec) -> Tensor:
     """Mel spectrogram on a scale where 0 is the floor 1e-5 and 1 is magnitude 1.
 

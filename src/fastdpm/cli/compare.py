@@ -1,0 +1,120 @@
+"""``fastdpm compare``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fastdpm.cli import choices
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def compare(
+    model: Annotated[str, typer.Argument(help="Built-in name or model folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the report.")],
+    steps: Annotated[
+        str, typer.Option("--steps", "-S", help="Values of S, separated by commas.")
+    ] = "5,10,20,50",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Groups (paper, multistep, standard, diffusers) or single methods"
+            " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by"
+            " commas; by default all groups.",
+            show_default=False,
+        ),
+    ] = None,
+    kappa: Annotated[str, typer.Option(help="Values of kappa of the group paper.")] = "0,1",
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            help="Samples a cell; by default 10,000 images, 1,000 sounds or 100 recordings.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    reference_n: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples of the standard T-step sampler; at most 1,000 by default.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    against: choices.Against = None,
+    features: choices.Features = None,
+    inception: choices.Inception = None,
+    clip: Annotated[str, typer.Option(help="none, x0 or dynamic, alike for all methods.")] = (
+        "none"
+    ),
+    seed: choices.Seed = 0,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+    precision: choices.Precision = "float32",
+    cache: choices.CacheFolder = None,
+) -> None:
+    """Measure sampling methods at several S on one network: the paper's grid and its rivals.
+
+    Same seeds and same metric for all. Writes results.json, results.csv, results.md, figures and
+    report.html. A comparison that was interrupted goes on when it is started again.
+    """
+    from fastdpm.core.errors import InterruptedRunError, check_one_of
+    from fastdpm.core.recipe import CLIPS
+    from fastdpm.evaluation.compare import compare as measure_all
+    from fastdpm.evaluation.drawn import DrawOptions
+    from fastdpm.evaluation.evaluate import MeasureOptions
+    from fastdpm.evaluation.methods import choose_methods
+    from fastdpm.evaluation.report import write_report
+
+    check_one_of("clip", clip, CLIPS)
+    kept = choices.open_cache(cache)
+    _check_folder(out)
+    chosen = choose_methods(
+        None if methods is None else methods.split(","),
+        choices.parse_numbers("--kappa", kappa) or (),
+    )
+    try:
+        found = measure_all(
+            model,
+            _whole_numbers(steps),
+            chosen,
+            measuring=MeasureOptions(against, n, features, inception, device, kept, progress=True),
+            options=DrawOptions(seed, precision, batch_size, device),
+            clip=clip,
+            reference_n=reference_n,
+            command=shlex.join(["fastdpm", *sys.argv[1:]]),
+            tell=console.print,
+        )
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
+        ) from None
+    out.mkdir(parents=True, exist_ok=True)
+    for path in write_report(out, found.results, found.pictures):
+        console.print(f"written: {path}")
+
+
+def _whole_numbers(text: str) -> list[int]:
+    from fastdpm.core.errors import InvalidArgumentError
+
+    numbers = choices.parse_numbers("--steps", text) or ()
+    if any(number != int(number) for number in numbers):
+        raise InvalidArgumentError(f"--steps takes whole numbers, got {text!r}")
+    return [int(number) for number in numbers]
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else than an earlier report."""
+    from fastdpm.core.errors import InvalidArgumentError
+
+    if out.exists() and not out.is_dir():
+        raise InvalidArgumentError(f"{out} is a file: choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():
+        raise InvalidArgumentError(f"{out} holds other files: choose another --out")

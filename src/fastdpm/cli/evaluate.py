@@ -1,0 +1,130 @@
+"""``fastdpm evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fastdpm.cli import choices
+
+if TYPE_CHECKING:
+    from fastdpm.core.plan import Plan
+    from fastdpm.core.recipe import Recipe
+    from fastdpm.evaluation.evaluate import Evaluation
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+@choices.takes_recipe
+def evaluate(
+    *,
+    samples: Annotated[
+        str,
+        typer.Argument(
+            help="A model (name or folder), or samples: a folder, zip, Parquet or .npz file.",
+            metavar="MODEL|SAMPLES",
+        ),
+    ] = "digits",
+    against: choices.Against = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            help="Samples; by default 10,000 images, 1,000 sounds or 100 recordings of a vocoder.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    features: choices.Features = None,
+    inception: choices.Inception = None,
+    stated: choices.Stated,
+    plan: choices.SavedPlan = None,
+    clip: choices.Clip = None,
+    seed: choices.Seed = 0,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+    precision: choices.Precision = "float32",
+    cache: choices.CacheFolder = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Save the result as JSON.", show_default=False)
+    ] = None,
+    save_statistics: Annotated[
+        Path | None,
+        typer.Option(
+            help="Save the samples' statistics to a .safetensors file, for --against, and measure"
+            " nothing.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure a model or samples against real data; every figure has its standard error.
+
+    Samples, features, statistics and results are kept in a cache, so nothing is computed twice
+    and an interrupted run goes on where it was.
+    """
+    from fastdpm.core.errors import InterruptedRunError
+    from fastdpm.evaluation import evaluate as stages
+    from fastdpm.evaluation.drawn import DrawOptions
+    from fastdpm.files import write_text
+
+    kept = choices.open_cache(cache)
+    measuring = stages.MeasureOptions(against, n, features, inception, device, kept, progress=True)
+    recipe, compiled = _how_to_sample(samples, stated, plan, clip)
+    draw = DrawOptions(seed, precision, batch_size, device)
+    try:
+        if save_statistics is not None:
+            kind = stages.save_statistics(samples, save_statistics, measuring)
+            console.print(f"statistics of {kind.label}, {kind.network}: {save_statistics}")
+            return
+        found = stages.measure(samples, measuring, recipe=recipe, plan=compiled, options=draw)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
+        ) from None
+    _print(found)
+    if save is not None:
+        write_text(save, json.dumps(found.to_dict(), indent=1) + "\n")
+        console.print(f"saved to {save}")
+
+
+def _how_to_sample(
+    samples: str, stated: choices.Stated, plan: Path | None, clip: str | None
+) -> tuple[Recipe | None, Plan | None]:
+    """Recipe and plan of a model; neither for samples that were drawn elsewhere."""
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.evaluation.evaluate import is_model
+    from fastdpm.models.config import find_folder, read_config
+
+    if is_model(samples):
+        recipe = stated.recipe(read_config(find_folder(samples)).recipe, clip)
+        if plan is None:
+            return recipe, None
+        stated.check_none_beside_plan()
+        return recipe, choices.read_plan(plan)
+    idle = stated.names() + [n for n, v in (("--plan", plan), ("--clip", clip)) if v is not None]
+    if idle:
+        raise InvalidArgumentError(
+            f"{samples} is no model, so {' and '.join(idle)} would change nothing: drop it"
+        )
+    return None, None
+
+
+def _print(found: Evaluation) -> None:
+    from rich.table import Table
+
+    table = Table("metric", "value", "standard error", "better")
+    for metric in found.metrics:
+        score = found.scores[metric.key]
+        table.add_row(metric.name, f"{score.value:.5g}", f"{score.error:.2g}", metric.better)
+    console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
+    console.print(table)
+    for note in found.notes:
+        console.print(f"note: {note}")
+    if found.seconds is not None and found.evaluations is not None:
+        console.print(
+            f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations each"
+        )

@@ -1,0 +1,154 @@
+"""Results of the stages of a measurement, kept so that nothing is computed twice.
+
+A place in the cache is named by a digest of everything that decides its content. Files are
+written whole, so an interrupted run leaves what it had finished and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdpm.core.errors import DataError
+from fastdpm.files import write_bytes, write_text
+
+Arrays = dict[str, NDArray[Any]]
+STAGES = ("samples", "features", "statistics", "metrics", "pairs")
+_RANGE = re.compile(r"(\d{9})-(\d{9})\.npz")
+
+
+def digest(*parts: Any) -> str:
+    """Name of what the parts decide: 32 hexadecimal digits of their JSON's SHA-256."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Shards:
+    """Arrays of consecutive samples, from sample 0 on, in files of some samples each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def count(self) -> int:
+        """Samples that are there without a gap."""
+        return max((stop for _, stop, _ in self._files()), default=0)
+
+    def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add the next samples; the first axis of every array counts them."""
+        first = self.count
+        stop = first + len(next(iter(arrays.values())))
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.folder / f"{first:09d}-{stop:09d}.npz", buffer.getbuffer())
+
+    def read(self, first: int, stop: int) -> Iterator[Arrays]:
+        """The samples from ``first`` to before ``stop``, some at a time.
+
+        Raises:
+            DataError: If a file is damaged.
+        """
+        for begin, end, path in self._files():
+            low, high = max(first, begin), min(stop, end)
+            if low < high:
+                arrays = self._load(path)
+                yield {name: array[low - begin : high - begin] for name, array in arrays.items()}
+
+    def gather(self, stop: int) -> Arrays:
+        """The first ``stop`` samples at once."""
+        parts = list(self.read(0, stop))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """The chain of files that begins at 0, each where the one before it ends."""
+        found = {}
+        for path in self.folder.glob("*.npz"):
+            matched = _RANGE.fullmatch(path.name)
+            if matched:
+                found[int(matched[1])] = (int(matched[2]), path)
+        chain, end = [], 0
+        while end in found:
+            stop, path = found[end]
+            chain.append((end, stop, path))
+            end = stop
+        return chain
+
+    @staticmethod
+    def _load(path: Path) -> Arrays:
+        try:
+            with path.open("rb") as file:
+                return dict(np.load(file, allow_pickle=False))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path} is damaged ({error}): delete it, or everything with `fastdpm cache"
+                " --clear`"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of results.
+
+    Attributes:
+        root: Where; see :func:`default_cache`.
+    """
+
+    root: Path
+
+    def shards(self, stage: str, key: str) -> Shards:
+        """The arrays of a stage under a key."""
+        return Shards(self.root / stage / key)
+
+    def file(self, stage: str, key: str, suffix: str) -> Path:
+        """Where a single file of a stage lies, its folder made."""
+        folder = self.root / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{key}{suffix}"
+
+    def record(self, stage: str, key: str) -> dict[str, Any] | None:
+        """A record written by :meth:`write_record`, or None."""
+        path = self.root / stage / f"{key}.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def write_record(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
+        """Keep plain values."""
+        write_text(self.file(stage, key, ".json"), json.dumps(record) + "\n")
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes that each stage takes."""
+        return {
+            stage: sum(p.stat().st_size for p in (self.root / stage).rglob("*") if p.is_file())
+            for stage in STAGES
+        }
+
+    def clear(self) -> None:
+        """Delete every stage, and nothing else in the folder."""
+        for stage in STAGES:
+            shutil.rmtree(self.root / stage, ignore_errors=True)
+
+
+def default_cache() -> Cache:
+    """The folder of the variable FASTDPM_CACHE, or the user's own folder for such files."""
+    named = os.environ.get("FASTDPM_CACHE")
+    if named:
+        return Cache(Path(named))
+    from platformdirs import user_cache_path
+
+    return Cache(user_cache_path("fastdpm"))

@@ -1,0 +1,204 @@
+"""Samples that a model draws: a source whose samples are kept once drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdpm.core.plan import Plan
+from fastdpm.evaluation.cache import Cache, digest
+from fastdpm.evaluation.sources import Source, Values, to_values
+from fastdpm.models.config import find_folder, read_config
+from fastdpm.models.folder import WEIGHTS, sha256
+from fastdpm.models.model import Model, load_model
+from fastdpm.progress import RowCallback
+
+_DECIDING = ("fastdpm", "torch", "numpy")
+
+
+class Sampler(Protocol):
+    """A way to draw samples from a model."""
+
+    @property
+    def key(self) -> str:
+        """What decides the samples, beside model, seed and precision."""
+
+    @property
+    def label(self) -> str:
+        """In words."""
+
+    @property
+    def rows(self) -> int:
+        """Calls of the progress callback for a batch."""
+
+    def draw(
+        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: RowCallback
+    ) -> Iterator[tuple[Tensor, int]]:
+        """Batches of samples and the network evaluations that each sample of them took."""
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """What does not belong to the sampler.
+
+    Attributes:
+        seed: Of the samples.
+        precision: Of the network.
+        batch_size: Samples at a time; chosen by their size if None. Does not change them.
+        device: Where; does not change them beyond rounding.
+        condition: For a vocoder, mel spectrograms; see :meth:`fastdpm.Model.sample`.
+    """
+
+    seed: int = 0
+    precision: str = "float32"
+    batch_size: int | None = None
+    device: str = "auto"
+    condition: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PlanSampler:
+    """Samples by a plan."""
+
+    plan: Plan
+    clip: str = "none"
+
+    @property
+    def key(self) -> str:
+        """See :class:`Sampler`."""
+        return f"plan {self.plan.fingerprint} clip {self.clip}"
+
+    @property
+    def label(self) -> str:
+        """See :class:`Sampler`."""
+        return self.plan.label
+
+    @property
+    def rows(self) -> int:
+        """See :class:`Sampler`."""
+        return self.plan.num_rows
+
+    def draw(
+        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: RowCallback
+    ) -> Iterator[tuple[Tensor, int]]:
+        """See :class:`Sampler`."""
+        batches = model.sample_batches(
+            samples,
+            self.plan,
+            clip=self.clip,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            condition=options.condition,
+            precision=options.precision,
+            callback=callback,
+        )
+        for _, batch in batches:
+            yield batch, self.plan.num_rows
+
+
+class ModelHandle:
+    """A model by what decides its samples; its weights are read when first needed."""
+
+    def __init__(self, model: str | Path | Model, device: str = "auto") -> None:
+        self._device = device
+        self._model: Model | None = None
+        if isinstance(model, Model):
+            self._model = model
+            self.config = model.config
+            self.weights = _weights_digest(model)
+        else:
+            self._folder = find_folder(model)
+            self.config = read_config(self._folder)
+            self.weights = self.config.weights_sha256 or sha256(self._folder / WEIGHTS)
+
+    @property
+    def model(self) -> Model:
+        """The model, loaded."""
+        if self._model is None:
+            self._model = load_model(self._folder, self._device)
+        return self._model
+
+    @property
+    def key(self) -> str:
+        """Digest of weights, schedule and what else of the configuration decides samples."""
+        config = self.config
+        return digest(
+            self.weights,
+            config.schedule,
+            config.prediction,
+            config.time_scale,
+            asdict(config.data),
+        )
+
+
+class ModelSource(Source):
+    """Samples 0, 1, 2 ... of a seed, drawn by a sampler and kept in the cache."""
+
+    def __init__(
+        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, cache: Cache
+    ) -> None:
+        self.handle, self.sampler, self.options = handle, sampler, options
+        self.data = handle.config.data
+        self.label = f"{handle.config.name}, {sampler.label}"
+        self.key = sampling_key(handle, sampler, options)
+        self.shards = cache.shards("samples", self.key)
+        self.advance: RowCallback = lambda first, row: None
+
+    def count(self, wanted: int) -> int:
+        """See :class:`Source`."""
+        return wanted
+
+    def batches(self, first: int, stop: int) -> Iterator[Values]:
+        """See :class:`Source`; what is not there yet is drawn and kept."""
+        for arrays in self.shards.read(first, stop):
+            yield arrays["samples"]
+        todo = range(self.shards.count, stop)
+        if not todo:
+            return
+        began = time.perf_counter()
+        for batch, evaluations in self.sampler.draw(
+            self.handle.model, todo, self.options, self.advance
+        ):
+            values = to_values(batch)
+            if batch.is_cuda:
+                torch.cuda.synchronize(batch.device)
+            each = (time.perf_counter() - began) / len(values)
+            before = self.shards.count
+            self.shards.append(
+                {
+                    "samples": values,
+                    "seconds": np.full(len(values), each),
+                    "evaluations": np.full(len(values), evaluations),
+                }
+            )
+            yield values[max(first - before, 0) :]
+            began = time.perf_counter()
+
+    def cost(self, count: int) -> tuple[float, float]:
+        """Seconds that the first ``count`` samples took, and network evaluations of each."""
+        arrays = self.shards.gather(count)
+        return float(arrays["seconds"].sum()), float(arrays["evaluations"].mean())
+
+
+def sampling_key(handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> str:
+    """Digest of what decides samples; batch size and device do not."""
+    versions = {name: version(name) for name in _DECIDING}
+    return digest(handle.key, sampler.key, options.seed, options.precision, versions)
+
+
+def _weights_digest(model: Model) -> str:
+    if model.config.weights_sha256:
+        return model.config.weights_sha256
+    total = hashlib.sha256()
+    for name, tensor in model.network.state_dict().items():
+        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,276 @@
+"""Measuring a model, a folder or an array of samples in one call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import Recipe
+from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.data import DIGITS, DIGITS_TEST, first_sample_rate, modality_of
+from fastdpm.evaluation.cache import Cache, default_cache
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
+from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
+from fastdpm.evaluation.measure import FeatureMeasure, Measured, Metric
+from fastdpm.evaluation.metrics import Score
+from fastdpm.evaluation.sources import image_data, open_data
+from fastdpm.evaluation.statistics import (
+    REFERENCE,
+    Statistics,
+    is_statistics,
+    read_statistics,
+)
+from fastdpm.evaluation.vocoder import VocoderMeasure, read_recordings
+from fastdpm.models.config import CONFIG, DataSpec, builtin_models
+from fastdpm.models.features import (
+    FEATURES,
+    builtin_features,
+    find_features,
+    read_features_config,
+)
+from fastdpm.models.model import Model
+
+Measure = FeatureMeasure | VocoderMeasure
+_ALL = 10**9
+_DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What to measure with; see :func:`evaluate`."""
+
+    against: str | Path | None = None
+    n: int | None = None
+    features: str | None = None
+    inception: str | None = None
+    device: str = "auto"
+    cache: Cache = field(default_factory=default_cache)
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and how.
+
+    Attributes:
+        samples: Which samples, in words.
+        n: How many.
+        network: The feature network, or that pairs of sounds were compared.
+        against: The reference, in words.
+        metrics: Those below, in the order to print them; the first is the one to compare by.
+        scores: Value and standard error by the metric's key; over the samples alone, the
+            reference being taken as it is.
+        notes: What a reader must know.
+        seconds: Spent drawing the samples, whenever that was; None for a folder's.
+        evaluations: Network evaluations of each sample; likewise.
+    """
+
+    samples: str
+    n: int
+    network: str
+    against: str
+    metrics: tuple[Metric, ...]
+    scores: Mapping[str, Score]
+    notes: tuple[str, ...] = ()
+    seconds: float | None = None
+    evaluations: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, None for a value that is not defined."""
+        body = asdict(self)
+        for score in body["scores"].values():
+            score |= {name: v if math.isfinite(v) else None for name, v in score.items()}
+        return {"format": "fastdpm-evaluation", "version": 1, **body}
+
+
+def evaluate(
+    samples: str | Path | Model,
+    against: str | Path | None = None,
+    *,
+    n: int | None = None,
+    recipe: Recipe | None = None,
+    plan: Plan | None = None,
+    features: str | None = None,
+    inception: str | None = None,
+    options: DrawOptions | None = None,
+    cache: Cache | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure samples against a reference. No stage is computed twice: all are cached.
+
+    Args:
+        samples: A model (name, folder or object), which draws them; or a folder, a zip archive or
+            a Parquet file of images or sounds, an ``.npz`` of images, "sklearn:digits".
+        against: Data as above, or a file of statistics; by default the data that the built-in
+            feature network was trained on. For a vocoder, the recordings, and needed.
+        n: Samples to measure; all there are at most. By default 10,000 images, 1,000 sounds or
+            100 recordings of a vocoder.
+        recipe: How the model samples; its recommended one by default.
+        plan: In place of a recipe.
+        features: A feature network, by name or folder, in place of the built-in one.
+        inception: Weights of Inception-v3, a file or "auto"; only then is a distance called FID.
+        options: Seed, precision, batch size and device of the model.
+        cache: Where the stages are kept; :func:`fastdpm.evaluation.cache.default_cache`'s place
+            by default.
+        progress: Show a progress bar while a model draws.
+
+    Raises:
+        InvalidArgumentError: If samples, reference and feature network do not fit together, or
+            there are too few samples.
+        DataError: If files are damaged or not samples, or features are not finite.
+        MissingExtraError: If a package that a metric needs is not installed.
+    """
+    device = "auto" if options is None else options.device
+    measuring = MeasureOptions(
+        against, n, features, inception, device, cache or default_cache(), progress
+    )
+    return measure(samples, measuring, recipe=recipe, plan=plan, options=options)
+
+
+def measure(
+    samples: str | Path | Model,
+    measuring: MeasureOptions,
+    *,
+    recipe: Recipe | None = None,
+    plan: Plan | None = None,
+    options: DrawOptions | None = None,
+) -> Evaluation:
+    """The same as :func:`evaluate`, with what to measure in one value."""
+    if isinstance(samples, Model) or is_model(samples):
+        options = options or DrawOptions()
+        handle = ModelHandle(samples, options.device)
+        sampler = choose_sampler(handle, recipe, plan)
+        model_measure = open_measure(handle.config.data, measuring)
+        label = f"{handle.config.name}, {sampler.label}"
+        measured = model_measure.measure_model(handle, sampler, options)
+        return _evaluation(label, model_measure, measured)
+    if recipe is not None or plan is not None:
+        raise InvalidArgumentError(f"{samples} is no model: a recipe or a plan changes nothing")
+    data = guess_data(str(samples), measuring.features)
+    file_measure = _feature_measure(data, measuring, measuring.n or _ALL)
+    source = open_data(str(samples), file_measure.extractor.data or data)
+    return _evaluation(source.label, file_measure, file_measure.measure(source))
+
+
+def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Statistics:
+    """Write the statistics of a data set, to measure against later without the data.
+
+    Raises:
+        InvalidArgumentError: If ``samples`` is a model, a reference is given, or the file's name
+            does not end in ``.safetensors``.
+    """
+    if is_model(samples):
+        raise InvalidArgumentError(
+            f"{samples} is a model: statistics are saved of data, a folder or a Parquet file"
+        )
+    if measuring.against is not None:
+        raise InvalidArgumentError("statistics are measured against nothing: drop --against")
+    data = guess_data(samples, measuring.features)
+    extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
+    source = open_data(samples, extractor.data or data)
+    statistics = statistics_of(source, extractor, measuring.n or _ALL, measuring.cache)
+    statistics.write(path)
+    return statistics
+
+
+def is_model(path: str | Path) -> bool:
+    """Whether a name or path is that of a model."""
+    return str(path) in builtin_models() or (Path(path) / CONFIG).is_file()
+
+
+def choose_sampler(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None) -> PlanSampler:
+    """The sampler of a plan, a recipe, or the model's recommended recipe."""
+    chosen = recipe or handle.config.recipe
+    if plan is None:
+        plan = chosen.compile(VarianceSchedule.from_config(handle.config.schedule))
+    elif recipe is not None and recipe.replace(clip="none") != handle.config.recipe.replace(
+        clip="none"
+    ):
+        raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the recipe")
+    else:
+        handle.model.check_plan(plan)
+    return PlanSampler(plan, chosen.clip)
+
+
+def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
+    """What measures the samples of a model that was trained on ``data``."""
+    if data.mel is None:
+        default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
+        return _feature_measure(data, options, options.n or default)
+    if options.features is not None or options.inception is not None:
+        raise InvalidArgumentError(
+            "a vocoder is measured against the recordings themselves: drop --features and"
+            " --inception"
+        )
+    if options.against is None:
+        raise InvalidArgumentError(
+            "a vocoder is measured against the original recordings: give them to --against"
+        )
+    recordings = read_recordings(str(options.against), data, options.n or _DEFAULT_PAIRS)
+    label = f"{len(recordings)} recordings of {Path(options.against).name}"
+    return VocoderMeasure(recordings, label, data, options.cache, options.progress)
+
+
+def guess_data(path: str, features: str | None) -> DataSpec:
+    """What the samples of a path are, where no model says it.
+
+    A feature network that was asked for says it. Otherwise images have the size of the first one,
+    and sounds are what the built-in network of their sample rate takes.
+
+    Raises:
+        InvalidArgumentError: If no built-in network takes sounds of that rate.
+    """
+    if features is not None:
+        return read_features_config(find_features(features)).data
+    if path in (DIGITS, DIGITS_TEST) or path.endswith(".npz") or modality_of(path) == "image":
+        return image_data(path)
+    rate = first_sample_rate(path)
+    for name in builtin_features():
+        data = read_features_config(FEATURES / name).data
+        if data.sample_rate == rate:
+            return data
+    raise InvalidArgumentError(
+        f"no built-in feature network takes sounds at {rate} Hz: resample them, or give one that"
+        " `fastdpm train` made to --features"
+    )
+
+
+def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> FeatureMeasure:
+    extractor = open_extractor(data, options.features, options.inception, options.device)
+    if options.against is None:
+        reference = _own_reference(extractor)
+    elif is_statistics(Path(options.against)):
+        reference = read_statistics(Path(options.against))
+    else:
+        source = open_data(str(options.against), extractor.data or data)
+        reference = statistics_of(source, extractor, _ALL, options.cache)
+    return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
+
+
+def _own_reference(extractor: Extractor) -> Statistics:
+    path = FEATURES / extractor.name / REFERENCE
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"nothing to measure against: feature network {extractor.name} comes without"
+            " statistics, so give data or a file of statistics to --against"
+        )
+    return read_statistics(path)
+
+
+def _evaluation(label: str, measure: Measure, measured: Measured) -> Evaluation:
+    return Evaluation(
+        samples=label,
+        n=measured.n,
+        network=measure.network,
+        against=measure.against,
+        metrics=measure.metrics,
+        scores=measured.scores,
+        notes=(*measured.notes, *measure.left_out),
+        seconds=measured.seconds,
+        evaluations=measured.evaluations,
+    )

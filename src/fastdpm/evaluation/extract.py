@@ -1,0 +1,141 @@
+"""From samples to features: the stage between drawing and measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.evaluation.cache import Cache, digest
+from fastdpm.evaluation.drawn import ModelSource
+from fastdpm.evaluation.inception import InceptionExtractor
+from fastdpm.evaluation.metrics import Features, check_features
+from fastdpm.evaluation.sources import Source, Values, check_same_data, describe, to_samples
+from fastdpm.evaluation.statistics import Statistics, read_statistics
+from fastdpm.models.config import DataSpec
+from fastdpm.models.features import builtin_features, features_for, load_features
+from fastdpm.progress import sampling_bar
+
+
+class Extractor(Protocol):
+    """What turns the values of a file into features.
+
+    Attributes:
+        name: Of the network, as it is printed.
+        fingerprint: Of its weights.
+        splits: Runs that the Inception score is averaged over.
+        data: The samples it takes; None for images of any size.
+    """
+
+    name: str
+    splits: int
+    data: DataSpec | None
+
+    @property
+    def fingerprint(self) -> str:
+        """See the class."""
+
+    def __call__(self, values: Values) -> tuple[Features, Features]:
+        """Features (n, d) and logits (n, classes) of values as :class:`Source` gives them."""
+
+
+class FeatureExtractor:
+    """A feature network of this package, or one trained by `fastdpm train`."""
+
+    splits = 1
+
+    def __init__(self, name_or_path: str | Path, device: str = "auto") -> None:
+        self.network = load_features(name_or_path, device)
+        self.name = self.network.name
+        self.fingerprint = self.network.fingerprint
+        self.data: DataSpec | None = self.network.config.data
+
+    def __call__(self, values: Values) -> tuple[Features, Features]:
+        """See :class:`Extractor`."""
+        features, logits = self.network(to_samples(values).to(self.network.device))
+        return features.cpu().numpy(), logits.cpu().numpy()
+
+
+def open_extractor(
+    data: DataSpec, features: str | None, inception: str | None, device: str = "auto"
+) -> Extractor:
+    """The feature network that was asked for, or the built-in one for such data.
+
+    Raises:
+        InvalidArgumentError: If two are asked for, or there is none.
+    """
+    if features is not None and inception is not None:
+        raise InvalidArgumentError("give --features or --inception, not both")
+    if inception is not None:
+        return InceptionExtractor(inception, device)
+    name = features if features is not None else features_for(data)
+    if name is None:
+        raise InvalidArgumentError(
+            f"no built-in feature network takes {describe(data)} (there are"
+            f" {', '.join(builtin_features())}): give a folder that `fastdpm train` made to"
+            " --features, or for images the weights of Inception-v3 to --inception"
+        )
+    return FeatureExtractor(name, device)
+
+
+def extract(
+    source: Source, extractor: Extractor, n: int, cache: Cache, *, progress: bool = False
+) -> tuple[Features, Features]:
+    """Features, shape (n, d), and logits, shape (n, classes), of a source's first samples.
+
+    What is in the cache is not computed again. Samples pass through some at a time.
+
+    Raises:
+        InvalidArgumentError: If the network takes other samples, or there are too few.
+        DataError: If a feature is not finite.
+    """
+    if extractor.data is not None:
+        check_same_data(source, extractor.data, extractor.name)
+    count = source.count(n)
+    shards = cache.shards("features", features_key(source, extractor))
+    if shards.count < count:
+        with _progress(source, count, progress):
+            for values in source.batches(shards.count, count):
+                features, logits = extractor(values)
+                check_features(source.label, features, least=1)
+                shards.append({"features": features, "logits": logits})
+    found = shards.gather(count)
+    check_features(source.label, found["features"])
+    return found["features"], found["logits"]
+
+
+def features_key(source: Source, extractor: Extractor) -> str:
+    """Digest of what decides the features of a source."""
+    network = (extractor.name, extractor.fingerprint)
+    return digest(source.key, asdict(source.data), network)
+
+
+def statistics_of(
+    source: Source, extractor: Extractor, n: int, cache: Cache, *, progress: bool = False
+) -> Statistics:
+    """Statistics of a source's first samples, kept in the cache."""
+    count = source.count(n)
+    path = cache.file("statistics", digest(features_key(source, extractor), count), ".safetensors")
+    if path.is_file():
+        return read_statistics(path)
+    features, logits = extract(source, extractor, n, cache, progress=progress)
+    statistics = Statistics.of(
+        extractor.name, extractor.fingerprint, f"{source.label} ({count:,})", features, logits
+    )
+    statistics.write(path)
+    return statistics
+
+
+@contextmanager
+def _progress(source: Source, count: int, shown: bool) -> Iterator[None]:
+    """A bar over the samples that a model still has to draw; none for other sources."""
+    if not shown or not isinstance(source, ModelSource) or source.shards.count >= count:
+        yield
+        return
+    size = source.handle.model.batch_size(source.options.batch_size)
+    with sampling_bar(count - source.shards.count, size, source.sampler.rows) as advance:
+        source.advance = advance
+        yield

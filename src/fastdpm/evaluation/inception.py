@@ -1,0 +1,90 @@
+"""The Inception-v3 network of the published FID, through torch-fidelity (extra ``fid``).
+
+Its weights are TensorFlow's of 2015-12-05 as torch-fidelity and pytorch-fid ship them; only with
+these is a distance called FID.
+Source: Heusel et al. 2017, arXiv:1706.08500; Obukhov et al. 2020, torch-fidelity.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastdpm.core.errors import InvalidArgumentError, MissingExtraError, ModelError, first_line
+from fastdpm.evaluation.metrics import Features
+from fastdpm.evaluation.sources import Values
+from fastdpm.evaluation.statistics import INCEPTION
+from fastdpm.models.config import DataSpec
+from fastdpm.models.folder import sha256
+from fastdpm.models.model import find_device
+
+AUTO = "auto"
+_LAYERS = ["2048", "logits_unbiased"]
+
+
+class InceptionExtractor:
+    """Features (2,048) and logits (1,008) of images of any size.
+
+    Images are resized to 299 x 299 as TensorFlow 1 did it; grey ones are repeated three times.
+
+    Args:
+        weights: The file ``weights-inception-2015-12-05-6726825d.pth``, or "auto" to let
+            torch-fidelity fetch or find it.
+        device: As :func:`fastdpm.models.model.find_device` takes it.
+
+    Raises:
+        InvalidArgumentError: If there is no such file.
+    """
+
+    name = INCEPTION
+    splits = 10
+    data: DataSpec | None = None
+
+    def __init__(self, weights: str | Path, device: str = "auto") -> None:
+        self.weights = None if str(weights) == AUTO else Path(weights)
+        if self.weights is not None and not self.weights.is_file():
+            raise InvalidArgumentError(
+                f"no weights of Inception-v3 at {str(weights)!r}: give the file that"
+                " torch-fidelity names weights-inception-2015-12-05-6726825d.pth, or 'auto' to"
+                " fetch it"
+            )
+        self.device = find_device(device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First digits of the checksum of the weights; "auto" where they are the library's own."""
+        return AUTO if self.weights is None else sha256(self.weights)[:16]
+
+    @cached_property
+    def _network(self) -> Any:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError:
+            raise MissingExtraError("torch-fidelity", "fid") from None
+        path = None if self.weights is None else str(self.weights)
+        try:
+            network = FeatureExtractorInceptionV3(
+                INCEPTION, _LAYERS, feature_extractor_weights_path=path
+            )
+        except Exception as error:  # a pickle of any kind, a missing network, a wrong table
+            where = path or "the address that torch-fidelity knows"
+            raise ModelError(
+                f"no weights of Inception-v3 could be read from {where}: {first_line(error)}; give"
+                " the file to --inception"
+            ) from None
+        return network.to(self.device).eval()
+
+    @torch.no_grad()
+    def __call__(self, values: Values) -> tuple[Features, Features]:
+        """Features (n, 2048) and logits (n, 1008) of uint8 images, shape (n, C, H, W)."""
+        if values.dtype != np.uint8 or values.ndim != 4:
+            raise InvalidArgumentError("Inception-v3 takes images: leave --inception away")
+        images = torch.from_numpy(values).to(self.device)
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        features, logits = self._network(images)
+        return features.cpu().numpy(), logits.cpu().numpy()

@@ -1,0 +1,196 @@
+"""The methods of a comparison: what the rows of the paper's tables are, and their rivals."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import MappingProxyType
+
+from torch import Tensor
+
+from fastdpm.core.errors import InvalidArgumentError, MissingExtraError
+from fastdpm.core.levels import SPACINGS
+from fastdpm.core.recipe import LEVELS, MULTISTEP, STANDARD, Recipe
+from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.evaluation.diffusers_samplers import (
+    DiffusersMethod,
+    diffusers_methods,
+    sample_diffusers,
+)
+from fastdpm.evaluation.drawn import DrawOptions, PlanSampler, Sampler
+from fastdpm.models.model import Model
+from fastdpm.progress import RowCallback
+
+GROUPS = ("paper", "multistep", "standard", "diffusers")
+_MULTISTEP_NAMES = MappingProxyType(
+    {
+        "dpmpp-2m": "DPM-Solver++ 2M",
+        "dpmpp-3m": "DPM-Solver++ 3M",
+        "multistep-3": "third-order multistep",
+    }
+)
+_PAPER = re.compile(r"(var|step)-(linear|quadratic)-k(\d*\.?\d+)")
+_OVER_LEVELS = re.compile(rf"({'|'.join(MULTISTEP)})-(var|step)-(linear|quadratic)")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to sample at any S.
+
+    Attributes:
+        key: On the command line and in results.
+        family: "paper", "multistep", "standard" or "diffusers".
+        group: In tables: the reverse process, or the solver.
+        choice: In tables: how levels or steps are chosen; empty for the standard samplers.
+        recipe: Of this package, its number of steps aside; or
+        diffusers: a scheduler of diffusers.
+    """
+
+    key: str
+    family: str
+    group: str
+    choice: str
+    recipe: Recipe | None = None
+    diffusers: DiffusersMethod | None = None
+
+    def sampler(self, schedule: VarianceSchedule, num_steps: int, clip: str) -> Sampler:
+        """The method at S = ``num_steps``.
+
+        Raises:
+            InvalidArgumentError: If it cannot take so many.
+        """
+        if self.diffusers is not None:
+            least, total = self.diffusers.least, schedule.num_train_steps
+            if not least <= num_steps <= total:
+                raise InvalidArgumentError(
+                    f"{self.key} takes from {least} to {total} (T) steps S, got {num_steps}"
+                )
+            return DiffusersSampler(self.diffusers, num_steps, clip)
+        recipe = self.recipe or Recipe()
+        if self.family != "standard":
+            recipe = recipe.replace(num_steps=num_steps)
+        return PlanSampler(recipe.compile(schedule), clip)
+
+
+@dataclass(frozen=True)
+class DiffusersSampler:
+    """Samples by a scheduler of diffusers."""
+
+    method: DiffusersMethod
+    num_steps: int
+    clip: str = "none"
+
+    @property
+    def key(self) -> str:
+        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
+        return f"{self.method.key} {self.num_steps} clip {self.clip} {version('diffusers')}"
+
+    @property
+    def label(self) -> str:
+        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
+        return f"{self.method.name}, S = {self.num_steps}"
+
+    @property
+    def rows(self) -> int:
+        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
+        return self.method.num_evaluations(self.num_steps)
+
+    def draw(
+        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: RowCallback
+    ) -> Iterator[tuple[Tensor, int]]:
+        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
+        batches = sample_diffusers(
+            model,
+            self.method,
+            self.num_steps,
+            samples,
+            clip=self.clip,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            condition=options.condition,
+            precision=options.precision,
+            callback=callback,
+        )
+        for _, batch, evaluations in batches:
+            yield batch, evaluations
+
+
+def choose_methods(
+    names: Sequence[str] | None = None, kappas: Sequence[float] = (0.0, 1.0)
+) -> tuple[Method, ...]:
+    """Methods by their keys or by groups of them, in a fixed order.
+
+    Args:
+        names: Groups ("paper", "multistep", "standard", "diffusers") or keys such as
+            "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear", "standard-large",
+            "diffusers-ddim-trailing". By default all groups, diffusers' only where it is
+            installed.
+        kappas: Of the group "paper".
+
+    Raises:
+        InvalidArgumentError: If a name is unknown or a kappa outside [0, 1].
+        MissingExtraError: If methods of diffusers are named and it is not installed.
+    """
+    installed = importlib.util.find_spec("diffusers") is not None
+    if names is None:
+        names = GROUPS if installed else GROUPS[:-1]
+    chosen: dict[str, Method] = {}
+    for name in names:
+        members = _group(name, kappas) if name in GROUPS else (_method(name),)
+        chosen |= {method.key: method for method in members}
+    if not installed and any(method.diffusers for method in chosen.values()):
+        raise MissingExtraError("diffusers", "diffusers")
+    return tuple(chosen.values())
+
+
+def _group(name: str, kappas: Sequence[float]) -> tuple[Method, ...]:
+    over = [(levels, spacing) for levels in reversed(LEVELS) for spacing in SPACINGS]
+    if name == "paper":
+        return tuple(_paper(*choice, kappa) for kappa in kappas for choice in over)
+    if name == "multistep":
+        return tuple(_multistep(method, *choice) for method in MULTISTEP for choice in over)
+    if name == "standard":
+        return (_standard("standard"),)
+    return tuple(_of_diffusers(method) for method in diffusers_methods())
+
+
+def _method(key: str) -> Method:
+    if matched := _PAPER.fullmatch(key):
+        return _paper(matched[1], matched[2], float(matched[3]))
+    if matched := _OVER_LEVELS.fullmatch(key):
+        return _multistep(*matched.groups())
+    if key in STANDARD:
+        return _standard(key)
+    if key.startswith("diffusers-"):
+        return _of_diffusers(*diffusers_methods([key]))
+    raise InvalidArgumentError(
+        f"no method {key!r}: give a group ({', '.join(GROUPS)}) or a key such as var-linear-k0,"
+        " step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or diffusers-ddim-trailing"
+    )
+
+
+def _paper(levels: str, spacing: str, kappa: float) -> Method:
+    group = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}.get(kappa, f"kappa = {kappa:g}")
+    recipe = Recipe(levels=levels, spacing=spacing, kappa=kappa)
+    key = f"{levels}-{spacing}-k{kappa:g}"
+    return Method(key, "paper", group, f"{levels.upper()} {spacing}", recipe)
+
+
+def _multistep(method: str, levels: str, spacing: str) -> Method:
+    recipe = Recipe(method=method, levels=levels, spacing=spacing)
+    key = f"{method}-{levels}-{spacing}"
+    choice = f"{levels.upper()} {spacing}"
+    return Method(key, "multistep", _MULTISTEP_NAMES[method], choice, recipe)
+
+
+def _standard(method: str) -> Method:
+    group = "standard sampler" + (", large variance" if method != "standard" else "")
+    return Method(method, "standard", group, "", Recipe(method=method))
+
+
+def _of_diffusers(method: DiffusersMethod) -> Method:
+    group, _, spacing = method.name.removeprefix("diffusers ").partition(", ")
+    return Method(method.key, "diffusers", f"{group} (diffusers)", spacing, diffusers=method)

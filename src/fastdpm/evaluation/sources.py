@@ -1,0 +1,279 @@
+"""Where samples come from: a model, files, or an array; as the 8- or 16-bit values of a file.
+
+Images are uint8, shape (n, C, H, W); sounds are int16, shape (n, 1, length).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.data import (
+    DIGITS,
+    DIGITS_TEST,
+    EncodedFile,
+    check_shape,
+    count_files,
+    decode_image,
+    digits_part,
+    encoded_files,
+    files_of,
+    first_image_shape,
+    no_files,
+)
+from fastdpm.models.config import DataSpec
+from fastdpm.models.sound import read_sound
+from fastdpm.output import RECORD
+
+Values = NDArray[Any]
+_BATCH = 256
+
+
+class Source(ABC):
+    """Samples in a fixed order.
+
+    Attributes:
+        key: Digest of what decides them.
+        label: Which they are, in words.
+        data: Their modality, shape and sample rate.
+    """
+
+    key: str
+    label: str
+    data: DataSpec
+
+    @abstractmethod
+    def count(self, wanted: int) -> int:
+        """How many of the wanted samples there are."""
+
+    @abstractmethod
+    def batches(self, first: int, stop: int) -> Iterator[Values]:
+        """The samples from ``first`` to before ``stop``."""
+
+
+def to_values(samples: Tensor) -> Values:
+    """Samples in [-1, 1] as a file holds them: 8-bit images, 16-bit sounds."""
+    clipped = samples.detach().float().clamp(-1, 1).cpu()
+    if clipped.ndim == 4:
+        return np.asarray(((clipped + 1) * 127.5).round().byte().numpy())
+    return np.asarray((clipped * 32768).round().clamp(-32768, 32767).short().numpy())
+
+
+def to_samples(values: Values) -> Tensor:
+    """The values of a file as samples in [-1, 1], float32."""
+    tensor = torch.from_numpy(values).float()
+    return tensor / 127.5 - 1 if values.dtype == np.uint8 else tensor / 32768
+
+
+class FileSource(Source):
+    """A folder, zip archive or Parquet file of images or sounds.
+
+    Sounds are scaled to the peak of ``data`` and placed in a window of its length, at a place
+    that depends on their number, as in training. A folder that `fastdpm sample` wrote is taken as
+    it is: the files that its record lists, at their own level.
+
+    Raises:
+        DataError: If there is no such data or it holds none.
+    """
+
+    def __init__(self, path: str, data: DataSpec) -> None:
+        self.path, self.data = path, data
+        self.label = Path(path).name
+        self.names: list[Path] | None = None
+        record = Path(path) / RECORD
+        if record.is_file():
+            self.names = _recorded_files(record)
+            self.data = replace(data, peak=None)
+        elif Path(path).is_dir():
+            _check_all_samples(Path(path), data.modality)
+        self._count = len(self.names or ()) or count_files(path, data.modality)
+        if not self._count:
+            raise no_files(path, data.modality)
+        self.key = _digest_of_files(self._files())
+
+    def count(self, wanted: int) -> int:
+        """See :class:`Source`."""
+        return min(wanted, self._count)
+
+    def batches(self, first: int, stop: int) -> Iterator[Values]:
+        """See :class:`Source`."""
+        files = enumerate(islice(self._files(), first, stop), first)
+        while batch := list(islice(files, _BATCH)):
+            yield np.stack([self._decode(index, file) for index, file in batch])
+
+    def _files(self) -> Iterator[EncodedFile]:
+        if self.names is not None:
+            return (EncodedFile(str(name), name.read_bytes()) for name in self.names)
+        return encoded_files(self.path, self.data.modality)
+
+    def _decode(self, index: int, file: EncodedFile) -> Values:
+        if self.data.modality == "image":
+            return decode_image(file.name, file.data, self.data)
+        sound = torch.from_numpy(read_sound(file.name, file.data, self.data))
+        window = _in_window(sound, self.data.shape[-1], index)
+        return to_values(window[None])
+
+
+class ArraySource(Source):
+    """Arrays in memory or in an ``.npz`` file: uint8 images or float sounds.
+
+    Args:
+        values: uint8, shape (n, C, H, W) or (n, H, W, C); or float in [-1, 1], shape (n, length).
+        data: What they must be.
+        label: Which they are, in words.
+
+    Raises:
+        DataError: If they are something else.
+    """
+
+    def __init__(self, values: Values, data: DataSpec, label: str) -> None:
+        self.data, self.label = data, label
+        if data.modality == "image":
+            if values.dtype != np.uint8 or values.ndim != 4:
+                raise DataError(
+                    f"{label} must hold uint8 images of shape (n, H, W, C), got {values.dtype} of"
+                    f" shape {values.shape}"
+                )
+            if values.shape[1:] != data.shape and values.shape[-1] in (1, 3):
+                values = values.transpose(0, 3, 1, 2)
+        else:
+            if values.dtype.kind != "f" or values.ndim != 2 or not np.isfinite(values).all():
+                raise DataError(
+                    f"{label} must hold finite float sounds of shape (n, length), got"
+                    f" {values.dtype} of shape {values.shape}"
+                )
+            values = to_values(torch.from_numpy(values[:, None]))
+        if len(values) == 0:
+            raise no_files(label, data.modality)
+        check_shape(label, values.shape[1:], data)
+        self.values = np.ascontiguousarray(values)
+        self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
+
+    def count(self, wanted: int) -> int:
+        """See :class:`Source`."""
+        return min(wanted, len(self.values))
+
+    def batches(self, first: int, stop: int) -> Iterator[Values]:
+        """See :class:`Source`."""
+        for start in range(first, stop, _BATCH):
+            yield self.values[start : min(start + _BATCH, stop)]
+
+
+def open_data(path: str, data: DataSpec) -> Source:
+    """Samples of a path that is no model: files, ``.npz``, or scikit-learn's digits."""
+    if path in (DIGITS, DIGITS_TEST):
+        images, _ = digits_part(path)
+        label = "1,437 training digits" if path == DIGITS else "360 held-out digits"
+        return ArraySource(images, data, label)
+    if path.endswith(".npz") and Path(path).is_file():
+        return ArraySource(_read_npz(Path(path)), data, Path(path).name)
+    return FileSource(path, data)
+
+
+def image_data(path: str) -> DataSpec:
+    """Modality and shape of images whose size nobody has said: those of the first one."""
+    if path in (DIGITS, DIGITS_TEST):
+        return DataSpec("image", (1, 8, 8))
+    if path.endswith(".npz") and Path(path).is_file():
+        shape = _read_npz(Path(path)).shape
+        if len(shape) != 4:
+            raise DataError(f"{path} must hold images of shape (n, H, W, C), got shape {shape}")
+        channels_last = shape[-1] in (1, 3)
+        return DataSpec("image", (shape[3], *shape[1:3]) if channels_last else shape[1:])
+    return DataSpec("image", first_image_shape(path))
+
+
+def _read_npz(path: Path) -> Values:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if len(file.files) != 1 and "samples" not in file.files:
+                raise DataError(
+                    f"{path} holds {', '.join(file.files)}: it must hold one array, or one named"
+                    " 'samples'"
+                )
+            return np.asarray(file["samples" if "samples" in file.files else file.files[0]])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a whole .npz file of numbers: {error}") from None
+
+
+def _recorded_files(record: Path) -> list[Path]:
+    """The samples that the record of a sample folder lists."""
+    try:
+        body = json.loads(record.read_text(encoding="utf-8"))
+        names = [record.parent / Path(name).name for name in body["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{record} is no record of samples: delete it or sample again") from None
+    missing = [path for path in names if not path.is_file()]
+    if missing:
+        raise DataError(f"{missing[0]} is missing though {record} lists it: sample again")
+    return names
+
+
+def _check_all_samples(folder: Path, modality: str) -> None:
+    """Refuse a folder that holds more than samples: it would be measured in part."""
+    taken = set(files_of(folder, modality))
+    others = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in taken and not path.name.startswith(".")
+    ]
+    if others and taken:
+        raise DataError(
+            f"{others[0]} is no {modality}: move {len(others)} such files out of {folder}, which"
+            " must hold samples alone"
+        )
+
+
+def _digest_of_files(files: Iterator[EncodedFile]) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        total.update(hashlib.sha256(file.data).digest())
+    return total.hexdigest()
+
+
+def _in_window(sound: Tensor, length: int, index: int) -> Tensor:
+    """A window of a longer sound, or a shorter one within silence, at a place drawn by number."""
+    spare = len(sound) - length
+    place = int(np.random.Generator(np.random.Philox(key=index)).integers(abs(spare) + 1))
+    if spare >= 0:
+        return sound[place : place + length]
+    window = torch.zeros(length)
+    window[place : place + len(sound)] = sound
+    return window
+
+
+def check_same_data(source: Source, wanted: DataSpec, network: str) -> None:
+    """Check that a feature network takes a source's samples.
+
+    Raises:
+        InvalidArgumentError: If their shape or sample rate is another.
+    """
+    found = source.data
+    if (found.modality, found.shape, found.sample_rate) != (
+        wanted.modality,
+        wanted.shape,
+        wanted.sample_rate,
+    ):
+        raise InvalidArgumentError(
+            f"{source.label} has {describe(found)}, feature network {network} takes"
+            f" {describe(wanted)}: choose another with --features or --inception"
+        )
+
+
+def describe(data: DataSpec) -> str:
+    """Modality, shape and rate in a few words."""
+    rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
+    return f"{data.modality} {' x '.join(map(str, data.shape))}{rate}"

@@ -1,0 +1,185 @@
+"""Statistics of a set of samples under a feature network: what a distance is measured against.
+
+Kept as safetensors; the files of ``mu`` and ``sigma`` that pytorch-fid and the FastDPM authors'
+code use are read too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.evaluation.metrics import Array, Features, Moments
+from fastdpm.files import write_bytes
+
+REFERENCE = "reference.safetensors"
+MOST_FEATURES = 2000
+INCEPTION = "inception-v3"
+_FORMAT = "fastdpm-statistics"
+_INCEPTION_WIDTH = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What is known of a set of samples.
+
+    Attributes:
+        network: Name of the feature network.
+        fingerprint: Of its weights; empty where a file does not say.
+        label: Which samples, in words.
+        moments: Of their features.
+        features: The first 2,000 of them at most, shape (m, d), float16; None where unknown.
+        probs: Mean class probabilities, shape (classes,); None where unknown.
+        held_out: Metrics of real data that was held out, against these: the best to hope for.
+    """
+
+    network: str
+    fingerprint: str
+    label: str
+    moments: Moments
+    features: NDArray[np.float16] | None = None
+    probs: Array | None = None
+    held_out: dict[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, network: str, fingerprint: str, label: str, features: Features, logits: Features
+    ) -> Statistics:
+        """Statistics of features, shape (n, d), and logits, shape (n, classes)."""
+        from scipy.special import softmax
+
+        return cls(
+            network,
+            fingerprint,
+            label,
+            Moments.of(features),
+            np.asarray(features[:MOST_FEATURES], dtype=np.float16),
+            np.asarray(softmax(logits.astype(np.float64), axis=1).mean(0)),
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of all the numbers."""
+        total = hashlib.sha256()
+        for table in (self.moments.mean, self.moments.cov, self.features, self.probs):
+            total.update(b"-" if table is None else np.ascontiguousarray(table).tobytes())
+        return total.hexdigest()
+
+    def check_network(self, network: str, fingerprint: str) -> None:
+        """Check that these are statistics of that feature network.
+
+        Raises:
+            InvalidArgumentError: If they are of another one.
+        """
+        same = not self.fingerprint or self.fingerprint == fingerprint
+        if self.network != network or not same:
+            theirs = f"{self.network} {self.fingerprint}".strip()
+            raise InvalidArgumentError(
+                f"{self.label}: statistics of feature network {theirs}, but the samples are"
+                f" measured with {network} {fingerprint}: compute them again from the data, or"
+                " choose their network with --features or --inception"
+            )
+
+    def write(self, path: Path) -> None:
+        """Write them to a ``.safetensors`` file, whole."""
+        if path.suffix != ".safetensors":
+            raise InvalidArgumentError(
+                f"statistics are saved as a .safetensors file, got {path.name!r}"
+            )
+        tensors: dict[str, NDArray[Any]] = {"mean": self.moments.mean, "cov": self.moments.cov}
+        if self.features is not None:
+            tensors["features"] = self.features
+        if self.probs is not None:
+            tensors["probs"] = self.probs
+        record = {
+            "version": 1,
+            "network": self.network,
+            "fingerprint": self.fingerprint,
+            "label": self.label,
+            "count": self.moments.count,
+            "held_out": self.held_out,
+        }
+        metadata = {"format": _FORMAT, "record": json.dumps(record)}
+        whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        write_bytes(path, save(whole, metadata=metadata))
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read statistics: ``.safetensors`` as written here, or ``.npz`` with ``mu`` and ``sigma``.
+
+    The latter are taken as those of the Inception-v3 network, as everybody who publishes such
+    files means it.
+
+    Raises:
+        DataError: If the file is damaged or holds no statistics.
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != _FORMAT:
+            raise DataError(f"{path} holds no statistics: it is another safetensors file")
+        record = json.loads(metadata["record"])
+        moments = Moments(int(record["count"]), tensors["mean"], tensors["cov"])
+        statistics = Statistics(
+            str(record["network"]),
+            str(record["fingerprint"]),
+            str(record["label"]),
+            moments,
+            tensors.get("features"),
+            tensors.get("probs"),
+            record["held_out"],
+        )
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is no whole file of statistics: {error}") from None
+    _check_whole(path, moments)
+    return statistics
+
+
+def is_statistics(path: Path) -> bool:
+    """Whether a file is one of statistics, by its name and, for ``.npz``, what it holds."""
+    if path.suffix != ".npz":
+        return path.suffix == ".safetensors"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _read_npz(path: Path) -> Statistics:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, cov = (np.asarray(file[name], dtype=np.float64) for name in ("mu", "sigma"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no file of mu and sigma: {error}") from None
+    moments = Moments(0, mean, cov)
+    _check_whole(path, moments)
+    if mean.size != _INCEPTION_WIDTH:
+        raise DataError(
+            f"{path} has {mean.size} features, Inception-v3 has {_INCEPTION_WIDTH}: compute the"
+            " statistics again with `fastdpm evaluate DATA --save-statistics FILE`"
+        )
+    return Statistics(INCEPTION, "", path.name, moments)
+
+
+def _check_whole(path: Path, moments: Moments) -> None:
+    width = moments.mean.size
+    whole = moments.mean.shape == (width,) and moments.cov.shape == (width, width)
+    if not whole or not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
+        raise DataError(
+            f"{path} holds a mean of shape {moments.mean.shape} and a covariance of shape"
+            f" {moments.cov.shape}, or values that are not finite: compute the statistics again"
+        )

@@ -1,0 +1,174 @@
+"""Measuring a vocoder: recordings, their mel spectrograms, and what the model makes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.data import encoded_files, no_files
+from fastdpm.evaluation.cache import Cache, Shards, digest
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler, sampling_key
+from fastdpm.evaluation.measure import Measured, Metric
+from fastdpm.evaluation.metrics import Score
+from fastdpm.evaluation.sources import Values, to_samples, to_values
+from fastdpm.evaluation.speech import PairScores, compare_sounds, usable_metrics
+from fastdpm.models.config import DataSpec, MelSpec
+from fastdpm.models.mel import log_mel, whole_frames
+from fastdpm.models.sound import read_sound
+from fastdpm.progress import RowCallback, sampling_bar
+
+Sound = NDArray[np.float32]
+_VERSION = 1  # of the metrics; a change of any number must change it
+_LEAST = 2
+
+
+def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
+    """The first ``n`` recordings, each padded with silence to whole mel frames.
+
+    Args:
+        path: A folder, zip archive or Parquet file of mono sounds.
+        data: What the vocoder was trained on; recordings are scaled to its peak.
+        n: At most so many.
+
+    Returns:
+        Sounds in [-1, 1], each of its own length.
+
+    Raises:
+        DataError: If there are none, or one is damaged, silent or of another sample rate.
+        InvalidArgumentError: If the model is no vocoder.
+    """
+    files = islice(encoded_files(path, "audio"), n)
+    sounds = [whole_frames(read_sound(f.name, f.data, data), _mel(data)) for f in files]
+    if not sounds:
+        raise no_files(path, "audio")
+    if len(sounds) < _LEAST:
+        raise DataError(f"{path} holds one recording: a standard error needs at least {_LEAST}")
+    return sounds
+
+
+@dataclass
+class VocoderMeasure:
+    """Distances of a vocoder's sounds to the recordings that their mel spectrograms came from.
+
+    Attributes:
+        recordings: As :func:`read_recordings` gives them.
+        against: Which they are, in words.
+        data: What the vocoder was trained on.
+        cache: Where sounds and scores are kept.
+        progress: Show a bar while the model draws.
+    """
+
+    recordings: Sequence[Sound]
+    against: str
+    data: DataSpec
+    cache: Cache
+    progress: bool = False
+    network: str = "pairs of sounds"
+    metrics: tuple[Metric, ...] = field(init=False)
+    left_out: tuple[str, ...] = field(init=False)
+    floor: dict[str, Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        usable, self.left_out = usable_metrics(self._rate)
+        self.metrics = tuple(Metric(m.key, m.name, m.better) for m in usable)
+        self._keys = [digest(sound.tobytes().hex()) for sound in self.recordings]
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.recordings)
+
+    @property
+    def _rate(self) -> int:
+        return self.data.sample_rate or 0
+
+    def measure_model(
+        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, n: int | None = None
+    ) -> Measured:
+        """Let the model speak the first ``n`` mel spectrograms, and compare."""
+        count = min(n or self.n, self.n)
+        spoken = self._spoken(handle, sampler, options)
+        keys = [metric.key for metric in self.metrics]
+        pairs = self.cache.shards("pairs", digest(spoken.folder.name, keys, _VERSION))
+        bar: AbstractContextManager[RowCallback] = nullcontext(lambda first, row: None)
+        if self.progress and spoken.count < count:
+            bar = sampling_bar(count - spoken.count, 1, sampler.rows)
+        with bar as advance:
+            self._speak(spoken, count, handle, sampler, options, advance)
+        for index, arrays in enumerate(spoken.read(pairs.count, count), pairs.count):
+            generated = to_samples(arrays["samples"])[:, 0].numpy()
+            scores = compare_sounds(
+                self.recordings[index][None], generated, self._rate, metrics=keys
+            )
+            pairs.append({key: score.values for key, score in scores.items()})
+        found = {key: PairScores(values) for key, values in pairs.gather(count).items()}
+        notes = tuple(
+            f"{found[metric.key].left_out} of {count} pairs have no {metric.name}"
+            for metric in self.metrics
+            if found[metric.key].left_out
+        )
+        costs = [(a["seconds"].sum(), a["evaluations"][0]) for a in spoken.read(0, count)]
+        seconds, evaluations = np.array(costs).T
+        return Measured(
+            count,
+            {key: Score(score.mean, score.error) for key, score in found.items()},
+            notes,
+            float(seconds.sum()),
+            float(evaluations.mean()),
+        )
+
+    def pictures(
+        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, count: int
+    ) -> Values:
+        """The first sounds, float32 (k, length), the shorter ones padded with silence."""
+        spoken = self._spoken(handle, sampler, options)
+        sounds = [to_samples(arrays["samples"])[0, 0] for arrays in spoken.read(0, count)]
+        return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
+
+    def _spoken(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> Shards:
+        """Where the model's sounds are kept, one file each, since their lengths differ."""
+        key = digest(sampling_key(handle, sampler, options), self._keys)
+        return self.cache.shards("samples", key)
+
+    def _speak(
+        self,
+        spoken: Shards,
+        count: int,
+        handle: ModelHandle,
+        sampler: Sampler,
+        options: DrawOptions,
+        advance: RowCallback,
+    ) -> None:
+        """Draw what is not there yet."""
+        first = spoken.count
+        for index in range(first, count):
+            mel = log_mel(torch.from_numpy(self.recordings[index][None]), _mel(self.data))
+            chosen = replace(options, condition=mel)
+            began = time.perf_counter()
+
+            def row_done(_: int, row: int, done: int = index - first) -> None:
+                advance(done, row)
+
+            for sound, evaluations in sampler.draw(handle.model, [index], chosen, row_done):
+                spoken.append(
+                    {
+                        "samples": to_values(sound),
+                        "seconds": np.array([time.perf_counter() - began]),
+                        "evaluations": np.array([evaluations]),
+                    }
+                )
+
+
+def _mel(data: DataSpec) -> MelSpec:
+    if data.mel is None:
+        raise InvalidArgumentError("only a vocoder is measured against recordings")
+    return data.mel

@@ -1,0 +1,331 @@
+"""Evaluating measures what it says, computes nothing twice, and survives an interrupt."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastdpm import DataError, InvalidArgumentError, MissingExtraError, evaluate, load_model
+from fastdpm.cli.app import run as fastdpm
+from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.metrics import Moments, frechet_distance
+from fastdpm.evaluation.sources import to_samples
+from fastdpm.evaluation.statistics import read_statistics
+from fastdpm.models.features import load_features
+
+
+@pytest.fixture
+def measure(features, image_folder):
+    """Evaluate with the small image network, by default against the folder of images."""
+
+    def measure(samples, against=None, **choices):
+        choices.setdefault("features", features["image"])
+        return evaluate(samples, str(against or image_folder), **choices)
+
+    return measure
+
+
+def _values(found) -> dict[str, float]:
+    return {key: score.value for key, score in found.scores.items()}
+
+
+def test_a_model_is_measured_by_the_features_of_its_pixels(measure, folders, features, pixels):
+    found = measure(folders["image"], n=50)
+    network = load_features(features["image"])
+    drawn = load_model(folders["image"]).sample(50)
+    rounded = ((drawn.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    real = network(to_samples(pixels[:, None]))[0].double().numpy()
+    wanted = frechet_distance(Moments.of(network(rounded)[0].double().numpy()), Moments.of(real))
+    assert found.scores["frechet_distance"].value == pytest.approx(wanted, rel=1e-4)
+    assert found.n == 50
+    assert found.evaluations == 4
+    assert found.seconds > 0
+
+
+def test_only_inception_is_called_fid(measure, folders):
+    found = measure(folders["image"], n=20)
+    names = [metric.name for metric in found.metrics]
+    assert names[0] == "FD (tiny-features)"
+    assert not [name for name in names if "FID" in name or "KID" in name]
+
+
+def test_a_folder_of_samples_scores_as_the_model_that_drew_it(measure, folders, tmp_path):
+    out = str(tmp_path / "drawn")
+    assert fastdpm(["sample", str(folders["image"]), "-n", "30", "--out", out]) == 0
+    model, files = measure(folders["image"], n=30), measure(out)
+    assert _values(files) == pytest.approx(_values(model), rel=1e-5)
+    assert files.n == 30
+
+
+def test_folder_npz_and_zip_of_the_same_images_score_alike(
+    measure, image_folder, pixels, tmp_path, folders
+):
+    import shutil
+
+    np.savez(tmp_path / "x.npz", pixels[..., None])
+    archive = shutil.make_archive(str(tmp_path / "x"), "zip", image_folder)
+    against = [image_folder, tmp_path / "x.npz", archive]
+    found = [_values(measure(folders["image"], source, n=20)) for source in against]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0] == pytest.approx(found[2], rel=1e-5)
+    assert measure(tmp_path / "x.npz").scores["frechet_distance"].value < 1e-6
+
+
+def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
+    first = measure(folders["image"], n=25)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    for place in (
+        "fastdpm.models.model.run",
+        "fastdpm.models.features.FeatureNetwork.__call__",
+        "fastdpm.evaluation.metrics.frechet_score",
+        "fastdpm.evaluation.drawn.load_model",
+    ):
+        monkeypatch.setattr(place, refuse)
+    assert measure(folders["image"], n=25) == first
+
+
+def test_more_samples_draw_only_what_is_missing(measure, folders, monkeypatch):
+    from fastdpm.evaluation import drawn
+
+    measure(folders["image"], n=25)
+    asked = []
+    draw = drawn.PlanSampler.draw
+
+    def watch(self, model, samples, options, callback):
+        asked.extend(samples)
+        return draw(self, model, samples, options, callback)
+
+    monkeypatch.setattr(drawn.PlanSampler, "draw", watch)
+    grown = measure(folders["image"], n=40)
+    assert asked == list(range(25, 40))
+    monkeypatch.setenv("FASTDPM_CACHE", "elsewhere")
+    assert _values(grown) == pytest.approx(_values(measure(folders["image"], n=40)), rel=1e-5)
+
+
+def test_the_batch_size_changes_no_score(measure, folders, tmp_path):
+    from fastdpm.evaluation.cache import Cache
+    from fastdpm.evaluation.drawn import DrawOptions
+
+    found = [
+        measure(
+            folders["image"],
+            n=30,
+            options=DrawOptions(batch_size=size),
+            cache=Cache(tmp_path / str(size)),
+        )
+        for size in (7, 30)
+    ]
+    assert _values(found[0]) == pytest.approx(_values(found[1]), rel=1e-3)
+
+
+def test_an_interrupted_evaluation_goes_on_with_what_it_has(
+    folders, features, image_folder, capsys, monkeypatch, own_cache
+):
+    from fastdpm.models.model import Model
+
+    draw, calls = Model.sample_batches, []
+
+    def stop_after_two(self, *args, **kwargs):
+        for number, batch in enumerate(draw(self, *args, **kwargs)):
+            if number == 2 and not calls:
+                calls.append(1)
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(Model, "sample_batches", stop_after_two)
+    command = ["evaluate", str(folders["image"]), "--against", str(image_folder), "-n", "30"]
+    command += ["--features", features["image"], "--batch-size", "8"]
+    assert fastdpm(command) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    kept = sorted(path.name for path in own_cache.glob("samples/*/*"))
+    assert kept == ["000000000-000000008.npz", "000000008-000000016.npz"]
+    assert fastdpm(command) == 0
+    assert "30 samples of tiny-image" in capsys.readouterr().out
+    assert not list(own_cache.rglob("*.part"))
+
+
+def test_saved_statistics_stand_for_their_data(measure, folders, features, image_folder, tmp_path):
+    path = tmp_path / "s.safetensors"
+    save_statistics(str(image_folder), path, MeasureOptions(features=features["image"]))
+    assert read_statistics(path).moments.count == 40
+    assert _values(measure(folders["image"], path, n=20)) == _values(
+        measure(folders["image"], n=20)
+    )
+
+
+def test_a_sound_model_is_measured_as_the_paper_does(folders, features, sound_folder):
+    found = evaluate(folders["sound"], str(sound_folder), n=24, features=features["sound"])
+    assert [metric.key for metric in found.metrics] == [
+        "frechet_distance",
+        "inception_score",
+        "modified_inception_score",
+        "am_score",
+    ]
+    assert 1 <= found.scores["inception_score"].value <= 4
+    itself = evaluate(str(sound_folder), str(sound_folder), features=features["sound"])
+    assert itself.scores["frechet_distance"].value < 1e-6
+
+
+def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder):
+    found = evaluate(folders["vocoder"], str(sound_folder), n=3)
+    assert found.n == 3
+    assert "log_mel_error" in found.scores
+    assert found.scores["log_mel_error"].value > 0
+    again = evaluate(folders["vocoder"], str(sound_folder), n=3)
+    assert again.to_dict() == found.to_dict()
+    grown = evaluate(folders["vocoder"], str(sound_folder), n=5)
+    assert grown.scores["log_mel_error"].value != found.scores["log_mel_error"].value
+
+
+def test_the_command_prints_every_metric_with_its_error(
+    folders, features, image_folder, tmp_path, capsys
+):
+    save = tmp_path / "r.json"
+    command = ["evaluate", str(folders["image"]), "--against", str(image_folder), "-n", "20"]
+    assert fastdpm([*command, "--features", features["image"], "--save", str(save)]) == 0
+    out = capsys.readouterr().out
+    record = json.loads(save.read_text())
+    for metric in record["metrics"]:
+        assert metric["name"] in out
+        assert record["scores"][metric["key"]]["error"] >= 0
+    assert "4 network evaluations each" in out
+
+
+def _refuse_import(monkeypatch, package: str) -> None:
+    import sys
+
+    for name in [n for n in sys.modules if n.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_a_missing_extra_is_named(measure, folders, monkeypatch):
+    _refuse_import(monkeypatch, "torchmetrics")
+    with pytest.raises(MissingExtraError, match=r"torchmetrics is not installed.*fastdpm\[eval\]"):
+        measure(folders["image"], n=20)
+
+
+def test_too_few_samples_say_how_many_are_needed(measure, folders):
+    with pytest.raises(InvalidArgumentError, match=r"19 samples .* the metrics need at least 20"):
+        measure(folders["image"], n=19)
+
+
+def test_images_of_mixed_sizes_are_refused(measure, image_folder, folders):
+    Image.fromarray(np.zeros((9, 8), dtype=np.uint8)).save(image_folder / "zzz.png")
+    with pytest.raises(DataError, match=r"zzz\.png has shape \(1, 9, 8\), .* needs \(1, 8, 8\)"):
+        measure(folders["image"], n=20)
+
+
+def test_sounds_of_mixed_rates_are_refused(folders, features, sound_folder, own_cache):
+    import soundfile
+
+    soundfile.write(sound_folder / "zzz.wav", np.ones(4000) * 0.1, 16000)
+    with pytest.raises(DataError, match=r"zzz\.wav is sampled at 16000 Hz"):
+        evaluate(folders["sound"], str(sound_folder), n=20, features=features["sound"])
+    assert not list(own_cache.rglob("statistics/*"))
+
+
+def test_statistics_of_another_network_are_refused(
+    measure, features, image_folder, folders, tmp_path
+):
+    path = tmp_path / "s.safetensors"
+    save_statistics(str(image_folder), path, MeasureOptions(features=features["other"]))
+    with pytest.raises(InvalidArgumentError, match="statistics of feature network tiny-features"):
+        measure(folders["image"], path, n=20)
+
+
+def test_a_folder_that_holds_more_than_samples_is_refused(measure, image_folder, folders):
+    (image_folder / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"notes\.txt is no image: move 1 such files out of"):
+        measure(folders["image"], n=20)
+
+
+def test_features_that_are_not_finite_are_refused_and_not_kept(
+    measure, folders, monkeypatch, own_cache
+):
+    from fastdpm.models.features import FeatureNetwork
+
+    call = FeatureNetwork.__call__
+
+    def broken(self, samples):
+        features, logits = call(self, samples)
+        return features * torch.nan, logits
+
+    monkeypatch.setattr(FeatureNetwork, "__call__", broken)
+    with pytest.raises(DataError, match="are not finite, first those of sample 0"):
+        measure(folders["image"], n=20)
+    assert not list(own_cache.rglob("features/*/*"))
+
+
+def test_a_damaged_cache_says_what_to_delete(measure, folders, own_cache):
+    measure(folders["image"], n=20)
+    for path in own_cache.rglob("features/*/*.npz"):
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DataError, match="fastdpm cache --clear"):
+        measure(folders["image"], n=21)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["IMAGE", "--against", "nowhere"], "no data at 'nowhere'"),
+        (["nowhere"], "no data at 'nowhere'"),
+        (["SOUNDS", "--features", "FEATURES", "--against", "IMAGES"], "holds no images"),
+        (["VOCODER"], "give them to --against"),
+        (["VOCODER", "--against", "SOUNDS", "--features", "FEATURES"], "drop --features"),
+        (["IMAGE", "--features", "nowhere"], "no feature network 'nowhere'"),
+        (["SOUND", "--features", "FEATURES", "--against", "SOUNDS"], "holds no images"),
+        (["IMAGE", "--inception", "nowhere"], "no weights of Inception-v3 at 'nowhere'"),
+        (["IMAGE", "--features", "FEATURES", "--inception", "auto"], "not both"),
+        (["IMAGES", "-S", "5"], "is no model, so --steps would change nothing"),
+        (["IMAGES", "--features", "FEATURES"], "comes without statistics"),
+        (["IMAGE", "--save-statistics", "x.safetensors"], "is a model"),
+        (
+            ["IMAGES", "--features", "FEATURES", "--save-statistics", "x.txt"],
+            "a .safetensors file",
+        ),
+        (["IMAGE", "--cache", "FILE"], "is a file: choose another --cache"),
+        (["FEATURES"], "not a model"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    folders,
+    features,
+    image_folder,
+    sound_folder,
+    tmp_path,
+    monkeypatch,
+    capsys,
+    arguments,
+    message,
+):
+    (tmp_path / "file").write_text("x")
+    known = {
+        "IMAGE": folders["image"],
+        "SOUND": folders["sound"],
+        "VOCODER": folders["vocoder"],
+        "IMAGES": image_folder,
+        "SOUNDS": sound_folder,
+        "FEATURES": features["image"],
+        "FILE": tmp_path / "file",
+    }
+    monkeypatch.chdir(tmp_path)
+    assert fastdpm(["evaluate", *(str(known.get(a, a)) for a in arguments)]) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_the_cache_is_listed_and_emptied_and_nothing_else(measure, folders, own_cache, capsys):
+    measure(folders["image"], n=20)
+    (own_cache / "mine.txt").write_text("mine")
+    assert fastdpm(["cache"]) == 0
+    assert "features" in capsys.readouterr().out
+    assert fastdpm(["cache", "--clear"]) == 0
+    assert [path.name for path in own_cache.iterdir()] == ["mine.txt"]
