@@ -23,7 +23,10 @@ console = Console(soft_wrap=True, highlight=False)
 
 def train(
     config: Annotated[
-        str, typer.Argument(help="TOML file, or the name of a built-in model.", metavar="CONFIG")
+        str,
+        typer.Argument(
+            help="TOML file, or the name of a built-in model or feature network.", metavar="CONFIG"
+        ),
     ],
     data: Annotated[
         str,
@@ -42,15 +45,19 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(help="In place of the configuration's.", min=1)
     ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(help="Held-out data, with which a classifier's accuracy is measured."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Train a model with the simple loss, on a CPU or a GPU.
+    """Train a model, or a classifier whose features measure samples, on a CPU or a GPU.
 
     Writes checkpoint.pt, loss.csv, loss.png and samples.png as it goes, and model/ at the end.
     """
     from fastdpm.core.errors import InterruptedRunError
     from fastdpm.models.model import find_device
-    from fastdpm.training.config import read_train_config
+    from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer, check_folder
 
@@ -59,9 +66,10 @@ def train(
     options = settings.training
     check_folder(out, resume=resume)
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
+    held_out = None if test is None else load_training_data(test, settings.data).to(where)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
     command = shlex.join(["fastdpm", *_without_paths(sys.argv[1:])])
-    trainer = Trainer(settings, rows.to(where), out, where, command, console.print)
+    trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)
     if resume:
         trainer.resume()
         console.print(f"going on at step {trainer.step:,}")
@@ -73,8 +81,9 @@ def train(
             should_stop=asked.is_set,
         )
     if finished:
-        console.print(f"step {trainer.step:,}: model written to {out / 'model'}; try it:")
-        console.print(f"fastdpm sample {out / 'model'}")
+        console.print(f"step {trainer.step:,}: model written to {out / 'model'}")
+        if isinstance(settings, TrainConfig):
+            console.print(f"try it: fastdpm sample {out / 'model'}")
     else:
         raise InterruptedRunError(f"stopped at step {trainer.step:,}: go on with --resume")
 

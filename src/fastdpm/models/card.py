@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from fastdpm.models.config import ModelConfig
+from typing import TYPE_CHECKING, Any
+
+from fastdpm.models.config import DataSpec, ModelConfig
+
+if TYPE_CHECKING:
+    from fastdpm.models.features import FeaturesConfig
 
 _HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "mit")
 
 
 def model_card(config: ModelConfig) -> str:
     """The ``README.md`` of a model folder: data, licence, training and how to sample."""
-    licence = config.licence.lower()
-    data, recipe, made = config.data, config.recipe, config.provenance
-    shape = " x ".join(map(str, data.shape))
-    rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
+    data = config.data
     task = "unconditional-image-generation" if data.modality == "image" else "text-to-audio"
-    rows = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in made.items())
-    attribution = f"\n{config.attribution}\n" if config.attribution else ""
-    return f"""---
-license: {licence if licence in _HUB_LICENCES else "other"}
-library_name: fastdpm
-pipeline_tag: {task}
----
-
+    return f"""{_header(config.licence, task)}
 # {config.name}
 
-A diffusion model for {data.modality} data of shape {shape}{rate}.
+A diffusion model for {_described(data)}.
 Sample it with fastdpm, PATH being this folder:
 
 ```
@@ -32,11 +27,46 @@ fastdpm sample PATH
 ```
 
 - Data: {data.description or "not said"}
-- Network: {", ".join(f"{name} {value}" for name, value in config.network.items())}
-- Schedule: {", ".join(f"{name} {value}" for name, value in config.schedule.items())}
-- Recommended recipe: {recipe.describe()}
-- Licence of the weights: {config.licence}
-{attribution}
+- Network: {_listed(config.network)}
+- Schedule: {_listed(config.schedule)}
+- Recommended recipe: {config.recipe.describe()}
+{_origin(config.licence, config.attribution, config.provenance)}"""
+
+
+def features_card(config: FeaturesConfig) -> str:
+    """The ``README.md`` of a feature network's folder."""
+    task = "image-classification" if config.data.modality == "image" else "audio-classification"
+    return f"""{_header(config.licence, task)}
+# {config.name}
+
+A classifier of {_described(config.data)}, whose last hidden layer measures
+samples in fastdpm. Distances measured with it are named after it and are no FID.
+
+- Data: {config.data.description or "not said"}
+- Classes: {", ".join(config.classes)}
+- Network: {_listed(config.network)}
+{_origin(config.licence, config.attribution, config.provenance)}"""
+
+
+def _header(licence: str, task: str) -> str:
+    known = licence.lower() if licence.lower() in _HUB_LICENCES else "other"
+    return f"---\nlicense: {known}\nlibrary_name: fastdpm\npipeline_tag: {task}\n---\n"
+
+
+def _described(data: DataSpec) -> str:
+    rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
+    return f"{data.modality} data of shape {' x '.join(map(str, data.shape))}{rate}"
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _origin(licence: str, attribution: str, provenance: dict[str, Any]) -> str:
+    rows = "".join(f"| {name.replace('_', ' ')} | {v} |\n" for name, v in provenance.items())
+    named = f"\n{attribution}\n" if attribution else ""
+    return f"""- Licence of the weights: {licence}
+{named}
 ## Training
 
 | what | value |

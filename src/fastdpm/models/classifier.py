@@ -7,6 +7,7 @@ height and width. Sound passes through a log-mel spectrogram first, which is the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,9 +35,7 @@ class ImageClassifier(nn.Module):
         sizes = [stem_channels, *widths]
         self.num_features = sizes[-1]
         self.stem = _ConvNorm(in_channels, stem_channels)
-        self.stages = nn.ModuleList(
-            _Stage(size, wider) for size, wider in zip(sizes, sizes[1:], strict=False)
-        )
+        self.stages = nn.ModuleList(_Stage(size, wider) for size, wider in pairwise(sizes))
         self.head = nn.Linear(self.num_features, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

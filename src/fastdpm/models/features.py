@@ -1,6 +1,6 @@
 """Feature networks: trained classifiers whose last hidden layer measures samples.
 
-A feature network is a folder like a model's: ``config.json``, ``model.safetensors``, ``README.md``.
+Like a model it is a folder: ``config.json``, ``model.safetensors`` and ``README.md``.
 """
 
 from __future__ import annotations

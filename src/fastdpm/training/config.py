@@ -5,14 +5,16 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.models.config import DataSpec, ModelConfig, build
+from fastdpm.models.features import FeaturesConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
+_AUGMENTS = {"horizontal_flip": "image", "shift": "image", "gain_db": "audio", "noise": "audio"}
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,59 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
+class ClassifierOptions(TrainOptions):
+    """How a classifier is trained: by SGD with Nesterov momentum 0.9.
+
+    Attributes:
+        weight_decay: L2 penalty of all weights.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        shift: Images are moved by up to this many pixels, their edges repeated.
+        gain_db: Sounds are made softer by up to this.
+        noise: White noise of up to this standard deviation is added to sounds.
+    """
+
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    shift: int = 0
+    gain_db: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("weight_decay", "shift", "gain_db", "noise"):
+            if not getattr(self, name) >= 0:
+                raise InvalidArgumentError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InvalidArgumentError(
+                f"label_smoothing must lie in [0, 1), got {self.label_smoothing}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunConfig:
+    """What every configuration says."""
 
     name: str
     network: dict[str, Any]
-    schedule: dict[str, Any]
     data: DataSpec
     training: TrainOptions
-    recipe: Recipe = field(default_factory=Recipe)
     licence: str = "unknown"
     attribution: str = ""
 
-    def replace(self, **options: int | None) -> TrainConfig:
+    def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""
         given: dict[str, Any] = {
             name: value for name, value in options.items() if value is not None
         }
         return replace(self, training=replace(self.training, **given))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_RunConfig):
+    """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
+
+    schedule: dict[str, Any]
+    recipe: Recipe = field(default_factory=Recipe)
 
     def model_config(self, provenance: dict[str, Any]) -> ModelConfig:
         """The configuration of the model that comes out."""
@@ -96,7 +133,30 @@ class TrainConfig:
         )
 
 
-def read_train_config(name_or_path: str | Path) -> TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(_RunConfig):
+    """A feature network to train; see :class:`fastdpm.models.features.FeaturesConfig`.
+
+    It learns to tell the ``classes``, the names of labels 0, 1, ..., apart.
+    """
+
+    classes: tuple[str, ...]
+    training: ClassifierOptions
+
+    def features_config(self, provenance: dict[str, Any]) -> FeaturesConfig:
+        """The configuration of the feature network that comes out."""
+        return FeaturesConfig(
+            name=self.name,
+            network=self.network,
+            data=self.data,
+            classes=self.classes,
+            licence=self.licence,
+            attribution=self.attribution,
+            provenance=provenance,
+        )
+
+
+def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:
     """Read a TOML file, or a configuration that comes with the package by its name.
 
     Raises:
@@ -114,8 +174,20 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
+    if "classes" in data:
+        classifier = build(ClassifierConfig, data, str(path))
+        _check_augmentation(path, classifier.data, classifier.training)
+        classifier.features_config({})
+        return classifier
     config = build(TrainConfig, data, str(path))
-    if config.training.horizontal_flip and config.data.modality != "image":
-        raise InvalidArgumentError(f"{path}: horizontal_flip mirrors images, and this is sound")
+    _check_augmentation(path, config.data, config.training)
     config.model_config({})
     return config
+
+
+def _check_augmentation(path: Path, data: DataSpec, options: TrainOptions) -> None:
+    for name, modality in _AUGMENTS.items():
+        if getattr(options, name, 0) and data.modality != modality:
+            raise InvalidArgumentError(
+                f"{path}: {name} is for {modality} data, and this is {data.modality}: drop it"
+            )

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastdpm.core.errors import DataError
 from fastdpm.data import (
     DIGITS,
+    DIGITS_TEST,
     check_shape,
     decode_image,
     digits_part,
@@ -53,16 +54,27 @@ class TrainingData:
         """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms or None."""
         device = self.values.device
         index = torch.randint(len(self), (size,), generator=generator, device=device)
+        samples = self.pick(index, generator)
+        mel = None if self.spec.mel is None else log_mel(samples[:, 0], self.spec.mel)
+        return samples, mel
+
+    def pick(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """The samples of an index (n,) in [-1, 1], mirrored or placed at random."""
+        size, device = len(index), self.values.device
         if self.lengths is None:
             images = self.values[index].float() / 127.5 - 1
             if self.horizontal_flip:
                 mirror = torch.rand(size, 1, 1, 1, generator=generator, device=device) < 0.5
                 images = torch.where(mirror, images.flip(-1), images)
-            return images, None
+            return images
         place = torch.rand(size, 1, generator=generator, device=device)
-        sound = self.windows(index, place)
-        mel = None if self.spec.mel is None else log_mel(sound[:, 0], self.spec.mel)
-        return sound, mel
+        return self.windows(index, place)
+
+    def middle(self, index: Tensor) -> Tensor:
+        """The samples of an index (n,) in [-1, 1] as they are, sounds amid their windows."""
+        if self.lengths is None:
+            return self.values[index].float() / 127.5 - 1
+        return self.windows(index, torch.full((len(index), 1), 0.5, device=index.device))
 
     def windows(self, index: Tensor, place: Tensor) -> Tensor:
         """Windows of recordings, shape (n, 1, window).
@@ -89,8 +101,8 @@ def load_training_data(
 
     Args:
         path: A Parquet file with a column ``image`` or ``audio`` of encoded files, a folder or a
-            zip archive of such files, or "sklearn:digits" (all but its last 360 rows, which are
-            held out).
+            zip archive of such files, "sklearn:digits" (all but its last 360 rows), or
+            "sklearn:digits-test" (those, which are held out).
         spec: What the samples must be.
         horizontal_flip: Mirror half of the images in every batch.
 
@@ -98,7 +110,7 @@ def load_training_data(
         DataError: If the data cannot be read, is empty, or has another shape or sample rate.
         MissingExtraError: If reading it needs a package that is not installed.
     """
-    if path == DIGITS:
+    if path in (DIGITS, DIGITS_TEST):
         images, digits = digits_part(path)
         check_shape("digits", images.shape[1:], spec)
         return TrainingData(

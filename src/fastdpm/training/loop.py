@@ -1,8 +1,7 @@
-"""Training with the simple loss, in a folder that survives a kill.
+"""Training in a folder that survives a kill.
 
 Every step draws its batch and noise from (seed, step), so a resumed run takes the same steps as
 one that was never stopped.
-Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
 """
 
 from __future__ import annotations
@@ -14,28 +13,25 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
-from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.figures import to_pixels, write_grid, write_loss, write_sounds
+from fastdpm.figures import write_loss
 from fastdpm.files import write_bytes, write_text
-from fastdpm.models.card import model_card
-from fastdpm.models.folder import build_network, check_fits, write_folder
-from fastdpm.models.model import Model
-from fastdpm.sampling.denoise import call_network
-from fastdpm.training.config import TrainConfig
+from fastdpm.training.classification import Classification
+from fastdpm.training.config import ClassifierConfig, TrainConfig
 from fastdpm.training.data import TrainingData
+from fastdpm.training.denoising import Denoising
+from fastdpm.training.task import Predict, Task
 
 CHECKPOINT = "checkpoint.pt"
 _CHECKPOINT_KEYS = {"config", "network", "ema", "optimizer", "step", "seconds", "losses"}
 _LOG_EVERY = 50
-_NUM_EXAMPLES = 6
 
 
 @dataclass(frozen=True)
@@ -58,29 +54,30 @@ class Trainer:
         command: How the run was started, for the model card.
         tell: Takes one-line messages.
 
+        held_out: What a classifier's accuracy is measured on, already on ``device``.
+
     Raises:
         InvalidArgumentError: If the network does not fit the data, or the recipe the schedule.
+        DataError: If a classifier's data has no labels, or others than its classes.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: TrainConfig | ClassifierConfig,
         data: TrainingData,
         out: Path,
         device: torch.device,
         command: str,
         tell: Callable[[str], None],
+        held_out: TrainingData | None = None,
     ) -> None:
         options = config.training
-        check_fits(config.model_config({}))
-        self.schedule = VarianceSchedule.from_config(config.schedule)
-        config.recipe.compile(self.schedule)  # so that it fails now and not after the training
-        self.config, self.data, self.out, self.device = config, data, out, device
+        self.task = _task(config, data, held_out)
+        self.config, self.out, self.device = config, out, device
         self.command, self.tell = command, tell
-        self.levels = torch.tensor(self.schedule.levels[1:], dtype=torch.float32, device=device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            network = build_network(config.network)
+            network = self.task.build()
         on_gpu = device.type == "cuda"
         self.network = network.to(device)
         if on_gpu and config.data.modality == "image":
@@ -88,12 +85,10 @@ class Trainer:
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=options.learning_rate, betas=(0.9, 0.99), fused=True
-        )
+        self.optimizer = self.task.optimizer(self.network)
         half = options.precision == "bf16" or (options.precision == "auto" and on_gpu)
         self.autocast = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
-        self.predict: Callable[..., Tensor] = self.network
+        self.predict: Predict = self.network
         self.step = 0
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
@@ -114,7 +109,7 @@ class Trainer:
             raise FastDPMError(
                 f"{path} is not a whole checkpoint of fastdpm: start afresh in an empty folder"
             )
-        if saved["config"] != _identity(self.config):
+        if saved["config"] != self.task.identity:
             raise FastDPMError(
                 f"{path} was written by another configuration: resume with that one, or start"
                 " afresh in an empty folder"
@@ -168,19 +163,7 @@ class Trainer:
         options = self.config.training
         seed = options.seed * 1_000_000_007 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)
-        x0, condition = self.data.batch(options.batch_size, generator)
-        # Uniform steps, spread evenly over the batch: the same loss with less variance.
-        offset = torch.rand(1, generator=generator, device=self.device)
-        spread = torch.arange(len(x0), device=self.device) / len(x0)
-        t = ((offset + spread) % 1 * len(self.levels)).long().clamp_max(len(self.levels) - 1)
-        noise = torch.randn(x0.shape, generator=generator, device=self.device)
-        level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
-        x = level * x0 + (1 - level**2).sqrt() * noise
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), self.autocast:
-            torch.manual_seed(seed)  # for dropout
-            eps = call_network(self.predict, x, t.float(), condition)
-        loss = F.mse_loss(eps.float(), noise)
+        loss = self.task.loss(partial(self._ask, seed), self.step, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_clip)
@@ -189,6 +172,13 @@ class Trainer:
         self.step += 1
         self._average()
         return loss.detach()
+
+    def _ask(self, seed: int, *inputs: Tensor) -> Any:
+        """The network's answer, dropout drawn from the seed of the step."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), self.autocast:
+            torch.manual_seed(seed)
+            return self.predict(*inputs)
 
     def save(self) -> None:
         """Write checkpoint, loss table and loss curve, each whole.
@@ -199,7 +189,7 @@ class Trainer:
         self._log()
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
-            "config": _identity(self.config),
+            "config": self.task.identity,
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -215,22 +205,16 @@ class Trainer:
         if len(self.losses) > 1:
             write_loss(
                 self.out / "loss.png",
-                "mean squared error of eps",
+                self.task.loss_name,
                 *zip(*self.losses, strict=True),
             )
 
     def write_samples(self) -> None:
-        """Draw sixteen samples (eight sounds) of the averaged weights with the model's recipe."""
-        condition = self._examples(8)
-        model = Model(self.config.model_config({}), self.ema)
-        if self.config.data.modality == "image":
-            write_grid(self.out / "samples.png", to_pixels(model.sample(16)))
-        else:
-            sounds = model.sample(8, condition=condition)[:, 0].cpu().numpy()
-            write_sounds(self.out / "samples.png", sounds, self.config.data.sample_rate or 1)
+        """Write ``samples.png`` and tell how good the averaged weights are."""
+        self.task.show(self.ema, self.out, self.tell)
 
     def export(self) -> None:
-        """Write the averaged weights as a model folder ``model``, and a picture of samples."""
+        """Write the averaged weights as a folder ``model``, and a picture of samples."""
         self.write_samples()
         last = [loss for _, loss in self.losses[-20:]] or [math.nan]
         provenance: dict[str, Any] = {
@@ -244,32 +228,25 @@ class Trainer:
             "seed": self.config.training.seed,
             "torch": torch.__version__,
         }
-        config = self.config.model_config(provenance)
-        examples = self._examples(_NUM_EXAMPLES)
-        write_folder(
-            self.out / "model", config, self.ema.state_dict(), model_card(config), examples
-        )
-
-    def _examples(self, count: int) -> Tensor | None:
-        """Mel spectrograms of training windows, the same ones every time; None for no vocoder."""
-        generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
-        return self.data.batch(count, generator)[1]
+        self.task.export(self.ema, self.out / "model", provenance)
 
     def _try_to_compile(self) -> None:
         """Compile the network if that works here; the first call shows whether it does."""
-        compiled: Callable[..., Tensor] = torch.compile(self.network)
-        generator = torch.Generator(self.device).manual_seed(0)
-        x, condition = self.data.batch(self.config.training.batch_size, generator)
-        t = torch.zeros(len(x), device=self.device)
+        compiled: Predict = torch.compile(self.network)
+        inputs = self.task.inputs(torch.Generator(self.device).manual_seed(0))
+        kept = {name: value.clone() for name, value in self.network.named_buffers()}
         try:
             with self.autocast:
-                out = call_network(compiled, x, t, condition)
-            out.float().mean().backward()  # type: ignore[no-untyped-call]
+                out = compiled(*inputs)
+            parts = (out,) if isinstance(out, Tensor) else out
+            torch.stack([part.float().mean() for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
             self.network.zero_grad(set_to_none=True)
         except Exception as error:  # the compiler's failures have no common base
             self.tell(f"training without torch.compile: {first_line(error)}")
         else:
             self.predict = compiled
+        for name, value in self.network.named_buffers():
+            value.copy_(kept[name])  # batch statistics must not remember the trial
 
     def _learning_rate(self) -> float:
         options = self.config.training
@@ -282,6 +259,8 @@ class Trainer:
     def _average(self) -> None:
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
         for kept, new in zip(self.ema.parameters(), self.network.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+        for kept, new in zip(self.ema.buffers(), self.network.buffers(), strict=True):
             kept.lerp_(new, 1 - decay)
 
     def _log(self) -> None:
@@ -297,10 +276,14 @@ class Trainer:
         self.losses.append((self.step, loss))
 
 
-def _identity(config: TrainConfig) -> str:
-    """What must not change between a run and its continuation."""
-    model = config.model_config({}).to_dict()
-    return repr((model["network"], model["schedule"], model["data"], config.training))
+def _task(
+    config: TrainConfig | ClassifierConfig, data: TrainingData, held_out: TrainingData | None
+) -> Task:
+    if isinstance(config, ClassifierConfig):
+        return Classification(config, data, held_out)
+    if held_out is not None:
+        raise InvalidArgumentError("held-out data measures classifiers: drop --test")
+    return Denoising(config, data)
 
 
 def check_folder(out: Path, *, resume: bool) -> None:

@@ -1,0 +1,96 @@
+"""Learning to predict the noise in data: the simple loss.
+
+Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.figures import to_pixels, write_grid, write_sounds
+from fastdpm.models.card import model_card
+from fastdpm.models.folder import build_network, check_fits, write_folder
+from fastdpm.models.model import Model
+from fastdpm.sampling.denoise import call_network
+from fastdpm.training.config import TrainConfig
+from fastdpm.training.data import TrainingData
+from fastdpm.training.task import Predict, Tell
+
+_NUM_EXAMPLES = 6
+
+
+class Denoising:
+    """Train a diffusion model; see :class:`fastdpm.training.task.Task`.
+
+    Args:
+        config: What to train, and how.
+        data: What on, on the device of the training.
+
+    Raises:
+        InvalidArgumentError: If the network does not fit the data, or the recipe the schedule.
+    """
+
+    loss_name = "mean squared error of eps"
+
+    def __init__(self, config: TrainConfig, data: TrainingData) -> None:
+        check_fits(config.model_config({}))
+        schedule = VarianceSchedule.from_config(config.schedule)
+        config.recipe.compile(schedule)  # so that it fails now and not after the training
+        self.config, self.data = config, data
+        self.device = data.values.device
+        self.levels = torch.tensor(schedule.levels[1:], dtype=torch.float32, device=self.device)
+        model = config.model_config({}).to_dict()
+        self.identity = repr((model["network"], model["schedule"], model["data"], config.training))
+
+    def build(self) -> nn.Module:
+        """See :class:`fastdpm.training.task.Task`."""
+        return build_network(self.config.network)
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Adam, with a memory of gradients' squares that suits short runs."""
+        rate = self.config.training.learning_rate
+        return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
+
+    def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
+        """The mean squared error of eps at steps that are uniform over the schedule."""
+        x0, condition = self.data.batch(self.config.training.batch_size, generator)
+        # Uniform steps, spread evenly over the batch: the same loss with less variance.
+        offset = torch.rand(1, generator=generator, device=self.device)
+        spread = torch.arange(len(x0), device=self.device) / len(x0)
+        t = ((offset + spread) % 1 * len(self.levels)).long().clamp_max(len(self.levels) - 1)
+        noise = torch.randn(x0.shape, generator=generator, device=self.device)
+        level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
+        x = level * x0 + (1 - level**2).sqrt() * noise
+        return F.mse_loss(call_network(predict, x, t.float(), condition).float(), noise)
+
+    def inputs(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """See :class:`fastdpm.training.task.Task`."""
+        x, condition = self.data.batch(self.config.training.batch_size, generator)
+        t = torch.zeros(len(x), device=self.device)
+        return (x, t) if condition is None else (x, t, condition)
+
+    def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
+        """Draw sixteen samples (eight sounds) with the model's recipe."""
+        model = Model(self.config.model_config({}), network)
+        if self.config.data.modality == "image":
+            write_grid(out / "samples.png", to_pixels(model.sample(16)))
+        else:
+            sounds = model.sample(8, condition=self._examples(8))[:, 0].cpu().numpy()
+            write_sounds(out / "samples.png", sounds, self.config.data.sample_rate or 1)
+
+    def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
+        """Write a model folder."""
+        config = self.config.model_config(provenance)
+        examples = self._examples(_NUM_EXAMPLES)
+        write_folder(folder, config, network.state_dict(), model_card(config), examples)
+
+    def _examples(self, count: int) -> Tensor | None:
+        """Mel spectrograms of training windows, the same ones every time; None for no vocoder."""
+        generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
+        return self.data.batch(count, generator)[1]

@@ -1,0 +1,43 @@
+"""What a network is trained for: the part of a run that :class:`Trainer` leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Predict = Callable[..., Any]
+Tell = Callable[[str], None]
+
+
+class Task(Protocol):
+    """A task holds its configuration and its data, and no state that a step changes.
+
+    Attributes:
+        loss_name: What the loss is, for the loss curve.
+        identity: What must not change between a run and its continuation.
+    """
+
+    loss_name: str
+    identity: str
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights, from PyTorch's global generator, on the CPU."""
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer; the learning rate of its groups is set before every step."""
+
+    def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
+        """Loss of the batch that belongs to a step, drawn from the step's own generator."""
+
+    def inputs(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """A batch as the network takes it, to try whether it compiles."""
+
+    def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
+        """Write ``out/samples.png`` and tell how good the averaged network is."""
+
+    def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
+        """Write the averaged network as a folder."""
