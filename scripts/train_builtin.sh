@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# Retrain a built-in model: scripts/train_builtin.sh NAME DATA_FOLDER
-# NAME is digits, cifar10, spoken-digits or spoken-digits-vocoder; DATA_FOLDER holds
-# cifar10-train.parquet and spoken-digits-train.parquet (digits needs none).
+# Retrain a built-in model or feature network: scripts/train_builtin.sh NAME DATA_FOLDER
+# NAME is digits, cifar10, spoken-digits or spoken-digits-vocoder, or one of the first three with
+# "-features"; DATA_FOLDER holds cifar10-train.parquet and spoken-digits-train.parquet, for feature
+# networks also cifar10-test.parquet and spoken-digits-test.parquet (digits need none).
 set -euo pipefail
-name=${1:?name of a built-in model}
+name=${1:?name of a built-in model or feature network}
 case "$name" in
-  digits) data=sklearn:digits ;;
-  cifar10) data=${2:?folder of the data}/cifar10-train.parquet ;;
-  spoken-digits*) data=${2:?folder of the data}/spoken-digits-train.parquet ;;
+  digits | digits-features) train=sklearn:digits test=sklearn:digits-test ;;
+  cifar10 | cifar10-features) kind=cifar10 ;;
+  spoken-digits | spoken-digits-features | spoken-digits-vocoder) kind=spoken-digits ;;
   *) echo "unknown model: $name" >&2; exit 2 ;;
 esac
-resume=()
-if [ -f "runs/$name/checkpoint.pt" ]; then resume=(--resume); fi
-exec fastdpm train "$name" --data "$data" --out "runs/$name" "${resume[@]}"
+if [ -n "${kind:-}" ]; then
+  train=${2:?folder of the data}/$kind-train.parquet test=$2/$kind-test.parquet
+fi
+options=(--data "$train" --out "runs/$name")
+if [[ $name == *-features ]]; then options+=(--test "$test"); fi
+if [ -f "runs/$name/checkpoint.pt" ]; then options+=(--resume); fi
+exec fastdpm train "$name" "${options[@]}"

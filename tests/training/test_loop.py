@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
+from fastdpm.models.features import check_classifies
 from fastdpm.models.folder import check_fits
-from fastdpm.training.config import TrainConfig, TrainOptions, read_train_config
+from fastdpm.training.config import CONFIGS, TrainConfig, TrainOptions, read_train_config
 from fastdpm.training.data import TrainingData
 from fastdpm.training.loop import Trainer, check_folder
 from tests.conftest import IMAGE, VOCODER
+from tests.training.test_classification import classifier_config
 
 CPU = torch.device("cpu")
 
@@ -43,6 +46,35 @@ def make(tmp_path) -> Callable[..., Trainer]:
     return make
 
 
+@pytest.fixture(params=["denoiser", "classifier"])
+def make_any(request, tmp_path) -> Callable[..., Trainer]:
+    """Runs of either task, for what both of them promise."""
+
+    def make(name: str = "run", **options: Any) -> Trainer:
+        out: Path = tmp_path / name
+        check_folder(out, resume=(out / "checkpoint.pt").exists())
+        images = _images()
+        if request.param == "denoiser":
+            return Trainer(_config(IMAGE, **options), images, out, CPU, "fastdpm train", print)
+        images = replace(images, labels=torch.arange(8) % 2)
+        config = classifier_config(**options)
+        return Trainer(config, images, out, CPU, "fastdpm train", print)
+
+    return make
+
+
+def _lost(trainer: Trainer) -> Callable[..., Any]:
+    """The network's answer, times NaN."""
+
+    def predict(*inputs: torch.Tensor) -> Any:
+        answer = trainer.network(*inputs)
+        if isinstance(answer, torch.Tensor):
+            return answer * float("nan")
+        return tuple(part * float("nan") for part in answer)
+
+    return predict
+
+
 def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
     trainer = make(config=_config(IMAGE, steps=250, ema_decay=0.98))
     first = float(trainer.take_step())
@@ -56,33 +88,38 @@ def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
         assert (trainer.out / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_killed_run_takes_the_same_steps_when_resumed(make, dropout):
-    config = replace(_config(IMAGE), network={**IMAGE.network, "dropout": dropout})
-    whole = make("whole", config)
+def _check_resumed(make: Callable[[str], Trainer]) -> None:
+    whole = make("whole")
     for _ in range(12):
         whole.take_step()
-    part = make("part", config)
+    part = make("part")
     for _ in range(7):
         part.take_step()
     part.save()
     part.take_step()  # lost with the kill
-    resumed = make("part", config)
+    resumed = make("part")
     resumed.resume()
     assert resumed.step == 7
     for _ in range(5):
         resumed.take_step()
-    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-    for a, b in zip(whole.ema.parameters(), resumed.ema.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    for a, b in ((whole.network, resumed.network), (whole.ema, resumed.ema)):
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
 
 
-def test_stopping_leaves_a_checkpoint_and_no_model(make):
-    trainer = make()
+def test_a_killed_run_takes_the_same_steps_when_resumed(make_any):
+    _check_resumed(make_any)
+
+
+def test_a_resumed_run_drops_out_what_the_whole_one_does(make):
+    config = replace(_config(IMAGE), network={**IMAGE.network, "dropout": 0.2})
+    _check_resumed(lambda name: make(name, config))
+
+
+def test_stopping_leaves_a_checkpoint_and_no_model(make_any):
+    trainer = make_any()
     assert not trainer.train(should_stop=lambda: trainer.step == 3)
     assert not (trainer.out / "model").exists()
-    resumed = make()
+    resumed = make_any()
     resumed.resume()
     assert resumed.step == 3
     assert resumed.train(seconds=0)
@@ -99,15 +136,14 @@ def test_a_vocoder_trains_on_its_own_mel(tmp_path):
     assert load_model(tmp_path / "model").config.data.mel == VOCODER.data.mel
 
 
-def test_averaged_weights_follow_the_trained_ones(make):
-    trainer = make(config=_config(IMAGE, ema_decay=0.0))
+def test_averaged_weights_follow_the_trained_ones(make_any):
+    trainer = make_any(ema_decay=0.0)
     trainer.take_step()
-    for a, b in zip(trainer.ema.parameters(), trainer.network.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(trainer.ema.state_dict(), trainer.network.state_dict())
 
 
-def test_the_learning_rate_rises_and_falls_to_zero(make):
-    trainer = make(config=_config(IMAGE, steps=20, warmup_steps=4, learning_rate=1.0))
+def test_the_learning_rate_rises_and_falls_to_zero(make_any):
+    trainer = make_any(steps=20, warmup_steps=4, learning_rate=1.0)
     rates = []
     for step in range(21):
         trainer.step = step
@@ -117,30 +153,30 @@ def test_the_learning_rate_rises_and_falls_to_zero(make):
     assert rates[20] == pytest.approx(0.0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make):
-    trainer = make(config=_config(IMAGE, steps=50))
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_any):
+    trainer = make_any(steps=50)
     trainer.save()
     before = (trainer.out / "checkpoint.pt").read_bytes()
-    trainer.predict = lambda x, t: trainer.network(x, t) * float("nan")
+    trainer.predict = _lost(trainer)
     with pytest.raises(DataError, match="the loss is nan at step 50"):
         trainer.train()
     assert (trainer.out / "checkpoint.pt").read_bytes() == before
 
 
-def test_foreign_and_damaged_checkpoints_are_refused(make):
-    trainer = make()
+def test_foreign_and_damaged_checkpoints_are_refused(make_any):
+    trainer = make_any()
     trainer.save()
     with pytest.raises(FastDPMError, match="another configuration"):
-        make(config=_config(IMAGE, batch_size=17)).resume()
+        make_any(batch_size=17).resume()
     checkpoint = trainer.out / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FastDPMError, match="not a whole checkpoint") as caught:
-        make().resume()
+        make_any().resume()
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole(make, monkeypatch):
-    trainer = make()
+def test_a_full_disk_leaves_the_old_checkpoint_whole(make_any, monkeypatch):
+    trainer = make_any()
     trainer.save()
     before = (trainer.out / "checkpoint.pt").read_bytes()
     trainer.take_step()
@@ -160,12 +196,12 @@ def _full(handle: int, mode: str) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make):
-    trainer = make()
-    trainer.predict = lambda x, t: trainer.network(x, t) * float("nan")
+def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
+    trainer = make_any()
+    trainer.predict = _lost(trainer)
     with pytest.raises(DataError, match="the loss is nan"):
         trainer.train(should_stop=lambda: trainer.step == 2)
-    resumed = make()
+    resumed = make_any()
     resumed.resume()
     assert resumed.step == 0
     assert all(torch.isfinite(p).all() for p in resumed.network.parameters())
@@ -215,16 +251,20 @@ def test_a_used_folder_is_refused(tmp_path):
         check_folder(tmp_path, resume=False)
 
 
-def test_every_configuration_in_the_package_builds(tmp_path):
-    from fastdpm.models.folder import build_network
-    from fastdpm.training.config import CONFIGS
-
+def test_every_configuration_in_the_package_builds():
     names = sorted(path.stem for path in CONFIGS.glob("*.toml"))
-    assert names == ["cifar10", "digits", "spoken-digits", "spoken-digits-vocoder"]
+    models = ["cifar10", "digits", "spoken-digits"]
+    assert names == sorted([*models, *(f"{n}-features" for n in models), "spoken-digits-vocoder"])
     for name in names:
         config = read_train_config(name)
         assert config.name == name
-        assert sum(p.numel() for p in build_network(config.network).parameters()) > 1e5
+        if isinstance(config, TrainConfig):
+            assert sum(p.numel() for p in check_fits(config.model_config({})).parameters()) > 1e5
+        else:
+            assert (
+                sum(p.numel() for p in check_classifies(config.features_config({})).parameters())
+                < 2e6
+            )
 
 
 @pytest.mark.parametrize(
@@ -252,5 +292,5 @@ def test_a_broken_configuration_is_refused(tmp_path, text, message):
 
 
 def test_an_unknown_configuration_names_the_known_ones():
-    with pytest.raises(InvalidArgumentError, match="one of cifar10, digits, spoken"):
+    with pytest.raises(InvalidArgumentError, match="one of cifar10, cifar10-features, digits"):
         read_train_config("mnist")

@@ -152,7 +152,7 @@ class Classification:
             raise DataError("there is no held-out data with labels to measure the accuracy on")
         measure = FeatureNetwork(self.config.features_config({}), network)
         labels, right = self.held_out.labels, 0
-        for rows in torch.arange(len(labels), device=labels.device).split(_TEST_BATCH):
+        for rows in torch.split(torch.arange(len(labels), device=labels.device), _TEST_BATCH):
             guess = measure(self.held_out.middle(rows))[1].argmax(1)
             right += int((guess == labels[rows]).sum())
         share = right / len(labels)

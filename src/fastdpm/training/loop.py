@@ -238,8 +238,8 @@ class Trainer:
         try:
             with self.autocast:
                 out = compiled(*inputs)
-            parts = (out,) if isinstance(out, Tensor) else out
-            torch.stack([part.float().mean() for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
+            last = out if isinstance(out, Tensor) else out[-1]
+            last.float().mean().backward()
             self.network.zero_grad(set_to_none=True)
         except Exception as error:  # the compiler's failures have no common base
             self.tell(f"training without torch.compile: {first_line(error)}")
@@ -258,10 +258,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
-        for kept, new in zip(self.ema.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
-        for kept, new in zip(self.ema.buffers(), self.network.buffers(), strict=True):
-            kept.lerp_(new, 1 - decay)
+        averaged = self.network.state_dict()  # with the running statistics of normalisations
+        for name, kept in self.ema.state_dict().items():
+            kept.lerp_(averaged[name], 1 - decay)
 
     def _log(self) -> None:
         """Note the mean loss since the last time; a checkpoint is only written after it."""
