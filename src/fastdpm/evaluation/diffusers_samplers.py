@@ -1,0 +1,326 @@
+"""The samplers of diffusers on a model of ours, to be measured beside our own plans.
+
+They keep the settings that their classes have by default, as most people run them, except that
+clipping is left to ours (``clip``). What this means for S = 10 of T = 1000 steps, zero-based:
+
+==================  ====================  =====================  ====================
+classes             leading               linspace               trailing
+==================  ====================  =====================  ====================
+DDIM, DDPM, PNDM    900, 800 ... 100, 0   999, 888 ... 111, 0    999, 899 ... 199, 99
+DEIS, UniPC,        900, 810 ... 180, 90  999, 899 ... 200, 100  999, 899 ... 199, 99
+DPM-Solver++
+==================  ====================  =====================  ====================
+
+* ``leading`` starts from pure noise although its first step expects less of it; ``steps_offset``
+  is 0. "karras" spaces the noise scales by their seventh root over all T steps, whatever the
+  class spaces by, and rounds the steps that the network is told.
+* DDIM and PNDM step from t to t - T // S, whatever the next step is: with ``linspace``, or where
+  S does not divide T, the network is told a step that lies off the state's level, and a trailing
+  chain can end at step 0 with that step's noise.
+* DDIM has ``set_alpha_to_one=True`` and ends at clean data, as do DDPM, DPM-Solver++ and UniPC.
+  PNDM has ``set_alpha_to_one=False`` and DEIS no such choice: both end at the level of step 0.
+* DEIS and UniPC are of order 2, DDPM draws the posterior variance ("fixed_small").
+
+Sources: Lin et al. 2023, arXiv:2305.08891, table 2, for the spacings; Song et al. 2020,
+arXiv:2010.02502 (DDIM); Liu et al. 2022, arXiv:2202.09778 (PNDM); Zhang & Chen 2022,
+arXiv:2204.13902 (DEIS); Lu et al. 2022, arXiv:2211.01095 (DPM-Solver++); Zhao et al. 2023,
+arXiv:2302.04867 (UniPC); Karras et al. 2022, arXiv:2206.00364, eq. 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdpm.core.errors import (
+    InvalidArgumentError,
+    MissingExtraError,
+    SamplingError,
+    check_one_of,
+    first_line,
+)
+from fastdpm.core.recipe import CLIPS
+from fastdpm.core.schedule import Array, VarianceSchedule
+from fastdpm.models.model import PRECISIONS, Model
+from fastdpm.progress import RowCallback
+from fastdpm.sampling.denoise import Denoiser, Network, predict_eps
+from fastdpm.sampling.noise import SampleNoise
+
+_SPACINGS = ("leading", "linspace", "trailing")
+_KARRAS = "karras"
+# No row of a plan is this late, so no plan's noise comes from these numbers.
+_GENERATOR_COUNTER = np.array([0, 0, 0, 2**64 - 1], dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class DiffusersMethod:
+    """A scheduler of diffusers with one of its step spacings.
+
+    Attributes:
+        key: What it is called on the command line and in results.
+        name: What it is called in tables.
+        spacing: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
+        scheduler: The class in diffusers.
+        settings: Arguments of that class beside schedule and spacing.
+        extra: Network evaluations beyond one a step.
+        least: The smallest number of steps that it can take.
+        stochastic: Whether it draws noise.
+    """
+
+    key: str
+    name: str
+    spacing: str
+    scheduler: str
+    settings: tuple[tuple[str, bool | int], ...] = ()
+    extra: int = 0
+    least: int = 1
+    stochastic: bool = False
+
+    def num_evaluations(self, num_steps: int) -> int:
+        """Network evaluations that ``num_steps`` steps cost."""
+        return num_steps + self.extra
+
+
+_UNCLIPPED = (("clip_sample", False),)
+_FAMILIES = (
+    DiffusersMethod("ddim", "DDIM", "", "DDIMScheduler", _UNCLIPPED),
+    DiffusersMethod("ddpm", "DDPM", "", "DDPMScheduler", _UNCLIPPED, stochastic=True),
+    DiffusersMethod("pndm", "PNDM", "", "PNDMScheduler", extra=9, least=4),
+    DiffusersMethod(
+        "plms", "PLMS", "", "PNDMScheduler", (("skip_prk_steps", True),), extra=1, least=2
+    ),
+    DiffusersMethod("deis", "DEIS", "", "DEISMultistepScheduler"),
+    DiffusersMethod(
+        "dpmpp-2m", "DPM-Solver++ 2M", "", "DPMSolverMultistepScheduler", (("solver_order", 2),)
+    ),
+    DiffusersMethod(
+        "dpmpp-3m", "DPM-Solver++ 3M", "", "DPMSolverMultistepScheduler", (("solver_order", 3),)
+    ),
+    DiffusersMethod("unipc", "UniPC", "", "UniPCMultistepScheduler"),
+)
+
+
+def _known() -> Iterator[DiffusersMethod]:
+    for family in _FAMILIES:
+        spacings = (*_SPACINGS, _KARRAS) if family.key.startswith("dpmpp") else _SPACINGS
+        for spacing in spacings:
+            yield dataclasses.replace(
+                family,
+                key=f"diffusers-{family.key}-{spacing}",
+                name=f"diffusers {family.name}, {spacing}",
+                spacing=spacing,
+            )
+
+
+_METHODS = MappingProxyType({method.key: method for method in _known()})
+
+
+def diffusers_methods(names: Sequence[str] | None = None) -> tuple[DiffusersMethod, ...]:
+    """The methods of these keys, or all that are known; diffusers itself is not needed.
+
+    Args:
+        names: Keys such as "diffusers-ddim-trailing" or "diffusers-dpmpp-2m-karras".
+
+    Raises:
+        InvalidArgumentError: If a key is unknown.
+    """
+    for name in names or ():
+        check_one_of("a diffusers method", name, _METHODS)
+    return tuple(_METHODS.values() if names is None else (_METHODS[name] for name in names))
+
+
+def sample_diffusers(
+    model: Model,
+    method: DiffusersMethod,
+    num_steps: int,
+    samples: Sequence[int],
+    *,
+    clip: str = "none",
+    seed: int = 0,
+    batch_size: int | None = None,
+    condition: Tensor | None = None,
+    precision: str = "float32",
+    callback: RowCallback | None = None,
+) -> Iterator[tuple[Sequence[int], Tensor, int]]:
+    """Draw the samples of the given indices by a scheduler of diffusers, batch by batch.
+
+    The first states are those that :meth:`fastdpm.Model.sample_batches` starts from, so equal
+    seeds and indices mean equal noise. A stochastic method draws what follows from a generator of
+    each sample's own: sample i depends on (seed, i) and the method, not on its batch.
+
+    Args:
+        model: Whose network is asked; v and x0 predictions are turned into eps for the scheduler.
+        method: From :func:`diffusers_methods`.
+        num_steps: S, from the least that the method can take to T. PNDM's Runge-Kutta start costs
+            9 evaluations more than S, PLMS 1 more.
+        samples: Indices, each at least 0.
+        clip: "none", "x0" or "dynamic", applied as in our plans.
+        seed: At least 0.
+        batch_size: Samples at a time; chosen by their size if not given.
+        condition: As :meth:`fastdpm.Model.sample` takes it.
+        precision: Of the network: "float32", "bf16" or "fp16".
+        callback: Called as ``callback(first, evaluation)`` after each network evaluation, with
+            the position of the batch's first sample among ``samples``.
+
+    Yields:
+        The indices of a batch, its samples as float32 in [-1, 1] on the model's device, and the
+        network evaluations that were made for it.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+        MissingExtraError: If diffusers is not installed.
+        SamplingError: If diffusers cannot take S steps of this schedule, or the network or a step
+            returns something unusable.
+    """
+    total = model.schedule.num_train_steps
+    if not method.least <= num_steps <= total:
+        raise InvalidArgumentError(
+            f"{method.key} takes from {method.least} to {total} (T) steps S, got {num_steps}"
+        )
+    if len(samples) < 1:
+        raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
+    check_one_of("clip", clip, CLIPS)
+    check_one_of("precision", precision, PRECISIONS)
+    condition = model.check_condition(condition)
+    shape = model.sample_shape(condition)
+    size = model.batch_size(batch_size, condition)
+    _Chain(method, model.schedule, num_steps)  # fails here, before any work, if it cannot be done
+
+    def batches() -> Iterator[tuple[Sequence[int], Tensor, int]]:
+        for first in range(0, len(samples), size):
+            batch = samples[first : first + size]
+            chosen = None
+            if condition is not None:
+                chosen = condition[[i % len(condition) for i in batch]].to(model.device)
+            x = SampleNoise(seed, batch).start(shape, device=model.device)
+            generators = _generators(seed, batch) if method.stochastic else None
+            network = model.denoiser(chosen, clip=clip, precision=precision)
+            chain = _Chain(method, model.schedule, num_steps)
+            for evaluation in range(len(chain.steps)):
+                x = chain.step(network, evaluation, x, generators)
+                if callback is not None:
+                    callback(first, evaluation)
+            yield batch, x.clamp(-1, 1), chain.evaluations
+
+    return batches()
+
+
+class _Chain:
+    """One run of a scheduler, which keeps what it needs of the past in itself.
+
+    Attributes:
+        steps: What the network is told at each evaluation, zero-based.
+        levels: sqrt(alpha_bar) that the scheduler takes the state to have there.
+        evaluations: Network evaluations made so far.
+    """
+
+    def __init__(
+        self, method: DiffusersMethod, schedule: VarianceSchedule, num_steps: int
+    ) -> None:
+        self.where = f"{method.key} with S = {num_steps} of T = {schedule.num_train_steps} steps"
+        self.evaluations = 0
+        self.scheduler = _scheduler(method, schedule)
+        try:
+            with _quiet():
+                self.scheduler.set_timesteps(num_steps)
+        except (ValueError, IndexError, ArithmeticError) as error:
+            raise self.error(f"diffusers refuses it ({first_line(error)})") from None
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(0)  # else a repeated first step is taken for the second
+        self.steps = self.scheduler.timesteps.numpy().astype(np.float64)
+        outside = self.steps[(self.steps < 0) | (self.steps > schedule.num_train_steps - 1)]
+        if outside.size:
+            raise self.error(f"diffusers asks for step {outside[0]:g}, which does not exist")
+        self.levels = self._levels()
+        if hasattr(self.scheduler, "sigmas") and (np.diff(self.levels) <= 0).any():
+            raise self.error("diffusers repeats a step, which this solver cannot")
+
+    def error(self, message: str) -> SamplingError:
+        return SamplingError(f"{self.where}: {message}: choose another S or spacing")
+
+    def _levels(self) -> Array:
+        """Levels by the scheduler's own float32 tables, so that x0 survives the way through eps.
+
+        Karras steps are rounded, but their noise scales are not: the levels follow the scales.
+        """
+        if hasattr(self.scheduler, "sigmas"):
+            sigma = self.scheduler.sigmas.double().numpy()[:-1]
+            return np.asarray(1 / np.sqrt(1 + sigma**2))
+        alpha_bar = self.scheduler.alphas_cumprod.double().numpy()
+        return np.asarray(np.sqrt(alpha_bar[self.steps.astype(np.int64)]))
+
+    @torch.no_grad()
+    def step(
+        self,
+        network: Network | Denoiser,
+        row: int,
+        x: Tensor,
+        generators: list[torch.Generator] | None,
+    ) -> Tensor:
+        """Ask the network once and let the scheduler make its next state of the answer."""
+        t = torch.full((x.shape[0],), self.steps[row], dtype=x.dtype, device=x.device)
+        eps = predict_eps(network, x, t, float(self.levels[row])).to(x.dtype)
+        self.evaluations += 1
+        if eps.shape != x.shape or not torch.isfinite(eps).all():
+            raise SamplingError(
+                f"{self.where}, evaluation {row}: the network returned values that are not finite,"
+                f" or not of shape {tuple(x.shape)}: check its weights and precision"
+            )
+        noise = {} if generators is None else {"generator": generators}
+        timestep = self.scheduler.timesteps[row]
+        try:
+            with _quiet():
+                new = self.scheduler.step(eps, timestep, x, return_dict=False, **noise)[0]
+        except (ValueError, IndexError, ArithmeticError) as error:
+            raise self.error(
+                f"diffusers fails at evaluation {row} ({first_line(error)})"
+            ) from None
+        if not isinstance(new, Tensor) or not torch.isfinite(new).all():
+            raise self.error(f"evaluation {row} of diffusers gives values that are not finite")
+        return new
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what diffusers makes NumPy warn of; what it returns is checked instead."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
+def _scheduler(method: DiffusersMethod, schedule: VarianceSchedule) -> Any:
+    try:
+        kind = getattr(importlib.import_module("diffusers"), method.scheduler)
+    except ImportError:
+        raise MissingExtraError("diffusers", "diffusers") from None
+    spacing: dict[str, Any] = {"timestep_spacing": method.spacing}
+    if method.spacing == _KARRAS:
+        spacing = {"use_karras_sigmas": True}
+    return kind(
+        num_train_timesteps=schedule.num_train_steps,
+        trained_betas=schedule.betas.tolist(),
+        prediction_type="epsilon",
+        **spacing,
+        **dict(method.settings),
+    )
+
+
+def _generators(seed: int, samples: Sequence[int]) -> list[torch.Generator]:
+    """A generator for each sample, seeded by what Philox draws for (seed, sample)."""
+    generators = []
+    for sample in samples:
+        key = np.array([seed, sample], dtype=np.uint64)
+        bits = np.random.Philox(key=key, counter=_GENERATOR_COUNTER)
+        generators.append(torch.Generator().manual_seed(int(bits.random_raw())))
+    return generators
