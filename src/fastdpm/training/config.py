@@ -24,7 +24,7 @@ class TrainOptions:
     Attributes:
         steps: Optimizer steps.
         batch_size: Samples a step.
-        learning_rate: Of Adam, after the warm-up.
+        learning_rate: After the warm-up.
         warmup_steps: Steps over which the learning rate rises from 0; after them it falls to 0
             along a cosine.
         ema_decay: Of the averaged weights that are kept, below 1.

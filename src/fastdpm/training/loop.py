@@ -53,7 +53,6 @@ class Trainer:
         device: Where.
         command: How the run was started, for the model card.
         tell: Takes one-line messages.
-
         held_out: What a classifier's accuracy is measured on, already on ``device``.
 
     Raises:
