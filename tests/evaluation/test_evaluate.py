@@ -89,7 +89,7 @@ def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
     assert measure(folders["image"], n=25) == first
 
 
-def test_more_samples_draw_only_what_is_missing(measure, folders, monkeypatch):
+def test_more_samples_draw_only_what_is_missing(measure, folders, tmp_path, monkeypatch):
     from fastdpm.evaluation import drawn
 
     measure(folders["image"], n=25)
@@ -103,7 +103,7 @@ def test_more_samples_draw_only_what_is_missing(measure, folders, monkeypatch):
     monkeypatch.setattr(drawn.PlanSampler, "draw", watch)
     grown = measure(folders["image"], n=40)
     assert asked == list(range(25, 40))
-    monkeypatch.setenv("FASTDPM_CACHE", "elsewhere")
+    monkeypatch.setenv("FASTDPM_CACHE", str(tmp_path / "elsewhere"))
     assert _values(grown) == pytest.approx(_values(measure(folders["image"], n=40)), rel=1e-5)
 
 

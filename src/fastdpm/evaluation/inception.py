@@ -24,6 +24,7 @@ from fastdpm.models.model import find_device
 
 AUTO = "auto"
 _LAYERS = ["2048", "logits_unbiased"]
+_CHECKSUM = "6726825d"
 
 
 class InceptionExtractor:
@@ -32,12 +33,14 @@ class InceptionExtractor:
     Images are resized to 299 x 299 as TensorFlow 1 did it; grey ones are repeated three times.
 
     Args:
-        weights: The file ``weights-inception-2015-12-05-6726825d.pth``, or "auto" to let
-            torch-fidelity fetch or find it.
+        weights: The file ``weights-inception-2015-12-05-6726825d.pth``, or "auto" to fetch it once
+            from where torch-fidelity publishes it.
         device: As :func:`fastdpm.models.model.find_device` takes it.
 
     Raises:
         InvalidArgumentError: If there is no such file.
+        ModelError: If it cannot be fetched.
+        MissingExtraError: If torch-fidelity is not installed.
     """
 
     name = INCEPTION
@@ -45,36 +48,32 @@ class InceptionExtractor:
     data: DataSpec | None = None
 
     def __init__(self, weights: str | Path, device: str = "auto") -> None:
-        self.weights = None if str(weights) == AUTO else Path(weights)
-        if self.weights is not None and not self.weights.is_file():
+        self.weights = _fetch() if str(weights) == AUTO else Path(weights)
+        if not self.weights.is_file():
             raise InvalidArgumentError(
                 f"no weights of Inception-v3 at {str(weights)!r}: give the file that"
-                " torch-fidelity names weights-inception-2015-12-05-6726825d.pth, or 'auto' to"
+                f" torch-fidelity names weights-inception-2015-12-05-{_CHECKSUM}.pth, or 'auto' to"
                 " fetch it"
             )
         self.device = find_device(device)
 
     @cached_property
     def fingerprint(self) -> str:
-        """First digits of the checksum of the weights; "auto" where they are the library's own."""
-        return AUTO if self.weights is None else sha256(self.weights)[:16]
+        """First digits of the checksum of the weights."""
+        return sha256(self.weights)[:16]
 
     @cached_property
     def _network(self) -> Any:
+        module = _library()
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError:
-            raise MissingExtraError("torch-fidelity", "fid") from None
-        path = None if self.weights is None else str(self.weights)
-        try:
-            network = FeatureExtractorInceptionV3(
-                INCEPTION, _LAYERS, feature_extractor_weights_path=path
+            # The library unpickles the file; this refuses one that would execute anything.
+            torch.load(self.weights, map_location="cpu", weights_only=True)
+            network = module.FeatureExtractorInceptionV3(
+                INCEPTION, _LAYERS, feature_extractor_weights_path=str(self.weights)
             )
-        except Exception as error:  # a pickle of any kind, a missing network, a wrong table
-            where = path or "the address that torch-fidelity knows"
+        except Exception as error:  # of unpickling and of tables that do not fit, of many kinds
             raise ModelError(
-                f"no weights of Inception-v3 could be read from {where}: {first_line(error)}; give"
-                " the file to --inception"
+                f"{self.weights} does not hold the weights of Inception-v3: {first_line(error)}"
             ) from None
         return network.to(self.device).eval()
 
@@ -88,3 +87,28 @@ class InceptionExtractor:
             images = images.expand(-1, 3, -1, -1)
         features, logits = self._network(images)
         return features.cpu().numpy(), logits.cpu().numpy()
+
+
+def _library() -> Any:
+    try:
+        from torch_fidelity import feature_extractor_inceptionv3
+    except (ImportError, RuntimeError):  # torchvision fails in either way beside another torch
+        raise MissingExtraError("torch-fidelity", "fid") from None
+    return feature_extractor_inceptionv3
+
+
+def _fetch() -> Path:
+    """The published weights in PyTorch's own cache, fetched if they are not there."""
+    url: str = _library().URL_INCEPTION_V3
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rsplit("/", 1)[-1]
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=_CHECKSUM)
+        except (OSError, RuntimeError) as error:
+            raise ModelError(
+                f"the weights of Inception-v3 could not be fetched ({first_line(error)}): put"
+                f" {url} at {path}, or give the file to --inception"
+            ) from None
+    return path

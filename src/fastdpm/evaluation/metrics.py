@@ -99,12 +99,17 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def frechet_score(features: Features, reference: Moments) -> Score:
-    """Frechet distance of features, shape (n, d), to a reference."""
+    """Frechet distance of features, shape (n, d), to a reference.
+
+    The error is taken from a quicker form of the distance that keeps fewer digits.
+    """
     _check_widths(features.shape[1], reference.mean.size)
     root = _root(reference.cov)
-    return jackknife(
-        lambda keep: _frechet(Moments.of(features[keep]), reference, root), len(features)
+    whole = _frechet(Moments.of(features), reference, root)
+    parts = jackknife(
+        lambda keep: _frechet_quickly(features[keep], reference, root), len(features)
     )
+    return Score(whole, parts.error)
 
 
 def kernel_score(features: Features, reference: Features, seed: int = 0) -> Score:
@@ -265,6 +270,19 @@ def _frechet(a: Moments, b: Moments, root_b: Array) -> float:
     cross = np.linalg.svd(_root(a.cov).T @ root_b, compute_uv=False).sum()
     apart = np.square(a.mean - b.mean).sum()
     return float(apart + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
+
+
+def _frechet_quickly(features: Features, reference: Moments, root: Array) -> float:
+    """From the samples: singular values of few of them, else square roots of eigenvalues."""
+    mean = features.mean(0, dtype=np.float64)
+    centred = (features - mean) / math.sqrt(len(features) - 1)
+    mapped = centred @ root
+    if len(features) <= root.shape[1]:
+        cross = np.linalg.svd(mapped, compute_uv=False).sum()
+    else:
+        cross = np.sqrt(np.linalg.eigvalsh(mapped.T @ mapped).clip(0)).sum()
+    apart = np.square(mean - reference.mean).sum()
+    return float(apart + np.square(centred).sum() + np.trace(reference.cov) - 2 * cross)
 
 
 def _root(cov: Array) -> Array:

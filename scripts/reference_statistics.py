@@ -1,0 +1,60 @@
+"""Write the statistics that a built-in feature network measures against.
+
+    python scripts/reference_statistics.py NAME [DATA_FOLDER]
+
+NAME is digits-features, cifar10-features or spoken-digits-features; DATA_FOLDER holds
+cifar10-train.parquet and so on (digits needs none). The statistics are those of the training
+data; the metrics of the held-out data against them are kept beside them, as what is the best to
+hope for.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from fastdpm.evaluation.cache import default_cache
+from fastdpm.evaluation.evaluate import MeasureOptions, evaluate, save_statistics
+from fastdpm.evaluation.statistics import REFERENCE, read_statistics
+from fastdpm.models.features import FEATURES
+
+DATA = {
+    "digits-features": ("sklearn:digits", "sklearn:digits-test"),
+    "cifar10-features": ("cifar10-train.parquet", "cifar10-test.parquet"),
+    "spoken-digits-features": ("spoken-digits-train.parquet", "spoken-digits-test.parquet"),
+}
+WORDS = {
+    "digits-features": "handwritten digits",
+    "cifar10-features": "images of CIFAR-10 (JPEG q75)",
+    "spoken-digits-features": "spoken digits",
+}
+
+
+def main() -> int:
+    """Measure the training data, then the held-out data against it."""
+    name, *folder = sys.argv[1:]
+    base = Path(folder[0]) if folder else Path()
+    train, test = (part if ":" in part else str(base / part) for part in DATA[name])
+    path = FEATURES / name / REFERENCE
+    save_statistics(train, path, MeasureOptions(features=name, cache=default_cache()))
+    measured = evaluate(test, path, features=name)
+    held_out = {
+        "label": f"{measured.n:,} held-out {WORDS[name]}",
+        "n": measured.n,
+        "metrics": {
+            key: {"value": score.value, "error": score.error}
+            for key, score in measured.scores.items()
+        },
+    }
+    statistics = read_statistics(path)
+    label = f"{statistics.moments.count:,} {WORDS[name]} of the training set"
+    replace(statistics, label=label, held_out=held_out).write(path)
+    for metric in measured.metrics:
+        score = measured.scores[metric.key]
+        print(f"{held_out['label']}: {metric.name} {score.value:.5g} +- {score.error:.2g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
