@@ -194,7 +194,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_same(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_same(
+    path: Path,
+    wanted: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    network: str = f"the network in {CONFIG}",
+) -> None:
     """Check that a file's tensors are those of a network, by name and shape.
 
     Raises:
@@ -210,7 +215,7 @@ def check_same(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Ten
     ]
     told = "; ".join(problem for problem in problems if problem)
     if told:
-        raise ModelError(f"{path} does not fit the network in {CONFIG}: {told}")
+        raise ModelError(f"{path} does not fit {network}: {told}")
 
 
 def _listed(what: str, names: Iterable[str], most: int = 4) -> str:

@@ -1,0 +1,179 @@
+"""Published layouts of weights give the same network, and nothing in a file is ever executed."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fastdpm import ModelError
+from fastdpm.models.checkpoint import read_checkpoint
+from fastdpm.models.folder import build_network
+from tests.conftest import IMAGE, SOUND
+
+
+def _network(config, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    network = build_network(config.network).eval()
+    for weight in network.parameters():  # the last layer starts at zero and would hide the others
+        weight.data += 0.05 * torch.randn_like(weight)
+    return network
+
+
+def _output(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out: Tensor = network(x, torch.tensor([3.0, 17.5]))
+    return out
+
+
+def _training_state(network: nn.Module) -> dict[str, Any]:
+    """The state of an optimizer after a step, which holds tensors too."""
+    optimizer = torch.optim.Adam(network.parameters())
+    for weight in network.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def _ddim(network: nn.Module) -> list[Any]:
+    other = _network(IMAGE, seed=2)
+    parallel = {f"module.{name}": w for name, w in other.state_dict().items()}
+    return [parallel, _training_state(other), 7, 1234, dict(network.state_dict())]
+
+
+def _diffwave(network: nn.Module) -> dict[str, Any]:
+    return {
+        "iter": 10,
+        "model_state_dict": network.state_dict(),
+        "optimizer_state_dict": _training_state(_network(SOUND, seed=2)),
+        "training_time_seconds": 5,
+    }
+
+
+def _named(network: nn.Module) -> dict[str, Any]:
+    """The averaged state is told by its key, not by its place."""
+    return {"ema": network.state_dict(), "model": _network(IMAGE, seed=2).state_dict()}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize(
+    ("config", "layout"),
+    [
+        (IMAGE, lambda network: network.state_dict()),
+        (IMAGE, _ddim),
+        (IMAGE, _named),
+        (SOUND, _diffwave),
+    ],
+    ids=["plain", "ddim", "named", "diffwave"],
+)
+def test_every_layout_gives_the_published_network(tmp_path, config, layout, zipped):
+    published = _network(config, seed=1)
+    path = tmp_path / "model.ckpt"
+    torch.save(layout(published), path, _use_new_zipfile_serialization=zipped)
+    with torch.device("meta"):
+        network = build_network(config.network).eval()
+    network.load_state_dict(read_checkpoint(path, network.state_dict()), assign=True)
+    shape = config.data.shape
+    assert torch.equal(_output(network, shape), _output(published, shape))
+
+
+def test_safetensors_and_half_precision_come_back_as_float32(tmp_path):
+    half = {n: w.half() for n, w in _network(IMAGE, seed=1).state_dict().items()}
+    save_file(half, tmp_path / "model.bin")
+    found = read_checkpoint(tmp_path / "model.bin", half)
+    assert all(torch.equal(found[name], w.float()) for name, w in half.items())
+
+
+def test_weights_outlive_their_file(tmp_path):
+    path, state = tmp_path / "model.ckpt", _network(IMAGE, seed=1).state_dict()
+    torch.save(state, path)
+    found = read_checkpoint(path, state)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert all(torch.equal(found[name], w) for name, w in state.items())
+
+
+class _Trap:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("as_pickle", [True, False])
+def test_code_in_a_checkpoint_is_named_and_not_run(tmp_path, as_pickle):
+    path, marker = tmp_path / "model.ckpt", tmp_path / "marker"
+    trap = {"model_state_dict": {"w": torch.zeros(2)}, "args": _Trap(marker)}
+    if as_pickle:
+        path.write_bytes(pickle.dumps(trap["args"], protocol=2))
+    else:
+        torch.save(trap, path)
+    with pytest.raises(ModelError, match=r"asks for (posix|nt)\.mkdir to be run") as caught:
+        read_checkpoint(path, {})
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_a_pickle_that_torch_did_not_write_is_refused_unread(tmp_path):
+    path, marker = tmp_path / "model.pkl", tmp_path / "marker"
+    path.write_bytes(pickle.dumps(_Trap(marker), protocol=4))
+    with pytest.raises(ModelError, match="not a whole checkpoint: Unsupported") as caught:
+        read_checkpoint(path, {})
+    assert "weights_only" not in str(caught.value)  # torch advises to switch the protection off
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path, zipped):
+    path, state = tmp_path / "model.ckpt", _network(IMAGE, seed=1).state_dict()
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for length in (20, len(whole) // 2, len(whole) - 50):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelError, match="not a whole checkpoint") as caught:
+            read_checkpoint(path, state)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no checkpoint"),
+        (b"<!DOCTYPE html><html>", "a web page or a Git LFS pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "download the file itself"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_told(tmp_path, content, message):
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        read_checkpoint(tmp_path / "model.ckpt", {})
+
+
+def test_a_missing_checkpoint_and_one_without_weights_are_told(tmp_path):
+    with pytest.raises(ModelError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path, {})
+    torch.save({"iter": 3}, tmp_path / "model.ckpt")
+    with pytest.raises(ModelError, match="holds no weights"):
+        read_checkpoint(tmp_path / "model.ckpt", {})
+
+
+def test_weights_of_another_network_are_listed(tmp_path):
+    state = _network(IMAGE, seed=1).state_dict()
+    wanted = dict(state)
+    state["other.weight"] = state.pop("conv_in.weight")
+    state["conv_out.bias"] = torch.zeros(7)
+    torch.save({"model_state_dict": state}, tmp_path / "model.ckpt")
+    with pytest.raises(ModelError) as caught:
+        read_checkpoint(tmp_path / "model.ckpt", wanted)
+    for part in (
+        "does not fit the network: ",
+        "1 missing (conv_in.weight)",
+        "1 surplus (other.weight)",
+        "1 of another shape (conv_out.bias)",
+    ):
+        assert part in str(caught.value)
