@@ -5,28 +5,40 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from fastdpm.cli import choices
 
+if TYPE_CHECKING:
+    from fastdpm.models.model import Model
+    from fastdpm.models.presets import CompareSettings
+
 console = Console(soft_wrap=True, highlight=False)
 
 
 def compare(
-    model: Annotated[str, typer.Argument(help="Built-in name or model folder.")],
+    model: Annotated[
+        str, typer.Argument(help="Built-in name, model folder, or preset of a published model.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and the report.")],
     steps: Annotated[
-        str, typer.Option("--steps", "-S", help="Values of S, separated by commas.")
-    ] = "5,10,20,50",
+        str | None,
+        typer.Option(
+            "--steps",
+            "-S",
+            help="Values of S, separated by commas; 5,10,20,50, or the preset's.",
+            show_default=False,
+        ),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             help="Groups (paper, multistep, standard, diffusers) or single methods"
             " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by"
-            " commas; by default all groups.",
+            " commas; by default all groups, or the preset's.",
             show_default=False,
         ),
     ] = None,
@@ -35,7 +47,8 @@ def compare(
         int | None,
         typer.Option(
             "-n",
-            help="Samples a cell; by default 10,000 images, 1,000 sounds or 100 recordings.",
+            help="Samples a cell; by default 10,000 images, 1,000 sounds or 100 recordings, or the"
+            " preset's.",
             min=1,
             show_default=False,
         ),
@@ -47,6 +60,10 @@ def compare(
             min=1,
             show_default=False,
         ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="The published weights of a preset.", show_default=False),
     ] = None,
     against: choices.Against = None,
     features: choices.Features = None,
@@ -76,16 +93,19 @@ def compare(
     check_one_of("clip", clip, CLIPS)
     kept = choices.open_cache(cache)
     _check_folder(out)
-    chosen = choose_methods(
-        None if methods is None else methods.split(","),
-        choices.parse_numbers("--kappa", kappa) or (),
-    )
+    opened, table = _open(model, checkpoint, device)
+    names = table.methods if table and methods is None else methods and methods.split(",")
+    chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa) or ())
+    counts = table.steps if table and steps is None else _whole_numbers(steps or "5,10,20,50")
+    size = table.n if table and n is None else n
     try:
         found = measure_all(
-            model,
-            _whole_numbers(steps),
+            opened,
+            counts,
             chosen,
-            measuring=MeasureOptions(against, n, features, inception, device, kept, progress=True),
+            measuring=MeasureOptions(
+                against, size, features, inception, device, kept, progress=True
+            ),
             options=DrawOptions(seed, precision, batch_size, device),
             clip=clip,
             reference_n=reference_n,
@@ -99,6 +119,29 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     for path in write_report(out, found.results, found.pictures):
         console.print(f"written: {path}")
+
+
+def _open(
+    name: str, checkpoint: Path | None, device: str
+) -> tuple[str | Model, CompareSettings | None]:
+    """The model, and what the paper compares on it if it is a preset."""
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.models.presets import load_preset, presets, read_preset
+
+    if name not in presets():
+        if checkpoint is not None:
+            raise InvalidArgumentError(
+                f"{name} is no preset, so --checkpoint would change nothing: drop it, or name one"
+                f" of {', '.join(presets())}"
+            )
+        return name, None
+    preset = read_preset(name)
+    if checkpoint is None:
+        raise InvalidArgumentError(
+            f"{name} is a preset: give the published weights to --checkpoint"
+            f" ({preset.source.checkpoint}, {preset.source.checkpoint_from})"
+        )
+    return load_preset(name, checkpoint, device), preset.compare
 
 
 def _whole_numbers(text: str) -> list[int]:

@@ -1,0 +1,246 @@
+"""A comparison measures every method alike, counts real evaluations, and goes on after a kill."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fastdpm import InvalidArgumentError, MissingExtraError, SamplingError, compare, evaluate
+from fastdpm.cli.app import run as fastdpm
+from fastdpm.evaluation.drawn import DrawOptions, PlanSampler
+from fastdpm.evaluation.evaluate import MeasureOptions
+from fastdpm.evaluation.methods import choose_methods
+
+
+@pytest.fixture
+def run(folders, features, image_folder):
+    """Compare methods of the small image model."""
+
+    def run(names, steps=(4,), n=20, kappas=(0.0, 1.0), tell=lambda line: None, reference_n=None):
+        return compare(
+            folders["image"],
+            steps,
+            choose_methods(names, kappas),
+            measuring=MeasureOptions(str(image_folder), n, features["image"]),
+            reference_n=reference_n,
+            tell=tell,
+        )
+
+    return run
+
+
+def test_the_papers_grid_is_every_choice_at_every_s_and_the_standard_sampler_once(run):
+    found = run(["paper", "standard"], steps=(4, 7), reference_n=22)
+    cells = found.results["cells"]
+    assert len(cells) == 8 * 2 + 1
+    grid = [(c["group"], c["choice"], c["num_steps"]) for c in cells[:-1]]
+    assert len(set(grid)) == 16
+    assert ("DDPM-rev", "VAR quadratic", 7) in grid
+    last = cells[-1]
+    assert (last["family"], last["num_steps"], last["n"]) == ("standard", 100, 22)
+    assert last["evaluations"] == 100
+    assert all(
+        c["failed"] is None and c["metrics"]["frechet_distance"]["value"] > 0 for c in cells
+    )
+    assert set(found.pictures) == {c["id"] for c in cells}
+    assert found.pictures[last["id"]].shape == (8, 8, 8, 1)
+
+
+def test_any_kappa_and_the_multistep_plans_take_part(run):
+    keys = [
+        c["method"] for c in run(["paper", "dpmpp-2m-var-linear"], kappas=(0.3,)).results["cells"]
+    ]
+    assert keys == [
+        "step-linear-k0.3",
+        "step-quadratic-k0.3",
+        "var-linear-k0.3",
+        "var-quadratic-k0.3",
+        "dpmpp-2m-var-linear",
+    ]
+
+
+def test_a_cell_says_what_evaluating_its_recipe_says(run, folders, features, image_folder):
+    from fastdpm import Recipe
+
+    cell = run(["var-linear-k1"]).results["cells"][0]
+    recipe = Recipe(num_steps=4, levels="var", spacing="linear", kappa=1.0)
+    alone = evaluate(
+        folders["image"], image_folder, n=20, recipe=recipe, features=features["image"]
+    )
+    for key, score in alone.scores.items():
+        assert cell["metrics"][key] == {"value": score.value, "error": score.error}
+
+
+def test_evaluations_are_counted_and_not_steps(run):
+    names = ["step-quadratic-k0", "diffusers-pndm-leading", "diffusers-ddim-trailing"]
+    merged, pndm, ddim = run(names, steps=(40,)).results["cells"]
+    assert merged["evaluations"] < 40  # steps that repeat are merged
+    assert any("merged" in note for note in merged["notes"])
+    assert pndm["evaluations"] == 49
+    assert ddim["evaluations"] == 40
+
+
+def test_all_methods_start_from_the_same_noise(run, folders):
+    """DDIM over the same steps is one process, whoever runs it."""
+    from fastdpm import ddim_rev, levels_given, load_model
+
+    found = run(["diffusers-ddim-trailing"], steps=(5,))
+    model = load_model(folders["image"])
+    plan = ddim_rev(levels_given(model.schedule, t=[99, 79, 59, 39, 19]))
+    ours = (model.sample(8, plan=plan).clamp(-1, 1) + 1) * 127.5
+    theirs = next(iter(found.pictures.values())).transpose(0, 3, 1, 2)
+    assert np.abs(ours.numpy() - theirs).max() < 0.6
+
+
+def test_a_killed_comparison_repeats_no_finished_cell(run, monkeypatch):
+    drawn = []
+    draw = PlanSampler.draw
+
+    def watch(self, model, samples, options, callback):
+        if len(drawn) == 2:
+            drawn.append("killed")
+            raise KeyboardInterrupt
+        drawn.append(self.key)
+        return draw(self, model, samples, options, callback)
+
+    monkeypatch.setattr(PlanSampler, "draw", watch)
+    with pytest.raises(KeyboardInterrupt):
+        run(["paper"], kappas=(0.0,))
+    assert run(["paper"], kappas=(0.0,)).results["cells"][3]["failed"] is None
+    keys = [key for key in drawn if key != "killed"]
+    assert len(keys) == len(set(keys)) == 4
+
+
+def test_a_method_that_cannot_take_s_says_so_in_its_own_cell(run):
+    cells = run(["diffusers-pndm-leading", "step-linear-k0"], steps=(3, 5)).results["cells"]
+    assert "takes from 4 to 100 (T) steps S, got 3" in cells[0]["failed"]
+    assert cells[0]["metrics"] == {}
+    assert [c["failed"] for c in cells[1:]] == [None, None, None]
+
+
+def test_a_sampler_that_breaks_down_does_not_end_the_comparison(run, monkeypatch):
+    draw = PlanSampler.draw
+
+    def fail(self, model, samples, options, callback):
+        if "STEP" in self.plan.label:
+            raise SamplingError("row 0 of 4: not finite")
+        return draw(self, model, samples, options, callback)
+
+    monkeypatch.setattr(PlanSampler, "draw", fail)
+    cells = run(["step-linear-k0", "var-linear-k0"]).results["cells"]
+    assert [c["failed"] for c in cells] == ["row 0 of 4: not finite", None]
+
+
+def test_progress_is_told_after_every_cell(run):
+    lines: list[str] = []
+    run(["step-linear-k0", "var-linear-k0"], tell=lines.append)
+    assert len(lines) == 2
+    assert lines[0].startswith("1 of 2: S = 4, DDIM-rev, STEP linear: FD (tiny-features) ")
+    assert lines[1].endswith("about 0 min left")
+
+
+def test_a_vocoder_is_compared_by_pairs(folders, sound_folder):
+    found = compare(
+        folders["vocoder"],
+        (3,),
+        choose_methods(["paper", "standard"], (1.0,)),
+        measuring=MeasureOptions(str(sound_folder), 2),
+    )
+    assert found.results["metrics"][0]["key"] == "log_mel_error"
+    assert found.results["cells"][-1]["n"] == 2
+    assert found.pictures[found.results["cells"][0]["id"]].ndim == 2
+
+
+def test_the_command_writes_tables_figures_and_a_report(
+    folders, features, image_folder, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    command = ["compare", str(folders["image"]), "-S", "3,4", "--methods", "paper,standard"]
+    command += ["--against", str(image_folder), "--features", features["image"], "-n", "20"]
+    assert fastdpm([*command, "--out", str(out)]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {
+        "results.json",
+        "results.csv",
+        "results.md",
+        "distance.png",
+        "samples.png",
+        "report.html",
+    } <= names
+    record = json.loads((out / "results.json").read_text())
+    assert len(record["cells"]) == 17
+    assert "17 of 17" in capsys.readouterr().out
+    assert fastdpm([*command, "--out", str(out)]) == 0
+
+
+def test_methods_of_diffusers_need_it_and_are_left_out_by_default(monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "diffusers" else find(name)
+    )
+    assert {method.family for method in choose_methods()} == {"paper", "multistep", "standard"}
+    with pytest.raises(MissingExtraError, match=r"fastdpm\[diffusers\]"):
+        choose_methods(["diffusers"])
+
+
+def test_an_unknown_method_names_the_known_forms():
+    for name in ("ddim", "var-cubic-k0", "step-linear-k", "dpmpp-2m"):
+        with pytest.raises(InvalidArgumentError, match=f"no method '{name}': give a group"):
+            choose_methods([name])
+    with pytest.raises(InvalidArgumentError, match="kappa must be in"):
+        choose_methods(["var-linear-k2"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-S", "1"], "S must lie in [2, 100]"),
+        (["-S", "5,200"], "S must lie in [2, 100] (T), got 200"),
+        (["-S", "x"], "--steps takes numbers"),
+        (["-S", "2.5"], "whole numbers"),
+        (["--methods", "nothing"], "no method 'nothing'"),
+        (["--kappa", "2"], "kappa must be in"),
+        (["--clip", "hard"], "clip must be one of"),
+        (["-n", "19"], "need at least 20"),
+        (["--checkpoint", "x.ckpt"], "is no preset"),
+        (["--out", "FILE"], "is a file"),
+        (["--out", "USED"], "holds other files"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    folders, features, image_folder, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    known = {"FILE": "file", "USED": str(image_folder)}
+    command = ["compare", str(folders["image"]), "--against", str(image_folder), "--out", "out"]
+    command += ["--features", features["image"], "-n", "20", "--methods", "step-linear-k0"]
+    assert fastdpm([*command, *(known.get(a, a) for a in arguments)]) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preset_wants_its_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert fastdpm(["compare", "cifar10-ddpm", "--out", "out"]) == 2
+    err = capsys.readouterr().err
+    assert "give the published weights to --checkpoint" in err
+    assert fastdpm(["compare", "cifar10-ddpm", "--out", "out", "--checkpoint", "x.ckpt"]) == 1
+    assert "x.ckpt" in capsys.readouterr().err
+
+
+def test_options_that_do_not_change_samples_do_not_change_results(folders, features, image_folder):
+    measuring = MeasureOptions(str(image_folder), 20, features["image"])
+    method = choose_methods(["step-linear-k1"])
+    scores = [
+        compare(
+            folders["image"], (3,), method, measuring=measuring, options=DrawOptions(batch_size=b)
+        ).results["cells"][0]["metrics"]
+        for b in (5, 20)
+    ]
+    assert scores[0] == scores[1]
+    assert np.isfinite(scores[0]["frechet_distance"]["value"])
