@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdpm import Plan, SampleNoise, VarianceSchedule, ddim_rev, levels_step, multistep_3, run
 from fastdpm.models.folder import build_network
-from fastdpm.training.config import read_train_config
+from fastdpm.training.config import TrainConfig, read_train_config
 
 NUM_STEPS = 50
 
@@ -71,6 +71,8 @@ def peak_of(call: Callable[[], Any]) -> int:
 def compare(name: str, batch: int, repeats: int) -> None:
     """Print the figures of one network."""
     config = read_train_config(name)
+    if not isinstance(config, TrainConfig):
+        raise SystemExit(f"{name} is no diffusion model")
     schedule = VarianceSchedule.from_config(config.schedule)
     torch.manual_seed(0)
     network = build_network(config.network).eval().requires_grad_(False)

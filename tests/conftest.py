@@ -84,4 +84,5 @@ def vocoder(folders) -> Model:
 def own_cache(tmp_path, monkeypatch) -> Path:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("FASTDPM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    cache: Path = tmp_path / "cache"
+    return cache

@@ -65,7 +65,7 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def image_folder(tmp_path, pixels) -> Path:
-    folder = tmp_path / "images"
+    folder: Path = tmp_path / "images"
     folder.mkdir()
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(folder / f"{i:03d}.png")
@@ -74,7 +74,7 @@ def image_folder(tmp_path, pixels) -> Path:
 
 @pytest.fixture
 def sound_folder(tmp_path) -> Path:
-    folder = tmp_path / "sounds"
+    folder: Path = tmp_path / "sounds"
     folder.mkdir()
     generator = np.random.default_rng(0)
     for i in range(24):

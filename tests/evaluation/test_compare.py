@@ -93,7 +93,7 @@ def test_all_methods_start_from_the_same_noise(run, folders):
 
 
 def test_a_killed_comparison_repeats_no_finished_cell(run, monkeypatch):
-    drawn = []
+    drawn: list[str] = []
     draw = PlanSampler.draw
 
     def watch(self, model, samples, options, callback):

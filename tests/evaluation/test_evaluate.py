@@ -128,7 +128,8 @@ def test_an_interrupted_evaluation_goes_on_with_what_it_has(
 ):
     from fastdpm.models.model import Model
 
-    draw, calls = Model.sample_batches, []
+    draw = Model.sample_batches
+    calls: list[int] = []
 
     def stop_after_two(self, *args, **kwargs):
         for number, batch in enumerate(draw(self, *args, **kwargs)):

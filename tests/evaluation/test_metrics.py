@@ -64,9 +64,11 @@ def test_the_frechet_distance_is_torchmetrics_own_where_that_is_accurate():
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     a, b = _draw(400, 16), _draw(300, 16, 1, 1.2, 0.2)
-    network = torch.nn.Identity()
-    network.num_features = 16
-    theirs = FrechetInceptionDistance(feature=network)
+
+    class Nothing(torch.nn.Identity):
+        num_features = 16
+
+    theirs = FrechetInceptionDistance(feature=Nothing())
     theirs.update(torch.from_numpy(a), real=True)
     theirs.update(torch.from_numpy(b), real=False)
     ours = frechet_distance(Moments.of(a), Moments.of(b))

@@ -1,6 +1,6 @@
 """On real digits every metric tells good from bad, in order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def score(tmp_path) -> Iterator[Callable[[np.ndarray], Evaluation]]:
+def score(tmp_path) -> Callable[[np.ndarray], Evaluation]:
     def score(images: np.ndarray) -> Evaluation:
         path = tmp_path / "x.npz"
         np.savez(path, images.transpose(0, 2, 3, 1))
@@ -45,7 +45,8 @@ def _noise(images: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _blur(images: np.ndarray, width: float) -> np.ndarray:
-    return gaussian_filter(images.astype(float), (0, 0, width, width)).round().astype(np.uint8)
+    blurred: np.ndarray = gaussian_filter(images.astype(float), (0, 0, width, width))
+    return blurred.round().astype(np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""What measuring costs beyond sampling, in time and in memory.
+
+    python benchmarks/evaluation.py [-n 10000] [--repeats 3]
+
+Draws and measures n samples of `digits` into an empty cache, each run in a process of its own.
+Prints the time of everything that is not drawing (loading, features, metrics, the cache) as a
+share of the time of drawing, and how the peak of the resident memory grows from a fifth of the
+samples to all of them beside the size of the features that this adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+
+def measure(n: int) -> None:
+    """Evaluate once and print seconds, drawing seconds and the peak of the memory in MiB."""
+    from fastdpm import evaluate
+    from fastdpm.evaluation.cache import Cache
+
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        found = evaluate("digits", n=n, cache=Cache(Path(folder)))
+        seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([seconds, found.seconds, peak]))
+
+
+def run(n: int) -> tuple[float, float, float]:
+    """The same in a fresh process."""
+    command = [sys.executable, __file__, "--measure", str(n)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seconds, drawing, peak = json.loads(out)
+    return seconds, drawing, peak
+
+
+def main() -> None:
+    """Print overhead and memory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("-n", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure)
+        return
+    shares, peaks = [], []
+    for _ in range(arguments.repeats):
+        seconds, drawing, peak = run(arguments.n)
+        shares.append((seconds - drawing) / drawing)
+        peaks.append(peak)
+        print(
+            f"{arguments.n:,} digits on {torch.get_num_threads()} threads: {seconds:.1f} s, of"
+            f" which {drawing:.1f} s drawing: measuring adds {100 * shares[-1]:.1f} %",
+            flush=True,
+        )
+    fewer = run(arguments.n // 5)[2]
+    width, classes = 64, 10
+    added = (arguments.n - arguments.n // 5) * (width + classes) * 4 / 2**20
+    print(
+        f"measuring adds {100 * statistics.median(shares):.1f} % (median of {arguments.repeats});"
+        f" peak memory {fewer:.0f} MiB at {arguments.n // 5:,} samples,"
+        f" {statistics.median(peaks):.0f} MiB at {arguments.n:,}; the features in between take"
+        f" {added:.1f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
