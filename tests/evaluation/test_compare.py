@@ -16,7 +16,7 @@ from fastdpm.evaluation.methods import choose_methods
 def run(folders, features, image_folder):
     """Compare methods of the small image model."""
 
-    def run(names, steps=(4,), n=20, kappas=(0.0, 1.0), tell=lambda line: None, reference_n=None):
+    def run(names, steps=(4,), n=20, kappas=None, tell=lambda line: None, reference_n=None):
         return compare(
             folders["image"],
             steps,
@@ -136,7 +136,7 @@ def test_progress_is_told_after_every_cell(run):
     run(["step-linear-k0", "var-linear-k0"], tell=lines.append)
     assert len(lines) == 2
     assert lines[0].startswith("1 of 2: S = 4, DDIM-rev, STEP linear: FD (tiny-features) ")
-    assert lines[1].endswith("about 0 min left")
+    assert lines[1].endswith("about 0 min left, less what is cached")
 
 
 def test_a_vocoder_is_compared_by_pairs(folders, sound_folder):
@@ -201,7 +201,8 @@ def test_an_unknown_method_names_the_known_forms():
         (["-S", "x"], "--steps takes numbers"),
         (["-S", "2.5"], "whole numbers"),
         (["--methods", "nothing"], "no method 'nothing'"),
-        (["--kappa", "2"], "kappa must be in"),
+        (["--methods", "paper", "--kappa", "2"], "kappa must be in"),
+        (["--kappa", "0.5"], "belong to the group paper"),
         (["--clip", "hard"], "clip must be one of"),
         (["-n", "19"], "need at least 20"),
         (["--checkpoint", "x.ckpt"], "is no preset"),

@@ -42,7 +42,10 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    kappa: Annotated[str, typer.Option(help="Values of kappa of the group paper.")] = "0,1",
+    kappa: Annotated[
+        str | None,
+        typer.Option(help="Values of kappa of the group paper; 0,1.", show_default=False),
+    ] = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -95,7 +98,7 @@ def compare(
     _check_folder(out)
     opened, table = _open(model, checkpoint, device)
     names = table.methods if table and methods is None else methods and methods.split(",")
-    chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa) or ())
+    chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
     counts = table.steps if table and steps is None else _whole_numbers(steps or "5,10,20,50")
     size = table.n if table and n is None else n
     try:

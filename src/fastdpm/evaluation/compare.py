@@ -121,7 +121,8 @@ def compare(
         records.append(record)
         if cell.sampler is not None and record["failed"] is None:
             pictures[cell.id] = measure.pictures(handle, cell.sampler, draw, _PICTURED)
-        tell(f"{number} of {len(cells)}: {_line(cell, record, measure)}; {clock.after(cell)}")
+        left = clock.after(cell, record["seconds"])
+        tell(f"{number} of {len(cells)}: {_line(cell, record, measure)}; {left}")
     results = {
         "format": "fastdpm-comparison",
         "version": 1,
@@ -217,19 +218,20 @@ def _line(cell: Cell, record: Mapping[str, Any], measure: Measure) -> str:
 
 
 class _Clock:
-    """Time left, by the network evaluations that are left."""
+    """Time left, by what the samples of the finished cells cost to draw, whenever that was."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
-        self.began = time.monotonic()
         self.left = sum(cell.cost for cell in cells)
-        self.done = 0
+        self.cost = self.seconds = 0.0
 
-    def after(self, cell: Cell) -> str:
+    def after(self, cell: Cell, seconds: float | None) -> str:
         """What to say when a cell is finished."""
-        self.done += cell.cost
         self.left -= cell.cost
-        spent = time.monotonic() - self.began
-        return f"about {spent / max(self.done, 1) * self.left / 60:.0f} min left"
+        if seconds is not None:
+            self.cost += cell.cost
+            self.seconds += seconds
+        pace = self.seconds / self.cost if self.cost else 0.0
+        return f"about {pace * self.left / 60:.0f} min left, less what is cached"
 
 
 def _versions() -> dict[str, str]:

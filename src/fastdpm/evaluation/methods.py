@@ -119,7 +119,7 @@ class DiffusersSampler:
 
 
 def choose_methods(
-    names: Sequence[str] | None = None, kappas: Sequence[float] = (0.0, 1.0)
+    names: Sequence[str] | None = None, kappas: Sequence[float] | None = None
 ) -> tuple[Method, ...]:
     """Methods by their keys or by groups of them, in a fixed order.
 
@@ -128,18 +128,23 @@ def choose_methods(
             "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear", "standard-large",
             "diffusers-ddim-trailing". By default all groups, diffusers' only where it is
             installed.
-        kappas: Of the group "paper".
+        kappas: Of the group "paper"; 0 and 1 by default.
 
     Raises:
-        InvalidArgumentError: If a name is unknown or a kappa outside [0, 1].
+        InvalidArgumentError: If a name is unknown, a kappa outside [0, 1], or kappas are given
+            without the group that has them.
         MissingExtraError: If methods of diffusers are named and it is not installed.
     """
     installed = importlib.util.find_spec("diffusers") is not None
     if names is None:
         names = GROUPS if installed else GROUPS[:-1]
+    if kappas is not None and "paper" not in names:
+        raise InvalidArgumentError(
+            "values of kappa belong to the group paper: add it to the methods, or drop them"
+        )
     chosen: dict[str, Method] = {}
     for name in names:
-        members = _group(name, kappas) if name in GROUPS else (_method(name),)
+        members = _group(name, kappas or (0.0, 1.0)) if name in GROUPS else (_method(name),)
         chosen |= {method.key: method for method in members}
     if not installed and any(method.diffusers for method in chosen.values()):
         raise MissingExtraError("diffusers", "diffusers")
