@@ -93,7 +93,10 @@ class _Axis:
             return cls(None, 1.0, log=False)
         low, high = (limit(score.value for score in scores) for limit in (min, max))
         if low > 0 and high > _LEAST_RATIO_FOR_LOG * low:
-            return cls(low / 1.25, high * 1.25, log=True)
+            # An error as large as its value would reach down without end.
+            low = min(max(s.value - (s.error or 0), s.value / 2.5) for s in scores)
+            high = max(min(s.value + (s.error or 0), s.value * 2.5) for s in scores)
+            return cls(low / 1.2, high * 1.2, log=True)
         low = min(s.value - (s.error or 0) for s in scores)
         high = max(s.value + (s.error or 0) for s in scores)
         margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
