@@ -6,13 +6,14 @@ import os
 import sys
 from pathlib import Path
 
+import results
 from typer.testing import CliRunner
 
 from fastdpm.cli.app import app
 from fastdpm.models.config import builtin_models, find_folder, read_config
 
 DOCS = Path(__file__).parent.parent / "docs"
-COMMANDS = ("sample", "plan", "models", "train")
+COMMANDS = ("sample", "plan", "evaluate", "compare", "models", "train", "cache")
 
 
 def command_line() -> str:
@@ -59,7 +60,11 @@ def models() -> str:
 def main() -> int:
     """Write or check the pages."""
     stale = []
-    for name, text in (("cli.md", command_line()), ("models.md", models())):
+    for name, text in (
+        ("cli.md", command_line()),
+        ("models.md", models()),
+        ("results.md", results.page()),
+    ):
         page = DOCS / name
         if "--check" not in sys.argv:
             page.write_text(text, encoding="utf-8")
