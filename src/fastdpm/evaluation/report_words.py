@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastdpm.evaluation.report_table import TIED, Cell, Comparison
 
 _ERROR_MEANS = (
-    "± is one standard error, estimated by resampling the samples (bootstrap or subsets)"
+    "± is one standard error over the samples, the reference taken as it is: a jackknife over"
+    " twentieths, for kernel distances the spread over blocks, for pairs that over pairs"
 )
 
 
