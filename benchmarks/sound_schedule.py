@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm import load_model
+from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.models.config import MelSpec
 from fastdpm.models.mel import log_mel
 from fastdpm.training.data import load_training_data
@@ -31,16 +32,6 @@ def features(sound: Tensor, sample_rate: int) -> Features:
     spec = MelSpec(sample_rate, 256, 64, 40, 50.0, sample_rate / 2)
     mel = log_mel(sound, spec)
     return torch.cat([mel.mean(2), mel.std(2)], 1).double().numpy()
-
-
-def frechet_distance(a: Features, b: Features) -> float:
-    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the root's trace by eigenvalues."""
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    mean = np.square(a.mean(0) - b.mean(0)).sum()
-    return float(mean + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
 def main() -> None:
@@ -57,18 +48,20 @@ def main() -> None:
         data = load_training_data(arguments.data, model.config.data)
         rate = model.config.data.sample_rate or 1
         sound, _ = data.batch(REAL, torch.Generator().manual_seed(0))
-        real = features(sound[:, 0], rate)
+        real = Moments.of(features(sound[:, 0], rate))
         for kappa in (0.0, 1.0):
             drawn = features(
                 model.sample(arguments.n, num_steps=arguments.steps, kappa=kappa)[:, 0], rate
             )
             again = [
-                frechet_distance(real, drawn[generator.integers(0, len(drawn), len(drawn))])
+                frechet_distance(
+                    real, Moments.of(drawn[generator.integers(0, arguments.n, arguments.n)])
+                )
                 for _ in range(RESAMPLES)
             ]
             print(
                 f"{name}: R(T) = {model.schedule.levels[-1]:.4f}, S = {arguments.steps},"
-                f" kappa = {kappa:g}: {frechet_distance(real, drawn):.3f}"
+                f" kappa = {kappa:g}: {frechet_distance(real, Moments.of(drawn)):.3f}"
                 f" +- {np.std(again):.3f} (n = {arguments.n})",
                 flush=True,
             )
