@@ -87,8 +87,9 @@ class _Axis:
         points = [cell for row in rows for cell in _measured(row.cells.values(), key)]
         cells = [*points, *comparison.references, *(cell for cell in best if cell is not None)]
         scores = [cell.scores[key] for cell in cells if key in cell.scores]
-        if comparison.floor is not None and key in comparison.floor.scores:
-            scores.append(comparison.floor.scores[key])
+        floor = comparison.drawn_floor
+        if floor is not None and key in floor.scores:
+            scores.append(floor.scores[key])
         if not scores:
             return cls(None, 1.0, log=False)
         low, high = (limit(score.value for score in scores) for limit in (min, max))
@@ -184,7 +185,7 @@ def _draw_references(panel: Axes, comparison: Comparison) -> None:
         if metric.key in cell.scores:
             name = f"{cell.name},\n{cell.cost}"
             _draw_level(panel, cell.scores[metric.key], "black", line, name)
-    floor = comparison.floor
+    floor = comparison.drawn_floor
     if floor is not None and metric.key in floor.scores:
         _draw_level(panel, floor.scores[metric.key], _GREY, "--", f"real data:\n{floor.label}")
 

@@ -154,6 +154,14 @@ class Comparison:
     n: int
 
     @property
+    def drawn_floor(self) -> Floor | None:
+        """The floor where it can stand in one figure with the cells.
+
+        A distance falls as samples are added, so real data of fewer samples is no floor.
+        """
+        return self.floor if self.floor is not None and self.floor.n >= self.n else None
+
+    @property
     def primary(self) -> Metric:
         """The metric that methods are chosen by."""
         return self.metrics[0]
