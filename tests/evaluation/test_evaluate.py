@@ -9,6 +9,7 @@ from PIL import Image
 
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.evaluation import drawn
 from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.sources import to_samples
@@ -34,8 +35,8 @@ def _values(found) -> dict[str, float]:
 def test_a_model_is_measured_by_the_features_of_its_pixels(measure, folders, features, pixels):
     found = measure(folders["image"], n=50)
     network = load_features(features["image"])
-    drawn = load_model(folders["image"]).sample(50)
-    rounded = ((drawn.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    samples = load_model(folders["image"]).sample(50)
+    rounded = ((samples.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
     real = network(to_samples(pixels[:, None]))[0].double().numpy()
     wanted = frechet_distance(Moments.of(network(rounded)[0].double().numpy()), Moments.of(real))
     assert found.scores["frechet_distance"].value == pytest.approx(wanted, rel=1e-4)
@@ -90,8 +91,6 @@ def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
 
 
 def test_more_samples_draw_only_what_is_missing(measure, folders, tmp_path, monkeypatch):
-    from fastdpm.evaluation import drawn
-
     measure(folders["image"], n=25)
     asked = []
     draw = drawn.PlanSampler.draw
@@ -172,14 +171,23 @@ def test_a_sound_model_is_measured_as_the_paper_does(folders, features, sound_fo
     assert itself.scores["frechet_distance"].value < 1e-6
 
 
-def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder):
+def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder, monkeypatch):
     found = evaluate(folders["vocoder"], str(sound_folder), n=3)
     assert found.n == 3
     assert "log_mel_error" in found.scores
     assert found.scores["log_mel_error"].value > 0
     again = evaluate(folders["vocoder"], str(sound_folder), n=3)
     assert again.to_dict() == found.to_dict()
+    asked = []
+    draw = drawn.PlanSampler.draw
+
+    def watch(self, model, samples, options, callback):
+        asked.extend(samples)
+        return draw(self, model, samples, options, callback)
+
+    monkeypatch.setattr(drawn.PlanSampler, "draw", watch)
     grown = evaluate(folders["vocoder"], str(sound_folder), n=5)
+    assert asked == [3, 4]
     assert grown.scores["log_mel_error"].value != found.scores["log_mel_error"].value
 
 

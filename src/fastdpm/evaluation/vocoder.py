@@ -80,7 +80,6 @@ class VocoderMeasure:
     def __post_init__(self) -> None:
         usable, self.left_out = usable_metrics(self._rate)
         self.metrics = tuple(Metric(m.key, m.name, m.better) for m in usable)
-        self._keys = [digest(sound.tobytes().hex()) for sound in self.recordings]
 
     @property
     def n(self) -> int:
@@ -96,76 +95,87 @@ class VocoderMeasure:
     ) -> Measured:
         """Let the model speak the first ``n`` mel spectrograms, and compare."""
         count = min(n or self.n, self.n)
-        spoken = self._spoken(handle, sampler, options)
-        keys = [metric.key for metric in self.metrics]
-        pairs = self.cache.shards("pairs", digest(spoken.folder.name, keys, _VERSION))
         bar: AbstractContextManager[RowCallback] = nullcontext(lambda first, row: None)
-        if self.progress and spoken.count < count:
-            bar = sampling_bar(count - spoken.count, 1, sampler.rows)
+        if self.progress:
+            bar = sampling_bar(count, 1, sampler.rows)
+        records = []
         with bar as advance:
-            self._speak(spoken, count, handle, sampler, options, advance)
-        for index, arrays in enumerate(spoken.read(pairs.count, count), pairs.count):
-            generated = to_samples(arrays["samples"])[:, 0].numpy()
-            scores = compare_sounds(
-                self.recordings[index][None], generated, self._rate, metrics=keys
-            )
-            pairs.append({key: score.values for key, score in scores.items()})
-        found = {key: PairScores(values) for key, values in pairs.gather(count).items()}
+            for index in range(count):
+                spoken = self._speak(index, handle, sampler, options, advance)
+                records.append(self._compare(index, spoken))
+        found = {
+            metric.key: PairScores(np.array([record[metric.key] for record in records]))
+            for metric in self.metrics
+        }
         notes = tuple(
             f"{found[metric.key].left_out} of {count} pairs have no {metric.name}"
             for metric in self.metrics
             if found[metric.key].left_out
         )
-        costs = [(a["seconds"].sum(), a["evaluations"][0]) for a in spoken.read(0, count)]
-        seconds, evaluations = np.array(costs).T
         return Measured(
             count,
             {key: Score(score.mean, score.error) for key, score in found.items()},
             notes,
-            float(seconds.sum()),
-            float(evaluations.mean()),
+            sum(record["seconds"] for record in records),
+            float(np.mean([record["evaluations"] for record in records])),
         )
 
     def pictures(
         self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, count: int
     ) -> Values:
         """The first sounds, float32 (k, length), the shorter ones padded with silence."""
-        spoken = self._spoken(handle, sampler, options)
-        sounds = [to_samples(arrays["samples"])[0, 0] for arrays in spoken.read(0, count)]
+        sounds = []
+        for index in range(min(count, self.n)):
+            spoken = self._speak(index, handle, sampler, options, lambda first, row: None)
+            (arrays,) = spoken.read(0, 1)
+            sounds.append(to_samples(arrays["samples"])[0, 0])
         return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
-
-    def _spoken(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> Shards:
-        """Where the model's sounds are kept, one file each, since their lengths differ."""
-        key = digest(sampling_key(handle, sampler, options), self._keys)
-        return self.cache.shards("samples", key)
 
     def _speak(
         self,
-        spoken: Shards,
-        count: int,
+        index: int,
         handle: ModelHandle,
         sampler: Sampler,
         options: DrawOptions,
         advance: RowCallback,
-    ) -> None:
-        """Draw what is not there yet."""
-        first = spoken.count
-        for index in range(first, count):
-            mel = log_mel(torch.from_numpy(self.recordings[index][None]), _mel(self.data))
-            chosen = replace(options, condition=mel)
-            began = time.perf_counter()
+    ) -> Shards:
+        """What the model makes of a recording, drawn if it is not kept yet."""
+        recording = self.recordings[index]
+        identity = digest(recording.tobytes().hex(), index)
+        spoken = self.cache.shards(
+            "samples", digest(sampling_key(handle, sampler, options), identity)
+        )
+        if spoken.count:
+            return spoken
+        mel = log_mel(torch.from_numpy(recording[None]), _mel(self.data))
+        chosen = replace(options, condition=mel)
+        began = time.perf_counter()
+        batches = sampler.draw(handle.model, [index], chosen, lambda _, row: advance(index, row))
+        for sound, evaluations in batches:
+            spoken.append(
+                {
+                    "samples": to_values(sound),
+                    "seconds": np.array([time.perf_counter() - began]),
+                    "evaluations": np.array([evaluations]),
+                }
+            )
+        return spoken
 
-            def row_done(_: int, row: int, done: int = index - first) -> None:
-                advance(done, row)
-
-            for sound, evaluations in sampler.draw(handle.model, [index], chosen, row_done):
-                spoken.append(
-                    {
-                        "samples": to_values(sound),
-                        "seconds": np.array([time.perf_counter() - began]),
-                        "evaluations": np.array([evaluations]),
-                    }
-                )
+    def _compare(self, index: int, spoken: Shards) -> dict[str, float]:
+        """Every metric of a pair, and what its sound cost."""
+        keys = [metric.key for metric in self.metrics]
+        key = digest(_VERSION, spoken.folder.name, keys)
+        record = self.cache.record("pairs", key)
+        if record is None:
+            (arrays,) = spoken.read(0, 1)
+            generated = to_samples(arrays["samples"])[:, 0].numpy()
+            scores = compare_sounds(
+                self.recordings[index][None], generated, self._rate, metrics=keys
+            )
+            record = {name: float(score.values[0]) for name, score in scores.items()}
+            record |= {name: float(arrays[name][0]) for name in ("seconds", "evaluations")}
+            self.cache.write_record("pairs", key, record)
+        return record
 
 
 def _mel(data: DataSpec) -> MelSpec:
