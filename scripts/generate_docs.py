@@ -66,8 +66,9 @@ def models() -> str:
 def feature_networks() -> str:
     """What the built-in feature networks' own configurations say."""
     rows = [
-        "\n## Feature networks\n\nClassifiers whose last hidden layer measures samples. The accuracy"
-        " is that of the shipped\nweights on held-out data, ± its binomial standard error.\n\n",
+        "\n## Feature networks\n\nClassifiers whose last hidden layer measures samples. The"
+        " accuracy is that of the shipped\nweights on held-out data, ± its binomial standard"
+        " error.\n\n",
         "| feature network | data | features | held-out accuracy | trained for | licence |\n",
         "| --- | --- | --- | --- | --- | --- |\n",
     ]
