@@ -129,14 +129,16 @@ class ModelHandle:
 
     @property
     def key(self) -> str:
-        """Digest of weights, schedule and what else of the configuration decides samples."""
+        """Digest of weights, network, schedule and what else of the configuration decides."""
         config = self.config
+        data = asdict(config.data) | {"description": ""}
         return digest(
             self.weights,
+            config.network,
             config.schedule,
             config.prediction,
             config.time_scale,
-            asdict(config.data),
+            data,
         )
 
 
