@@ -46,8 +46,11 @@ from .core.reverse import ddim_rev as ddim_rev
 from .core.reverse import standard as standard
 from .core.schedule import VarianceSchedule as VarianceSchedule
 from .evaluation.compare import compare as compare
+from .evaluation.drawn import DrawOptions as DrawOptions
 from .evaluation.evaluate import Evaluation as Evaluation
+from .evaluation.evaluate import MeasureOptions as MeasureOptions
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.methods import choose_methods as choose_methods
 from .models.config import builtin_models as builtin_models
 from .models.model import Model as Model
 from .models.model import load_model as load_model

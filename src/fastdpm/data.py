@@ -183,13 +183,22 @@ def _parquet(path: Path) -> Any:
         raise DataError(f"{path} is not a whole Parquet file: {error}") from None
 
 
-def decode_image(name: str, data: bytes, spec: DataSpec) -> NDArray[np.uint8]:
+def decode_image(
+    name: str, data: bytes, spec: DataSpec, *, drop_colour: bool = True
+) -> NDArray[np.uint8]:
     """Decode an image, shape (C, H, W), 0 ... 255.
+
+    Args:
+        name: What to call it in an error.
+        data: The encoded image.
+        spec: What it must be; grey images become RGB where that is wanted.
+        drop_colour: Turn RGB into grey where that is wanted, or refuse it.
 
     Raises:
         DataError: If it is no whole image or has another shape than ``spec`` wants.
     """
-    picture = _decode(name, data, "L" if spec.shape[0] == 1 else "RGB")
+    mode = "RGB" if spec.shape[0] != 1 else "L" if drop_colour else None
+    picture = _decode(name, data, mode)
     picture = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
     check_shape(name, picture.shape, spec)
     return picture
@@ -216,14 +225,15 @@ def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
     """Raise DataError unless a sample has the shape that ``spec`` wants."""
     if tuple(found) != spec.shape:
         raise DataError(
-            f"{name} has shape {tuple(found)}, the model needs {spec.shape}: resize the data or"
-            " change the configuration"
+            f"{name} has shape {tuple(found)}, but {spec.shape} is needed: change the data, or"
+            " what it is for"
         )
 
 
 def no_files(path: str | Path, modality: str) -> DataError:
     """The error for data without a single sample."""
-    return DataError(f"{path} holds no {modality}s ({', '.join(_SUFFIXES[modality])})")
+    kind = "images" if modality == "image" else "sounds"
+    return DataError(f"{path} holds no {kind} ({', '.join(_SUFFIXES[modality])})")
 
 
 def _import(module: str, package: str) -> ModuleType:

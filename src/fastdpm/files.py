@@ -14,9 +14,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
     Whatever goes wrong, a full disk or an interrupt, leaves the old file and nothing else.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise InvalidArgumentError(f"cannot write {path}: {reason}")
+    check_place(path)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
     except OSError as error:
@@ -29,6 +27,13 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Raise InvalidArgumentError if a file cannot have that place, before the work is done."""
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InvalidArgumentError(f"cannot write {path}: {reason}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -135,8 +135,8 @@ def test_progress_is_told_after_every_cell(run):
     lines: list[str] = []
     run(["step-linear-k0", "var-linear-k0"], tell=lines.append)
     assert len(lines) == 2
-    assert lines[0].startswith("1 of 2: S = 4, DDIM-rev, STEP linear: FD (tiny-features) ")
-    assert lines[1].endswith("about 0 min left, less what is cached")
+    assert lines[0].startswith("1 of 2: S = 4, DDIM-rev, STEP linear: FD (tiny-features ")
+    assert lines[1].endswith("about 0 s left")
 
 
 def test_a_vocoder_is_compared_by_pairs(folders, sound_folder):
@@ -171,6 +171,11 @@ def test_the_command_writes_tables_figures_and_a_report(
     assert len(record["cells"]) == 17
     assert "17 of 17" in capsys.readouterr().out
     assert fastdpm([*command, "--out", str(out)]) == 0
+    record["command"] = "fastdpm compare another"
+    (out / "results.json").write_text(json.dumps(record))
+    assert fastdpm([*command, "--out", str(out)]) == 2
+    assert "holds another comparison" in capsys.readouterr().err
+    assert fastdpm([*command, "--out", str(out), "--overwrite"]) == 0
 
 
 def test_methods_of_diffusers_need_it_and_are_left_out_by_default(monkeypatch):
@@ -199,6 +204,7 @@ def test_an_unknown_method_names_the_known_forms():
         (["-S", "1"], "S must lie in [2, 100]"),
         (["-S", "5,200"], "S must lie in [2, 100] (T), got 200"),
         (["-S", "x"], "--steps takes numbers"),
+        (["-S", ""], "--steps takes numbers"),
         (["-S", "2.5"], "whole numbers"),
         (["--methods", "nothing"], "no method 'nothing'"),
         (["--methods", "paper", "--kappa", "2"], "kappa must be in"),

@@ -140,7 +140,7 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
         (tmp_path / "bad.zip", RGB, "not a whole zip archive"),
         (tmp_path / "data.csv", RGB, "neither a .parquet nor a .zip"),
         (tmp_path / "none", RGB, "holds no images"),
-        (tmp_path / "none", SOUND, "holds no audios"),
+        (tmp_path / "none", SOUND, "holds no sounds"),
         (_parquet(tmp_path / "s.parquet", "image", [_png(1, 5)]), RGB, r"shape \(3, 5, 5\)"),
         (_parquet(tmp_path / "t.parquet", "image", [b"x"]), RGB, "row 0 is not a whole image"),
         (_parquet(tmp_path / "u.parquet", "picture", [b"x"]), RGB, "no column 'image'"),

@@ -171,7 +171,8 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"no plan at {str(path)!r}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidArgumentError(f"no plan at {str(path)!r}: {reason}") from None
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{path}: {error}") from None
 

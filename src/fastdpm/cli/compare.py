@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from fastdpm.models.model import Model
     from fastdpm.models.presets import CompareSettings
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def compare(
@@ -79,6 +80,9 @@ def compare(
     device: choices.Device = "auto",
     precision: choices.Precision = "float32",
     cache: choices.CacheFolder = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another comparison in the folder.")
+    ] = False,
 ) -> None:
     """Measure sampling methods at several S on one network: the paper's grid and its rivals.
 
@@ -95,11 +99,12 @@ def compare(
 
     check_one_of("clip", clip, CLIPS)
     kept = choices.open_cache(cache)
-    _check_folder(out)
+    command = shlex.join(["fastdpm", *(a for a in sys.argv[1:] if a != "--overwrite")])
+    _check_folder(out, command, overwrite=overwrite)
     opened, table = _open(model, checkpoint, device)
     names = table.methods if table and methods is None else methods and methods.split(",")
     chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
-    counts = table.steps if table and steps is None else _whole_numbers(steps or "5,10,20,50")
+    counts = table.steps if table and steps is None else _whole_numbers(steps, "5,10,20,50")
     size = table.n if table and n is None else n
     try:
         found = measure_all(
@@ -112,7 +117,7 @@ def compare(
             options=DrawOptions(seed, precision, batch_size, device),
             clip=clip,
             reference_n=reference_n,
-            command=shlex.join(["fastdpm", *sys.argv[1:]]),
+            command=command,
             tell=console.print,
         )
     except KeyboardInterrupt:
@@ -147,20 +152,32 @@ def _open(
     return load_preset(name, checkpoint, device), preset.compare
 
 
-def _whole_numbers(text: str) -> list[int]:
+def _whole_numbers(stated: str | None, default: str) -> list[int]:
     from fastdpm.core.errors import InvalidArgumentError
 
+    text = default if stated is None else stated
     numbers = choices.parse_numbers("--steps", text) or ()
     if any(number != int(number) for number in numbers):
         raise InvalidArgumentError(f"--steps takes whole numbers, got {text!r}")
     return [int(number) for number in numbers]
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds something else than an earlier report."""
+def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than this comparison, made earlier."""
     from fastdpm.core.errors import InvalidArgumentError
 
     if out.exists() and not out.is_dir():
         raise InvalidArgumentError(f"{out} is a file: choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        record = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        earlier = record["command"] if record["format"] == "fastdpm-comparison" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier = None
+    if earlier is None:
         raise InvalidArgumentError(f"{out} holds other files: choose another --out")
+    if earlier != command and not overwrite:
+        raise InvalidArgumentError(
+            f"{out} holds another comparison: choose another --out, or add --overwrite"
+        )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.evaluate import Evaluation
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 @choices.takes_recipe
@@ -25,7 +25,8 @@ def evaluate(
     samples: Annotated[
         str,
         typer.Argument(
-            help="A model (name or folder), or samples: a folder, zip, Parquet or .npz file.",
+            help="A model (name or folder), or samples: a folder, zip or Parquet file, or an .npz"
+            " file of uint8 images (n, H, W, C) or of floats in [-1, 1].",
             metavar="MODEL|SAMPLES",
         ),
     ] = "digits",
@@ -55,7 +56,7 @@ def evaluate(
     save_statistics: Annotated[
         Path | None,
         typer.Option(
-            help="Save the samples' statistics to a .safetensors file, for --against, and measure"
+            help="Save the statistics of data to a .safetensors file, for --against, and measure"
             " nothing.",
             show_default=False,
         ),
@@ -69,9 +70,12 @@ def evaluate(
     from fastdpm.core.errors import InterruptedRunError
     from fastdpm.evaluation import evaluate as stages
     from fastdpm.evaluation.drawn import DrawOptions
-    from fastdpm.files import write_text
+    from fastdpm.files import check_place, write_text
 
     kept = choices.open_cache(cache)
+    for path in (save, save_statistics):
+        if path is not None:
+            check_place(path)
     measuring = stages.MeasureOptions(against, n, features, inception, device, kept, progress=True)
     recipe, compiled = _how_to_sample(samples, stated, plan, clip)
     draw = DrawOptions(seed, precision, batch_size, device)
@@ -116,10 +120,12 @@ def _how_to_sample(
 def _print(found: Evaluation) -> None:
     from rich.table import Table
 
-    table = Table("metric", "value", "standard error", "better")
+    from fastdpm.evaluation.report_table import written
+
+    table = Table("metric", "value ± standard error", "better")
     for metric in found.metrics:
         score = found.scores[metric.key]
-        table.add_row(metric.name, f"{score.value:.5g}", f"{score.error:.2g}", metric.better)
+        table.add_row(metric.name, written(score.value, score.error), metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
     for note in found.notes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastdpm.models.model import Model
     from fastdpm.output import SampleFolder
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 @choices.takes_recipe

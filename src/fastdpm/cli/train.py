@@ -18,7 +18,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from fastdpm.training.loop import Progress
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def train(

@@ -1,5 +1,6 @@
 """Errors that a user can cause, each with one clear line and an exit code for the command line."""
 
+import importlib.util
 from collections.abc import Collection
 
 
@@ -40,6 +41,12 @@ class MissingExtraError(FastDPMError, ImportError):
         super().__init__(
             f"{package} is not installed: run `pip install 'fastdpm[{extra}]'` and try again"
         )
+
+
+def check_installed(package: str, module: str, extra: str) -> None:
+    """Raise MissingExtraError unless a module can be found; it is not imported yet."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(package, extra)
 
 
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:

@@ -6,6 +6,7 @@ when it is started again.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ def compare(
     cells = _cells(chosen, steps, schedule, clip, measure.n, reference_n)
     began = time.monotonic()
     records, pictures = [], {}
-    clock = _Clock(cells)
+    clock = _Clock({cell.id: _cost_left(cell, measure, handle, draw) for cell in cells})
     for number, cell in enumerate(cells, 1):
         record = _measure_cell(cell, measure, handle, draw)
         records.append(record)
@@ -140,7 +141,7 @@ def compare(
         "clip": clip,
         "precision": draw.precision,
         "metrics": [vars(metric) for metric in measure.metrics],
-        "left_out": list(measure.left_out),
+        "left_out": [*measure.left_out, *_left_out(chosen)],
         "floor": measure.floor,
         "cells": records,
         "seconds": round(time.monotonic() - began, 1),
@@ -217,21 +218,36 @@ def _line(cell: Cell, record: Mapping[str, Any], measure: Measure) -> str:
     return f"{cell.describe()}: {first.name} {score['value']:.4g} ± {score['error']:.2g}"
 
 
+def _cost_left(cell: Cell, measure: Measure, handle: ModelHandle, options: DrawOptions) -> int:
+    """Network evaluations of the samples that are not drawn yet."""
+    if cell.sampler is None:
+        return 0
+    drawn = measure.count_drawn(handle, cell.sampler, options)
+    return max(cell.n - drawn, 0) * cell.sampler.rows
+
+
+def _left_out(methods: Sequence[Method]) -> list[str]:
+    """What the reader would look for in vain."""
+    if any(m.diffusers for m in methods) or importlib.util.find_spec("diffusers") is not None:
+        return []
+    return ["diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`"]
+
+
 class _Clock:
     """Time left, by what the samples of the finished cells cost to draw, whenever that was."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self.left = sum(cell.cost for cell in cells)
+    def __init__(self, left: Mapping[str, int]) -> None:
+        self.left = dict(left)
         self.cost = self.seconds = 0.0
 
     def after(self, cell: Cell, seconds: float | None) -> str:
         """What to say when a cell is finished."""
-        self.left -= cell.cost
+        del self.left[cell.id]
         if seconds is not None:
             self.cost += cell.cost
             self.seconds += seconds
-        pace = self.seconds / self.cost if self.cost else 0.0
-        return f"about {pace * self.left / 60:.0f} min left, less what is cached"
+        left = sum(self.left.values()) * self.seconds / max(self.cost, 1)
+        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
 
 
 def _versions() -> dict[str, str]:

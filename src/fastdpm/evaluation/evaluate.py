@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data import DIGITS, DIGITS_TEST, first_sample_rate, modality_of
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
-from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
+from fastdpm.evaluation.extract import ALL, Extractor, open_extractor, statistics_of
 from fastdpm.evaluation.measure import FeatureMeasure, Measured, Metric
 from fastdpm.evaluation.metrics import Score
 from fastdpm.evaluation.sources import image_data, open_data
@@ -36,7 +36,6 @@ from fastdpm.models.features import (
 from fastdpm.models.model import Model
 
 Measure = FeatureMeasure | VocoderMeasure
-_ALL = 10**9
 _DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
 
 
@@ -151,10 +150,20 @@ def measure(
         return _evaluation(label, model_measure, measured)
     if recipe is not None or plan is not None:
         raise InvalidArgumentError(f"{samples} is no model: a recipe or a plan changes nothing")
+    if not (Path(samples).exists() or str(samples).startswith("sklearn:")):
+        raise InvalidArgumentError(
+            f"no model and no samples at {str(samples)!r}: give a built-in name"
+            f" ({', '.join(builtin_models())}), a model folder, or a folder, zip, Parquet or .npz"
+            " file of samples"
+        )
     data = guess_data(str(samples), measuring.features)
-    file_measure = _feature_measure(data, measuring, measuring.n or _ALL)
+    file_measure = _feature_measure(data, measuring, measuring.n or ALL)
     source = open_data(str(samples), file_measure.extractor.data or data)
-    return _evaluation(source.label, file_measure, file_measure.measure(source))
+    found = _evaluation(source.label, file_measure, file_measure.measure(source))
+    if measuring.n is None or found.n == measuring.n:
+        return found
+    note = f"{measuring.n:,} samples were asked for, {found.n:,} are there"
+    return replace(found, notes=(*found.notes, note))
 
 
 def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Statistics:
@@ -173,7 +182,7 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
     data = guess_data(samples, measuring.features)
     extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
     source = open_data(samples, extractor.data or data)
-    statistics = statistics_of(source, extractor, measuring.n or _ALL, measuring.cache)
+    statistics = statistics_of(source, extractor, measuring.n or ALL, measuring.cache)
     statistics.write(path)
     return statistics
 
@@ -248,7 +257,7 @@ def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> Feature
         reference = read_statistics(Path(options.against))
     else:
         source = open_data(str(options.against), extractor.data or data)
-        reference = statistics_of(source, extractor, _ALL, options.cache)
+        reference = statistics_of(source, extractor, ALL, options.cache)
     return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
 
 

@@ -19,6 +19,8 @@ from fastdpm.models.config import DataSpec
 from fastdpm.models.features import builtin_features, features_for, load_features
 from fastdpm.progress import sampling_bar
 
+ALL = 10**9  # more samples than any data set has
+
 
 class Extractor(Protocol):
     """What turns the values of a file into features.
@@ -43,14 +45,19 @@ class Extractor(Protocol):
 
 
 class FeatureExtractor:
-    """A feature network of this package, or one trained by `fastdpm train`."""
+    """A feature network of this package, or one trained by `fastdpm train`.
+
+    The latter carries the first digits of its weights' checksum in its name.
+    """
 
     splits = 1
 
     def __init__(self, name_or_path: str | Path, device: str = "auto") -> None:
         self.network = load_features(name_or_path, device)
-        self.name = self.network.name
         self.fingerprint = self.network.fingerprint
+        self.name = self.network.name
+        if str(name_or_path) not in builtin_features():
+            self.name += f" {self.fingerprint[:8]}"
         self.data: DataSpec | None = self.network.config.data
 
     def __call__(self, values: Values) -> tuple[Features, Features]:
@@ -117,14 +124,13 @@ def statistics_of(
     source: Source, extractor: Extractor, n: int, cache: Cache, *, progress: bool = False
 ) -> Statistics:
     """Statistics of a source's first samples, kept in the cache."""
-    count = source.count(n)
+    count, available = source.count(n), source.count(ALL)
     path = cache.file("statistics", digest(features_key(source, extractor), count), ".safetensors")
     if path.is_file():
         return read_statistics(path)
     features, logits = extract(source, extractor, n, cache, progress=progress)
-    statistics = Statistics.of(
-        extractor.name, extractor.fingerprint, f"{source.label} ({count:,})", features, logits
-    )
+    label = f"{'all' if count == available else 'the first'} {count:,} samples of {source.label}"
+    statistics = Statistics.of(extractor.name, extractor.fingerprint, label, features, logits)
     statistics.write(path)
     return statistics
 

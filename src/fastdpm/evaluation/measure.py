@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdpm.core.errors import check_installed
 from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
@@ -76,6 +77,8 @@ class FeatureMeasure:
     left_out: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_installed("torchmetrics", "torchmetrics", "eval")
+        check_installed("scikit-learn", "sklearn", "eval")
         self.reference.check_network(self.extractor.name, self.extractor.fingerprint)
         wanted = _metrics(self.modality, self.extractor.name)
         lacking = {
@@ -93,6 +96,10 @@ class FeatureMeasure:
                 f"{names} left out: {self.reference.label} holds a mean and a covariance alone;"
                 " give the data itself to --against",
             )
+
+    def count_drawn(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> int:
+        """Samples that are drawn already."""
+        return ModelSource(handle, sampler, options, self.cache).shards.count
 
     @property
     def against(self) -> str:

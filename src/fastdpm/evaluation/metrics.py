@@ -262,8 +262,9 @@ def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:
     groups = min(GROUPS, count)
     member = np.arange(count) % groups
     parts = np.array([value(member != group) for group in range(groups)])
-    variance = (groups - 1) / groups * np.square(parts - parts.mean()).sum()
-    return Score(value(everything), math.sqrt(variance))
+    whole = value(everything)
+    error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
+    return Score(whole, error if error > 1e-12 * abs(whole) else 0.0)  # below is rounding
 
 
 def _frechet(a: Moments, b: Moments, root_b: Array) -> float:

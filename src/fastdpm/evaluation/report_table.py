@@ -23,6 +23,16 @@ _MOST_DECIMALS = 6
 _LARGE = 1e6
 
 
+def written(value: float, error: float | None) -> str:
+    """``value ± error``, to the second significant digit of the error."""
+    if error is None or not math.isfinite(error):
+        return _plain(value)
+    if abs(value) >= _LARGE or not error:
+        return f"{_plain(value)} ± {error:.2g}"
+    decimals = min(max(0, 1 - math.floor(math.log10(error))), _MOST_DECIMALS)
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
 @dataclass(frozen=True)
 class Metric:
     """A measure of samples: its key in the results, its printed name, and which way is better."""
@@ -46,13 +56,8 @@ class Score:
 
     @property
     def text(self) -> str:
-        """``value ± error``, to the second significant digit of the error."""
-        if self.error is None:
-            return _plain(self.value)
-        if abs(self.value) >= _LARGE or not self.error:
-            return f"{_plain(self.value)} ± {self.error:.2g}"
-        decimals = min(max(0, 1 - math.floor(math.log10(self.error))), _MOST_DECIMALS)
-        return f"{self.value:.{decimals}f} ± {self.error:.{decimals}f}"
+        """See :func:`written`."""
+        return written(self.value, self.error)
 
     def meets(self, other: Score) -> bool:
         """Whether two values differ by at most their combined standard error."""

@@ -57,7 +57,8 @@ def legend(comparison: Comparison, *, dagger: str = "†") -> list[str]:
     lines = [
         "S is the number of steps asked for; network evaluations are given where they differ.",
         f"Bold: the best of its column. {dagger}: within one combined standard error"
-        " (root of the sum of squares) of the best.",
+        " (root of the sum of squares) of the best. Methods share their seeds, so this is on the"
+        " large side; the best of many is favoured by chance.",
     ]
     if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
         lines.append(

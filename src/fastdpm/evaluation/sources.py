@@ -121,7 +121,7 @@ class FileSource(Source):
 
     def _decode(self, index: int, file: EncodedFile) -> Values:
         if self.data.modality == "image":
-            return decode_image(file.name, file.data, self.data)
+            return decode_image(file.name, file.data, self.data, drop_colour=False)
         sound = torch.from_numpy(read_sound(file.name, file.data, self.data))
         window = _in_window(sound, self.data.shape[-1], index)
         return to_values(window[None])
@@ -131,7 +131,8 @@ class ArraySource(Source):
     """Arrays in memory or in an ``.npz`` file: uint8 images or float sounds.
 
     Args:
-        values: uint8, shape (n, C, H, W) or (n, H, W, C); or float in [-1, 1], shape (n, length).
+        values: Images, uint8 of shape (n, H, W, C) or (n, C, H, W), or float in [-1, 1] of shape
+            (n, C, H, W); or sounds, float in [-1, 1] of shape (n, length) or (n, 1, length).
         data: What they must be.
         label: Which they are, in words.
 
@@ -141,21 +142,20 @@ class ArraySource(Source):
 
     def __init__(self, values: Values, data: DataSpec, label: str) -> None:
         self.data, self.label = data, label
-        if data.modality == "image":
-            if values.dtype != np.uint8 or values.ndim != 4:
-                raise DataError(
-                    f"{label} must hold uint8 images of shape (n, H, W, C), got {values.dtype} of"
-                    f" shape {values.shape}"
-                )
-            if values.shape[1:] != data.shape and values.shape[-1] in (1, 3):
-                values = values.transpose(0, 3, 1, 2)
-        else:
-            if values.dtype.kind != "f" or values.ndim != 2 or not np.isfinite(values).all():
-                raise DataError(
-                    f"{label} must hold finite float sounds of shape (n, length), got"
-                    f" {values.dtype} of shape {values.shape}"
-                )
-            values = to_values(torch.from_numpy(values[:, None]))
+        if data.modality == "audio" and values.ndim == 2:
+            values = values[:, None]
+        if values.dtype.kind == "f" and values.ndim == len(data.shape) + 1:
+            if not np.isfinite(values).all() or np.abs(values).max(initial=0) > 1:
+                raise DataError(f"{label} holds values that are not finite or outside [-1, 1]")
+            values = to_values(torch.from_numpy(values))
+        elif data.modality == "audio" or values.dtype != np.uint8 or values.ndim != 4:
+            kind = "uint8 images of shape (n, H, W, C)" if data.modality == "image" else "sounds"
+            raise DataError(
+                f"{label} must hold {kind}, or floats in [-1, 1] of shape (n,"
+                f" {', '.join(map(str, data.shape))}), got {values.dtype} of shape {values.shape}"
+            )
+        elif values.shape[1:] != data.shape and values.shape[-1] in (1, 3):
+            values = values.transpose(0, 3, 1, 2)
         if len(values) == 0:
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)

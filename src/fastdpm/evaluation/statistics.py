@@ -177,9 +177,10 @@ def _read_npz(path: Path) -> Statistics:
 
 def _check_whole(path: Path, moments: Moments) -> None:
     width = moments.mean.size
-    whole = moments.mean.shape == (width,) and moments.cov.shape == (width, width)
-    if not whole or not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
+    if moments.mean.shape != (width,) or moments.cov.shape != (width, width):
         raise DataError(
             f"{path} holds a mean of shape {moments.mean.shape} and a covariance of shape"
-            f" {moments.cov.shape}, or values that are not finite: compute the statistics again"
+            f" {moments.cov.shape}, which do not belong together: compute the statistics again"
         )
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
+        raise DataError(f"{path} holds values that are not finite: compute the statistics again")

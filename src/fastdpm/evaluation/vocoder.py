@@ -120,6 +120,10 @@ class VocoderMeasure:
             float(np.mean([record["evaluations"] for record in records])),
         )
 
+    def count_drawn(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> int:
+        """Recordings that are spoken already."""
+        return sum(self._shards(index, handle, sampler, options).count for index in range(self.n))
+
     def pictures(
         self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, count: int
     ) -> Values:
@@ -140,13 +144,10 @@ class VocoderMeasure:
         advance: RowCallback,
     ) -> Shards:
         """What the model makes of a recording, drawn if it is not kept yet."""
-        recording = self.recordings[index]
-        identity = digest(recording.tobytes().hex(), index)
-        spoken = self.cache.shards(
-            "samples", digest(sampling_key(handle, sampler, options), identity)
-        )
+        spoken = self._shards(index, handle, sampler, options)
         if spoken.count:
             return spoken
+        recording = self.recordings[index]
         mel = log_mel(torch.from_numpy(recording[None]), _mel(self.data))
         chosen = replace(options, condition=mel)
         began = time.perf_counter()
@@ -160,6 +161,14 @@ class VocoderMeasure:
                 }
             )
         return spoken
+
+    def _shards(
+        self, index: int, handle: ModelHandle, sampler: Sampler, options: DrawOptions
+    ) -> Shards:
+        """Where the sound of a recording is kept."""
+        identity = digest(self.recordings[index].tobytes().hex(), index)
+        key = digest(sampling_key(handle, sampler, options), identity)
+        return self.cache.shards("samples", key)
 
     def _compare(self, index: int, spoken: Shards) -> dict[str, float]:
         """Every metric of a pair, and what its sound cost."""
