@@ -38,7 +38,7 @@ def main() -> int:
     train, test = (part if ":" in part else str(base / part) for part in DATA[name])
     path = FEATURES / name / REFERENCE
     save_statistics(train, path, MeasureOptions(features=name, cache=default_cache()))
-    measured = evaluate(test, path, features=name)
+    measured = evaluate(test, path, features=name, scale_to_peak=True)
     held_out = {
         "label": f"{measured.n:,} held-out {WORDS[name]}",
         "n": measured.n,

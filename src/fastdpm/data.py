@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, MissingExtraError
 from fastdpm.models.config import DataSpec
+from fastdpm.output import RECORD
 
 DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
 _HELD_OUT_DIGITS = 360
@@ -92,8 +94,61 @@ def count_files(path: str | Path, modality: str) -> int:
 
 
 def files_of(folder: Path, modality: str) -> list[Path]:
-    """The images or sounds below a folder, by the ends of their names, in order."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES[modality])
+    """The images or sounds below a folder, by the ends of their names, in order.
+
+    Of a folder that `fastdpm sample` wrote, those that its record lists: not its picture.
+
+    Raises:
+        DataError: If that record is damaged or a file of it is missing.
+    """
+    found = recorded_files(folder)
+    if found is None:
+        found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return [path for path in found if path.suffix.lower() in _SUFFIXES[modality]]
+
+
+def recorded_files(folder: Path) -> list[Path] | None:
+    """The samples that the record of a sample folder lists, or None where there is no record."""
+    record = folder / RECORD
+    if not record.is_file():
+        return None
+    try:
+        body = json.loads(record.read_text(encoding="utf-8"))
+        names = [folder / Path(name).name for name in body["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{record} is no record of samples: delete it or sample again") from None
+    missing = [path for path in names if not path.is_file()]
+    if missing:
+        raise DataError(f"{missing[0]} is missing though {record} lists it: sample again")
+    return names
+
+
+def check_samples_alone(path: str | Path, modality: str) -> None:
+    """Refuse a folder or archive that holds more than samples: it would be measured in part.
+
+    Raises:
+        DataError: If there are other files, hidden ones aside.
+    """
+    path = Path(path)
+    if path.is_dir() and recorded_files(path) is None:
+        names = [str(p) for p in sorted(path.rglob("*")) if p.is_file()]
+    elif path.suffix == ".zip" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+    else:
+        return
+    others = [
+        name
+        for name in names
+        if Path(name).suffix.lower() not in _SUFFIXES[modality]
+        and not Path(name).name.startswith(".")
+    ]
+    if others and len(others) < len(names):
+        kind = "image" if modality == "image" else "sound"
+        raise DataError(
+            f"{others[0]} is no {kind}: move {len(others)} such files out of {path}, which must"
+            " hold samples alone"
+        )
 
 
 def modality_of(path: str | Path) -> str:

@@ -106,7 +106,7 @@ def test_a_rehearsal_takes_the_steps_it_is_told(tmp_path):
     [
         (["mnist", "--data", "sklearn:digits"], 2, "no training configuration 'mnist'"),
         (["digits", "--data", "nowhere"], 1, "no data at 'nowhere'"),
-        (["cifar10", "--data", "sklearn:digits"], 1, "the model needs (3, 32, 32)"),
+        (["cifar10", "--data", "sklearn:digits"], 1, "but (3, 32, 32) is needed"),
         (["digits"], 2, "--data"),
     ],
 )

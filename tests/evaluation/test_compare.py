@@ -203,8 +203,12 @@ def test_an_unknown_method_names_the_known_forms():
     [
         (["-S", "1"], "S must lie in [2, 100]"),
         (["-S", "5,200"], "S must lie in [2, 100] (T), got 200"),
-        (["-S", "x"], "--steps takes numbers"),
-        (["-S", ""], "--steps takes numbers"),
+        (["-S", "x"], "--steps takes whole numbers"),
+        (["-S", ""], "--steps takes whole numbers"),
+        (["-S", "inf"], "--steps takes whole numbers"),
+        (["--reference-n", "50"], "no standard sampler is compared"),
+        (["--methods", "standard", "--reference-n", "10"], "need at least 20"),
+        (["--out", "file/x"], "is a file"),
         (["-S", "2.5"], "whole numbers"),
         (["--methods", "nothing"], "no method 'nothing'"),
         (["--methods", "paper", "--kappa", "2"], "kappa must be in"),
@@ -236,18 +240,30 @@ def test_a_preset_wants_its_checkpoint(tmp_path, monkeypatch, capsys):
     assert fastdpm(["compare", "cifar10-ddpm", "--out", "out"]) == 2
     err = capsys.readouterr().err
     assert "give the published weights to --checkpoint" in err
-    assert fastdpm(["compare", "cifar10-ddpm", "--out", "out", "--checkpoint", "x.ckpt"]) == 1
+    command = ["compare", "cifar10-ddpm", "--out", "out", "--checkpoint", "x.ckpt"]
+    assert fastdpm(command) == 1
     assert "x.ckpt" in capsys.readouterr().err
+    (tmp_path / "x.ckpt").write_bytes(b"x")
+    monkeypatch.setattr("fastdpm.models.presets.load_preset", lambda *args: None)
+    assert fastdpm(command) == 2
+    assert "the paper's table shows FID: give the statistics" in capsys.readouterr().err
 
 
-def test_options_that_do_not_change_samples_do_not_change_results(folders, features, image_folder):
-    measuring = MeasureOptions(str(image_folder), 20, features["image"])
+def test_the_batch_size_changes_no_result(folders, features, image_folder, tmp_path):
+    from fastdpm.evaluation.cache import Cache
+
     method = choose_methods(["step-linear-k1"])
-    scores = [
-        compare(
-            folders["image"], (3,), method, measuring=measuring, options=DrawOptions(batch_size=b)
-        ).results["cells"][0]["metrics"]
-        for b in (5, 20)
-    ]
-    assert scores[0] == scores[1]
-    assert np.isfinite(scores[0]["frechet_distance"]["value"])
+    values = []
+    for size in (5, 20):
+        measuring = MeasureOptions(
+            str(image_folder), 20, features["image"], cache=Cache(tmp_path / str(size))
+        )
+        cell = compare(
+            folders["image"],
+            (3,),
+            method,
+            measuring=measuring,
+            options=DrawOptions(batch_size=size),
+        ).results["cells"][0]
+        values.append({key: score["value"] for key, score in cell["metrics"].items()})
+    assert values[0] == pytest.approx(values[1], rel=1e-3)

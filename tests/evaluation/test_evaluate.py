@@ -11,7 +11,7 @@ from PIL import Image
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import drawn
-from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.evaluate import MeasureOptions, choose_sampler, save_statistics
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.sources import to_samples
 from fastdpm.evaluation.statistics import read_statistics
@@ -143,7 +143,7 @@ def test_an_interrupted_evaluation_goes_on_with_what_it_has(
     command += ["--features", features["image"], "--batch-size", "8"]
     assert fastdpm(command) == 130
     assert "the same command goes on" in capsys.readouterr().err
-    kept = sorted(path.name for path in own_cache.glob("samples/*/*"))
+    kept = sorted(path.name for path in own_cache.glob("*/samples/*/*"))
     assert kept == ["000000000-000000008.npz", "000000008-000000016.npz"]
     assert fastdpm(command) == 0
     assert "30 samples of tiny-image" in capsys.readouterr().out
@@ -168,7 +168,9 @@ def test_a_sound_model_is_measured_as_the_paper_does(folders, features, sound_fo
         "am_score",
     ]
     assert 1 <= found.scores["inception_score"].value <= 4
-    itself = evaluate(str(sound_folder), str(sound_folder), features=features["sound"])
+    itself = evaluate(
+        str(sound_folder), str(sound_folder), features=features["sound"], scale_to_peak=True
+    )
     assert itself.scores["frechet_distance"].value < 1e-6
 
 
@@ -226,7 +228,7 @@ def test_a_missing_extra_is_named_before_anything_is_drawn(
     _refuse_import(monkeypatch, "sklearn")
     with pytest.raises(MissingExtraError, match="scikit-learn is not installed"):
         measure(folders["image"], n=20)
-    assert not list(own_cache.glob("samples/*"))
+    assert not list(own_cache.glob("*/samples/*"))
 
 
 def test_what_the_api_draws_can_be_measured(measure, folders, tmp_path):
@@ -251,7 +253,9 @@ def test_fewer_samples_than_asked_for_are_told(measure, image_folder):
 
 
 def test_too_few_samples_say_how_many_are_needed(measure, folders):
-    with pytest.raises(InvalidArgumentError, match=r"19 samples .* the metrics need at least 20"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"19 samples are too few: the metrics need at least 20"
+    ):
         measure(folders["image"], n=19)
 
 
@@ -267,7 +271,7 @@ def test_sounds_of_mixed_rates_are_refused(folders, features, sound_folder, own_
     soundfile.write(sound_folder / "zzz.wav", np.ones(4000) * 0.1, 16000)
     with pytest.raises(DataError, match=r"zzz\.wav is sampled at 16000 Hz"):
         evaluate(folders["sound"], str(sound_folder), n=20, features=features["sound"])
-    assert not list(own_cache.rglob("statistics/*"))
+    assert not list(own_cache.glob("*/statistics/*"))
 
 
 def test_statistics_of_another_network_are_refused(
@@ -281,7 +285,7 @@ def test_statistics_of_another_network_are_refused(
 
 def test_a_folder_that_holds_more_than_samples_is_refused(measure, image_folder, folders):
     (image_folder / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"notes\.txt is no image: move 1 such files out of"):
+    with pytest.raises(DataError, match=r"notes\.txt is no image: move 1 such files out"):
         measure(folders["image"], n=20)
 
 
@@ -299,12 +303,12 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(
     monkeypatch.setattr(FeatureNetwork, "__call__", broken)
     with pytest.raises(DataError, match="are not finite, first those of sample 0"):
         measure(folders["image"], n=20)
-    assert not list(own_cache.rglob("features/*/*"))
+    assert not list(own_cache.glob("*/features/*/*"))
 
 
 def test_a_damaged_cache_says_what_to_delete(measure, folders, own_cache):
     measure(folders["image"], n=20)
-    for path in own_cache.rglob("features/*/*.npz"):
+    for path in own_cache.glob("*/features/*/*.npz"):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match="fastdpm cache --clear"):
         measure(folders["image"], n=21)
@@ -324,6 +328,8 @@ def test_a_damaged_cache_says_what_to_delete(measure, folders, own_cache):
         (["SOUND", "--features", "FEATURES", "--against", "SOUNDS"], "holds no images"),
         (["IMAGE", "--inception", "nowhere"], "no weights of Inception-v3 at 'nowhere'"),
         (["IMAGE", "--features", "FEATURES", "--inception", "auto"], "not both"),
+        (["IMAGE", "-n", "5"], "5 samples are too few: the metrics need at least 20"),
+        (["IMAGE", "--against", "x.npy"], "x.npy is a pickled array"),
         (["IMAGES", "-S", "5"], "is no model, so --steps would change nothing"),
         (["IMAGES", "--features", "FEATURES"], "comes without statistics"),
         (["IMAGE", "--save-statistics", "x.safetensors"], "is a model"),
@@ -367,7 +373,91 @@ def test_what_cannot_be_measured_is_one_line(
 def test_the_cache_is_listed_and_emptied_and_nothing_else(measure, folders, own_cache, capsys):
     measure(folders["image"], n=20)
     (own_cache / "mine.txt").write_text("mine")
+    (own_cache / "samples").mkdir()
+    (own_cache / "samples" / "000000.png").write_text("mine")
     assert fastdpm(["cache"]) == 0
     assert "features" in capsys.readouterr().out
     assert fastdpm(["cache", "--clear"]) == 0
-    assert [path.name for path in own_cache.iterdir()] == ["mine.txt"]
+    assert sorted(path.name for path in own_cache.iterdir()) == ["mine.txt", "samples"]
+    assert (own_cache / "samples" / "000000.png").is_file()
+
+
+def test_two_processes_that_share_a_cache_do_not_mix_up_samples(folders, own_cache):
+    from fastdpm.evaluation.cache import Cache
+
+    handle = drawn.ModelHandle(folders["image"])
+    sampler = choose_sampler(handle, None, None)
+    options = drawn.DrawOptions(batch_size=10)
+    first, second = (
+        drawn.ModelSource(handle, sampler, options, Cache(own_cache)).batches(0, 40)
+        for _ in range(2)
+    )
+    together = [next(source, None) for _ in range(4) for source in (first, second)]
+    kept = drawn.ModelSource(handle, sampler, options, Cache(own_cache))
+    found = np.concatenate(list(kept.batches(0, 40)))
+    alone = drawn.ModelSource(handle, sampler, options, Cache(own_cache / "other"))
+    assert np.array_equal(found, np.concatenate(list(alone.batches(0, 40))))
+    ours = [values for values in together[::2] if values is not None]
+    assert np.array_equal(np.concatenate(ours), found)
+    assert len(found) == kept.shards.count == 40
+
+
+def test_a_model_whose_weights_changed_is_drawn_again(measure, folders):
+    model = load_model(folders["image"])
+    before = measure(model, n=20)
+    for parameter in model.network.parameters():
+        parameter.mul_(0.5)
+    assert _values(measure(model, n=20)) != _values(before)
+
+
+def test_files_in_the_order_of_their_classes_score_as_in_any_other(tmp_path):
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    from fastdpm.data import DIGITS_TEST, digits_part
+
+    images, labels = digits_part(DIGITS_TEST)
+    chance = np.random.default_rng(1).permutation(len(images))
+    for name, order in (("sorted", np.argsort(labels)), ("shuffled", chance)):
+        np.savez(tmp_path / f"{name}.npz", images[order].transpose(0, 2, 3, 1))
+    for n in (None, 200):
+        by_class, mixed = (evaluate(tmp_path / f"{k}.npz", n=n) for k in ("sorted", "shuffled"))
+        for key, score in by_class.scores.items():
+            apart = abs(score.value - mixed.scores[key].value)
+            assert apart < 4 * (score.error + mixed.scores[key].error), (n, key)
+
+
+def test_sounds_are_measured_at_their_own_level(folders, features, tmp_path, capsys):
+    out = tmp_path / "drawn"
+    assert fastdpm(["sample", str(folders["sound"]), "-n", "24", "--out", str(out)]) == 0
+    network, reference = features["sound"], str(out)
+    model = evaluate(folders["sound"], reference, n=24, features=network)
+    files = evaluate(out, reference, features=network)
+    (out / "samples.json").unlink()
+    (out / "sounds.png").unlink()
+    plain = evaluate(out, reference, features=network)
+    assert _values(files) == pytest.approx(_values(model), rel=1e-3, abs=1e-5)
+    assert plain.n == 24
+    assert capsys.readouterr().err == ""
+
+
+def test_the_peak_of_memory_is_that_of_a_batch_and_not_of_all_samples(folders, own_cache):
+    import tracemalloc
+
+    from fastdpm.evaluation.cache import Cache
+
+    shards = Cache(own_cache).shards("samples", "x")
+    batch = np.zeros((50, 3, 64, 64), dtype=np.uint8)
+    for first in range(0, 1000, 50):
+        cost = {"seconds": np.ones(50), "evaluations": np.full(50, 7)}
+        shards.append(first, {"samples": batch, **cost})
+    handle = drawn.ModelHandle(folders["image"])
+    source = drawn.ModelSource(
+        handle, choose_sampler(handle, None, None), drawn.DrawOptions(), Cache(own_cache)
+    )
+    source.shards = shards
+    tracemalloc.start()
+    assert source.cost(1000) == (1000.0, 7.0)
+    for values in source.batches(0, 1000):
+        assert len(values) == 50
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * batch.nbytes

@@ -5,6 +5,7 @@ torchvision and 95 MB of weights.
 """
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError, ModelError, evaluate
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.statistics import read_statistics
+from fastdpm.models.folder import sha256
 
 
 class StandIn(torch.nn.Module):
@@ -47,6 +49,8 @@ def inception(monkeypatch, tmp_path) -> str:
     path = tmp_path / "inception.pth"
     generator = torch.Generator().manual_seed(0)
     torch.save({"projection": torch.randn(48, 2048, generator=generator)}, path)
+    monkeypatch.setattr("fastdpm.evaluation.inception.version", lambda package: "0")
+    monkeypatch.setattr("fastdpm.evaluation.inception._CHECKSUM", sha256(path)[:8])
     return str(path)
 
 
@@ -66,9 +70,16 @@ def test_fid_is_the_distance_to_published_statistics_of_mu_and_sigma(
     assert any("no more than the 2,048 features" in note for note in found.notes)
 
 
+def test_other_weights_of_the_network_are_not_called_fid(inception, monkeypatch, image_folder):
+    monkeypatch.undo()
+    from fastdpm.evaluation.inception import InceptionExtractor
+
+    name = InceptionExtractor(inception).name
+    assert name == f"inception-v3 {sha256(Path(inception))[:8]}"
+
+
 def test_a_weights_file_that_would_execute_code_is_refused(inception, image_folder):
     import pickle
-    from pathlib import Path
 
     class Evil:
         def __reduce__(self):

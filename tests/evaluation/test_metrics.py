@@ -19,6 +19,7 @@ from fastdpm.evaluation.metrics import (
     kernel_score,
     modified_inception_score,
     precision_recall_scores,
+    shuffled,
 )
 
 
@@ -91,9 +92,9 @@ def test_the_kernel_distance_is_unbiased_and_sees_a_shift():
 
 def test_the_kernel_distance_equals_its_definition():
     x, y = _draw(20, 4), _draw(2, 4, 1)
-    values = []
+    values, mixed = [], x[shuffled(20)]
     for first in range(0, 20, 2):
-        a = x[first : first + 2]
+        a = mixed[first : first + 2]
         kernel = lambda u, v: (u @ v / 4 + 1) ** 3  # noqa: E731
         within = kernel(a[0], a[1]) + kernel(y[0], y[1])
         between = sum(kernel(u, v) for u in a for v in y)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -161,6 +163,24 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def told_command() -> str:
+    """The command line as others can use it: files by their names, not by where they lie here."""
+    arguments = [Path(value).name if "/" in value else value for value in sys.argv[1:]]
+    return shlex.join(["fastdpm", *arguments])
+
+
+def parse_whole_numbers(name: str, text: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    from fastdpm.core.errors import InvalidArgumentError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidArgumentError(
+            f"{name} takes whole numbers separated by commas, got {text!r}"
+        ) from None
 
 
 def read_plan(path: Path) -> Plan:

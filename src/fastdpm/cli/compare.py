@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,9 +71,13 @@ def compare(
     against: choices.Against = None,
     features: choices.Features = None,
     inception: choices.Inception = None,
-    clip: Annotated[str, typer.Option(help="none, x0 or dynamic, alike for all methods.")] = (
-        "none"
-    ),
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="none, x0 or dynamic, alike for all methods; by default as the model's recipe.",
+            show_default=False,
+        ),
+    ] = None,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     device: choices.Device = "auto",
@@ -89,31 +92,32 @@ def compare(
     Same seeds and same metric for all. Writes results.json, results.csv, results.md, figures and
     report.html. A comparison that was interrupted goes on when it is started again.
     """
-    from fastdpm.core.errors import InterruptedRunError, check_one_of
-    from fastdpm.core.recipe import CLIPS
+    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.evaluation.compare import compare as measure_all
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
     from fastdpm.evaluation.methods import choose_methods
     from fastdpm.evaluation.report import write_report
+    from fastdpm.models.presets import CompareSettings
 
-    check_one_of("clip", clip, CLIPS)
     kept = choices.open_cache(cache)
-    command = shlex.join(["fastdpm", *(a for a in sys.argv[1:] if a != "--overwrite")])
+    command = choices.told_command()
     _check_folder(out, command, overwrite=overwrite)
     opened, table = _open(model, checkpoint, device)
-    names = table.methods if table and methods is None else methods and methods.split(",")
+    if isinstance(table, CompareSettings):
+        _check_preset(table, against, inception)
+        steps = ",".join(map(str, table.steps)) if steps is None else steps
+        methods = ",".join(table.methods) if methods is None else methods
+        n = table.n if n is None else n
+    counts = choices.parse_whole_numbers("--steps", "5,10,20,50" if steps is None else steps)
+    names = None if methods is None else methods.split(",")
     chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
-    counts = table.steps if table and steps is None else _whole_numbers(steps, "5,10,20,50")
-    size = table.n if table and n is None else n
     try:
         found = measure_all(
             opened,
             counts,
             chosen,
-            measuring=MeasureOptions(
-                against, size, features, inception, device, kept, progress=True
-            ),
+            measuring=MeasureOptions(against, n, features, inception, device, kept, progress=True),
             options=DrawOptions(seed, precision, batch_size, device),
             clip=clip,
             reference_n=reference_n,
@@ -127,6 +131,17 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     for path in write_report(out, found.results, found.pictures):
         console.print(f"written: {path}")
+
+
+def _check_preset(table: CompareSettings, against: str | None, inception: str | None) -> None:
+    """Refuse to measure a preset by something else than its table does."""
+    from fastdpm.core.errors import InvalidArgumentError
+
+    if table.metric == "fid" and (against is None or inception is None):
+        raise InvalidArgumentError(
+            "the paper's table shows FID: give the statistics to --against and the weights of"
+            " Inception-v3 to --inception (docs/published.md says where they are)"
+        )
 
 
 def _open(
@@ -152,22 +167,14 @@ def _open(
     return load_preset(name, checkpoint, device), preset.compare
 
 
-def _whole_numbers(stated: str | None, default: str) -> list[int]:
-    from fastdpm.core.errors import InvalidArgumentError
-
-    text = default if stated is None else stated
-    numbers = choices.parse_numbers("--steps", text) or ()
-    if any(number != int(number) for number in numbers):
-        raise InvalidArgumentError(f"--steps takes whole numbers, got {text!r}")
-    return [int(number) for number in numbers]
-
-
 def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:
     """Refuse a folder that holds something else than this comparison, made earlier."""
     from fastdpm.core.errors import InvalidArgumentError
 
-    if out.exists() and not out.is_dir():
-        raise InvalidArgumentError(f"{out} is a file: choose another --out")
+    above = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "is a file" if not above.is_dir() else "cannot be written to"
+        raise InvalidArgumentError(f"{above} {reason}: choose another --out")
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:

@@ -50,6 +50,14 @@ def evaluate(
     device: choices.Device = "auto",
     precision: choices.Precision = "float32",
     cache: choices.CacheFolder = None,
+    scale_to_peak: Annotated[
+        bool,
+        typer.Option(
+            "--scale-to-peak",
+            help="Scale the sounds to the peak of the training, as references are; for real"
+            " recordings. Samples are measured at their own level.",
+        ),
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(help="Save the result as JSON.", show_default=False)
     ] = None,
@@ -67,16 +75,20 @@ def evaluate(
     Samples, features, statistics and results are kept in a cache, so nothing is computed twice
     and an interrupted run goes on where it was.
     """
-    from fastdpm.core.errors import InterruptedRunError
+    from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
     from fastdpm.evaluation import evaluate as stages
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.files import check_place, write_text
 
     kept = choices.open_cache(cache)
+    if save is not None and save_statistics is not None:
+        raise InvalidArgumentError("--save-statistics measures nothing that --save could keep")
     for path in (save, save_statistics):
         if path is not None:
             check_place(path)
-    measuring = stages.MeasureOptions(against, n, features, inception, device, kept, progress=True)
+    measuring = stages.MeasureOptions(
+        against, n, features, inception, device, kept, progress=True, scale_to_peak=scale_to_peak
+    )
     recipe, compiled = _how_to_sample(samples, stated, plan, clip)
     draw = DrawOptions(seed, precision, batch_size, device)
     try:

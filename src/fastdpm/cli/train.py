@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from fastdpm.cli import choices
 
 if TYPE_CHECKING:
     from fastdpm.training.loop import Progress
@@ -68,7 +68,7 @@ def train(
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
     held_out = None if test is None else load_training_data(test, settings.data).to(where)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
-    command = shlex.join(["fastdpm", *_without_paths(sys.argv[1:])])
+    command = choices.told_command()
     trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)
     if resume:
         trainer.resume()
@@ -121,8 +121,3 @@ class _Reporter:
             f"step {progress.step:,} of {self.steps:,}  loss {progress.loss:.4f}"
             f"  {progress.seconds / 60:.1f} min spent, at most {left / 60:.0f} min left"
         )
-
-
-def _without_paths(arguments: list[str]) -> list[str]:
-    """Arguments for the model card: files by their names, not by where they lie here."""
-    return [Path(value).name if "/" in value else value for value in arguments]

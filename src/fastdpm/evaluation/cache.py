@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fastdpm.core.errors import DataError
 from fastdpm.files import write_bytes, write_text
 
 Arrays = dict[str, NDArray[Any]]
+_HOME = "fastdpm-cache-1"
 STAGES = ("samples", "features", "statistics", "metrics", "pairs")
 _RANGE = re.compile(r"(\d{9})-(\d{9})\.npz")
 
@@ -46,17 +47,28 @@ class Shards:
         """Samples that are there without a gap."""
         return max((stop for _, stop, _ in self._files()), default=0)
 
-    def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Add the next samples; the first axis of every array counts them."""
-        first = self.count
+    def append(self, first: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add the samples from ``first`` on; the first axis of every array counts them.
+
+        Nothing is written where another process has added them meanwhile.
+        """
+        if first != self.count:
+            return
         stop = first + len(next(iter(arrays.values())))
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.folder / f"{first:09d}-{stop:09d}.npz", buffer.getbuffer())
 
-    def read(self, first: int, stop: int) -> Iterator[Arrays]:
+    def read(
+        self, first: int, stop: int, names: Collection[str] | None = None
+    ) -> Iterator[Arrays]:
         """The samples from ``first`` to before ``stop``, some at a time.
+
+        Args:
+            first: From 0.
+            stop: At most :attr:`count`.
+            names: Of the arrays to read; all by default.
 
         Raises:
             DataError: If a file is damaged.
@@ -64,12 +76,21 @@ class Shards:
         for begin, end, path in self._files():
             low, high = max(first, begin), min(stop, end)
             if low < high:
-                arrays = self._load(path)
+                arrays = self._load(path, names)
                 yield {name: array[low - begin : high - begin] for name, array in arrays.items()}
 
-    def gather(self, stop: int) -> Arrays:
-        """The first ``stop`` samples at once."""
-        parts = list(self.read(0, stop))
+    def gather(self, stop: int, names: Collection[str] | None = None) -> Arrays:
+        """The first ``stop`` samples at once.
+
+        Raises:
+            DataError: If they are not all there, or a file is damaged.
+        """
+        if self.count < stop:
+            raise DataError(
+                f"{self.folder} holds {self.count} of {stop} samples: files of the cache were"
+                " deleted; empty it with `fastdpm cache --clear`"
+            )
+        parts = list(self.read(0, stop, names))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _files(self) -> list[tuple[int, int, Path]]:
@@ -87,14 +108,14 @@ class Shards:
         return chain
 
     @staticmethod
-    def _load(path: Path) -> Arrays:
+    def _load(path: Path, names: Collection[str] | None) -> Arrays:
         try:
             with path.open("rb") as file:
-                return dict(np.load(file, allow_pickle=False))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                arrays = np.load(file, allow_pickle=False)
+                return {name: arrays[name] for name in names or arrays.files}
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
             raise DataError(
-                f"{path} is damaged ({error}): delete it, or everything with `fastdpm cache"
-                " --clear`"
+                f"{path} is damaged: delete it, or everything with `fastdpm cache --clear`"
             ) from None
 
 
@@ -103,24 +124,30 @@ class Cache:
     """A folder of results.
 
     Attributes:
-        root: Where; see :func:`default_cache`.
+        root: Where; see :func:`default_cache`. All lies in a folder of its own below it, so that
+            emptying the cache touches nothing else.
     """
 
     root: Path
 
+    @property
+    def home(self) -> Path:
+        """The folder that belongs to the cache alone."""
+        return self.root / _HOME
+
     def shards(self, stage: str, key: str) -> Shards:
         """The arrays of a stage under a key."""
-        return Shards(self.root / stage / key)
+        return Shards(self.home / stage / key)
 
     def file(self, stage: str, key: str, suffix: str) -> Path:
         """Where a single file of a stage lies, its folder made."""
-        folder = self.root / stage
+        folder = self.home / stage
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{key}{suffix}"
 
     def record(self, stage: str, key: str) -> dict[str, Any] | None:
         """A record written by :meth:`write_record`, or None."""
-        path = self.root / stage / f"{key}.json"
+        path = self.home / stage / f"{key}.json"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -134,14 +161,13 @@ class Cache:
     def sizes(self) -> dict[str, int]:
         """Bytes that each stage takes."""
         return {
-            stage: sum(p.stat().st_size for p in (self.root / stage).rglob("*") if p.is_file())
+            stage: sum(p.stat().st_size for p in (self.home / stage).rglob("*") if p.is_file())
             for stage in STAGES
         }
 
     def clear(self) -> None:
-        """Delete every stage, and nothing else in the folder."""
-        for stage in STAGES:
-            shutil.rmtree(self.root / stage, ignore_errors=True)
+        """Delete everything that is kept, and nothing else in the folder."""
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 def default_cache() -> Cache:

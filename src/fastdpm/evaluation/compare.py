@@ -16,7 +16,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
+from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler, Sampler
@@ -85,7 +86,7 @@ def compare(
     *,
     measuring: MeasureOptions | None = None,
     options: DrawOptions | None = None,
-    clip: str = "none",
+    clip: str | None = None,
     reference_n: int | None = None,
     command: str = "",
     tell: Callable[[str], object] = lambda line: None,
@@ -98,7 +99,8 @@ def compare(
         methods: From :func:`fastdpm.evaluation.methods.choose_methods`; all by default.
         measuring: Reference, number of samples, feature network and cache.
         options: Seed, precision, batch size and device.
-        clip: What is done to the implied clean data, alike for all methods.
+        clip: What is done to the implied clean data, alike for all methods; by default what the
+            model's recipe does.
         reference_n: Samples of the standard T-step sampler; at most 1,000 by default.
         command: How to do it again, for the report.
         tell: Takes a line after each cell.
@@ -113,6 +115,13 @@ def compare(
     chosen = choose_methods() if methods is None else methods
     if reference_n is None:
         reference_n = min(measure.n, _REFERENCE)
+    elif not any(method.family == "standard" for method in chosen):
+        raise InvalidArgumentError(
+            "no standard sampler is compared, so the number of its samples changes nothing"
+        )
+    measure.check_count(min(measure.n, reference_n))
+    clip = handle.config.recipe.clip if clip is None else clip
+    check_one_of("clip", clip, CLIPS)
     cells = _cells(chosen, steps, schedule, clip, measure.n, reference_n)
     began = time.monotonic()
     records, pictures = [], {}

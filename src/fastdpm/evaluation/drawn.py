@@ -166,7 +166,7 @@ class ModelSource(Source):
         todo = range(self.shards.count, stop)
         if not todo:
             return
-        began = time.perf_counter()
+        at, began = todo.start, time.perf_counter()
         for batch, evaluations in self.sampler.draw(
             self.handle.model, todo, self.options, self.advance
         ):
@@ -174,20 +174,22 @@ class ModelSource(Source):
             if batch.is_cuda:
                 torch.cuda.synchronize(batch.device)
             each = (time.perf_counter() - began) / len(values)
-            before = self.shards.count
             self.shards.append(
+                at,
                 {
                     "samples": values,
                     "seconds": np.full(len(values), each),
                     "evaluations": np.full(len(values), evaluations),
-                }
+                },
             )
-            yield values[max(first - before, 0) :]
+            if at + len(values) > first:
+                yield values[max(first - at, 0) :]
+            at += len(values)
             began = time.perf_counter()
 
     def cost(self, count: int) -> tuple[float, float]:
         """Seconds that the first ``count`` samples took, and network evaluations of each."""
-        arrays = self.shards.gather(count)
+        arrays = self.shards.gather(count, ("seconds", "evaluations"))
         return float(arrays["seconds"].sum()), float(arrays["evaluations"].mean())
 
 
@@ -198,8 +200,7 @@ def sampling_key(handle: ModelHandle, sampler: Sampler, options: DrawOptions) ->
 
 
 def _weights_digest(model: Model) -> str:
-    if model.config.weights_sha256:
-        return model.config.weights_sha256
+    """Of the weights as they are now, which may differ from those of the model's folder."""
     total = hashlib.sha256()
     for name, tensor in model.network.state_dict().items():
         total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

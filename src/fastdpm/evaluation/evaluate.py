@@ -50,6 +50,11 @@ class MeasureOptions:
     device: str = "auto"
     cache: Cache = field(default_factory=default_cache)
     progress: bool = False
+    scale_to_peak: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 1:
+            raise InvalidArgumentError(f"n must be at least 1, got {self.n}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def evaluate(
     options: DrawOptions | None = None,
     cache: Cache | None = None,
     progress: bool = False,
+    scale_to_peak: bool = False,
 ) -> Evaluation:
     """Measure samples against a reference. No stage is computed twice: all are cached.
 
@@ -107,8 +113,8 @@ def evaluate(
             a Parquet file of images or sounds, an ``.npz`` of images, "sklearn:digits".
         against: Data as above, or a file of statistics; by default the data that the built-in
             feature network was trained on. For a vocoder, the recordings, and needed.
-        n: Samples to measure; all there are at most. By default 10,000 images, 1,000 sounds or
-            100 recordings of a vocoder.
+        n: Samples to measure, of files drawn by chance; all there are at most. By default 10,000
+            images, 1,000 sounds or 100 recordings of a vocoder.
         recipe: How the model samples; its recommended one by default.
         plan: In place of a recipe.
         features: A feature network, by name or folder, in place of the built-in one.
@@ -117,6 +123,9 @@ def evaluate(
         cache: Where the stages are kept; :func:`fastdpm.evaluation.cache.default_cache`'s place
             by default.
         progress: Show a progress bar while a model draws.
+        scale_to_peak: Scale sounds that are measured to the peak of the training, as the
+            recordings that they are measured against always are. For real recordings: samples
+            are measured at the level they have.
 
     Raises:
         InvalidArgumentError: If samples, reference and feature network do not fit together, or
@@ -126,7 +135,14 @@ def evaluate(
     """
     device = "auto" if options is None else options.device
     measuring = MeasureOptions(
-        against, n, features, inception, device, cache or default_cache(), progress
+        against,
+        n,
+        features,
+        inception,
+        device,
+        cache or default_cache(),
+        progress,
+        scale_to_peak,
     )
     return measure(samples, measuring, recipe=recipe, plan=plan, options=options)
 
@@ -158,7 +174,12 @@ def measure(
         )
     data = guess_data(str(samples), measuring.features)
     file_measure = _feature_measure(data, measuring, measuring.n or ALL)
-    source = open_data(str(samples), file_measure.extractor.data or data)
+    source = open_data(
+        str(samples),
+        file_measure.extractor.data or data,
+        measuring.n,
+        scale=measuring.scale_to_peak,
+    )
     found = _evaluation(source.label, file_measure, file_measure.measure(source))
     if measuring.n is None or found.n == measuring.n:
         return found
@@ -181,8 +202,8 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
         raise InvalidArgumentError("statistics are measured against nothing: drop --against")
     data = guess_data(samples, measuring.features)
     extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
-    source = open_data(samples, extractor.data or data)
-    statistics = statistics_of(source, extractor, measuring.n or ALL, measuring.cache)
+    source = open_data(samples, extractor.data or data, measuring.n, scale=True)
+    statistics = statistics_of(source, extractor, ALL, measuring.cache)
     statistics.write(path)
     return statistics
 
@@ -210,7 +231,7 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
     """What measures the samples of a model that was trained on ``data``."""
     if data.mel is None:
         default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
-        return _feature_measure(data, options, options.n or default)
+        return _feature_measure(data, options, default if options.n is None else options.n)
     if options.features is not None or options.inception is not None:
         raise InvalidArgumentError(
             "a vocoder is measured against the recordings themselves: drop --features and"
@@ -256,7 +277,7 @@ def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> Feature
     elif is_statistics(Path(options.against)):
         reference = read_statistics(Path(options.against))
     else:
-        source = open_data(str(options.against), extractor.data or data)
+        source = open_data(str(options.against), extractor.data or data, scale=True)
         reference = statistics_of(source, extractor, ALL, options.cache)
     return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.evaluation.cache import Cache, digest
@@ -20,6 +21,8 @@ from fastdpm.models.features import builtin_features, features_for, load_feature
 from fastdpm.progress import sampling_bar
 
 ALL = 10**9  # more samples than any data set has
+_DECIDING = ("fastdpm", "torch", "numpy", "pillow", "soundfile")
+_VERSION = 1  # of what lies between files and features; a change of any value must change it
 
 
 class Extractor(Protocol):
@@ -30,11 +33,19 @@ class Extractor(Protocol):
         fingerprint: Of its weights.
         splits: Runs that the Inception score is averaged over.
         data: The samples it takes; None for images of any size.
+        settings: What else decides its features: its arguments, or its library's version.
     """
 
-    name: str
     splits: int
     data: DataSpec | None
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+
+    @property
+    def settings(self) -> Any:
+        """See the class."""
 
     @property
     def fingerprint(self) -> str:
@@ -55,6 +66,7 @@ class FeatureExtractor:
     def __init__(self, name_or_path: str | Path, device: str = "auto") -> None:
         self.network = load_features(name_or_path, device)
         self.fingerprint = self.network.fingerprint
+        self.settings = self.network.config.network
         self.name = self.network.name
         if str(name_or_path) not in builtin_features():
             self.name += f" {self.fingerprint[:8]}"
@@ -104,11 +116,13 @@ def extract(
     count = source.count(n)
     shards = cache.shards("features", features_key(source, extractor))
     if shards.count < count:
+        at = shards.count
         with _progress(source, count, progress):
-            for values in source.batches(shards.count, count):
+            for values in source.batches(at, count):
                 features, logits = extractor(values)
-                check_features(source.label, features, least=1)
-                shards.append({"features": features, "logits": logits})
+                check_features(source.label, features, least=1, first=at)
+                shards.append(at, {"features": features, "logits": logits})
+                at += len(values)
     found = shards.gather(count)
     check_features(source.label, found["features"])
     return found["features"], found["logits"]
@@ -116,21 +130,23 @@ def extract(
 
 def features_key(source: Source, extractor: Extractor) -> str:
     """Digest of what decides the features of a source."""
-    network = (extractor.name, extractor.fingerprint)
-    return digest(source.key, asdict(source.data), network)
+    network = (extractor.name, extractor.fingerprint, extractor.settings)
+    versions = {name: version(name) for name in _DECIDING}
+    return digest(_VERSION, versions, source.key, asdict(source.data), network)
 
 
 def statistics_of(
     source: Source, extractor: Extractor, n: int, cache: Cache, *, progress: bool = False
 ) -> Statistics:
     """Statistics of a source's first samples, kept in the cache."""
-    count, available = source.count(n), source.count(ALL)
+    count = source.count(n)
     path = cache.file("statistics", digest(features_key(source, extractor), count), ".safetensors")
     if path.is_file():
-        return read_statistics(path)
+        return replace(read_statistics(path), label=source.label)
     features, logits = extract(source, extractor, n, cache, progress=progress)
-    label = f"{'all' if count == available else 'the first'} {count:,} samples of {source.label}"
-    statistics = Statistics.of(extractor.name, extractor.fingerprint, label, features, logits)
+    statistics = Statistics.of(
+        extractor.name, extractor.fingerprint, source.label, features, logits
+    )
     statistics.write(path)
     return statistics
 

@@ -8,6 +8,7 @@ Source: Heusel et al. 2017, arXiv:1706.08500; Obukhov et al. 2020, torch-fidelit
 from __future__ import annotations
 
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,6 @@ class InceptionExtractor:
         MissingExtraError: If torch-fidelity is not installed.
     """
 
-    name = INCEPTION
     splits = 10
     data: DataSpec | None = None
 
@@ -56,6 +56,20 @@ class InceptionExtractor:
                 " fetch it"
             )
         self.device = find_device(device)
+
+    @property
+    def name(self) -> str:
+        """That of the published network for its weights alone, else with their checksum."""
+        published = self.fingerprint.startswith(_CHECKSUM)
+        return INCEPTION if published else f"{INCEPTION} {self.fingerprint[:8]}"
+
+    @property
+    def settings(self) -> str:
+        """The version of the library, which resizes the images."""
+        try:
+            return version("torch-fidelity")
+        except PackageNotFoundError:
+            raise MissingExtraError("torch-fidelity", "fid") from None
 
     @cached_property
     def fingerprint(self) -> str:

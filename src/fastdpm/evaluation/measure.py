@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from fastdpm.core.errors import check_installed
+from fastdpm.core.errors import InvalidArgumentError, check_installed
 from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
@@ -17,7 +18,8 @@ from fastdpm.evaluation.metrics import Features, Score
 from fastdpm.evaluation.sources import Source, Values, to_samples
 from fastdpm.evaluation.statistics import INCEPTION, Statistics
 
-_VERSION = 1  # of the metrics; a change of any number must change it
+_DECIDING = ("numpy", "scipy", "scikit-learn", "torchmetrics")
+_VERSION = 2  # of the metrics; a change of any number must change it
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class FeatureMeasure:
     def __post_init__(self) -> None:
         check_installed("torchmetrics", "torchmetrics", "eval")
         check_installed("scikit-learn", "sklearn", "eval")
+        self.check_count(self.n)
         self.reference.check_network(self.extractor.name, self.extractor.fingerprint)
         wanted = _metrics(self.modality, self.extractor.name)
         lacking = {
@@ -95,6 +98,14 @@ class FeatureMeasure:
             self.left_out = (
                 f"{names} left out: {self.reference.label} holds a mean and a covariance alone;"
                 " give the data itself to --against",
+            )
+
+    @staticmethod
+    def check_count(n: int) -> None:
+        """Raise InvalidArgumentError if so few samples cannot be measured."""
+        if n < metrics.GROUPS:
+            raise InvalidArgumentError(
+                f"{n} samples are too few: the metrics need at least {metrics.GROUPS}"
             )
 
     def count_drawn(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> int:
@@ -118,16 +129,16 @@ class FeatureMeasure:
 
     def measure(self, source: Source, n: int | None = None) -> Measured:
         """Measure a source's first ``n`` samples; what the cache knows is not computed again."""
-        count = source.count(n or self.n)
-        key = digest(_VERSION, features_key(source, self.extractor), count, self.reference.digest)
+        count = source.count(self.n if n is None else n)
+        features = features_key(source, self.extractor)
+        libraries = {name: version(name) for name in _DECIDING}
+        key = digest(_VERSION, libraries, features, count, self.reference.digest)
         record = self.cache.record("metrics", key)
         if record is None:
-            features, logits = extract(
-                source, self.extractor, count, self.cache, progress=self.progress
-            )
-            scores = self._scores(features, logits)
+            drawn = extract(source, self.extractor, count, self.cache, progress=self.progress)
+            scores = self._scores(*drawn)
             record = {name: [score.value, score.error] for name, score in scores.items()}
-            self.cache.write_record("metrics", key, record | {"width": features.shape[1]})
+            self.cache.write_record("metrics", key, record)
         scores = {m.key: Score(*record[m.key]) for m in self.metrics}
         cost = source.cost(count) if isinstance(source, ModelSource) else (None, None)
         return Measured(count, scores, self._notes(count), *cost)
@@ -165,13 +176,20 @@ class FeatureMeasure:
         return scores
 
     def _notes(self, count: int) -> tuple[str, ...]:
+        notes = []
         width = self.reference.moments.mean.size
-        if count > width:
-            return ()
-        return (
-            f"{count:,} samples are no more than the {width:,} features: the Frechet distance is"
-            " far above its value for many samples; compare it at equal counts alone",
-        )
+        if count <= width:
+            notes.append(
+                f"{count:,} samples are no more than the {width:,} features: the Frechet distance"
+                " is far above its value for many samples; compare it at equal counts alone"
+            )
+        known = self.reference.features
+        if known is not None and len(known) < count and self.modality == "image":
+            notes.append(
+                f"precision and recall are over {len(known):,} of the samples, as many as the"
+                " reference keeps; they depend on that count"
+            )
+        return tuple(notes)
 
 
 def _metrics(modality: str, network: str) -> tuple[Metric, ...]:

@@ -63,8 +63,10 @@ class Moments:
         return cls(count, mean, scatter / (count - 1))
 
 
-def check_features(name: str, features: Features, least: int = GROUPS) -> None:
+def check_features(name: str, features: Features, least: int = GROUPS, first: int = 0) -> None:
     """Check that there are enough features, and that all are finite.
+
+    ``first`` is the number of the first one, to name a sample by.
 
     Raises:
         InvalidArgumentError: If there are fewer than ``least``.
@@ -78,7 +80,7 @@ def check_features(name: str, features: Features, least: int = GROUPS) -> None:
     if broken.size:
         raise DataError(
             f"the features of {broken.size} samples of {name} are not finite, first those of"
-            f" sample {broken[0]}: check the samples and the feature network"
+            f" sample {first + broken[0]}: check the samples and the feature network"
         )
 
 
@@ -139,6 +141,7 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
             f" {2 * _LEAST_BLOCKS}"
         )
     generator = np.random.default_rng(seed)
+    features = features[shuffled(len(features))]
     values = []
     for first in range(0, len(features) - size + 1, size):
         chosen = generator.choice(len(reference), size, replace=False)
@@ -152,7 +155,7 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     """Share of samples inside the reference's manifold, and of the reference inside theirs.
 
     A manifold is the union of the balls around every point that reach to its third neighbour.
-    Equally many of both are used, the first ones, because the balls shrink with their number.
+    Equally many of both are used, chosen by chance, because the balls shrink with their number.
     The error of recall keeps the balls as they are; it errs on the large side, up to twice, as the
     jackknife does for what is not smooth.
 
@@ -171,7 +174,10 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     except ImportError:
         raise MissingExtraError("scikit-learn", "eval") from None
     count = min(len(features), len(reference))
-    drawn, real = (np.asarray(part[:count], dtype=np.float32) for part in (features, reference))
+    drawn, real = (
+        np.asarray(part[shuffled(len(part))[:count]], dtype=np.float32)
+        for part in (features, reference)
+    )
     between = pairwise_distances(drawn, real)
     among, among_real = pairwise_distances(drawn), pairwise_distances(real)
     inside_real = (between <= _radii(among_real)).any(1)
@@ -249,6 +255,11 @@ def am_score(logits: Features, reference_probs: Features) -> Score:
         return float(apart + entropy[keep].mean())
 
     return jackknife(value, len(logits))
+
+
+def shuffled(count: int) -> NDArray[np.int64]:
+    """Indices in an order that is the same each time: data may be sorted by class."""
+    return np.random.default_rng(0).permutation(count)
 
 
 def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:

@@ -6,7 +6,6 @@ Images are uint8, shape (n, C, H, W); sounds are int16, shape (n, 1, length).
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,18 +24,19 @@ from fastdpm.data import (
     DIGITS,
     DIGITS_TEST,
     EncodedFile,
+    check_samples_alone,
     check_shape,
     count_files,
     decode_image,
     digits_part,
     encoded_files,
-    files_of,
     first_image_shape,
     no_files,
+    recorded_files,
 )
+from fastdpm.evaluation.cache import digest
 from fastdpm.models.config import DataSpec
 from fastdpm.models.sound import read_sound
-from fastdpm.output import RECORD
 
 Values = NDArray[Any]
 _BATCH = 256
@@ -78,46 +78,57 @@ def to_samples(values: Values) -> Tensor:
     return tensor / 127.5 - 1 if values.dtype == np.uint8 else tensor / 32768
 
 
+def choose(total: int, n: int | None) -> list[int]:
+    """Indices of n of them, drawn alike each time: the first ones may be all of one class."""
+    if n is None or n >= total:
+        return list(range(total))
+    return sorted(np.random.default_rng(0).choice(total, n, replace=False).tolist())
+
+
 class FileSource(Source):
     """A folder, zip archive or Parquet file of images or sounds.
 
-    Sounds are scaled to the peak of ``data`` and placed in a window of its length, at a place
-    that depends on their number, as in training. A folder that `fastdpm sample` wrote is taken as
-    it is: the files that its record lists, at their own level.
+    Sounds are placed in a window of the length of ``data``, at a place that depends on their
+    number, as in training.
+
+    Args:
+        path: Where.
+        data: What the samples must be.
+        n: How many to take; all by default.
+        scale: Scale sounds to the peak of ``data``, as recordings are for training. A folder that
+            `fastdpm sample` wrote is taken at its own level all the same.
 
     Raises:
-        DataError: If there is no such data or it holds none.
+        DataError: If there is no such data, it holds none, or other files as well.
     """
 
-    def __init__(self, path: str, data: DataSpec) -> None:
-        self.path, self.data = path, data
-        self.label = Path(path).name
-        self.names: list[Path] | None = None
-        record = Path(path) / RECORD
-        if record.is_file():
-            self.names = _recorded_files(record)
-            self.data = replace(data, peak=None)
-        elif Path(path).is_dir():
-            _check_all_samples(Path(path), data.modality)
-        self._count = len(self.names or ()) or count_files(path, data.modality)
-        if not self._count:
+    def __init__(self, path: str, data: DataSpec, n: int | None = None, *, scale: bool) -> None:
+        check_samples_alone(path, data.modality)
+        drawn_here = Path(path).is_dir() and recorded_files(Path(path)) is not None
+        self.path = path
+        self.data = data if scale and not drawn_here else replace(data, peak=None)
+        total = count_files(path, data.modality)
+        if not total:
             raise no_files(path, data.modality)
-        self.key = _digest_of_files(self._files())
+        self.chosen = choose(total, n)
+        self.label = name_part(len(self.chosen), total, Path(path).name)
+        contents = [hashlib.sha256(file.data).hexdigest() for _, file in self._files()]
+        self.key = digest(self.chosen, contents)
 
     def count(self, wanted: int) -> int:
         """See :class:`Source`."""
-        return min(wanted, self._count)
+        return min(wanted, len(self.chosen))
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """See :class:`Source`."""
-        files = enumerate(islice(self._files(), first, stop), first)
+        files = islice(self._files(), first, stop)
         while batch := list(islice(files, _BATCH)):
             yield np.stack([self._decode(index, file) for index, file in batch])
 
-    def _files(self) -> Iterator[EncodedFile]:
-        if self.names is not None:
-            return (EncodedFile(str(name), name.read_bytes()) for name in self.names)
-        return encoded_files(self.path, self.data.modality)
+    def _files(self) -> Iterator[tuple[int, EncodedFile]]:
+        chosen = set(self.chosen)
+        files = enumerate(encoded_files(self.path, self.data.modality))
+        return (pair for pair in files if pair[0] in chosen)
 
     def _decode(self, index: int, file: EncodedFile) -> Values:
         if self.data.modality == "image":
@@ -135,13 +146,14 @@ class ArraySource(Source):
             (n, C, H, W); or sounds, float in [-1, 1] of shape (n, length) or (n, 1, length).
         data: What they must be.
         label: Which they are, in words.
+        n: How many to take; all by default.
 
     Raises:
         DataError: If they are something else.
     """
 
-    def __init__(self, values: Values, data: DataSpec, label: str) -> None:
-        self.data, self.label = data, label
+    def __init__(self, values: Values, data: DataSpec, label: str, n: int | None = None) -> None:
+        self.data = data
         if data.modality == "audio" and values.ndim == 2:
             values = values[:, None]
         if values.dtype.kind == "f" and values.ndim == len(data.shape) + 1:
@@ -159,7 +171,9 @@ class ArraySource(Source):
         if len(values) == 0:
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)
-        self.values = np.ascontiguousarray(values)
+        chosen = choose(len(values), n)
+        self.label = name_part(len(chosen), len(values), label)
+        self.values = np.ascontiguousarray(values[chosen])
         self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
 
     def count(self, wanted: int) -> int:
@@ -172,15 +186,27 @@ class ArraySource(Source):
             yield self.values[start : min(start + _BATCH, stop)]
 
 
-def open_data(path: str, data: DataSpec) -> Source:
-    """Samples of a path that is no model: files, ``.npz``, or scikit-learn's digits."""
+def open_data(path: str, data: DataSpec, n: int | None = None, *, scale: bool) -> Source:
+    """Samples of a path that is no model: files, ``.npz``, or scikit-learn's digits.
+
+    Args:
+        path: Where.
+        data: What the samples must be.
+        n: How many to take; all by default.
+        scale: Scale sounds to the peak of ``data``; see :class:`FileSource`.
+    """
     if path in (DIGITS, DIGITS_TEST):
         images, _ = digits_part(path)
-        label = "1,437 training digits" if path == DIGITS else "360 held-out digits"
-        return ArraySource(images, data, label)
+        label = "training digits" if path == DIGITS else "held-out digits"
+        return ArraySource(images, data, label, n)
     if path.endswith(".npz") and Path(path).is_file():
-        return ArraySource(_read_npz(Path(path)), data, Path(path).name)
-    return FileSource(path, data)
+        return ArraySource(_read_npz(Path(path)), data, Path(path).name, n)
+    return FileSource(path, data, n, scale=scale)
+
+
+def name_part(count: int, total: int, label: str) -> str:
+    """Which samples of a data set were taken, in words."""
+    return f"{count:,} {'' if count == total else f'of {total:,} '}samples of {label}"
 
 
 def image_data(path: str) -> DataSpec:
@@ -205,43 +231,8 @@ def _read_npz(path: Path) -> Values:
                     " 'samples'"
                 )
             return np.asarray(file["samples" if "samples" in file.files else file.files[0]])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a whole .npz file of numbers: {error}") from None
-
-
-def _recorded_files(record: Path) -> list[Path]:
-    """The samples that the record of a sample folder lists."""
-    try:
-        body = json.loads(record.read_text(encoding="utf-8"))
-        names = [record.parent / Path(name).name for name in body["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{record} is no record of samples: delete it or sample again") from None
-    missing = [path for path in names if not path.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]} is missing though {record} lists it: sample again")
-    return names
-
-
-def _check_all_samples(folder: Path, modality: str) -> None:
-    """Refuse a folder that holds more than samples: it would be measured in part."""
-    taken = set(files_of(folder, modality))
-    others = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in taken and not path.name.startswith(".")
-    ]
-    if others and taken:
-        raise DataError(
-            f"{others[0]} is no {modality}: move {len(others)} such files out of {folder}, which"
-            " must hold samples alone"
-        )
-
-
-def _digest_of_files(files: Iterator[EncodedFile]) -> str:
-    total = hashlib.sha256()
-    for file in files:
-        total.update(hashlib.sha256(file.data).digest())
-    return total.hexdigest()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise DataError(f"{path} is not a whole .npz file of numbers") from None
 
 
 def _in_window(sound: Tensor, length: int, index: int) -> Tensor:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.evaluation.metrics import Array, Features, Moments
+from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
 from fastdpm.files import write_bytes
 
 REFERENCE = "reference.safetensors"
@@ -38,7 +38,8 @@ class Statistics:
         fingerprint: Of its weights; empty where a file does not say.
         label: Which samples, in words.
         moments: Of their features.
-        features: The first 2,000 of them at most, shape (m, d), float16; None where unknown.
+        features: 2,000 of them at most, drawn by chance, shape (m, d), float16; None where
+            unknown.
         probs: Mean class probabilities, shape (classes,); None where unknown.
         held_out: Metrics of real data that was held out, against these: the best to hope for.
     """
@@ -63,7 +64,7 @@ class Statistics:
             fingerprint,
             label,
             Moments.of(features),
-            np.asarray(features[:MOST_FEATURES], dtype=np.float16),
+            np.asarray(features[shuffled(len(features))[:MOST_FEATURES]], dtype=np.float16),
             np.asarray(softmax(logits.astype(np.float64), axis=1).mean(0)),
         )
 
@@ -125,6 +126,11 @@ def read_statistics(path: Path) -> Statistics:
     """
     if path.suffix == ".npz":
         return _read_npz(path)
+    if path.suffix == ".npy":
+        raise DataError(
+            f"{path} is a pickled array, which may execute code and is not read: convert it to"
+            " .npz with mu and sigma, as docs/published.md shows"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -151,7 +157,7 @@ def read_statistics(path: Path) -> Statistics:
 def is_statistics(path: Path) -> bool:
     """Whether a file is one of statistics, by its name and, for ``.npz``, what it holds."""
     if path.suffix != ".npz":
-        return path.suffix == ".safetensors"
+        return path.suffix in (".safetensors", ".npy")
     try:
         with zipfile.ZipFile(path) as archive:
             return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
@@ -163,8 +169,8 @@ def _read_npz(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, cov = (np.asarray(file[name], dtype=np.float64) for name in ("mu", "sigma"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no file of mu and sigma: {error}") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        raise DataError(f"{path} is no whole file of mu and sigma") from None
     moments = Moments(0, mean, cov)
     _check_whole(path, moments)
     if mean.size != _INCEPTION_WIDTH:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data import encoded_files, no_files
+from fastdpm.data import check_samples_alone, encoded_files, no_files
 from fastdpm.evaluation.cache import Cache, Shards, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler, sampling_key
 from fastdpm.evaluation.measure import Measured, Metric
@@ -29,6 +30,7 @@ from fastdpm.progress import RowCallback, sampling_bar
 Sound = NDArray[np.float32]
 _VERSION = 1  # of the metrics; a change of any number must change it
 _LEAST = 2
+_LIBRARIES = (("pesq", "pesq"), ("stoi", "pystoi"))
 
 
 def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
@@ -46,6 +48,7 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
         DataError: If there are none, or one is damaged, silent or of another sample rate.
         InvalidArgumentError: If the model is no vocoder.
     """
+    check_samples_alone(path, "audio")
     files = islice(encoded_files(path, "audio"), n)
     sounds = [whole_frames(read_sound(f.name, f.data, data), _mel(data)) for f in files]
     if not sounds:
@@ -94,7 +97,7 @@ class VocoderMeasure:
         self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, n: int | None = None
     ) -> Measured:
         """Let the model speak the first ``n`` mel spectrograms, and compare."""
-        count = min(n or self.n, self.n)
+        count = min(self.n if n is None else n, self.n)
         bar: AbstractContextManager[RowCallback] = nullcontext(lambda first, row: None)
         if self.progress:
             bar = sampling_bar(count, 1, sampler.rows)
@@ -119,6 +122,11 @@ class VocoderMeasure:
             sum(record["seconds"] for record in records),
             float(np.mean([record["evaluations"] for record in records])),
         )
+
+    def check_count(self, n: int) -> None:
+        """Raise InvalidArgumentError if so few pairs have no standard error."""
+        if n < _LEAST:
+            raise InvalidArgumentError(f"{n} pair is too few: a mean needs at least {_LEAST}")
 
     def count_drawn(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> int:
         """Recordings that are spoken already."""
@@ -154,11 +162,12 @@ class VocoderMeasure:
         batches = sampler.draw(handle.model, [index], chosen, lambda _, row: advance(index, row))
         for sound, evaluations in batches:
             spoken.append(
+                0,
                 {
                     "samples": to_values(sound),
                     "seconds": np.array([time.perf_counter() - began]),
                     "evaluations": np.array([evaluations]),
-                }
+                },
             )
         return spoken
 
@@ -173,7 +182,8 @@ class VocoderMeasure:
     def _compare(self, index: int, spoken: Shards) -> dict[str, float]:
         """Every metric of a pair, and what its sound cost."""
         keys = [metric.key for metric in self.metrics]
-        key = digest(_VERSION, spoken.folder.name, keys)
+        libraries = {name: version(package) for name, package in _LIBRARIES if name in keys}
+        key = digest(_VERSION, libraries, spoken.folder.name, keys)
         record = self.cache.record("pairs", key)
         if record is None:
             (arrays,) = spoken.read(0, 1)
