@@ -14,7 +14,7 @@ from fastdpm.cli import choices
 
 if TYPE_CHECKING:
     from fastdpm.models.model import Model
-    from fastdpm.models.presets import CompareSettings
+    from fastdpm.models.presets import CompareSettings, Preset
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -98,13 +98,13 @@ def compare(
     from fastdpm.evaluation.evaluate import MeasureOptions
     from fastdpm.evaluation.methods import choose_methods
     from fastdpm.evaluation.report import write_report
-    from fastdpm.models.presets import CompareSettings
 
     kept = choices.open_cache(cache)
     command = choices.told_command()
     _check_folder(out, command, overwrite=overwrite)
-    opened, table = _open(model, checkpoint, device)
-    if isinstance(table, CompareSettings):
+    opened, preset = _open(model, checkpoint, device)
+    if preset is not None:
+        table = preset.compare
         _check_preset(table, against, inception)
         steps = ",".join(map(str, table.steps)) if steps is None else steps
         methods = ",".join(table.methods) if methods is None else methods
@@ -131,6 +131,10 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     for path in write_report(out, found.results, found.pictures):
         console.print(f"written: {path}")
+    if preset is not None and preset.published is not None:
+        for method, figures in preset.published.figures.items():
+            told = ", ".join(f"{value:g} at S = {s}" for s, value in figures.items())
+            console.print(f"published, {method}: {told} ({preset.published.source})")
 
 
 def _check_preset(table: CompareSettings, against: str | None, inception: str | None) -> None:
@@ -144,10 +148,8 @@ def _check_preset(table: CompareSettings, against: str | None, inception: str | 
         )
 
 
-def _open(
-    name: str, checkpoint: Path | None, device: str
-) -> tuple[str | Model, CompareSettings | None]:
-    """The model, and what the paper compares on it if it is a preset."""
+def _open(name: str, checkpoint: Path | None, device: str) -> tuple[str | Model, Preset | None]:
+    """The model, and its preset if it is one."""
     from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.models.presets import load_preset, presets, read_preset
 
@@ -164,7 +166,7 @@ def _open(
             f"{name} is a preset: give the published weights to --checkpoint"
             f" ({preset.source.checkpoint}, {preset.source.checkpoint_from})"
         )
-    return load_preset(name, checkpoint, device), preset.compare
+    return load_preset(name, checkpoint, device), preset
 
 
 def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:

@@ -35,6 +35,7 @@ from fastdpm.data import (
     recorded_files,
 )
 from fastdpm.evaluation.cache import digest
+from fastdpm.figures import to_pixels
 from fastdpm.models.config import DataSpec
 from fastdpm.models.sound import read_sound
 
@@ -66,9 +67,9 @@ class Source(ABC):
 
 def to_values(samples: Tensor) -> Values:
     """Samples in [-1, 1] as a file holds them: 8-bit images, 16-bit sounds."""
+    if samples.ndim == 4:
+        return np.ascontiguousarray(to_pixels(samples).transpose(0, 3, 1, 2))
     clipped = samples.detach().float().clamp(-1, 1).cpu()
-    if clipped.ndim == 4:
-        return np.asarray(((clipped + 1) * 127.5).round().byte().numpy())
     return np.asarray((clipped * 32768).round().clamp(-32768, 32767).short().numpy())
 
 
