@@ -141,7 +141,7 @@ def _entry(
         text += f" ({cell.cost})"
     if cell.n != comparison.n:
         text += f" (n = {cell.n:,})"
-    return text + "".join(f" (note {comparison.notes.index(note) + 1})" for note in cell.notes)
+    return text + "".join(f" (note {i})" for i in comparison.note_numbers(cell))
 
 
 def _reference_table(comparison: Comparison, metric: Metric) -> list[str]:

@@ -130,7 +130,7 @@ def _entry(
 ) -> Entry:
     if cell is None:
         return Entry("-")
-    notes = [f"note {comparison.notes.index(note) + 1}" for note in cell.notes]
+    notes = [f"note {i}" for i in comparison.note_numbers(cell)]
     if metric.key not in cell.scores:
         return Entry(cell.missing(metric), remark=", ".join(notes), failed=True)
     score = cell.scores[metric.key]

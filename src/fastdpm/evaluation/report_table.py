@@ -183,8 +183,17 @@ class Comparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Every remark on a cell, once, in order."""
-        return tuple(dict.fromkeys(note for cell in self.cells for note in cell.notes))
+        """Every remark on a cell, once: first those on all cells, the others in order."""
+        found = dict.fromkeys(note for cell in self.cells for note in cell.notes)
+        return tuple(sorted(found, key=lambda note: not self._is_shared(note)))
+
+    def note_numbers(self, cell: Cell) -> list[int]:
+        """Where the remarks on a cell stand in the list, from 1; those on all cells aside."""
+        own = (note for note in cell.notes if not self._is_shared(note))
+        return sorted(self.notes.index(note) + 1 for note in own)
+
+    def _is_shared(self, note: str) -> bool:
+        return len(self.cells) > 1 and all(note in cell.notes for cell in self.cells)
 
     def marks(self, metric: Metric, num_steps: int) -> dict[str, str]:
         """Cell id -> BEST or TIED (within a combined standard error of it) in one column.
