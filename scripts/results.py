@@ -128,8 +128,8 @@ def _enough_steps(free: Comparison, conditioned: Comparison) -> str:
     lines = [
         "How many times the value of the standard T-step sampler (drawn once, over its own number"
         " of samples) the best few-step method of the paper has, S by S. Were fewer steps enough"
-        " for the vocoder, its numbers would be nearer 1 than those of the unconditional model. The"
-        " metrics differ, so this is a comparison of tendencies.",
+        " for the vocoder, its numbers would be nearer 1 than those of the unconditional model."
+        " The metrics differ, so this is a comparison of tendencies.",
         "",
     ]
     steps = sorted({*free.steps} & {*conditioned.steps})
