@@ -157,7 +157,7 @@ def check_name(name: str) -> None:
 
 def builtin_models() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in BUILTIN.glob(f"*/{CONFIG}"))
+    return names_in(BUILTIN)
 
 
 def find_folder(name_or_path: str | Path) -> Path:
@@ -166,14 +166,28 @@ def find_folder(name_or_path: str | Path) -> Path:
     Raises:
         InvalidArgumentError: If there is neither.
     """
-    if str(name_or_path) in builtin_models():
-        return BUILTIN / str(name_or_path)
+    return find_in(BUILTIN, "model", name_or_path)
+
+
+def names_in(base: Path) -> list[str]:
+    """Names of the folders below ``base`` that hold a configuration."""
+    return sorted(path.parent.name for path in base.glob(f"*/{CONFIG}"))
+
+
+def find_in(base: Path, what: str, name_or_path: str | Path) -> Path:
+    """The folder of a name below ``base``, or of a path; ``what`` is meant, for the error.
+
+    Raises:
+        InvalidArgumentError: If there is neither.
+    """
+    if str(name_or_path) in names_in(base):
+        return base / str(name_or_path)
     path = Path(name_or_path)
     if (path / CONFIG).is_file():
         return path
-    known = ", ".join(builtin_models()) or "none"
+    known = ", ".join(names_in(base)) or "none"
     raise InvalidArgumentError(
-        f"no model {str(name_or_path)!r}: give a built-in name ({known}) or a folder that holds"
+        f"no {what} {str(name_or_path)!r}: give a built-in name ({known}) or a folder that holds"
         f" {CONFIG}"
     )
 

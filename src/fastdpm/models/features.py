@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, first_line
 from fastdpm.files import write_text
-from fastdpm.models.config import CONFIG, DataSpec, build_versioned, check_name, plain
+from fastdpm.models.config import (
+    CONFIG,
+    DataSpec,
+    build_versioned,
+    check_name,
+    find_in,
+    names_in,
+    plain,
+)
 from fastdpm.models.folder import (
     CARD,
     CLASSIFIERS,
@@ -132,7 +140,7 @@ class FeatureNetwork:
 
 def builtin_features() -> list[str]:
     """Names of the feature networks that come with the package."""
-    return sorted(path.parent.name for path in FEATURES.glob(f"*/{CONFIG}"))
+    return names_in(FEATURES)
 
 
 def features_for(data: DataSpec) -> str | None:
@@ -222,13 +230,4 @@ def find_features(name_or_path: str | Path) -> Path:
     Raises:
         InvalidArgumentError: If there is neither.
     """
-    if str(name_or_path) in builtin_features():
-        return FEATURES / str(name_or_path)
-    path = Path(name_or_path)
-    if (path / CONFIG).is_file():
-        return path
-    known = ", ".join(builtin_features()) or "none"
-    raise InvalidArgumentError(
-        f"no feature network {str(name_or_path)!r}: give a built-in name ({known}) or a folder"
-        f" that holds {CONFIG}"
-    )
+    return find_in(FEATURES, "feature network", name_or_path)
