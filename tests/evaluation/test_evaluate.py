@@ -194,6 +194,21 @@ def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder, mon
     assert grown.scores["log_mel_error"].value != found.scores["log_mel_error"].value
 
 
+def test_a_recording_that_is_too_short_is_named_before_any_is_spoken(
+    folders, sound_folder, own_cache
+):
+    import soundfile
+
+    soundfile.write(sound_folder / "001.wav", np.full(200, 0.1), 8000)
+    (sound_folder / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"notes\.txt is no sound"):
+        evaluate(folders["vocoder"], str(sound_folder), n=3)
+    (sound_folder / "notes.txt").unlink()
+    with pytest.raises(DataError, match=r"001\.wav has 208 samples, the metrics need at least"):
+        evaluate(folders["vocoder"], str(sound_folder), n=3)
+    assert not list(own_cache.glob("*/samples/*"))
+
+
 def test_the_command_prints_every_metric_with_its_error(
     folders, features, image_folder, tmp_path, capsys
 ):

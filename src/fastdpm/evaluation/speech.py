@@ -175,6 +175,12 @@ def stft_resolutions(sample_rate: int) -> tuple[Resolution, ...]:
     return tuple(Resolution(_power_of_two(1.5 * w), w, round(w / 5)) for w in windows)
 
 
+def least_length(sample_rate: int) -> int:
+    """Samples of the shortest sound that the metrics take at a sample rate in Hz."""
+    # mirroring half a transform takes one sample more than that
+    return 1 + max(r.n_fft for r in stft_resolutions(sample_rate)) // 2
+
+
 def log_mel_error(reference: Array, generated: Array, sample_rate: int) -> float:
     """Mean absolute difference of the natural logarithms of mel spectrograms, in nepers.
 
@@ -334,8 +340,7 @@ def _check_pairs(
             f"{len(reference)} recordings and {len(generated)} generated sounds make no pairs:"
             " give as many of both, at least one"
         )
-    # mirroring half a transform takes one sample more than that
-    least = 1 + max(r.n_fft for r in stft_resolutions(sample_rate)) // 2
+    least = least_length(sample_rate)
     pairs = []
     for i, (real, made) in enumerate(zip(reference, generated, strict=True)):
         pair = (_check_sound(f"recording {i}", real), _check_sound(f"generated sound {i}", made))

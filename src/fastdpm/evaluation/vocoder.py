@@ -21,7 +21,7 @@ from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler, sampling
 from fastdpm.evaluation.measure import Measured, Metric
 from fastdpm.evaluation.metrics import Score
 from fastdpm.evaluation.sources import Values, to_samples, to_values
-from fastdpm.evaluation.speech import PairScores, compare_sounds, usable_metrics
+from fastdpm.evaluation.speech import PairScores, compare_sounds, least_length, usable_metrics
 from fastdpm.models.config import DataSpec, MelSpec
 from fastdpm.models.mel import log_mel, whole_frames
 from fastdpm.models.sound import read_sound
@@ -50,7 +50,16 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
     """
     check_samples_alone(path, "audio")
     files = islice(encoded_files(path, "audio"), n)
-    sounds = [whole_frames(read_sound(f.name, f.data, data), _mel(data)) for f in files]
+    least = least_length(data.sample_rate or 0)
+    sounds = []
+    for file in files:
+        sound = whole_frames(read_sound(file.name, file.data, data), _mel(data))
+        if len(sound) < least:
+            raise DataError(
+                f"{file.name} has {len(sound)} samples, the metrics need at least {least} at"
+                f" {data.sample_rate} Hz: leave it out"
+            )
+        sounds.append(sound)
     if not sounds:
         raise no_files(path, "audio")
     if len(sounds) < _LEAST:
