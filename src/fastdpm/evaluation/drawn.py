@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class DrawOptions:
     device: str = "auto"
     condition: Tensor | None = None
 
+    def keywords(self) -> dict[str, Any]:
+        """What a function that draws takes, which knows its device from the model."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
+
 
 @dataclass(frozen=True)
 class PlanSampler:
@@ -95,11 +99,8 @@ class PlanSampler:
             samples,
             self.plan,
             clip=self.clip,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            condition=options.condition,
-            precision=options.precision,
             callback=callback,
+            **options.keywords(),
         )
         for _, batch in batches:
             yield batch, self.plan.num_rows

@@ -203,7 +203,7 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
     data = guess_data(samples, measuring.features)
     extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
     source = open_data(samples, extractor.data or data, measuring.n, scale=True)
-    statistics = statistics_of(source, extractor, ALL, measuring.cache)
+    statistics = statistics_of(source, extractor, measuring.cache)
     statistics.write(path)
     return statistics
 
@@ -278,7 +278,7 @@ def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> Feature
         reference = read_statistics(Path(options.against))
     else:
         source = open_data(str(options.against), extractor.data or data, scale=True)
-        reference = statistics_of(source, extractor, ALL, options.cache)
+        reference = statistics_of(source, extractor, options.cache)
     return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
 
 

@@ -135,15 +135,13 @@ def features_key(source: Source, extractor: Extractor) -> str:
     return digest(_VERSION, versions, source.key, asdict(source.data), network)
 
 
-def statistics_of(
-    source: Source, extractor: Extractor, n: int, cache: Cache, *, progress: bool = False
-) -> Statistics:
-    """Statistics of a source's first samples, kept in the cache."""
-    count = source.count(n)
+def statistics_of(source: Source, extractor: Extractor, cache: Cache) -> Statistics:
+    """Statistics of all samples of a data set, kept in the cache."""
+    count = source.count(ALL)
     path = cache.file("statistics", digest(features_key(source, extractor), count), ".safetensors")
     if path.is_file():
         return replace(read_statistics(path), label=source.label)
-    features, logits = extract(source, extractor, n, cache, progress=progress)
+    features, logits = extract(source, extractor, count, cache)
     statistics = Statistics.of(
         extractor.name, extractor.fingerprint, source.label, features, logits
     )

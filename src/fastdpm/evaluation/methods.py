@@ -108,11 +108,8 @@ class DiffusersSampler:
             self.num_steps,
             samples,
             clip=self.clip,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            condition=options.condition,
-            precision=options.precision,
             callback=callback,
+            **options.keywords(),
         )
         for _, batch, evaluations in batches:
             yield batch, evaluations

@@ -112,7 +112,7 @@ class FileSource(Source):
         if not total:
             raise no_files(path, data.modality)
         self.chosen = choose(total, n)
-        self.label = name_part(len(self.chosen), total, Path(path).name)
+        self.label = _name_part(len(self.chosen), total, Path(path).name)
         contents = [hashlib.sha256(file.data).hexdigest() for _, file in self._files()]
         self.key = digest(self.chosen, contents)
 
@@ -173,7 +173,7 @@ class ArraySource(Source):
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)
         chosen = choose(len(values), n)
-        self.label = name_part(len(chosen), len(values), label)
+        self.label = _name_part(len(chosen), len(values), label)
         self.values = np.ascontiguousarray(values[chosen])
         self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
 
@@ -205,7 +205,7 @@ def open_data(path: str, data: DataSpec, n: int | None = None, *, scale: bool) -
     return FileSource(path, data, n, scale=scale)
 
 
-def name_part(count: int, total: int, label: str) -> str:
+def _name_part(count: int, total: int, label: str) -> str:
     """Which samples of a data set were taken, in words."""
     return f"{count:,} {'' if count == total else f'of {total:,} '}samples of {label}"
 
