@@ -1,5 +1,6 @@
 """A plan checks itself, survives JSON and is known by its fingerprint."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastdpm import (
     dpmpp_2m,
     levels_step,
     levels_var,
+    standard,
 )
 
 DDPM = VarianceSchedule.linear()
@@ -109,3 +111,20 @@ def test_a_printed_plan_shows_every_row_and_note():
     assert lines[1].startswith("note: the variances stop at the authors' bound")
     assert len(lines) == 3 + 10
     assert lines[2].split() == ["row", "t", "level", "->", "level", "a0", "b0", "c"]
+
+
+def test_a_learned_variance_survives_json_and_counts_in_the_fingerprint():
+    plan = standard(VarianceSchedule.linear(50), "learned")
+    again = Plan.from_json(plan.to_json())
+    assert again.log_variance is not None
+    assert plan.log_variance is not None
+    np.testing.assert_array_equal(again.log_variance, plan.log_variance)
+    assert again.fingerprint == plan.fingerprint
+    assert plan.fingerprint != standard(VarianceSchedule.linear(50), "small").fingerprint
+    assert "c least" in str(plan)
+
+
+def test_bounds_of_a_learned_variance_have_two_columns():
+    plan = standard(VarianceSchedule.linear(50))
+    with pytest.raises(InvalidArgumentError, match=r"log_variance of shape \(50, 2\)"):
+        dataclasses.replace(plan, log_variance=np.zeros((50, 1)))

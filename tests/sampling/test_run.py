@@ -1,15 +1,21 @@
 """The one loop: exact on Gaussian data, and clear about networks that misbehave."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fastdpm import (
+    ClipX0,
+    Guidance,
     InvalidArgumentError,
     SampleNoise,
     SamplingError,
     VarianceSchedule,
+    VPrediction,
     ddim_rev,
     dpmpp_2m,
     levels_step,
@@ -151,10 +157,10 @@ def test_values_that_are_not_finite_name_their_row(bad):
 
 
 def test_a_wrong_shape_names_its_row():
-    with pytest.raises(SamplingError, match=r"row 0 of 5: the network returned shape \(2, 6\)"):
+    with pytest.raises(SamplingError, match=r"row 0 of 5: the network returned shape \(2, 9\)"):
         run(
             ddim_rev(levels_step(SCHEDULE, 5)),
-            lambda x, t: torch.cat([x, x], 1),
+            lambda x, t: torch.cat([x, x, x], 1),
             torch.ones(2, 3),
         )
 
@@ -174,3 +180,57 @@ def test_noise_of_the_wrong_shape_is_refused():
 def test_half_precision_states_are_refused():
     with pytest.raises(InvalidArgumentError, match="wrap the network in Autocast"):
         run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: x, torch.ones(1, 1).half())
+
+
+def _eps(x: Tensor, t: Tensor) -> Tensor:
+    return torch.tanh(x) * (t[:, None] + 1) / 1000
+
+
+def _with_variance(share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, t: torch.cat([_eps(x, t), torch.full_like(x, share)], 1)
+
+
+def test_a_learned_variance_is_left_out_of_a_plan_of_fixed_ones():
+    plan, noise = ddim_rev(levels_step(SCHEDULE, 5), 1.0), SampleNoise(0, range(2))
+    x = noise.start((3,))
+    found = run(plan, _with_variance(0.7), x, noise=noise)
+    assert torch.equal(found, run(plan, _eps, x, noise=noise))
+
+
+@pytest.mark.parametrize(("share", "fixed"), [(-1.0, "small"), (1.0, "large")])
+def test_the_ends_of_a_learned_variance_are_the_fixed_ones(share, fixed):
+    noise = SampleNoise(0, range(2))
+    x = noise.start((3,), dtype=torch.float64)
+    found = run(standard(SCHEDULE, "learned"), _with_variance(share), x, noise=noise)
+    wanted = run(standard(SCHEDULE, fixed), _eps, x, noise=noise)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    between = run(standard(SCHEDULE, "learned"), _with_variance(0.0), x, noise=noise)
+    assert (between - wanted).abs().max() > 1e-4
+
+
+def test_a_learned_variance_passes_through_every_wrapper():
+    plan, noise = standard(SCHEDULE, "learned"), SampleNoise(0, range(2))
+    x = noise.start((3,), dtype=torch.float64)
+    wanted = run(plan, ClipX0(_with_variance(0.3), 0.5), x, noise=noise)
+    level_of = {float(t): float(r) for t, r in zip(plan.t, plan.level[:-1], strict=True)}
+
+    def of_v(x: Tensor, t: Tensor) -> Tensor:
+        r = level_of[float(t[0])]
+        v = (_eps(x, t) - math.sqrt(1 - r**2) * x) / r
+        return torch.cat([v, torch.full_like(x, 0.3)], 1)
+
+    found = run(plan, ClipX0(VPrediction(of_v), 0.5), x, noise=noise)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+    def conditioned(x: Tensor, t: Tensor, share: Tensor) -> Tensor:
+        return torch.cat([_eps(x, t), share.expand_as(x)], 1)
+
+    condition = torch.full((2, 1), 0.3, dtype=torch.float64)
+    guided = Guidance(conditioned, condition, torch.zeros_like(condition), 3.0)
+    found = run(plan, ClipX0(guided, 0.5), x, noise=noise)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_a_network_that_learned_no_variance_is_told_so():
+    with pytest.raises(SamplingError, match="takes its variances from the network, which learned"):
+        run(standard(SCHEDULE, "learned"), _eps, torch.ones(2, 3), noise=SampleNoise(0, range(2)))

@@ -33,7 +33,8 @@ Kappa = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="ddim-rev, dpmpp-2m, dpmpp-3m, multistep-3, standard or standard-large.",
+        help="ddim-rev, dpmpp-2m, dpmpp-3m, multistep-3, standard, standard-large or"
+        " standard-learned.",
         show_default=False,
     ),
 ]

@@ -24,6 +24,7 @@ from fastdpm.core.levels import check_rising
 from fastdpm.core.schedule import Array
 
 _TABLES = ("level", "t", "a", "b", "c")
+_LEARNED = "log_variance"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,9 @@ class Plan:
         c: Scale of the fresh noise of each row, shape (S,), at least 0; a row with 0 draws none.
         label: What was compiled, for people; not part of the fingerprint.
         notes: What a reader must know; not part of the fingerprint.
+        log_variance: Logarithms of the smallest and largest variance of each row's noise, shape
+            (S, 2), where the network learned where between them it lies; ``c`` then only says
+            which rows draw noise. None for fixed variances.
 
     Raises:
         InvalidArgumentError: If shapes disagree, a value is not finite, a row needs history that
@@ -51,9 +55,10 @@ class Plan:
     c: Array
     label: str = "plan"
     notes: tuple[str, ...] = ()
+    log_variance: Array | None = None
 
     def __post_init__(self) -> None:
-        for name in _TABLES:
+        for name in self._tables():
             table = np.array(getattr(self, name), dtype=np.float64)
             table.flags.writeable = False
             object.__setattr__(self, name, table)
@@ -61,6 +66,9 @@ class Plan:
         check_rising(self.level)
         self._check_history()
         self._check_signal()
+
+    def _tables(self) -> tuple[str, ...]:
+        return _TABLES if self.log_variance is None else (*_TABLES, _LEARNED)
 
     def _check_shapes(self) -> None:
         rows = self.t.size
@@ -72,6 +80,8 @@ class Plan:
                 )
         wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
         wanted |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
+        if self.log_variance is not None:
+            wanted[_LEARNED] = (rows, 2)
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape or 0 in shape:
                 raise InvalidArgumentError(
@@ -118,7 +128,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Hash of the coefficients to 12 significant digits, 16 hexadecimal digits."""
         digest = hashlib.sha256()
-        for name in _TABLES:
+        for name in self._tables():
             table: Array = getattr(self, name)
             rounded = " ".join(f"{value + 0.0:.11e}" for value in table.ravel())
             digest.update(f"{name}{table.shape}{rounded}".encode())
@@ -126,7 +136,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON; :meth:`from_json` gives the same numbers back to the last bit."""
-        tables = {name: getattr(self, name).tolist() for name in _TABLES}
+        tables = {name: getattr(self, name).tolist() for name in self._tables()}
         head = {"format": "fastdpm-plan", "version": 1, "fingerprint": self.fingerprint}
         return json.dumps(head | {"label": self.label, "notes": self.notes} | tables, indent=1)
 
@@ -149,7 +159,11 @@ class Plan:
         if missing:
             raise InvalidArgumentError(f"not a whole plan: {', '.join(missing)} missing")
         try:
-            tables = {name: np.array(data[name], dtype=np.float64) for name in _TABLES}
+            tables = {
+                name: np.array(data[name], dtype=np.float64)
+                for name in (*_TABLES, _LEARNED)
+                if name in data
+            }
         except (TypeError, ValueError):
             raise InvalidArgumentError("not a plan: a table holds no numbers") from None
         notes = data.get("notes", [])
@@ -164,14 +178,21 @@ class Plan:
             )
         return plan
 
+    def _scales(self, row: int) -> list[float]:
+        """The scale of a row's noise, or the smallest and the largest that it may have."""
+        if self.log_variance is None:
+            return [self.c[row]]
+        return list(np.exp(0.5 * self.log_variance[row])) if self.c[row] else [0.0, 0.0]
+
     def __str__(self) -> str:
         head = f"{self.label}: {self.num_rows} network evaluations, fingerprint {self.fingerprint}"
         columns = [("row", 4), ("t", 10), ("level", 12), ("-> level", 12)]
         names = [f"{n}{j}" for n in "ab" for j in range(getattr(self, n).shape[1])]
-        columns += [(name, 12) for name in [*names, "c"]]
+        names += ["c"] if self.log_variance is None else ["c least", "c most"]
+        columns += [(name, 12) for name in names]
         lines = [head, *(f"note: {note}" for note in self.notes)]
         lines.append("".join(f"{name:>{width}}" for name, width in columns))
         for s in range(self.num_rows):
-            values = [self.level[s], self.level[s + 1], *self.a[s], *self.b[s], self.c[s]]
+            values = [self.level[s], self.level[s + 1], *self.a[s], *self.b[s], *self._scales(s)]
             lines.append(f"{s:4d}{self.t[s]:10.3f}" + "".join(f"{v:12.6g}" for v in values))
         return "\n".join(lines)

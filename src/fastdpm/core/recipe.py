@@ -25,7 +25,7 @@ MULTISTEP: dict[str, Callable[[NoiseLevels], Plan]] = {
     "dpmpp-3m": dpmpp_3m,
     "multistep-3": multistep_3,
 }
-STANDARD = {"standard": "small", "standard-large": "large"}
+STANDARD = {"standard": "small", "standard-large": "large", "standard-learned": "learned"}
 METHODS = ("ddim-rev", *MULTISTEP, *STANDARD)
 LEVELS = ("var", "step")
 CLIPS = ("none", "x0", "dynamic")
@@ -43,7 +43,7 @@ class Recipe:
         spacing: "linear" or "quadratic".
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
         method: "ddim-rev", "dpmpp-2m", "dpmpp-3m", "multistep-3", "standard" (fixed small
-            variance) or "standard-large".
+            variance), "standard-large" or, where the network learned it, "standard-learned".
         clip: What is done to the clean data that a prediction implies: "none", "x0" (clip it to
             [-1, 1]) or "dynamic" (threshold it).
         bounded: Keep the authors' bound on VAR's variances.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels, levels_all
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import Array, VarianceSchedule
@@ -57,24 +57,32 @@ def standard(schedule: VarianceSchedule, variance: str = "small") -> Plan:
 
     Args:
         schedule: The schedule the network was trained with.
-        variance: "small" draws the posterior variance beta~_t, "large" beta_t; the last step
-            draws none.
+        variance: "small" draws the posterior variance beta~_t, "large" beta_t, "learned" what the
+            network returns between them (on a logarithmic scale, in its second half of
+            channels); the last step draws none.
 
     Raises:
-        InvalidArgumentError: If ``variance`` is neither.
+        InvalidArgumentError: If ``variance`` is none of these.
 
-    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2; Nichol & Dhariwal 2021,
+    arXiv:2102.09672, eq. 15, for learned variances.
     """
-    if variance not in ("small", "large"):
-        raise InvalidArgumentError(f"variance must be 'small' or 'large', got {variance!r}")
+    check_one_of("variance", variance, ("small", "large", "learned"))
     levels = levels_all(schedule)
     plan = ddim_rev(levels, kappa=1.0)
     c = plan.c
     if variance == "large":
         c = np.sqrt(schedule.betas[::-1])
         c[-1] = 0.0
-    label = f"standard sampler, {schedule.num_train_steps} steps, fixed {variance} variance"
-    return Plan(plan.level, plan.t, plan.a, plan.b, c, label)
+    log_variance = None
+    if variance == "learned":
+        largest = np.log(schedule.betas[::-1])
+        smallest = largest.copy()
+        smallest[:-1] = 2 * np.log(c[:-1])
+        log_variance = np.stack([smallest, largest], axis=1)
+    kind = variance if variance == "learned" else f"fixed {variance}"
+    label = f"standard sampler, {schedule.num_train_steps} steps, {kind} variance"
+    return Plan(plan.level, plan.t, plan.a, plan.b, c, label, log_variance=log_variance)
 
 
 def _name(kappa: float) -> str:

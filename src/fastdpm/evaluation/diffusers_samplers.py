@@ -53,7 +53,7 @@ from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import PRECISIONS, Model
 from fastdpm.progress import RowCallback
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps
+from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
 from fastdpm.sampling.noise import SampleNoise
 
 _SPACINGS = ("leading", "linspace", "trailing")
@@ -269,7 +269,8 @@ class _Chain:
     ) -> Tensor:
         """Ask the network once and let the scheduler make its next state of the answer."""
         t = torch.full((x.shape[0],), self.steps[row], dtype=x.dtype, device=x.device)
-        eps = predict_eps(network, x, t, float(self.levels[row])).to(x.dtype)
+        out = predict_eps(network, x, t, float(self.levels[row]))
+        eps = split_variance(out, x)[0].to(x.dtype)
         self.evaluations += 1
         if eps.shape != x.shape or not torch.isfinite(eps).all():
             raise SamplingError(

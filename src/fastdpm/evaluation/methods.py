@@ -189,7 +189,8 @@ def _multistep(method: str, levels: str, spacing: str) -> Method:
 
 
 def _standard(method: str) -> Method:
-    group = "standard sampler" + (", large variance" if method != "standard" else "")
+    kind = STANDARD[method]
+    group = "standard sampler" + ("" if kind == "small" else f", {kind} variance")
     return Method(method, "standard", group, "", Recipe(method=method))
 
 

@@ -26,7 +26,7 @@ from fastdpm.models.model import Model, find_device
 
 PRESETS = Path(__file__).parent.parent / "presets"
 METRICS = ("fid", "sound", "vocoder")
-_METHOD = re.compile(r"(var|step)-(linear|quadratic)-k(0(\.\d+)?|1)|standard(-large)?")
+_METHOD = re.compile(r"(var|step)-(linear|quadratic)-k(0(\.\d+)?|1)|standard(-large|-learned)?")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ as ``denoiser(x, t, level)``, because r is needed to pass between x0 and eps:
 
     x = r x0 + sqrt(1 - r^2) eps,    v = r eps - sqrt(1 - r^2) x0.
 
+A network may return twice the channels: the second half is then a learned variance, which every
+wrapper hands on as it is.
 Source: Ho et al. 2020, arXiv:2006.11239; Salimans & Ho 2022, arXiv:2202.00512, for v.
 """
 
@@ -45,47 +47,66 @@ def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float)
     return network(x, t)
 
 
+def split_variance(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The prediction for ``x``, and the learned variance if the network returned one behind it.
+
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1.
+    """
+    if out.ndim > 1 and out.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
+        prediction, variance = out.chunk(2, dim=1)
+        return prediction, variance
+    return out, None
+
+
 def _sigma(level: float) -> float:
     return math.sqrt((1 - level) * (1 + level))
 
 
-class VPrediction(Denoiser):
-    """Wrap a network that predicts v: eps = r v + sqrt(1 - r^2) x."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
-        """See :class:`Denoiser`."""
-        return level * self.network(x, t) + _sigma(level) * x
-
-
-class X0Prediction(Denoiser):
-    """Wrap a network that predicts clean data: eps = (x - r x0) / sqrt(1 - r^2)."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
-        """See :class:`Denoiser`."""
-        return (x - level * self.network(x, t)) / _sigma(level)
-
-
-class _ChangesX0(Denoiser):
-    """Replace the implied clean data and return the eps that belongs to it."""
+class _Converts(Denoiser):
+    """Turn what a network or denoiser predicts into eps."""
 
     def __init__(self, network: Network | Denoiser) -> None:
         self.network = network
 
     @abstractmethod
-    def change(self, x0: Tensor) -> Tensor:
-        """The clean data to sample with."""
+    def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
+        """The eps of a prediction."""
 
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
         """See :class:`Denoiser`."""
+        out = predict_eps(self.network, x, t, level)
+        prediction, learned = split_variance(out, x)
+        eps = self.to_eps(prediction, x, level)
+        return eps if learned is None else torch.cat([eps, learned], dim=1)
+
+
+class VPrediction(_Converts):
+    """Wrap a network that predicts v: eps = r v + sqrt(1 - r^2) x."""
+
+    def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
+        """The eps of v."""
+        return level * prediction + _sigma(level) * x
+
+
+class X0Prediction(_Converts):
+    """Wrap a network that predicts clean data: eps = (x - r x0) / sqrt(1 - r^2)."""
+
+    def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
+        """The eps of x0."""
+        return (x - level * prediction) / _sigma(level)
+
+
+class _ChangesX0(_Converts):
+    """Replace the implied clean data and return the eps that belongs to it."""
+
+    @abstractmethod
+    def change(self, x0: Tensor) -> Tensor:
+        """The clean data to sample with."""
+
+    def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
+        """The eps of the changed clean data."""
         sigma = _sigma(level)
-        eps = predict_eps(self.network, x, t, level)
-        return (x - level * self.change((x - sigma * eps) / level)) / sigma
+        return (x - level * self.change((x - sigma * prediction) / level)) / sigma
 
 
 class ClipX0(_ChangesX0):
@@ -135,7 +156,7 @@ class Guidance:
     """Classifier-free guidance: eps_u + scale (eps_c - eps_u), both halves in one network call.
 
     Works on any prediction that is linear in eps for a given state (eps, v or x0), so it goes
-    innermost, under the wrappers above.
+    innermost, under the wrappers above. A learned variance is that of the condition.
 
     Args:
         network: Called as ``network(x, t, condition)`` on twice the batch.
@@ -168,8 +189,9 @@ class Guidance:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided prediction, shaped like ``x``."""
         both = self.network(torch.cat([x, x]), torch.cat([t, t]), self.conditions)
-        empty, wanted = both.chunk(2)
-        return torch.lerp(empty, wanted, self.scale)
+        (empty, _), (wanted, learned) = (split_variance(half, x) for half in both.chunk(2))
+        guided = torch.lerp(empty, wanted, self.scale)
+        return guided if learned is None else torch.cat([guided, learned], dim=1)
 
 
 class Autocast:

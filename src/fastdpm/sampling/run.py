@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps
+from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
 
 Noise = Callable[[int, Tensor], Tensor]
 Callback = Callable[[int, Tensor], None]
@@ -34,7 +34,8 @@ def run(
         plan: The sampler.
         network: ``network(x, t) -> eps`` with ``t`` zero-based, real-valued, shape (batch,), in
             the type of ``x``; or a denoiser. It must return a new tensor each time: a plan may
-            still need the last ones.
+            still need the last ones. Of twice the channels, the second half is a learned
+            variance, which only a plan with ``log_variance`` uses.
         x: States at the plan's first level, shape (batch, ...), float32 or float64; not changed.
         noise: ``noise(row, x) -> z``, standard normal and shaped like ``x``, row 0 first; asked
             only for rows that draw noise, and while a GPU still works on the network.
@@ -56,12 +57,17 @@ def run(
         t = torch.full((x.shape[0],), plan.t[row], dtype=x.dtype, device=x.device)
         if len(predictions) == plan.b.shape[1]:
             predictions.pop()  # free the oldest before the network needs its memory
-        eps = predict_eps(network, states[0], t, float(plan.level[row]))
+        out = predict_eps(network, states[0], t, float(plan.level[row]))
         z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
-        predictions.appendleft(_checked(eps, x, row, plan.num_rows))
+        eps, learned = _checked(out, x, row, plan.num_rows)
+        del out
+        predictions.appendleft(eps)
         del eps
-        states.appendleft(_combine(plan, row, states, predictions, z))
-        del z
+        new = _combine(plan, row, states, predictions)
+        if z is not None:
+            _add_noise(new, z, plan, row, learned)
+        states.appendleft(new)
+        del z, learned, new
         if callback is not None:
             callback(row, states[0])
     return states[0]
@@ -79,30 +85,42 @@ def _check_start(plan: Plan, x: Tensor, noise: Noise | None) -> None:
         )
 
 
-def _combine(
-    plan: Plan, row: int, states: deque[Tensor], predictions: deque[Tensor], z: Tensor | None
-) -> Tensor:
-    """One row: a weighted sum, accumulated in place so that it costs one new state."""
+def _combine(plan: Plan, row: int, states: deque[Tensor], predictions: deque[Tensor]) -> Tensor:
+    """One row but for its noise, accumulated in place so that it costs one new state."""
     new = states[0] * float(plan.a[row, 0])
     for column in range(1, len(states)):
         new.add_(states[column], alpha=float(plan.a[row, column]))
     for column, prediction in enumerate(predictions):
         new.add_(prediction, alpha=float(plan.b[row, column]))
-    if z is not None:
-        if z.shape != new.shape:
-            raise InvalidArgumentError(
-                f"row {row}: noise has shape {tuple(z.shape)}, the state {tuple(new.shape)}"
-            )
-        new.add_(z, alpha=float(plan.c[row]))
     return new
 
 
-def _checked(eps: Tensor, x: Tensor, row: int, rows: int) -> Tensor:
-    if not isinstance(eps, Tensor):
+def _add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | None) -> None:
+    """Add the row's noise in place, at the plan's scale or at the one that the network learned."""
+    if z.shape != new.shape:
+        raise InvalidArgumentError(
+            f"row {row}: noise has shape {tuple(z.shape)}, the state {tuple(new.shape)}"
+        )
+    if plan.log_variance is None:
+        new.add_(z, alpha=float(plan.c[row]))
+        return
+    if learned is None:
         raise SamplingError(
-            f"row {row} of {rows}: the network returned a {type(eps).__name__}, not a tensor: wrap"
+            f"row {row} of {plan.num_rows}: this plan takes its variances from the network, which"
+            " learned none: use the standard sampler of fixed variance"
+        )
+    low, high = (float(bound) for bound in plan.log_variance[row])
+    new.add_(z * torch.exp(0.25 * (low + high) + 0.25 * (high - low) * learned))
+
+
+def _checked(out: Tensor, x: Tensor, row: int, rows: int) -> tuple[Tensor, Tensor | None]:
+    """The network's prediction of eps and its learned variance, if it has one."""
+    if not isinstance(out, Tensor):
+        raise SamplingError(
+            f"row {row} of {rows}: the network returned a {type(out).__name__}, not a tensor: wrap"
             " it in a function that returns its prediction of eps"
         )
+    eps, learned = split_variance(out, x)
     if eps.shape != x.shape:
         raise SamplingError(
             f"row {row} of {rows}: the network returned shape {tuple(eps.shape)} for a state of"
@@ -114,4 +132,4 @@ def _checked(eps: Tensor, x: Tensor, row: int, rows: int) -> Tensor:
             f"row {row} of {rows}: the network returned values that are not finite (NaN or"
             " infinity): check its weights and precision"
         )
-    return eps
+    return eps, None if learned is None else learned.to(x.dtype)
