@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from fastdpm.cli.cache import cache
 from fastdpm.cli.compare import compare
+from fastdpm.cli.convert import convert
 from fastdpm.cli.evaluate import evaluate
 from fastdpm.cli.models import models
 from fastdpm.cli.plan import plan
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, plan, evaluate, compare, models, train, cache):
+for command in (sample, plan, evaluate, compare, convert, models, train, cache):
     app.command()(command)
 
 

@@ -70,6 +70,17 @@ BatchSize = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="Of the network: float32, bf16 or fp16.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        help="Built-in name, model folder, diffusers folder, hf:owner/name, published checkpoint,"
+        " or preset (with --checkpoint)."
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="The published weights of a preset.", show_default=False),
+]
 Against = Annotated[
     str | None,
     typer.Option(

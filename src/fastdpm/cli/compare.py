@@ -13,16 +13,13 @@ from rich.console import Console
 from fastdpm.cli import choices
 
 if TYPE_CHECKING:
-    from fastdpm.models.model import Model
-    from fastdpm.models.presets import CompareSettings, Preset
+    from fastdpm.models.presets import CompareSettings
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def compare(
-    model: Annotated[
-        str, typer.Argument(help="Built-in name, model folder, or preset of a published model.")
-    ],
+    model: choices.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and the report.")],
     steps: Annotated[
         str | None,
@@ -64,10 +61,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="The published weights of a preset.", show_default=False),
-    ] = None,
+    checkpoint: choices.Checkpoint = None,
     against: choices.Against = None,
     features: choices.Features = None,
     inception: choices.Inception = None,
@@ -98,12 +92,15 @@ def compare(
     from fastdpm.evaluation.evaluate import MeasureOptions
     from fastdpm.evaluation.methods import choose_methods
     from fastdpm.evaluation.report import write_report
+    from fastdpm.models.find import find_model
+    from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
     command = choices.told_command()
     _check_folder(out, command, overwrite=overwrite)
-    opened, preset = _open(model, checkpoint, device)
-    if preset is not None:
+    found_model = find_model(model, checkpoint)
+    preset = read_preset(model) if checkpoint is not None else None
+    if preset is not None and preset.compare is not None:
         table = preset.compare
         _check_preset(table, against, inception)
         steps = ",".join(map(str, table.steps)) if steps is None else steps
@@ -114,7 +111,7 @@ def compare(
     chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
     try:
         found = measure_all(
-            opened,
+            found_model,
             counts,
             chosen,
             measuring=MeasureOptions(against, n, features, inception, device, kept, progress=True),
@@ -146,27 +143,6 @@ def _check_preset(table: CompareSettings, against: str | None, inception: str | 
             "the paper's table shows FID: give the statistics to --against and the weights of"
             " Inception-v3 to --inception (docs/published.md says where they are)"
         )
-
-
-def _open(name: str, checkpoint: Path | None, device: str) -> tuple[str | Model, Preset | None]:
-    """The model, and its preset if it is one."""
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.models.presets import load_preset, presets, read_preset
-
-    if name not in presets():
-        if checkpoint is not None:
-            raise InvalidArgumentError(
-                f"{name} is no preset, so --checkpoint would change nothing: drop it, or name one"
-                f" of {', '.join(presets())}"
-            )
-        return name, None
-    preset = read_preset(name)
-    if checkpoint is None:
-        raise InvalidArgumentError(
-            f"{name} is a preset: give the published weights to --checkpoint"
-            f" ({preset.source.checkpoint}, {preset.source.checkpoint_from})"
-        )
-    return load_preset(name, checkpoint, device), preset
 
 
 def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.evaluate import Evaluation
+    from fastdpm.models.find import FoundModel
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -25,11 +26,12 @@ def evaluate(
     samples: Annotated[
         str,
         typer.Argument(
-            help="A model (name or folder), or samples: a folder, zip or Parquet file, or an .npz"
-            " file of uint8 images (n, H, W, C) or of floats in [-1, 1].",
+            help="A model as `sample` takes it, or samples: a folder, zip or Parquet file, or an"
+            " .npz file of uint8 images (n, H, W, C) or of floats in [-1, 1].",
             metavar="MODEL|SAMPLES",
         ),
     ] = "digits",
+    checkpoint: choices.Checkpoint = None,
     against: choices.Against = None,
     n: Annotated[
         int | None,
@@ -89,14 +91,15 @@ def evaluate(
     measuring = stages.MeasureOptions(
         against, n, features, inception, device, kept, progress=True, scale_to_peak=scale_to_peak
     )
-    recipe, compiled = _how_to_sample(samples, stated, plan, clip)
+    measured = _found(samples, checkpoint)
+    recipe, compiled = _how_to_sample(measured, stated, plan, clip)
     draw = DrawOptions(seed, precision, batch_size, device)
     try:
         if save_statistics is not None:
             kind = stages.save_statistics(samples, save_statistics, measuring)
             console.print(f"statistics of {kind.label}, {kind.network}: {save_statistics}")
             return
-        found = stages.measure(samples, measuring, recipe=recipe, plan=compiled, options=draw)
+        found = stages.measure(measured, measuring, recipe=recipe, plan=compiled, options=draw)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
@@ -107,16 +110,22 @@ def evaluate(
         console.print(f"saved to {save}")
 
 
+def _found(samples: str, checkpoint: Path | None) -> str | FoundModel:
+    """The model, or the samples as they were named."""
+    from fastdpm.models.find import find_model, is_model
+
+    is_one = checkpoint is not None or is_model(samples)
+    return find_model(samples, checkpoint) if is_one else samples
+
+
 def _how_to_sample(
-    samples: str, stated: choices.Stated, plan: Path | None, clip: str | None
+    samples: str | FoundModel, stated: choices.Stated, plan: Path | None, clip: str | None
 ) -> tuple[Recipe | None, Plan | None]:
     """Recipe and plan of a model; neither for samples that were drawn elsewhere."""
     from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.evaluation.evaluate import is_model
-    from fastdpm.models.config import find_folder, read_config
 
-    if is_model(samples):
-        recipe = stated.recipe(read_config(find_folder(samples)).recipe, clip)
+    if not isinstance(samples, str):
+        recipe = stated.recipe(samples.config.recipe, clip)
         if plan is None:
             return recipe, None
         stated.check_none_beside_plan()

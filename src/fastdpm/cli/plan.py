@@ -13,7 +13,7 @@ from fastdpm.cli import choices
 @choices.takes_recipe
 def plan(
     *,
-    model: Annotated[str, typer.Argument(help="Built-in name or model folder.")] = "digits",
+    model: choices.ModelName = "digits",
     stated: choices.Stated,
     plot: Annotated[
         Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.", show_default=False)
@@ -26,9 +26,9 @@ def plan(
     """Print, draw or save the table of coefficients that `sample` runs; no network is loaded."""
     from fastdpm.core.schedule import VarianceSchedule
     from fastdpm.files import write_text
-    from fastdpm.models.config import find_folder, read_config
+    from fastdpm.models.find import find_model
 
-    config = read_config(find_folder(model))
+    config = find_model(model).config
     recipe = stated.recipe(config.recipe)
     compiled = recipe.compile(VarianceSchedule.from_config(config.schedule))
     typer.echo(str(compiled))

@@ -24,7 +24,8 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 @choices.takes_recipe
 def sample(
     *,
-    model: Annotated[str, typer.Argument(help="Built-in name or model folder.")] = "digits",
+    model: choices.ModelName = "digits",
+    checkpoint: choices.Checkpoint = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -35,9 +36,10 @@ def sample(
     plan: choices.SavedPlan = None,
     clip: choices.Clip = None,
     condition: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="For a vocoder: a sound file, or a mel spectrogram (.npy, .safetensors).",
+            help="For a vocoder: a sound file, or a mel spectrogram (.npy, .safetensors). For a"
+            " model with classes: labels, 0,3,7.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +70,7 @@ def sample(
     if resume and out is None:
         raise InvalidArgumentError("--resume needs the --out of the run to go on with")
     check_one_of("precision", precision, PRECISIONS)
-    loaded = load_model(model, device)
+    loaded = load_model(model, device, checkpoint=checkpoint)
     config = loaded.config
     chosen = stated.recipe(config.recipe, clip)
     if plan is None:
@@ -77,15 +79,15 @@ def sample(
         stated.check_none_beside_plan()
         compiled = choices.read_plan(plan)
         loaded.check_plan(compiled)
-    mel = None if condition is None else read_condition(condition, config.data)
-    mel = loaded.check_condition(mel)
-    count = n if n is not None else 16 if mel is None else len(mel)
+    given = None if condition is None else read_condition(condition, config.data)
+    chosen_for = loaded.check_condition(given)
+    count = n if n is not None else 16 if chosen_for is None else len(chosen_for)
     identity: dict[str, Any] = {
         "model": config.name,
         "weights_sha256": config.weights_sha256,
         "plan": {"label": compiled.label, "fingerprint": compiled.fingerprint},
         "clip": chosen.clip,
-        "condition": None if mel is None else _digest(mel),
+        "condition": None if chosen_for is None else _digest(chosen_for),
         "seed": seed,
         "precision": precision,
     }
@@ -101,7 +103,7 @@ def sample(
             "clip": chosen.clip,
             "seed": seed,
             "batch_size": batch_size,
-            "condition": mel,
+            "condition": chosen_for,
             "precision": precision,
         }
         _draw(loaded, compiled, folder, todo, options)

@@ -24,6 +24,7 @@ from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler, Samp
 from fastdpm.evaluation.evaluate import Measure, MeasureOptions, open_measure
 from fastdpm.evaluation.measure import Measured
 from fastdpm.evaluation.methods import Method, choose_methods
+from fastdpm.models.find import FoundModel
 from fastdpm.models.model import Model
 
 _PICTURED = 8
@@ -80,7 +81,7 @@ class Comparison:
 
 
 def compare(
-    model: str | Path | Model,
+    model: str | Path | FoundModel | Model,
     steps: Sequence[int] = (5, 10, 20, 50),
     methods: Sequence[Method] | None = None,
     *,
@@ -94,7 +95,7 @@ def compare(
     """Measure methods at several S on one network, with the same seeds and the same metric.
 
     Args:
-        model: A built-in name, a model folder or a model.
+        model: Whatever :func:`fastdpm.load_model` takes, or a model.
         steps: Values of S.
         methods: From :func:`fastdpm.evaluation.methods.choose_methods`; all by default.
         measuring: Reference, number of samples, feature network and cache.

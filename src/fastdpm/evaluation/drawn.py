@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.sources import Source, Values, to_values
-from fastdpm.models.config import find_folder, read_config
-from fastdpm.models.folder import WEIGHTS, sha256
-from fastdpm.models.model import Model, load_model
+from fastdpm.models.find import FoundModel, find_model
+from fastdpm.models.model import Model, open_model
 from fastdpm.progress import RowCallback
 
 _DECIDING = ("fastdpm", "torch", "numpy")
@@ -109,7 +109,7 @@ class PlanSampler:
 class ModelHandle:
     """A model by what decides its samples; its weights are read when first needed."""
 
-    def __init__(self, model: str | Path | Model, device: str = "auto") -> None:
+    def __init__(self, model: str | Path | FoundModel | Model, device: str = "auto") -> None:
         self._device = device
         self._model: Model | None = None
         if isinstance(model, Model):
@@ -117,15 +117,15 @@ class ModelHandle:
             self.config = model.config
             self.weights = _weights_digest(model)
         else:
-            self._folder = find_folder(model)
-            self.config = read_config(self._folder)
-            self.weights = self.config.weights_sha256 or sha256(self._folder / WEIGHTS)
+            self._found = model if isinstance(model, FoundModel) else find_model(model)
+            self.config = self._found.config
+            self.weights = self._found.checksum()
 
     @property
     def model(self) -> Model:
         """The model, loaded."""
         if self._model is None:
-            self._model = load_model(self._folder, self._device)
+            self._model = open_model(self._found, self._device)
         return self._model
 
     @property
@@ -140,7 +140,14 @@ class ModelHandle:
             config.prediction,
             config.time_scale,
             data,
+            *self._custom(),
         )
+
+    def _custom(self) -> list[str]:
+        """What more decides the samples of a model that only exists in memory."""
+        if self.config.network["type"] != "custom":
+            return []
+        return [self.config.name, repr(self.model.network), tensor_digest(self.model.conditions)]
 
 
 class ModelSource(Source):
@@ -197,12 +204,28 @@ class ModelSource(Source):
 def sampling_key(handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> str:
     """Digest of what decides samples; batch size and device do not."""
     versions = {name: version(name) for name in _DECIDING}
-    return digest(handle.key, sampler.key, options.seed, options.precision, versions)
+    stated = [] if options.condition is None else [tensor_digest(options.condition)]
+    return digest(handle.key, sampler.key, options.seed, options.precision, versions, *stated)
+
+
+def tensor_digest(tensor: Tensor | None) -> str:
+    """Of a tensor's values and shape; empty for none."""
+    if tensor is None:
+        return ""
+    values = tensor.detach().cpu().contiguous()
+    shaped = f"{values.dtype} {tuple(values.shape)}".encode()
+    return hashlib.sha256(shaped + values.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _weights_digest(model: Model) -> str:
     """Of the weights as they are now, which may differ from those of the model's folder."""
+    state = model.network.state_dict()
+    if not state:
+        raise InvalidArgumentError(
+            f"the network of model {model.config.name!r} has no weights to know its results by:"
+            " make it a torch module that registers its own"
+        )
     total = hashlib.sha256()
-    for name, tensor in model.network.state_dict().items():
+    for name, tensor in state.items():
         total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()

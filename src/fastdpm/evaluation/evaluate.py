@@ -26,13 +26,14 @@ from fastdpm.evaluation.statistics import (
     read_statistics,
 )
 from fastdpm.evaluation.vocoder import VocoderMeasure, read_recordings
-from fastdpm.models.config import CONFIG, DataSpec, builtin_models
+from fastdpm.models.config import DataSpec, builtin_models
 from fastdpm.models.features import (
     FEATURES,
     builtin_features,
     find_features,
     read_features_config,
 )
+from fastdpm.models.find import FoundModel, is_model
 from fastdpm.models.model import Model
 
 Measure = FeatureMeasure | VocoderMeasure
@@ -148,7 +149,7 @@ def evaluate(
 
 
 def measure(
-    samples: str | Path | Model,
+    samples: str | Path | FoundModel | Model,
     measuring: MeasureOptions,
     *,
     recipe: Recipe | None = None,
@@ -156,7 +157,7 @@ def measure(
     options: DrawOptions | None = None,
 ) -> Evaluation:
     """The same as :func:`evaluate`, with what to measure in one value."""
-    if isinstance(samples, Model) or is_model(samples):
+    if isinstance(samples, Model | FoundModel) or is_model(samples):
         options = options or DrawOptions()
         handle = ModelHandle(samples, options.device)
         sampler = choose_sampler(handle, recipe, plan)
@@ -206,11 +207,6 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
     statistics = statistics_of(source, extractor, measuring.cache)
     statistics.write(path)
     return statistics
-
-
-def is_model(path: str | Path) -> bool:
-    """Whether a name or path is that of a model."""
-    return str(path) in builtin_models() or (Path(path) / CONFIG).is_file()
 
 
 def choose_sampler(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None) -> PlanSampler:

@@ -20,8 +20,8 @@ from fastdpm.evaluation.metrics import Features
 from fastdpm.evaluation.sources import Values
 from fastdpm.evaluation.statistics import INCEPTION
 from fastdpm.models.config import DataSpec
-from fastdpm.models.folder import sha256
 from fastdpm.models.model import find_device
+from fastdpm.models.weights import sha256
 
 AUTO = "auto"
 _LAYERS = ["2048", "logits_unbiased"]
