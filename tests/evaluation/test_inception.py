@@ -15,7 +15,7 @@ import torch
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError, ModelError, evaluate
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.statistics import read_statistics
-from fastdpm.models.folder import sha256
+from fastdpm.models.weights import sha256
 
 
 class StandIn(torch.nn.Module):

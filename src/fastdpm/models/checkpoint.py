@@ -1,73 +1,98 @@
 """Published weights files, read without executing anything.
 
 A file is safetensors or what ``torch.save`` writes: a state, {"model_state_dict": state, ...} as
-the DiffWave authors write, or [state, optimizer, epoch, step, averaged state] as DDIM's do.
+the DiffWave authors write, {"model": state, ...} as LMNT's trainer does, or [state, optimizer,
+epoch, step, averaged state] as DDIM's does.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastdpm.core.errors import ModelError, first_line
-from fastdpm.models.folder import check_same, read_tensors
+from fastdpm.models.weights import check_same, read_tensors
 
+State = Mapping[str, Tensor]
 _ZIP, _PICKLES = b"PK\x03\x04", (b"\x80", b"\x0a")
 _REFUSED = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 _PARALLEL = "module."  # what DataParallel puts before every name
 _DEPTH = 3
+_NUMBERS = ("bool", "int32", "int64", "float32", "float64")
 
 
 def read_checkpoint(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Find a network's weights in a published file.
-
-    Of several states in it, the one that shares most names with the network is taken; of several
-    that share as many, one called after "ema", else the last, which is the averaged one where
-    DDIM's code wrote the file.
 
     Args:
         path: A file of safetensors or of ``torch.save``.
         wanted: The network's state, for its names and shapes; it may be on the meta device.
 
     Returns:
-        The weights by name, float32, copied from the file.
+        The weights by name, in their own type, mapped from the file where that can be done.
 
     Raises:
         ModelError: If the file is missing, damaged, would execute code, or holds the weights of
             another network.
     """
-    found: dict[str, Tensor] = {}
+    found = choose_state(path, read_states(path), lambda state: len(wanted.keys() & state.keys()))
+    check_same(path, wanted, found, "the network")
+    return dict(found)
+
+
+def choose_state(
+    path: Path, states: list[tuple[str, State]], fits: Callable[[State], int]
+) -> State:
+    """The state that fits a network best.
+
+    Of several that fit as well, one called after "ema" is taken, else the last, which is the
+    averaged one where DDIM's code wrote the file.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    found: State = {}
     best = (-1, False)
-    for key, state in _states(_load(path)):
-        fit = (len(wanted.keys() & state.keys()), "ema" in key.lower())
+    for key, state in states:
+        fit = (fits(state), "ema" in key.lower())
         if fit >= best:
             best, found = fit, state
     if not found:
         raise ModelError(f"{path} holds no weights: give the file of a trained network")
-    check_same(path, wanted, found, "the network")
-    return {name: tensor.to(torch.float32, copy=True) for name, tensor in found.items()}
+    return found
 
 
-def _load(path: Path) -> Any:
+def read_states(path: Path) -> list[tuple[str, State]]:
+    """Every set of named tensors in a file, with the key that it stands under.
+
+    Raises:
+        ModelError: If the file is missing, damaged or would execute code.
+    """
     if not path.is_file():
         raise ModelError(f"there is no checkpoint {path}: give the file itself")
     with path.open("rb") as file:
         head = file.read(16)
     if head[8:9] == b"{":
-        return read_tensors(path)
+        return list(_states(read_tensors(path)))
     if not head.startswith((_ZIP, *_PICKLES)):
         raise ModelError(
             f"{path} is no checkpoint, it starts with {head!r}: a web page or a Git LFS pointer"
             " may have been saved in its place, download the file itself"
         )
+    return list(_states(_unpickled(path, head)))
+
+
+def _unpickled(path: Path, head: bytes) -> Any:
     try:
-        with warnings.catch_warnings():  # of the pickle protocol, which readers cannot change
+        # torch tells of the pickle protocol, which readers cannot change.
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
             warnings.simplefilter("ignore")
             # Only the zip layout can be mapped: states that are not wanted are then never read.
             mapped = head.startswith(_ZIP) or None
@@ -85,6 +110,13 @@ def _load(path: Path) -> Any:
         ) from None
 
 
+def _numbers() -> list[Any]:
+    """What makes NumPy's numbers, which trainers keep beside the weights; none runs code."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, np.dtype, *(type(np.dtype(name)) for name in _NUMBERS)]
+
+
 def _reason(error: Exception) -> str:
     """What torch says, without its advice to read the file by executing it."""
     _, _, reason = str(error).partition("WeightsUnpickler error: ")
@@ -92,7 +124,7 @@ def _reason(error: Exception) -> str:
     return told[0].partition(". ")[0].rstrip(".")
 
 
-def _states(value: Any, key: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
+def _states(value: Any, key: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, State]]:
     """Every mapping that holds tensors, with the key it stands under."""
     children: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):

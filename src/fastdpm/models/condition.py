@@ -1,4 +1,4 @@
-"""Reading what a vocoder is conditioned on: a sound file or a mel spectrogram."""
+"""What samples are conditioned on: a sound file, a mel spectrogram, or labels of classes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,77 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.models.config import DataSpec
+from fastdpm.models.config import DataSpec, MelSpec
 from fastdpm.models.folder import read_mel
 from fastdpm.models.mel import log_mel, whole_frames
 from fastdpm.models.sound import read_sound
 
 
-def read_condition(path: Path, data: DataSpec) -> Tensor:
-    """Read a condition.
+def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:
+    """Mel spectrograms as (m, bands, frames), float32.
+
+    Raises:
+        InvalidArgumentError: If they are of another shape, or hold values that are not finite.
+    """
+    batched = condition[None] if condition.ndim == 2 else condition
+    least = mel.n_fft // mel.hop_length
+    if batched.ndim != 3 or batched.shape[1] != mel.bands or batched.shape[2] < least:
+        raise InvalidArgumentError(
+            f"a condition must have shape (m, {mel.bands}, {least} or more frames),"
+            f" got {tuple(condition.shape)}"
+        )
+    if not torch.isfinite(batched).all():
+        raise InvalidArgumentError("the condition holds values that are not finite")
+    return batched.float()
+
+
+def check_labels(condition: Tensor, classes: int) -> Tensor:
+    """Labels of classes as (m,), int64.
+
+    Raises:
+        InvalidArgumentError: If they are no whole numbers, or there are no such classes.
+    """
+    labels = condition.reshape(1) if condition.ndim == 0 else condition
+    whole = not labels.is_floating_point() and not labels.is_complex()
+    if labels.ndim != 1 or not len(labels) or not whole:
+        raise InvalidArgumentError(
+            f"labels must be whole numbers of shape (m,), got {labels.dtype} of shape"
+            f" {tuple(labels.shape)}"
+        )
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise InvalidArgumentError(f"labels must lie in [0, {classes - 1}], got {int(outside[0])}")
+    return labels.long()
+
+
+def read_condition(value: str, data: DataSpec) -> Tensor:
+    """Read a condition as it is written on a command line.
 
     Args:
-        path: A mel spectrogram, .npy or .safetensors (tensor "mel"), shape (bands, frames) or
+        value: Labels separated by commas where there are classes. For a vocoder a file: a mel
+            spectrogram, .npy or .safetensors (tensor "mel"), shape (bands, frames) or
             (m, bands, frames), on the scale of :func:`fastdpm.models.mel.log_mel`; or a mono
-            sound file at the model's sample rate, padded with silence to whole frames.
+            sound at the model's sample rate, padded with silence to whole frames.
         data: What the model was trained on.
 
     Returns:
-        Shape (m, bands, frames).
+        Shape (m,) or (m, bands, frames).
 
     Raises:
         InvalidArgumentError: If the file does not exist, or holds another shape or sample rate.
         DataError: If it cannot be read.
     """
+    if data.classes is not None:
+        try:
+            labels = [int(label) for label in value.split(",")]
+        except ValueError:
+            raise InvalidArgumentError(
+                f"the condition of a model with classes is labels such as 0,3,7, got {value!r}"
+            ) from None
+        return torch.tensor(labels)
     if data.mel is None:
         raise InvalidArgumentError("this model takes no condition: drop it")
+    path = Path(value)
     if not path.is_file():
         raise InvalidArgumentError(f"no condition at {str(path)!r}: give a sound or mel file")
     if path.suffix == ".npy":

@@ -20,7 +20,7 @@ FORMAT = "fastdpm-model"
 CONFIG = "config.json"
 BUILTIN = Path(__file__).parent.parent / "builtin"
 PREDICTIONS = ("epsilon", "v", "x0")
-MODALITIES = ("image", "audio")
+MODALITIES = ("image", "audio", "series")
 
 _T = TypeVar("_T")
 
@@ -63,11 +63,14 @@ class DataSpec:
     """The data a model was trained on.
 
     Attributes:
-        modality: "image" or "audio".
-        shape: Of one sample: (channels, height, width), or (1, samples). Values lie in [-1, 1].
+        modality: "image", "audio" or "series" (of other values over time).
+        shape: Of one sample: (channels, height, width), (1, samples) or (channels, length). Values
+            lie in [-1, 1].
         sample_rate: In Hz, for audio.
         peak: Recordings are scaled to this peak, in (0, 1]; left as they are if not given.
         mel: How the condition is computed, for a vocoder; its samples may have any length.
+        classes: How many classes the network is told apart by their numbers, from 0; None if it
+            takes none.
         description: Which data, in words.
     """
 
@@ -76,6 +79,7 @@ class DataSpec:
     sample_rate: int | None = None
     peak: float | None = None
     mel: MelSpec | None = None
+    classes: int | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -88,6 +92,10 @@ class DataSpec:
             )
         if self.modality == "audio" and (self.shape[0] != 1 or not self.sample_rate):
             raise InvalidArgumentError("audio data is mono and needs its sample_rate in Hz")
+        if self.classes is not None and (self.classes < 1 or self.mel is not None):
+            raise InvalidArgumentError(
+                f"classes must be at least 1, and stand beside no mel, got {self.classes}"
+            )
         if self.mel is not None and self.mel.sample_rate != self.sample_rate:
             raise InvalidArgumentError(
                 f"the data has {self.sample_rate} Hz, its mel {self.mel.sample_rate} Hz"
@@ -102,7 +110,8 @@ class ModelConfig:
 
     Attributes:
         name: For people and file names.
-        network: "type" ("unet" or "diffwave") and the arguments of that network.
+        network: "type", a name in ``fastdpm.models.folder.NETWORKS``, and the arguments of that
+            network; "custom" for one that only exists in memory.
         schedule: As :meth:`fastdpm.VarianceSchedule.from_config` takes it.
         data: What it was trained on.
         recipe: The recommended way to sample.

@@ -28,12 +28,13 @@ from fastdpm.models.config import (
 from fastdpm.models.folder import (
     CARD,
     CLASSIFIERS,
+    WEIGHTS,
     build_network,
     check_weights,
     load_weights,
-    write_weights,
 )
 from fastdpm.models.model import find_device
+from fastdpm.models.weights import write_tensors
 
 FORMAT = "fastdpm-features"
 FEATURES = Path(__file__).parent.parent / "builtin_features"
@@ -218,7 +219,9 @@ def write_features(
     folder: Path, config: FeaturesConfig, weights: Mapping[str, Tensor], card: str
 ) -> FeaturesConfig:
     """Write the folder of a feature network, weights in fp16; returns the config as written."""
-    written = replace(config, weights_sha256=write_weights(folder, weights))
+    folder.mkdir(parents=True, exist_ok=True)
+    checksum = write_tensors(folder / WEIGHTS, weights, torch.float16)
+    written = replace(config, weights_sha256=checksum)
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
     write_text(folder / CARD, card)
     return written

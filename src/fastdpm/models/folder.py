@@ -5,26 +5,35 @@ Weights are only ever read as safetensors, which cannot execute code.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of, first_line
 from fastdpm.files import write_bytes, write_text
+from fastdpm.models.adm_unet import ADMUNet
 from fastdpm.models.classifier import ImageClassifier, SoundClassifier
 from fastdpm.models.config import CONFIG, ModelConfig
+from fastdpm.models.diffusers_network import DiffusersNetwork
 from fastdpm.models.diffwave import DiffWave
+from fastdpm.models.lmnt_diffwave import LMNTDiffWave
 from fastdpm.models.unet import UNet
-from fastdpm.sampling.denoise import call_network
+from fastdpm.models.weights import check_same, put_weights, read_tensors, sha256, write_tensors
+from fastdpm.sampling.denoise import call_network, split_variance
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "diffwave": DiffWave}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "adm-unet": ADMUNet,
+    "diffwave": DiffWave,
+    "lmnt-diffwave": LMNTDiffWave,
+    "diffusers": DiffusersNetwork,
+}
 CLASSIFIERS: dict[str, type[nn.Module]] = {
     "image-classifier": ImageClassifier,
     "sound-classifier": SoundClassifier,
@@ -54,6 +63,8 @@ def build_network(
 def check_fits(config: ModelConfig) -> nn.Module:
     """Check that a network takes its data and returns a prediction of the same shape.
 
+    It may return twice the channels: see :func:`fastdpm.sampling.denoise.split_variance`.
+
     Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
 
     Returns:
@@ -69,6 +80,8 @@ def check_fits(config: ModelConfig) -> nn.Module:
         condition = None
         if mel is not None:
             condition = torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length))
+        if config.data.classes is not None:
+            condition = torch.zeros(2, dtype=torch.int64)
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(
             f"the network stretches a mel frame to {getattr(network, 'hop_length', None)} samples,"
@@ -80,27 +93,12 @@ def check_fits(config: ModelConfig) -> nn.Module:
         raise InvalidArgumentError(
             f"the network does not take data of shape {config.data.shape}: {first_line(error)}"
         ) from None
-    if out.shape != x.shape:
+    if split_variance(out, x)[0].shape != x.shape:
         raise InvalidArgumentError(
             f"the network returns shape {tuple(out.shape[1:])} for data of shape"
             f" {config.data.shape}"
         )
     return network
-
-
-def read_network(folder: Path, config: ModelConfig) -> nn.Module:
-    """Build the network and load its weights as float32, in evaluation mode.
-
-    Raises:
-        ModelError: If the weights are missing, damaged, have a wrong checksum or belong to
-            another network.
-    """
-    path = check_weights(folder, config.weights_sha256)
-    try:
-        network = check_fits(config)
-    except InvalidArgumentError as error:
-        raise ModelError(f"{folder / CONFIG}: {error}") from None
-    return load_weights(path, network)
 
 
 def check_weights(folder: Path, checksum: str) -> Path:
@@ -127,22 +125,8 @@ def load_weights(path: Path, network: nn.Module) -> nn.Module:
         ModelError: If they are damaged or belong to another network.
     """
     tensors = read_tensors(path)
-    check_same(path, network.state_dict(), tensors)
-    weights = {name: tensor.float() for name, tensor in tensors.items()}
-    network.load_state_dict(weights, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        ModelError: If it is no such file or is damaged.
-    """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+    check_same(path, network.state_dict(), tensors, f"the network in {CONFIG}")
+    return put_weights(network, tensors)
 
 
 def read_mel(path: Path) -> Tensor:
@@ -164,63 +148,19 @@ def write_folder(
     weights: Mapping[str, Tensor],
     card: str,
     conditions: Tensor | None = None,
+    dtype: torch.dtype | None = torch.float16,
 ) -> ModelConfig:
-    """Write a model folder, weights in fp16, and return the config with their checksum."""
-    checksum = write_weights(folder, weights)
+    """Write a model folder and return the config with the checksum of its weights.
+
+    ``dtype`` is that of the weights in the file, their own if None.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checksum = write_tensors(folder / WEIGHTS, weights, dtype)
     if conditions is not None:
         write_bytes(
             folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16).contiguous()})
         )
-    written = ModelConfig(**{**vars(config), "weights_sha256": checksum})
+    written = replace(config, weights_sha256=checksum)
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
     write_text(folder / CARD, card)
     return written
-
-
-def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> str:
-    """Write the weights of a folder in fp16, making it if need be; returns their checksum."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {
-        name: tensor.detach().to("cpu", torch.float16).contiguous()
-        for name, tensor in weights.items()
-    }
-    write_bytes(folder / WEIGHTS, save(half, metadata={"format": "pt"}))
-    return sha256(folder / WEIGHTS)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_same(
-    path: Path,
-    wanted: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    network: str = f"the network in {CONFIG}",
-) -> None:
-    """Check that a file's tensors are those of a network, by name and shape.
-
-    Raises:
-        ModelError: If some are missing, surplus or of another shape; it lists them.
-    """
-    problems = [
-        _listed("missing", wanted.keys() - found.keys()),
-        _listed("surplus", found.keys() - wanted.keys()),
-        _listed(
-            "of another shape",
-            (n for n in wanted.keys() & found.keys() if wanted[n].shape != found[n].shape),
-        ),
-    ]
-    told = "; ".join(problem for problem in problems if problem)
-    if told:
-        raise ModelError(f"{path} does not fit {network}: {told}")
-
-
-def _listed(what: str, names: Iterable[str], most: int = 4) -> str:
-    ordered = sorted(names)
-    if not ordered:
-        return ""
-    rest = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return f"{len(ordered)} {what} ({', '.join(ordered[:most])}{rest})"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +15,13 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.models.config import ModelConfig, find_folder, read_config
-from fastdpm.models.folder import CONDITIONS, read_mel, read_network
+from fastdpm.models.condition import check_labels, check_mel
+from fastdpm.models.config import CONFIG, DataSpec, ModelConfig
+from fastdpm.models.find import FoundModel, find_model
+from fastdpm.models.folder import check_fits, read_mel
+from fastdpm.models.weights import check_same, put_weights
 from fastdpm.progress import RowCallback, sampling_bar
 from fastdpm.sampling.denoise import (
     Autocast,
@@ -39,27 +45,43 @@ _BATCH_VALUES = 2**18
 _MAX_BATCH = 256
 
 
-def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
-    """Load a built-in model or a model folder.
+def load_model(
+    name_or_path: str | Path, device: str = "cpu", *, checkpoint: str | Path | None = None
+) -> Model:
+    """Load a model: one that is built in, of a folder or a hub, or a published checkpoint.
 
     Args:
-        name_or_path: A name that ``fastdpm models`` lists, or a folder.
+        name_or_path: A name that ``fastdpm models`` lists, a model folder, a folder of diffusers
+            (``UNet2DModel`` or ``UNet1DModel``), "hf:owner/name" or "hf:owner/name@revision", a
+            checkpoint whose format is recognised from its contents, or a preset: the name of a
+            published model, or a TOML file.
         device: "cpu", "cuda", "cuda:1" ..., or "auto" for a GPU if there is one.
+        checkpoint: The weights of a preset.
 
     Raises:
         InvalidArgumentError: If there is no such model or device name.
-        ModelError: If its files are damaged or do not fit together.
-        FastDPMError: If the device is absent.
+        ModelError: If its files are damaged, would execute code or do not fit together.
+        FastDPMError: If the device is absent, or the hub cannot be reached.
     """
-    folder = find_folder(name_or_path)
-    config = read_config(folder)
+    return open_model(find_model(name_or_path, checkpoint), device)
+
+
+def open_model(found: FoundModel, device: str = "cpu") -> Model:
+    """Read the weights of a model that was found; see :func:`load_model`."""
     where = find_device(device)
-    model = Model(config, read_network(folder, config).to(where))
-    if (folder / CONDITIONS).is_file():
+    weights = found.read()
+    place = found.weights or Path(CONFIG)
+    try:
+        network = check_fits(found.config)
+    except InvalidArgumentError as error:
+        raise ModelError(f"{place.parent / CONFIG}: {error}") from None
+    check_same(place, network.state_dict(), weights, f"the network in {CONFIG}")
+    model = Model(found.config, put_weights(network, weights).to(where))
+    if found.conditions is not None:
         try:
-            model.conditions = model.check_condition(read_mel(folder / CONDITIONS))
+            model.conditions = model.check_condition(read_mel(found.conditions))
         except InvalidArgumentError as error:
-            raise ModelError(f"{folder / CONDITIONS}: {error}") from None
+            raise ModelError(f"{found.conditions}: {error}") from None
     return model
 
 
@@ -86,6 +108,19 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """What turns latent states into data.
+
+    Attributes:
+        shape: Of one latent state.
+        decode: Maps (batch, *shape) to data in [-1, 1], (batch, *data shape).
+    """
+
+    shape: tuple[int, ...]
+    decode: Callable[[Tensor], Tensor]
+
+
 class Model:
     """A network, its schedule and its recommended recipe.
 
@@ -93,17 +128,78 @@ class Model:
         config: What the model folder says.
         network: In evaluation mode, on its device.
         schedule: The variances it was trained with.
-        conditions: Mel spectrograms that come with a vocoder, shape (n, bands, frames), or None.
+        conditions: What samples are conditioned on if nothing else is said, number i mod m for
+            sample i: mel spectrograms (m, bands, frames) of a vocoder, labels (m,) where there
+            are classes, or whatever the network takes, (m, ...); None for none.
+        decoder: For a latent model.
     """
 
     def __init__(
-        self, config: ModelConfig, network: nn.Module, conditions: Tensor | None = None
+        self,
+        config: ModelConfig,
+        network: nn.Module,
+        conditions: Tensor | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.config = config
         self.network = network
         self.schedule = VarianceSchedule.from_config(config.schedule)
+        if conditions is None and config.data.classes is not None:
+            conditions = torch.arange(config.data.classes)
         self.conditions = conditions
-        self.device = next(network.parameters()).device
+        self.decoder = decoder
+        self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
+
+    @classmethod
+    def wrap(
+        cls,
+        network: nn.Module,
+        schedule: VarianceSchedule,
+        shape: Sequence[int],
+        *,
+        name: str = "custom",
+        sample_rate: int | None = None,
+        classes: int | None = None,
+        conditions: Tensor | None = None,
+        decoder: Decoder | None = None,
+        prediction: str = "epsilon",
+        time_scale: float = 1.0,
+        recipe: Recipe | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Model:
+        """Make a model of any network, so that it can be sampled, evaluated and compared here.
+
+        Args:
+            network: Called as ``network(x, t)``, or ``network(x, t, condition)`` if it has
+                conditions, with real-valued zero-based steps of shape (batch,).
+            schedule: The variances that it was trained with.
+            shape: Of one sample of data in [-1, 1]: (channels, height, width), or (1, samples).
+            name: For people and file names. Results are kept by name, weights and the network's
+                ``repr``: a network that computes something else with the same weights needs
+                another name.
+            sample_rate: In Hz, for sound.
+            classes: How many classes it takes, as labels of shape (batch,), int64.
+            conditions: See :class:`Model`.
+            decoder: For a latent model; ``shape`` is that of the data.
+            prediction: What the network returns: "epsilon", "v" or "x0".
+            time_scale: The network is given the zero-based step times this.
+            recipe: The recommended way to sample.
+            settings: What else decides what the network computes, to tell results apart.
+
+        Raises:
+            InvalidArgumentError: If the parts do not fit together.
+        """
+        modality = "image" if len(shape) == 3 else "audio"
+        config = ModelConfig(
+            name=name,
+            network={"type": "custom", "class": type(network).__name__, **(settings or {})},
+            schedule=schedule.config,
+            data=DataSpec(modality, tuple(shape), sample_rate, classes=classes),
+            recipe=recipe or Recipe(num_steps=min(20, schedule.num_train_steps)),
+            prediction=prediction,
+            time_scale=time_scale,
+        )
+        return cls(config, network.eval(), conditions, decoder)
 
     def sample(
         self,
@@ -137,13 +233,15 @@ class Model:
             clip: "none", "x0" or "dynamic".
             seed: At least 0.
             batch_size: Samples at a time; chosen by their size if not given.
-            condition: For a vocoder, mel spectrograms of shape (bands, frames) or
-                (m, bands, frames); sample i takes number i mod m. Its own examples if not given.
+            condition: What to sample for, number i mod m for sample i: mel spectrograms of shape
+                (bands, frames) or (m, bands, frames) for a vocoder, labels (m,) where there are
+                classes. By default the model's own, ``conditions``.
             precision: Of the network: "float32", "bf16" or "fp16".
             progress: Show a progress bar.
 
         Returns:
-            Shape (n, C, H, W), or (n, 1, samples), float32 in [-1, 1], on the model's device.
+            Shape (n, *data shape), float32 in [-1, 1], on the model's device; sounds of a vocoder
+            are as long as their condition.
 
         Raises:
             InvalidArgumentError: If a choice is out of range.
@@ -216,7 +314,7 @@ class Model:
                 noise=noise,
                 callback=_after_row(callback, first),
             )
-            yield batch, x.clamp_(-1, 1)
+            yield batch, self.finished(x)
 
     def denoiser(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
@@ -237,39 +335,44 @@ class Model:
             network = X0Prediction(raw)
         return network if clip == "none" else _CLIPS[clip](network)
 
+    @torch.no_grad()
+    def finished(self, x: Tensor) -> Tensor:
+        """The data of final states: decoded if they are latent, and cut to [-1, 1]."""
+        data = x if self.decoder is None else self.decoder.decode(x)
+        return data.clamp(-1, 1)
+
     def check_condition(self, condition: Tensor | None) -> Tensor | None:
-        """The condition as (m, bands, frames), by default the model's own examples.
+        """The conditions as (m, ...), by default the model's own.
 
         Raises:
-            InvalidArgumentError: If it is missing, surplus or of the wrong shape.
+            InvalidArgumentError: If they are missing, surplus or of the wrong shape.
         """
-        mel = self.config.data.mel
-        if mel is None:
-            if condition is not None:
-                raise InvalidArgumentError(
-                    f"model {self.config.name!r} takes no condition: drop it"
-                )
-            return None
+        data = self.config.data
         if condition is None:
-            if self.conditions is None:
+            if data.mel is not None and self.conditions is None:
                 raise InvalidArgumentError(
                     f"model {self.config.name!r} needs a condition: a mel spectrogram of"
-                    f" {mel.bands} bands, or a sound at {mel.sample_rate} Hz"
+                    f" {data.mel.bands} bands, or a sound at {data.mel.sample_rate} Hz"
                 )
             return self.conditions
-        batched = condition[None] if condition.ndim == 2 else condition
-        least = mel.n_fft // mel.hop_length
-        if batched.ndim != 3 or batched.shape[1] != mel.bands or batched.shape[2] < least:
+        if data.mel is not None:
+            return check_mel(condition, data.mel)
+        if data.classes is not None:
+            return check_labels(condition, data.classes)
+        if self.conditions is None:
+            raise InvalidArgumentError(f"model {self.config.name!r} takes no condition: drop it")
+        if condition.shape[1:] != self.conditions.shape[1:] or not len(condition):
             raise InvalidArgumentError(
-                f"a condition must have shape (m, {mel.bands}, {least} or more frames),"
+                f"a condition of model {self.config.name!r} must have shape"
+                f" (m, {', '.join(map(str, self.conditions.shape[1:]))}),"
                 f" got {tuple(condition.shape)}"
             )
-        if not torch.isfinite(batched).all():
-            raise InvalidArgumentError("the condition holds values that are not finite")
-        return batched.float()
+        return condition
 
     def sample_shape(self, condition: Tensor | None = None) -> tuple[int, ...]:
-        """Shape of one sample; a vocoder's length is that of its condition."""
+        """Shape of one state; a vocoder's length is that of its condition."""
+        if self.decoder is not None:
+            return self.decoder.shape
         mel = self.config.data.mel
         if mel is None or condition is None:
             return self.config.data.shape
