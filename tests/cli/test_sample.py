@@ -141,7 +141,7 @@ def test_an_interrupt_before_the_first_sample_is_told(sample, tmp_path, monkeypa
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    for place in ("fastdpm.models.model.run", "fastdpm.models.model.read_config"):
+    for place in ("fastdpm.models.model.run", "fastdpm.models.find.read_config"):
         monkeypatch.setattr(place, interrupt)
         code, _, err = sample("-n", "2", "--out", "x")
         assert code == 130

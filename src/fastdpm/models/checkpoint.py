@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import ModelError, first_line
-from fastdpm.models.weights import check_same, read_tensors
+from fastdpm.models.weights import read_tensors
 
 State = Mapping[str, Tensor]
 _ZIP, _PICKLES = b"PK\x03\x04", (b"\x80", b"\x0a")
@@ -26,25 +26,6 @@ _REFUSED = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 _PARALLEL = "module."  # what DataParallel puts before every name
 _DEPTH = 3
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
-
-
-def read_checkpoint(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find a network's weights in a published file.
-
-    Args:
-        path: A file of safetensors or of ``torch.save``.
-        wanted: The network's state, for its names and shapes; it may be on the meta device.
-
-    Returns:
-        The weights by name, in their own type, mapped from the file where that can be done.
-
-    Raises:
-        ModelError: If the file is missing, damaged, would execute code, or holds the weights of
-            another network.
-    """
-    found = choose_state(path, read_states(path), lambda state: len(wanted.keys() & state.keys()))
-    check_same(path, wanted, found, "the network")
-    return dict(found)
 
 
 def choose_state(

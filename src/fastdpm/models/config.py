@@ -17,7 +17,9 @@ from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 
 FORMAT = "fastdpm-model"
-CONFIG = "config.json"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONDITIONS = "conditions.safetensors"
+DIFFUSERS_PIPELINE = "model_index.json"
 BUILTIN = Path(__file__).parent.parent / "builtin"
 PREDICTIONS = ("epsilon", "v", "x0")
 MODALITIES = ("image", "audio", "series")
@@ -199,6 +201,16 @@ def find_in(base: Path, what: str, name_or_path: str | Path) -> Path:
         f"no {what} {str(name_or_path)!r}: give a built-in name ({known}) or a folder that holds"
         f" {CONFIG}"
     )
+
+
+def is_diffusers_folder(folder: Path) -> bool:
+    """Whether diffusers wrote a folder: a pipeline, or a network alone."""
+    if (folder / DIFFUSERS_PIPELINE).is_file():
+        return True
+    try:
+        return "_class_name" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from fastdpm.core.errors import InvalidArgumentError, ModelError, first_line
 from fastdpm.files import write_text
 from fastdpm.models.config import (
+    CARD,
     CONFIG,
+    WEIGHTS,
     DataSpec,
     build_versioned,
     check_name,
@@ -26,9 +28,7 @@ from fastdpm.models.config import (
     plain,
 )
 from fastdpm.models.folder import (
-    CARD,
     CLASSIFIERS,
-    WEIGHTS,
     build_network,
     check_weights,
     load_weights,

@@ -19,7 +19,7 @@ from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of, 
 from fastdpm.files import write_bytes, write_text
 from fastdpm.models.adm_unet import ADMUNet
 from fastdpm.models.classifier import ImageClassifier, SoundClassifier
-from fastdpm.models.config import CONFIG, ModelConfig
+from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, ModelConfig
 from fastdpm.models.diffusers_network import DiffusersNetwork
 from fastdpm.models.diffwave import DiffWave
 from fastdpm.models.lmnt_diffwave import LMNTDiffWave
@@ -38,7 +38,6 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
     "image-classifier": ImageClassifier,
     "sound-classifier": SoundClassifier,
 }
-WEIGHTS, CARD, CONDITIONS = "model.safetensors", "README.md", "conditions.safetensors"
 
 
 def build_network(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import ModelError
 from fastdpm.models import adm_unet, lmnt_diffwave
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -104,11 +104,9 @@ def infer(layout: Format, shapes: Shapes, height: int) -> dict[str, Any]:
     """What a checkpoint's shapes tell of its network.
 
     Raises:
-        InvalidArgumentError: If tensors are missing that say so.
+        ModelError: If tensors are missing that say so.
     """
     try:
         return layout.infer(shapes, height)
-    except (LookupError, ArithmeticError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"its tensors are not those of {layout.title}: {error} is missing or of another shape"
-        ) from None
+    except (ModelError, LookupError, ArithmeticError, ValueError) as error:
+        raise ModelError(f"its tensors are not those of {layout.title} ({error})") from None

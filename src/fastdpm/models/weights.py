@@ -101,9 +101,10 @@ def sha256(path: Path) -> str:
 def put_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Put weights into a network, which may be on the meta device, as float32; evaluation mode.
 
-    Names and shapes must be those of the network: see :func:`check_same`.
+    They are copied, for a file that they are mapped from may change. Names and shapes must be
+    those of the network: see :func:`check_same`.
     """
-    weights = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    weights = {n: t.to(_stored_type(t, torch.float32), copy=True) for n, t in tensors.items()}
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -1,0 +1,66 @@
+"""Memory that converting the LSUN model takes, in units of its size.
+
+Writes a checkpoint of 114 million random weights in the layout of DDPM's PyTorch port, converts it
+in a process of its own and compares that process's largest resident memory with what it was
+before the file was opened, everything imported. Mapped pages of files count as memory.
+
+    python benchmarks/conversion.py [--list]
+
+With --list the file is laid out as DDIM's code writes it: weights, optimizer, averaged weights.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from fastdpm.models.folder import build_network
+from fastdpm.models.presets import read_preset
+
+_CONVERT = """
+import resource, sys
+from pathlib import Path
+import safetensors.torch
+from fastdpm.models.convert import convert
+from fastdpm.models.folder import check_fits
+from fastdpm.models.presets import read_preset
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+check_fits(read_preset("cifar10-ddpm").model_config())
+before = peak()
+convert(sys.argv[1], Path(sys.argv[2]), preset="lsun-bedroom")
+print(peak() - before)
+"""
+
+
+def main(*, as_list: bool) -> float:
+    """Print and return memory over size."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "model-2388000.ckpt"
+        state = build_network(read_preset("lsun-bedroom").network).state_dict()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        if as_list:
+            moments = {i: {"exp_avg": torch.rand_like(w)} for i, w in enumerate(state.values())}
+            averaged = {n: tensor.clone() for n, tensor in state.items()}
+            torch.save([state, {"state": moments}, 5, 100, averaged], path)
+            del moments, averaged
+        else:
+            torch.save(state, path)
+        del state
+        command = [sys.executable, "-c", _CONVERT, str(path), str(folder / "out")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        used = int(done.stdout)
+    print(f"weights {size / 2**20:,.0f} MiB, conversion {used / 2**20:,.0f} MiB above the imports")
+    print(f"{used / size:.2f} times their size")
+    return used / size
+
+
+if __name__ == "__main__":
+    main(as_list="--list" in sys.argv[1:])

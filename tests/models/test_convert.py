@@ -1,0 +1,146 @@
+"""Converting writes a whole model folder or none, streamed, that samples as the file does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastdpm import InvalidArgumentError, ModelError, load_model
+from fastdpm.models import convert as module
+from fastdpm.models.convert import convert
+from fastdpm.models.weights import read_tensors, write_tensors
+from tests.models.test_find import CASES, _state, tiny  # noqa: F401
+
+
+def _left(folder: Path) -> list[str]:
+    """Whatever lies there beside the presets and their checkpoints."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix not in (".toml", ".pt"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_converted_model_samples_as_the_checkpoint_does(tiny, name):  # noqa: F811
+    config, notes = convert(tiny / f"{name}.pt", tiny / "out")
+    assert notes == ()
+    assert config.provenance["converted_from"] == f"{name}.pt"
+    folder, file = load_model(tiny / "out"), load_model(tiny / f"{name}.pt")
+    condition = torch.rand(1, 8, 32) if config.data.mel else None
+    drawn = folder.sample(2, num_steps=3, condition=condition)
+    assert torch.equal(drawn, file.sample(2, num_steps=3, condition=condition))
+    assert _left(tiny) == ["out"]
+    card = (tiny / "out" / "README.md").read_text()
+    assert "converted from" in card
+
+
+def test_weights_keep_their_type_unless_halved(tiny):  # noqa: F811
+    convert(tiny / "tiny-image.pt", tiny / "full")
+    convert(tiny / "tiny-image.pt", tiny / "half", half=True)
+    published = torch.load(tiny / "tiny-image.pt", weights_only=True)
+    full = read_tensors(tiny / "full" / "model.safetensors")
+    assert all(torch.equal(full[n], w) for n, w in published.items())
+    half = read_tensors(tiny / "half" / "model.safetensors")
+    assert all(torch.equal(half[n], w.half()) for n, w in published.items())
+
+
+def test_several_presets_that_fit_leave_the_folder_to_name_the_model(tiny):  # noqa: F811
+    text = (tiny / "tiny-image.toml").read_text()
+    (tiny / "tiny-other.toml").write_text(text.replace('"tiny-image"', '"tiny-other"'))
+    config, notes = convert(tiny / "tiny-image.pt", tiny / "mine")
+    assert config.name == "mine"
+    assert len(notes) == 1
+    named, _ = convert(tiny / "tiny-image.pt", tiny / "other", preset="tiny-other", name="third")
+    assert named.name == "third"
+    assert named.provenance["preset"] == "tiny-other"
+
+
+def test_a_folder_that_holds_files_is_kept(tiny):  # noqa: F811
+    (tiny / "out").mkdir()
+    (tiny / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(InvalidArgumentError, match="out holds other files: choose another --out"):
+        convert(tiny / "tiny-image.pt", tiny / "out")
+    convert(tiny / "tiny-image.pt", tiny / "out", overwrite=True)
+    assert sorted(path.name for path in (tiny / "out").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    with pytest.raises(InvalidArgumentError, match="is a file: choose another --out"):
+        convert(tiny / "tiny-image.pt", tiny / "tiny-image.toml")
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(tiny, monkeypatch):  # noqa: F811
+    state = _state(CASES["tiny-image"]["network"])
+    del state["conv_out.bias"]
+    torch.save(state, tiny / "cut.pt")
+    with pytest.raises(ModelError, match=r"1 missing \(conv_out.bias\)"):
+        convert(tiny / "cut.pt", tiny / "out")
+    assert _left(tiny) == []
+
+    def full_disk(*args: object, **keywords: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_folder", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        convert(tiny / "tiny-image.pt", tiny / "out")
+    assert _left(tiny) == []
+
+
+def test_a_truncated_file_is_told_so(tiny):  # noqa: F811
+    whole = (tiny / "tiny-image.pt").read_bytes()
+    (tiny / "short.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"short.pt is not a whole checkpoint: .* download it"):
+        convert(tiny / "short.pt", tiny / "out")
+    assert _left(tiny) == []
+
+
+def test_a_file_that_would_execute_code_names_what_it_asks_for(tiny):  # noqa: F811
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tiny / "broken-in"),)
+
+    torch.save({"conv_in.weight": torch.ones(2), "x": Evil()}, tiny / "evil.pt")
+    with pytest.raises(ModelError, match=r"asks for posix.mkdir to be run when it is read, which"):
+        convert(tiny / "evil.pt", tiny / "out")
+    assert _left(tiny) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
+def test_tensors_are_written_as_the_library_reads_them(tmp_path, dtype):
+    from safetensors.torch import load_file
+
+    tensors = {
+        "b": (torch.randn(3, 4) * 9).to(dtype).t(),
+        "scalar": torch.ones((), dtype=dtype),
+        "none": torch.ones(0, 2, dtype=dtype),
+    }
+    checksum = write_tensors(tmp_path / "x.safetensors", tensors)
+    found = load_file(tmp_path / "x.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[n], t) and found[n].dtype == dtype for n, t in tensors.items())
+    assert len(checksum) == 64
+
+
+def test_the_command_converts_and_says_how_to_go_on(tiny, capsys):  # noqa: F811
+    from fastdpm.cli.app import run
+
+    out = tiny / "out"
+    assert run(["convert", str(tiny / "tiny-image.pt"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny-image: image 1 x 8 x 8, T = 50" in printed
+    assert f"fastdpm sample {out}" in printed
+    record = json.loads((out / "config.json").read_text())
+    assert record["provenance"]["checkpoint_sha256"]
+    assert run(["convert", str(tiny / "nothing.pt"), "--out", str(tiny / "o")]) == 2
+    assert "no model" in capsys.readouterr().err
+
+
+def test_converting_the_lsun_model_takes_little_more_than_its_size():
+    script = Path(__file__).parents[2] / "benchmarks" / "conversion.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], check=True, capture_output=True, text=True, timeout=300
+    )
+    times = float(done.stdout.splitlines()[-1].split()[0])
+    assert times <= 2.2
