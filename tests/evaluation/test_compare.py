@@ -239,12 +239,11 @@ def test_a_preset_wants_its_checkpoint(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert fastdpm(["compare", "cifar10-ddpm", "--out", "out"]) == 2
     err = capsys.readouterr().err
-    assert "give the published weights to --checkpoint" in err
+    assert "cifar10-ddpm is a preset, which has no weights: give their file to" in err
     command = ["compare", "cifar10-ddpm", "--out", "out", "--checkpoint", "x.ckpt"]
     assert fastdpm(command) == 1
     assert "x.ckpt" in capsys.readouterr().err
-    (tmp_path / "x.ckpt").write_bytes(b"x")
-    monkeypatch.setattr("fastdpm.models.presets.load_preset", lambda *args: None)
+    monkeypatch.setattr("fastdpm.models.find._of_checkpoint", lambda *args: None)
     assert fastdpm(command) == 2
     assert "the paper's table shows FID: give the statistics" in capsys.readouterr().err
 

@@ -85,7 +85,7 @@ def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
         "fastdpm.models.model.run",
         "fastdpm.models.features.FeatureNetwork.__call__",
         "fastdpm.evaluation.metrics.frechet_score",
-        "fastdpm.evaluation.drawn.load_model",
+        "fastdpm.evaluation.drawn.open_model",
     ):
         monkeypatch.setattr(place, refuse)
     assert measure(folders["image"], n=25) == first

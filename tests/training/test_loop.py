@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
+from fastdpm.models.config import DataSpec
 from fastdpm.models.features import check_classifies
 from fastdpm.models.folder import check_fits
 from fastdpm.training.config import CONFIGS, TrainConfig, TrainOptions, read_train_config
@@ -210,6 +211,7 @@ def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"data": DataSpec("image", (1, 8, 8), classes=3)}, "not trained here"),
         ({"recipe": Recipe(num_steps=5000)}, r"must lie in \[2, 100\]"),
         ({"network": {**IMAGE.network, "out_channels": 2}}, r"returns shape \(2, 8, 8\)"),
         ({"network": {**IMAGE.network, "in_channels": 3}}, "does not take data of shape"),

@@ -59,10 +59,11 @@ def build_network(
         ) from None
 
 
-def check_fits(config: ModelConfig) -> nn.Module:
+def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Module:
     """Check that a network takes its data and returns a prediction of the same shape.
 
-    It may return twice the channels: see :func:`fastdpm.sampling.denoise.split_variance`.
+    It may return twice the channels, where ``learned_variance`` allows it: see
+    :func:`fastdpm.sampling.denoise.split_variance`.
 
     Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
 
@@ -92,7 +93,8 @@ def check_fits(config: ModelConfig) -> nn.Module:
         raise InvalidArgumentError(
             f"the network does not take data of shape {config.data.shape}: {first_line(error)}"
         ) from None
-    if split_variance(out, x)[0].shape != x.shape:
+    prediction = split_variance(out, x)[0] if learned_variance else out
+    if prediction.shape != x.shape:
         raise InvalidArgumentError(
             f"the network returns shape {tuple(out.shape[1:])} for data of shape"
             f" {config.data.shape}"

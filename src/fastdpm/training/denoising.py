@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.figures import to_pixels, write_grid, write_sounds
 from fastdpm.models.card import model_card
@@ -39,7 +40,11 @@ class Denoising:
     loss_name = "mean squared error of eps"
 
     def __init__(self, config: TrainConfig, data: TrainingData) -> None:
-        check_fits(config.model_config({}))
+        if config.data.classes is not None:
+            raise InvalidArgumentError(
+                "a network that takes classes is not trained here: drop data.classes"
+            )
+        check_fits(config.model_config({}), learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
         config.recipe.compile(schedule)  # so that it fails now and not after the training
         self.config, self.data = config, data
