@@ -7,6 +7,7 @@ import pytest
 
 from fastdpm import Plan, builtin_models, load_model
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.models.presets import presets
 
 
 def _loaded_by(statement: str) -> set[str]:
@@ -22,7 +23,7 @@ def test_importing_the_package_loads_neither_torch_nor_numpy():
 
 
 def test_help_and_plans_need_no_torch():
-    for arguments in (["--help"], ["sample", "--help"], ["plan", "digits"], ["models"]):
+    for arguments in (["--help"], ["plan", "digits"], ["plan", "lsun-bedroom"], ["models"]):
         statement = f"from fastdpm.cli.app import run; assert run({arguments}) == 0"
         assert "torch" not in _loaded_by(statement), arguments
 
@@ -60,6 +61,13 @@ def test_plans_that_cannot_be_written_are_one_line(
     assert message in err
     assert err.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_models_lists_every_published_model(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert fastdpm(["models", "--presets"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in presets())
 
 
 def test_models_lists_every_built_in_model(capsys):

@@ -114,17 +114,13 @@ def test_published_figures_belong_to_the_table():
     assert found == 4
 
 
-def test_the_page_of_published_models_names_every_file():
+def test_the_page_of_the_paper_names_every_file():
     page = (Path(__file__).parents[2] / "docs" / "published.md").read_text(encoding="utf-8")
-    for preset in map(read_preset, presets()):
+    for preset in map(read_preset, PAPER):
         source = preset.source
         assert source is not None
-        assert f"`{preset.name}`" in page
-        parts = [source.checkpoint, source.checkpoint_from]
-        if preset.compare is not None:
-            assert f"fastdpm compare {preset.name} " in page
-            parts.append(source.statistics_from)
-        for part in parts:
+        assert f"fastdpm compare {preset.name} " in page
+        for part in (source.checkpoint, source.checkpoint_from, source.statistics_from):
             assert part in page
 
 

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from fastdpm.models.config import ModelConfig
 
-def models() -> None:
-    """List the models that come with the package."""
-    from fastdpm.models.config import builtin_models, find_folder, read_config
 
-    table = Table()
-    for column in ("model", "data", "T", "recommended recipe", "weights", "licence"):
-        table.add_column(column, no_wrap=column == "model")
-    for name in builtin_models():
-        folder = find_folder(name)
-        config = read_config(folder)
-        size = f"{(folder / 'model.safetensors').stat().st_size / 2**20:.1f} MiB"
-        shape = " x ".join(map(str, config.data.shape))
-        table.add_row(
-            name,
-            f"{config.data.modality} {shape}",
-            str(config.schedule.get("num_train_steps", len(config.schedule.get("betas", ())))),
-            config.recipe.describe(),
-            size,
-            config.licence,
-        )
+def models(
+    presets: Annotated[
+        bool,
+        typer.Option(
+            "--presets",
+            help="List the published models instead, whose weights are given to --checkpoint.",
+        ),
+    ] = False,
+) -> None:
+    """List the models that come with the package, or the published ones that it knows."""
+    table = _presets() if presets else _built_in()
     Console().print(table)
+
+
+def _table(last: str) -> Table:
+    table = Table()
+    for column in ("model", "data", "T", "recommended recipe", last, "licence"):
+        table.add_column(column, no_wrap=column == "model")
+    return table
+
+
+def _cells(config: ModelConfig) -> list[str]:
+    shape = " x ".join(map(str, config.data.shape))
+    steps = config.schedule.get("num_train_steps", len(config.schedule.get("betas", ())))
+    described = f"{config.data.modality} {shape}"
+    return [config.name, described, str(steps), config.recipe.describe()]
+
+
+def _built_in() -> Table:
+    from fastdpm.models.config import WEIGHTS, builtin_models, find_folder, read_config
+
+    table = _table("weights")
+    for name in builtin_models():
+        config = read_config(find_folder(name))
+        size = f"{(find_folder(name) / WEIGHTS).stat().st_size / 2**20:.1f} MiB"
+        table.add_row(*_cells(config), size, config.licence)
+    return table
+
+
+def _presets() -> Table:
+    from fastdpm.models.presets import presets, read_preset
+
+    table = _table("checkpoint")
+    for preset in map(read_preset, presets()):
+        config = preset.model_config()
+        file = preset.source.checkpoint if preset.source else ""
+        table.add_row(*_cells(config), file, config.licence)
+    return table
