@@ -1,0 +1,58 @@
+"""``fastdpm push``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(soft_wrap=True, highlight=False, markup=False)
+
+
+def push(
+    folder: Annotated[
+        str, typer.Argument(help="A model folder, or a built-in name.", metavar="FOLDER")
+    ],
+    repo: Annotated[
+        str, typer.Argument(help="Where to publish it on the Hub.", metavar="OWNER/NAME")
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", help="Create the repository for yourself alone.")
+    ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, created if need be; by default main.", show_default=False),
+    ] = None,
+    message: Annotated[
+        str | None,
+        typer.Option(help="Of the commit; by default names the model.", show_default=False),
+    ] = None,
+) -> None:
+    """Publish a model folder on the Hugging Face Hub, after a look that it is whole.
+
+    The token is that of HF_TOKEN or of `hf auth login`.
+    """
+    from fastdpm.core.errors import ModelError
+    from fastdpm.hub import push as publish
+    from fastdpm.models.config import CONFIG, find_folder, read_config
+    from fastdpm.models.model import load_model
+
+    place = find_folder(folder)
+    config = read_config(place)
+    if not config.weights_sha256:
+        raise ModelError(
+            f"{place / CONFIG} has no weights_sha256, by which others see that their copy is"
+            f" whole: write the folder anew by `fastdpm convert {place} --out DIR`"
+        )
+    load_model(place)
+    address = publish(
+        place,
+        repo,
+        private=private,
+        revision=revision,
+        message=message or f"Upload {config.name}",
+    )
+    at = "" if revision is None else f"@{revision}"
+    console.print(f"sample it: fastdpm sample hf:{repo}{at}")
+    console.print(address)

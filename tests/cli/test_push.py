@@ -1,0 +1,115 @@
+"""``fastdpm push``: what is published has been found whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from safetensors.torch import load_file, save_file
+
+from fastdpm import builtin_models
+from fastdpm.cli import app as commands
+from fastdpm.cli.models import models
+from fastdpm.cli.push import push
+from fastdpm.models.weights import sha256
+from tests.hub_server import serving
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with serving(monkeypatch, tmp_path / "home") as hub:
+        monkeypatch.setenv("HF_TOKEN", "hf_writer")
+        yield hub
+
+
+@pytest.fixture
+def fastdpm(monkeypatch):
+    app = typer.Typer(add_completion=False)
+    for command in (push, models):
+        app.command()(command)
+    monkeypatch.setattr(commands, "app", app)
+    return commands.run
+
+
+def test_a_model_is_published_and_its_address_is_told(hub, fastdpm, folders, capsys):
+    options = ["--private", "--revision", "v2", "--message", "better"]
+    assert fastdpm(["push", str(folders["vocoder"]), "someone/tiny", *options]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        "sample it: fastdpm sample hf:someone/tiny@v2",
+        f"{hub.address}/someone/tiny/tree/v2",
+    ]
+    assert told.err == ""
+    published = hub.files("someone/tiny", "v2")
+    assert published.keys() - {".gitattributes"} == {p.name for p in folders["vocoder"].iterdir()}
+    assert hub.repositories["someone/tiny"].private
+    assert hub.repositories["someone/tiny"].messages[-1] == "better"
+
+
+def test_a_built_in_model_is_published_by_its_name(hub, fastdpm):
+    name = builtin_models()[0]
+    assert fastdpm(["push", name, "someone/mine"]) == 0
+    assert json.loads(hub.files("someone/mine")["config.json"])["name"] == name
+    assert hub.repositories["someone/mine"].messages[-1] == f"Upload {name}"
+
+
+def _change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _other_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+
+
+def _other_network(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, path)
+    _change_config(folder, weights_sha256=sha256(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_other_weights, "has checksum"),
+        (_other_network, "1 missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "is missing"),
+        (lambda folder: (folder / "README.md").unlink(), "README.md is missing"),
+        (lambda folder: (folder / "config.json").unlink(), "a folder that holds config.json"),
+        (lambda folder: _change_config(folder, prediction="noise"), "prediction must be one of"),
+        (lambda folder: _change_config(folder, weights_sha256=""), "has no weights_sha256"),
+        (lambda folder: (folder / "conditions.safetensors").write_bytes(b"no"), "conditions"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused_before_the_hub_is_asked(
+    hub, fastdpm, folders, tmp_path, capsys, change, told
+):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in folders["vocoder"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    change(folder)
+    assert fastdpm(["push", str(folder), "someone/tiny"]) in (1, 2)
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert not hub.requests
+
+
+def test_offline_and_without_a_name_it_is_one_line(hub, fastdpm, folders, capsys):
+    hub.stop()
+    for name, told in (("someone/tiny", "cannot be reached, so nothing"), ("tiny", "owner/name")):
+        assert fastdpm(["push", str(folders["image"]), name]) in (1, 2)
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.count("\n") == 1
+
+
+def test_a_token_is_never_typed(fastdpm, capsys):
+    assert fastdpm(["push", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--token" not in told
+    assert "HF_TOKEN" in told
