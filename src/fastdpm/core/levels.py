@@ -78,6 +78,11 @@ class NoiseLevels:
         return NoiseLevels(self.level[start : stop + 1], self.t[start:stop], label, self.notes)
 
 
+def check_monotone(level: Array) -> None:
+    """Raise unless levels rise strictly towards data, or fall strictly towards noise."""
+    check_rising(level if level[-1] > level[0] else level[::-1])
+
+
 def check_rising(level: Array) -> None:
     """Raise unless levels rise strictly inside (0, 1), the last one being at most 1."""
     inside = (level > 0) & (level < 1)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.levels import check_rising
+from fastdpm.core.levels import check_monotone
 from fastdpm.core.schedule import Array
 
 _TABLES = ("level", "t", "a", "b", "c")
-_LEARNED = "log_variance"
+_OPTIONAL = ("log_variance", "past")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,8 @@ class Plan:
     """Coefficients of a sampler, checked when built.
 
     Attributes:
-        level: Signal scales, shape (S + 1,), rising strictly from noise to at most 1.
+        level: Signal scales, shape (S + 1,), rising strictly from noise to at most 1; or, for a
+            plan that encodes data, falling strictly towards noise.
         t: Zero-based real-valued steps for the network, shape (S,).
         a: Weights of the last states, shape (S, A), newest first.
         b: Weights of the last predictions of eps, shape (S, B), newest first.
@@ -42,6 +43,8 @@ class Plan:
         log_variance: Logarithms of the smallest and largest variance of each row's noise, shape
             (S, 2), where the network learned where between them it lies; ``c`` then only says
             which rows draw noise. None for fixed variances.
+        past: Levels of states before the first that the run is given as well, newest first, where
+            the first row needs them; None if it needs none.
 
     Raises:
         InvalidArgumentError: If shapes disagree, a value is not finite, a row needs history that
@@ -56,6 +59,7 @@ class Plan:
     label: str = "plan"
     notes: tuple[str, ...] = ()
     log_variance: Array | None = None
+    past: Array | None = None
 
     def __post_init__(self) -> None:
         for name in self._tables():
@@ -63,12 +67,13 @@ class Plan:
             table.flags.writeable = False
             object.__setattr__(self, name, table)
         self._check_shapes()
-        check_rising(self.level)
+        check_monotone(self.level)
         self._check_history()
         self._check_signal()
 
     def _tables(self) -> tuple[str, ...]:
-        return _TABLES if self.log_variance is None else (*_TABLES, _LEARNED)
+        optional = tuple(name for name in _OPTIONAL if getattr(self, name) is not None)
+        return (*_TABLES, *optional)
 
     def _check_shapes(self) -> None:
         rows = self.t.size
@@ -80,9 +85,9 @@ class Plan:
                 )
         wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
         wanted |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
-        if self.log_variance is not None:
-            wanted[_LEARNED] = (rows, 2)
-        for name, shape in wanted.items():
+        wanted |= {"log_variance": (rows, 2), "past": (self.num_past,)}
+        for name in self._tables():
+            shape = wanted[name]
             if getattr(self, name).shape != shape or 0 in shape:
                 raise InvalidArgumentError(
                     f"a plan of {rows} rows needs {name} of shape {shape},"
@@ -96,17 +101,21 @@ class Plan:
     def _check_history(self) -> None:
         for name in "ab":
             table: Array = getattr(self, name)
-            rows, columns = np.nonzero(np.triu(table, 1))
+            given = self.num_past if name == "a" else 0
+            rows, columns = np.nonzero(np.triu(table, 1 + given))
             if rows.size:
                 raise InvalidArgumentError(
                     f"row {rows[0]} of {self.num_rows} uses {name}[{rows[0]}, {columns[0]}], but"
-                    f" only {rows[0] + 1} states exist by then: start with fewer columns"
+                    f" only {rows[0] + 1 + given} states exist by then: start with fewer columns"
                 )
 
     def _check_signal(self) -> None:
         """With exact predictions x = r x0 + sqrt(1 - r^2) eps, so a alone carries the signal."""
         for row in range(self.num_rows):
-            past = self.level[row::-1][: self.a.shape[1]]
+            past = self.level[row::-1]
+            if self.past is not None:
+                past = np.append(past, self.past)
+            past = past[: self.a.shape[1]]
             carried = float(self.a[row, : past.size] @ past)
             if abs(carried - self.level[row + 1]) > 1e-9 * np.abs(self.a[row]).max():
                 raise InvalidArgumentError(
@@ -118,6 +127,11 @@ class Plan:
     def num_rows(self) -> int:
         """Rows, and so network evaluations."""
         return self.t.size
+
+    @property
+    def num_past(self) -> int:
+        """States before the first that a run is given."""
+        return 0 if self.past is None else self.past.size
 
     @property
     def draws_noise(self) -> bool:
@@ -161,7 +175,7 @@ class Plan:
         try:
             tables = {
                 name: np.array(data[name], dtype=np.float64)
-                for name in (*_TABLES, _LEARNED)
+                for name in (*_TABLES, *_OPTIONAL)
                 if name in data
             }
         except (TypeError, ValueError):

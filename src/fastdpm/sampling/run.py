@@ -6,7 +6,7 @@ Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3; the plan holds the math
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ def run(
     *,
     noise: Noise | None = None,
     callback: Callback | None = None,
+    past: Sequence[Tensor] = (),
 ) -> Tensor:
     """Sample by ``plan``, one network evaluation a row.
 
@@ -40,18 +41,19 @@ def run(
         noise: ``noise(row, x) -> z``, standard normal and shaped like ``x``, row 0 first; asked
             only for rows that draw noise, and while a GPU still works on the network.
         callback: Called as ``callback(row, x)`` with the state after each row.
+        past: The states before ``x`` at the levels of ``plan.past``, newest first.
 
     Returns:
         States at the plan's last level, in the shape, type and device of ``x``.
 
     Raises:
-        InvalidArgumentError: If ``x`` is not float32 or float64, or the plan draws noise and
-            none is given.
+        InvalidArgumentError: If ``x`` is not float32 or float64, the plan draws noise and none is
+            given, or it needs other earlier states than are given.
         SamplingError: If the network returns the wrong shape or values that are not finite; the
             row is named.
     """
-    _check_start(plan, x, noise)
-    states = deque([x], maxlen=plan.a.shape[1])
+    _check_start(plan, x, noise, past)
+    states = deque([x, *past], maxlen=plan.a.shape[1])
     predictions: deque[Tensor] = deque(maxlen=plan.b.shape[1])
     for row in range(plan.num_rows):
         t = torch.full((x.shape[0],), plan.t[row], dtype=x.dtype, device=x.device)
@@ -73,11 +75,16 @@ def run(
     return states[0]
 
 
-def _check_start(plan: Plan, x: Tensor, noise: Noise | None) -> None:
+def _check_start(plan: Plan, x: Tensor, noise: Noise | None, past: Sequence[Tensor]) -> None:
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidArgumentError(
             f"the state must be float32 or float64, got {x.dtype}: wrap the network in Autocast"
             " to evaluate it in half precision"
+        )
+    if [state.shape for state in past] != [x.shape] * plan.num_past:
+        raise InvalidArgumentError(
+            f"this plan needs {plan.num_past} states before the first, shaped like it, got"
+            f" {[tuple(state.shape) for state in past]} beside {tuple(x.shape)}"
         )
     if plan.draws_noise and noise is None:
         raise InvalidArgumentError(

@@ -1,0 +1,108 @@
+"""Plans that encode: kappa = 0 run from data towards noise.
+
+With u = sqrt(1 - r^2) / r and x~ = x / r, DDIM-rev from r (noise side) to r' is
+x~' = x~ - (u - u') eps(x, t). Its inverse needs eps at the state that it looks for; the plan of
+first order takes eps at the state that it has, and a two-step plan has an inverse by algebra.
+Source: Song et al. 2021, arXiv:2010.02502, section 4.3, for the first order; the two-step
+(leapfrog) rule with uneven steps follows from the same equation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.plan import Plan
+from fastdpm.core.reverse import ddim_rev, variance
+from fastdpm.core.schedule import Array
+
+
+def first_order_inverse(levels: NoiseLevels) -> Plan:
+    """Encode over ``levels``, one evaluation a row.
+
+    Each row asks the network at the cleaner state and tells it the step of the noisier level, the
+    one that decoding asks at; clean data has no step of its own.
+
+    Args:
+        levels: S + 1 levels in sampling order, as :func:`fastdpm.ddim_rev` takes them.
+
+    Returns:
+        A plan of S rows whose levels fall.
+
+    Source: Song et al. 2021, arXiv:2010.02502, section 4.3.
+    """
+    r = levels.level[::-1]
+    a = r[1:] / r[:-1]
+    b = r[1:] * np.diff(noise_ratio(r))
+    label = f"first-order encoding over {levels.label}"
+    zeros = np.zeros(levels.num_steps)
+    return Plan(r, levels.t[::-1], a[:, None], b[:, None], zeros, label, levels.notes)
+
+
+def leapfrog(levels: NoiseLevels) -> Plan:
+    """Decode by two steps: each row uses the last two states and one evaluation.
+
+    With h+ and h- the distances in u of a row's level to the noisier and the cleaner one,
+
+        x~' = (h-/h+)^2 x~_before + (1 - (h-/h+)^2) x~ - h- (h+ + h-) / h+ eps(x, t).
+
+    Row 0 has one state only and is DDIM-rev's; :func:`leapfrog_rest` leaves it out.
+
+    Returns:
+        A plan of S rows with two columns of states.
+    """
+    first = ddim_rev(levels)
+    a, b = _two_steps(levels.level)
+    a = np.vstack([[first.a[0, 0], 0.0], a])
+    b = np.vstack([first.b[:1], b])
+    label = f"two-step plan over {levels.label}"
+    zeros = np.zeros(levels.num_steps)
+    return Plan(levels.level, levels.t, a, b, zeros, label, levels.notes)
+
+
+def leapfrog_rest(levels: NoiseLevels) -> Plan:
+    """The two-step plan without its first row: from a pair of states, at levels 0 and 1.
+
+    Returns:
+        A plan of S - 1 rows; its run is given the state of level 1, and that of level 0 as past.
+    """
+    a, b = _two_steps(levels.level)
+    label = f"two-step plan from a pair over {levels.label}"
+    zeros = np.zeros(levels.num_steps - 1)
+    level, t = levels.level[1:], levels.t[1:]
+    return Plan(level, t, a, b, zeros, label, levels.notes, past=levels.level[:1])
+
+
+def leapfrog_inverse(levels: NoiseLevels) -> Plan:
+    """Encode so that :func:`leapfrog_rest` brings the data back exactly, in exact arithmetic.
+
+    Row 0 is of first order, whatever its error: what decoding undoes are the rows after it, and
+    the last two states are the latent.
+
+    Returns:
+        A plan of S rows whose levels fall, with two columns of states.
+    """
+    first = first_order_inverse(levels)
+    r = levels.level[::-1]
+    a, b = _two_steps(r)
+    a = np.vstack([[first.a[0, 0], 0.0], a])
+    b = np.vstack([first.b[:1], b])
+    # Rows after the first ask at the state's own level, which is the one decoding asks at.
+    t = np.append(levels.t[-1], levels.t[:0:-1])
+    label = f"two-step encoding over {levels.label}"
+    return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes)
+
+
+def noise_ratio(level: Array) -> Array:
+    """The u of a level, sqrt(1 - r^2) / r."""
+    return np.asarray(np.sqrt(variance(level)) / level)
+
+
+def _two_steps(r: Array) -> tuple[Array, Array]:
+    """Columns a and b of the two-step rule along levels r, from the third level on; either way."""
+    step = np.diff(noise_ratio(r))
+    before, after = step[:-1], step[1:]
+    share = (after / before) ** 2
+    a = np.stack([(1 - share) * r[2:] / r[1:-1], share * r[2:] / r[:-2]], axis=1)
+    b = after * (before + after) / before * r[2:]
+    return a, b[:, None]
