@@ -53,12 +53,14 @@ class Failure:
         status: Of the answer, which is empty.
         cut: Answer properly, but break off after half of the body.
         times: How often; always if negative.
+        seconds: To wait before the answer.
     """
 
     pattern: str
     status: int = 500
     cut: bool = False
     times: int = -1
+    seconds: float = 0.0
 
 
 class Hub:
@@ -185,6 +187,7 @@ class Handler(BaseHTTPRequestHandler):
                 if failure.times and re.search(failure.pattern, request):
                     failure.times -= 1
                     self.cut = failure.cut
+                    threading.Event().wait(failure.seconds)
                     if not failure.cut:
                         return self.answer(failure.status, b"", {})
                     break

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def test_a_name_is_a_model_and_stays_one_without_a_network(
 
 def test_the_environment_says_where_the_hub_and_its_cache_are(hub, tmp_path):
     hub.add("someone/tiny", {"config.json": b"{}", "model.safetensors": b"w"}, private=True)
+    hub.failures = [Failure("GET /cdn", cut=True, times=1)]  # which huggingface_hub would tell
     home = tmp_path / "elsewhere"
     environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_TOKEN": "hf_writer"}
     code = "from fastdpm.hub import fetch; print(fetch('hf:someone/tiny'))"
@@ -260,6 +262,16 @@ def test_a_commit_in_the_cache_needs_no_network(hub):
     hub.requests.clear()
     assert fetch(name) == folder
     assert not hub.requests
+
+
+def test_a_hub_that_does_not_answer_does_not_hold_up_a_model_in_the_cache(hub, monkeypatch):
+    hub.add("a/b", {"config.json": b"{}", "model.safetensors": b"old"})
+    folder = fetch("hf:a/b")
+    hub.failures = [Failure("", seconds=20)]
+    monkeypatch.setattr("fastdpm.hub._SECONDS", 0.2)
+    began = time.perf_counter()
+    assert fetch("hf:a/b") == folder
+    assert time.perf_counter() - began < 5
 
 
 def test_only_a_models_files_are_sent_in_one_commit(hub, writer, folders, tmp_path, capsys):
