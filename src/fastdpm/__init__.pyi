@@ -51,6 +51,8 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import MeasureOptions as MeasureOptions
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.methods import choose_methods as choose_methods
+from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
+from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler
 from .models.config import builtin_models as builtin_models
 from .models.model import Model as Model
 from .models.model import load_model as load_model

@@ -10,15 +10,39 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastdpm import VarianceSchedule
+
 diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
+SCHEDULE = VarianceSchedule.linear()
 SHAPE = (2, 3, 8, 8)
 SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 def smooth(x: Tensor, t: Tensor | float) -> Tensor:
-    """A stand-in for a network: smooth in the state and in a real-valued step."""
-    share = torch.as_tensor(t, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1)) / 1000
-    return torch.tanh(x * (0.4 + 0.5 * share)) * (0.3 + 0.7 * share)
+    """A stand-in for a network: nearly the exact eps of normal data, at real-valued steps."""
+    r, sigma = _scales(x, t)
+    return sigma * x / (0.25 * r**2 + sigma**2) + 0.3 * r * torch.sin(2 * x)
+
+
+def smooth_x0(x: Tensor, t: Tensor | float) -> Tensor:
+    """The same network, were it to predict clean data."""
+    r, sigma = _scales(x, t)
+    return (x - sigma * smooth(x, t)) / r
+
+
+def smooth_v(x: Tensor, t: Tensor | float) -> Tensor:
+    """The same network, were it to predict v."""
+    r, sigma = _scales(x, t)
+    return r * smooth(x, t) - sigma * smooth_x0(x, t)
+
+
+NETWORKS = {"epsilon": smooth, "v_prediction": smooth_v, "sample": smooth_x0}
+
+
+def _scales(x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+    level = SCHEDULE.R(torch.as_tensor(t, dtype=torch.float64).numpy() + 1)
+    r = torch.tensor(level).reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+    return r, (1 - r**2).sqrt()
 
 
 def start(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -129,7 +130,7 @@ def test_schedulers_without_a_variance_schedule_are_refused_by_name(
 
 def test_old_ve_scheduler_is_refused_by_its_file_alone():
     config = {"_class_name": "KarrasVeScheduler", "sigma_min": 0.02, "sigma_max": 100, "s_min": 0}
-    with pytest.raises(ValueError, match="^KarrasVeScheduler cannot"):
+    with pytest.raises(ValueError, match=r"^KarrasVeScheduler cannot"):
         schedule_of(config)
 
 
@@ -153,7 +154,7 @@ def test_unknown_prediction_is_named():
 
 
 def test_levels_equal_those_of_diffusers():
-    made = diffusers.DDIMScheduler(
+    made: Any = diffusers.DDIMScheduler(
         beta_schedule="scaled_linear", beta_start=8.5e-4, beta_end=0.012
     )
     schedule = VarianceSchedule.from_config(schedule_of(made.config))

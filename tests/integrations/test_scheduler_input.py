@@ -1,0 +1,181 @@
+"""How FastDPMScheduler is asked: timesteps, choices, and what it refuses."""
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastdpm import (
+    FastDPMScheduler,
+    Recipe,
+    SampleNoise,
+    VarianceSchedule,
+    levels_step,
+    run,
+)
+from fastdpm.core.inverse import first_order_inverse, leapfrog_rest
+from tests.integrations.conftest import sample, smooth, start
+
+LINEAR = VarianceSchedule.linear()
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def _scheduler(num_steps: int, **choices: Any) -> Any:
+    scheduler = FastDPMScheduler(**choices)
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+@pytest.mark.parametrize("recipe", [{}, {"levels": "var", "spacing": "quadratic"}], ids=str)
+@pytest.mark.parametrize(
+    "hand_over",
+    [
+        lambda t: t,
+        lambda t: t.item(),
+        lambda t: t[None],
+        lambda t: t.repeat(2),
+        lambda t: t.double(),
+        lambda t: t.half(),
+        lambda t: t.bfloat16(),
+        lambda t: np.float32(t.item()),
+        lambda t: t.numpy(),
+        lambda t: t * (1 + 1e-7),
+    ],
+)
+def test_a_timestep_is_found_however_it_is_handed_over(recipe, hand_over):
+    scheduler = _scheduler(20, **recipe)
+    assert [scheduler._row(hand_over(t)) for t in scheduler.timesteps] == list(range(20))
+
+
+@pytest.mark.parametrize("timestep", [998, 998.5, 1000, -1, torch.tensor(0.01), float("nan")])
+def test_a_timestep_that_is_not_in_the_table_is_refused(timestep):
+    scheduler = _scheduler(10)
+    with pytest.raises(ValueError, match="none of this plan's 10") as caught:
+        scheduler.step(start(), timestep, start())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_timestep_that_two_rows_share_in_half_precision_is_refused():
+    scheduler = FastDPMScheduler()
+    scheduler.set_timesteps(1000)
+    with pytest.raises(ValueError, match="rows 0 and 1"):
+        scheduler._row(torch.tensor(999.0, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="2 different"):
+        scheduler._row(torch.tensor([999.0, 998.0]))
+
+
+@pytest.mark.parametrize("recipe", [Recipe(kappa=0.5), Recipe(method="dpmpp-2m")], ids=str)
+def test_a_new_scheduler_takes_all_training_steps(recipe):
+    scheduler = FastDPMScheduler(100, method=recipe.method, kappa=recipe.kappa)
+    noise = SampleNoise(1, range(2))
+    scheduler.use_noise(noise)
+    plan = recipe.replace(num_steps=100).compile(VarianceSchedule.linear(100))
+    theirs = run(plan, smooth, start(), noise=noise)
+    torch.testing.assert_close(sample(scheduler, start()), theirs, **CLOSE)
+
+
+def test_steps_by_hand_are_those_of_the_configuration():
+    scheduler = FastDPMScheduler(at_steps=[900, 500.5, 20.25], kappa=0.5)
+    scheduler.set_timesteps()
+    assert scheduler.timesteps.tolist() == [900, 500.5, 20.25]
+    scheduler.set_timesteps(3)
+    with pytest.raises(ValueError, match="num_inference_steps=3, got 50") as caught:
+        scheduler.set_timesteps(50)
+    assert "\n" not in str(caught.value)
+    scheduler = FastDPMScheduler(50, beta_end=0.05, variances=[1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35])
+    scheduler.set_timesteps(6)
+    assert scheduler.num_inference_steps == 6
+    with pytest.raises(ValueError, match="one of them only"):
+        FastDPMScheduler(at_steps=[900.0, 1.0], variances=[0.1, 0.2])
+    with pytest.raises(ValueError, match="num_inference_steps=1000, got 50"):
+        FastDPMScheduler(method="standard").set_timesteps(50)
+
+
+def test_merged_steps_are_said(caplog):
+    scheduler = FastDPMScheduler(spacing="quadratic")
+    scheduler.set_timesteps(50)
+    assert len(scheduler.timesteps) < 50
+    assert scheduler.num_inference_steps == len(scheduler.timesteps)
+    assert "of 50 steps repeat another and are merged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_inference_steps": 1}, "number of steps S"),
+        ({"num_inference_steps": 1001}, "number of steps S"),
+        ({"timesteps": [10, 20]}, "rise"),
+        ({"timesteps": [1000]}, "steps must lie in"),
+        ({"timesteps": ["many"]}, "must be numbers"),
+        ({"num_inference_steps": 5, "timesteps": [1, 0]}, "not several"),
+    ],
+)
+def test_bad_timesteps_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FastDPMScheduler().set_timesteps(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "euler"}, "method must be one of"),
+        ({"levels": "all"}, "levels must be one of"),
+        ({"spacing": "karras"}, "spacing must be one of"),
+        ({"kappa": 1.5}, "kappa must be in"),
+        ({"method": "dpmpp-2m", "kappa": 0.5}, "leave kappa at 0"),
+        ({"prediction_type": "flow_prediction"}, "predicts a flow"),
+        ({"prediction_type": "score"}, "prediction_type must be one of"),
+        ({"beta_schedule": "cosine"}, "beta_schedule must be one of"),
+        ({"trained_betas": [0.5, 1.0]}, "betas must lie in"),
+        ({"method": "standard", "at_steps": [5, 1]}, "drop at_steps"),
+    ],
+)
+def test_bad_choices_are_refused_when_the_scheduler_is_built(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FastDPMScheduler(**arguments)
+
+
+def test_bad_arguments_of_a_step_are_refused():
+    scheduler = _scheduler(5, method="dpmpp-2m", clip_sample=True)
+    x, t = start(), scheduler.timesteps[0]
+    with pytest.raises(ValueError, match="eta replaces the kappa"):
+        scheduler.step(x, t, x, eta=0.5)
+    with pytest.raises(ValueError, match="leave use_clipped_model_output"):
+        scheduler.step(x, t, x, use_clipped_model_output=False)
+    noisy = _scheduler(5, kappa=1.0)
+    with pytest.raises(ValueError, match="not both"):
+        noisy.step(x, t, x, generator=torch.Generator(), variance_noise=x)
+    with pytest.raises(ValueError, match="noise has shape"):
+        noisy.step(x, t, x, variance_noise=x[:1])
+    with pytest.raises(ValueError, match="eta must lie in"):
+        noisy.step(x, t, x, eta=1.5)
+    with pytest.raises(Exception, match=r"returned shape \(2, 1, 8, 8\)"):
+        noisy.step(x[:, :1], t, x)
+    with pytest.raises(Exception, match="not finite"):
+        noisy.step(x * float("nan"), t, x)
+
+
+@pytest.mark.parametrize(
+    ("compile_plan", "message"),
+    [(first_order_inverse, "towards noise"), (leapfrog_rest, "states before its first row")],
+)
+def test_plans_that_no_pipeline_can_run_are_refused(compile_plan, message):
+    with pytest.raises(ValueError, match=message):
+        FastDPMScheduler().set_timesteps(plan=compile_plan(levels_step(LINEAR, 5)))
+
+
+def test_importing_the_package_loads_neither_torch_nor_diffusers():
+    code = (
+        "import sys, fastdpm;"
+        "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules);"
+        "sys.modules['diffusers'] = None;"
+        "fastdpm.FastDPMScheduler"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "AssertionError" not in done.stderr
+    assert done.stderr.strip().endswith("`pip install 'fastdpm[diffusers]'` and try again")
