@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -127,6 +128,8 @@ def serving(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Hub]:
     }.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr("time.sleep", lambda _: None)
+    # Reading all certificates takes longer than a test, and plain HTTP has no use for them.
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     try:
         yield hub
@@ -161,6 +164,8 @@ class RefusedError(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet for head and body: two wait for each other's acknowledgement
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
         pass
