@@ -4,13 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from safetensors.torch import load_file, save_file
 
 from fastdpm import builtin_models
-from fastdpm.cli import app as commands
-from fastdpm.cli.models import models
-from fastdpm.cli.push import push
+from fastdpm.cli.app import run as fastdpm
 from fastdpm.models.weights import sha256
 from tests.hub_server import serving
 
@@ -22,16 +19,7 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
-@pytest.fixture
-def fastdpm(monkeypatch):
-    app = typer.Typer(add_completion=False)
-    for command in (push, models):
-        app.command()(command)
-    monkeypatch.setattr(commands, "app", app)
-    return commands.run
-
-
-def test_a_model_is_published_and_its_address_is_told(hub, fastdpm, folders, capsys):
+def test_a_model_is_published_and_its_address_is_told(hub, folders, capsys):
     options = ["--private", "--revision", "v2", "--message", "better"]
     assert fastdpm(["push", str(folders["vocoder"]), "someone/tiny", *options]) == 0
     told = capsys.readouterr()
@@ -46,7 +34,7 @@ def test_a_model_is_published_and_its_address_is_told(hub, fastdpm, folders, cap
     assert hub.repositories["someone/tiny"].messages[-1] == "better"
 
 
-def test_a_built_in_model_is_published_by_its_name(hub, fastdpm):
+def test_a_built_in_model_is_published_by_its_name(hub):
     name = builtin_models()[0]
     assert fastdpm(["push", name, "someone/mine"]) == 0
     assert json.loads(hub.files("someone/mine")["config.json"])["name"] == name
@@ -85,7 +73,7 @@ def _other_network(folder: Path) -> None:
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused_before_the_hub_is_asked(
-    hub, fastdpm, folders, tmp_path, capsys, change, told
+    hub, folders, tmp_path, capsys, change, told
 ):
     folder = tmp_path / "model"
     folder.mkdir()
@@ -99,7 +87,7 @@ def test_a_folder_that_is_not_whole_is_refused_before_the_hub_is_asked(
     assert not hub.requests
 
 
-def test_offline_and_without_a_name_it_is_one_line(hub, fastdpm, folders, capsys):
+def test_offline_and_without_a_name_it_is_one_line(hub, folders, capsys):
     hub.stop()
     for name, told in (("someone/tiny", "cannot be reached, so nothing"), ("tiny", "owner/name")):
         assert fastdpm(["push", str(folders["image"]), name]) in (1, 2)
@@ -108,7 +96,7 @@ def test_offline_and_without_a_name_it_is_one_line(hub, fastdpm, folders, capsys
         assert err.count("\n") == 1
 
 
-def test_a_token_is_never_typed(fastdpm, capsys):
+def test_a_token_is_never_typed(capsys):
     assert fastdpm(["push", "--help"]) == 0
     told = capsys.readouterr().out
     assert "--token" not in told

@@ -12,6 +12,7 @@ from fastdpm import (
     NoiseLevels,
     Plan,
     VarianceSchedule,
+    X0Prediction,
     ddim_rev,
     levels_step,
     levels_var,
@@ -111,6 +112,21 @@ def test_encoding_asks_at_the_steps_that_decoding_asks_at():
     asked.clear()
     run(leapfrog_rest(levels), watch, states[-2], past=[states[-1]])
     assert asked == there[::-1]
+
+
+@pytest.mark.parametrize("encode", [first_order_inverse, leapfrog_inverse])
+def test_a_network_that_predicts_clean_data_encodes_alike(encode):
+    levels = levels_step(SCHEDULE, 10)
+    plan = encode(levels)
+    level_of = dict(zip(plan.t.tolist(), plan.asked.tolist(), strict=True))
+
+    def of_x0(x: Tensor, t: Tensor) -> Tensor:
+        r = level_of[float(t[0])]
+        return (x - np.sqrt(1 - r**2) * _network(x, t)) / r
+
+    assert np.all(plan.asked < 1)
+    found = run(plan, X0Prediction(of_x0), _data())
+    torch.testing.assert_close(found, run(plan, _network, _data()), rtol=1e-9, atol=1e-9)
 
 
 def test_a_plan_from_a_pair_survives_json_and_wants_its_pair():

@@ -15,6 +15,7 @@ from fastdpm.cli.convert import convert
 from fastdpm.cli.evaluate import evaluate
 from fastdpm.cli.models import models
 from fastdpm.cli.plan import plan
+from fastdpm.cli.push import push
 from fastdpm.cli.sample import sample
 from fastdpm.cli.train import train
 from fastdpm.core.errors import FastDPMError
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, plan, evaluate, compare, convert, models, train, cache):
+for command in (sample, plan, evaluate, compare, convert, push, models, train, cache):
     app.command()(command)
 
 

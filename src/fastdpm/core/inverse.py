@@ -36,7 +36,8 @@ def first_order_inverse(levels: NoiseLevels) -> Plan:
     b = r[1:] * np.diff(noise_ratio(r))
     label = f"first-order encoding over {levels.label}"
     zeros = np.zeros(levels.num_steps)
-    return Plan(r, levels.t[::-1], a[:, None], b[:, None], zeros, label, levels.notes)
+    t, told = levels.t[::-1], r[1:]
+    return Plan(r, t, a[:, None], b[:, None], zeros, label, levels.notes, told=told)
 
 
 def leapfrog(levels: NoiseLevels) -> Plan:
@@ -88,9 +89,9 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
     a = np.vstack([[first.a[0, 0], 0.0], a])
     b = np.vstack([first.b[:1], b])
     # Rows after the first ask at the state's own level, which is the one decoding asks at.
-    t = np.append(levels.t[-1], levels.t[:0:-1])
+    t, told = np.append(levels.t[-1], levels.t[:0:-1]), np.append(r[1], r[1:-1])
     label = f"two-step encoding over {levels.label}"
-    return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes)
+    return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes, told=told)
 
 
 def noise_ratio(level: Array) -> Array:

@@ -24,7 +24,7 @@ from fastdpm.core.levels import check_monotone
 from fastdpm.core.schedule import Array
 
 _TABLES = ("level", "t", "a", "b", "c")
-_OPTIONAL = ("log_variance", "past")
+_OPTIONAL = ("log_variance", "past", "told")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,8 @@ class Plan:
         log_variance: Logarithms of the smallest and largest variance of each row's noise, shape
             (S, 2), where the network learned where between them it lies; ``c`` then only says
             which rows draw noise. None for fixed variances.
+        told: Levels that the steps ``t`` stand for, shape (S,), where they are not those of the
+            states; None if they are.
         past: Levels of states before the first that the run is given as well, newest first, where
             the first row needs them; None if it needs none.
 
@@ -60,6 +62,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     log_variance: Array | None = None
     past: Array | None = None
+    told: Array | None = None
 
     def __post_init__(self) -> None:
         for name in self._tables():
@@ -85,7 +88,7 @@ class Plan:
                 )
         wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
         wanted |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
-        wanted |= {"log_variance": (rows, 2), "past": (self.num_past,)}
+        wanted |= {"log_variance": (rows, 2), "past": (self.num_past,), "told": (rows,)}
         for name in self._tables():
             shape = wanted[name]
             if getattr(self, name).shape != shape or 0 in shape:
@@ -127,6 +130,11 @@ class Plan:
     def num_rows(self) -> int:
         """Rows, and so network evaluations."""
         return self.t.size
+
+    @property
+    def asked(self) -> Array:
+        """The level that the network is told of in each row, shape (S,)."""
+        return self.level[:-1] if self.told is None else self.told
 
     @property
     def num_past(self) -> int:

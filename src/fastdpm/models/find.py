@@ -6,7 +6,7 @@ Whatever needs PyTorch is imported where a file of weights is opened, so that pl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def find_model(
     if name in names_in(BUILTIN):
         return _of_folder(BUILTIN / name)
     if name.startswith(PREFIX):
-        return _of_folder(fetch(name))
+        return _of_folder(fetch(name), name.removeprefix(PREFIX).partition("@")[0])
     if name in presets() or name.endswith(".toml"):
         return _without_weights(read_preset(name))
     if path.is_dir():
@@ -110,12 +110,14 @@ def find_model(
     )
 
 
-def _of_folder(folder: Path) -> FoundModel:
+def _of_folder(folder: Path, repository: str = "") -> FoundModel:
     if is_diffusers_folder(folder):
         from fastdpm.models.diffusers_folder import read_diffusers_folder
 
-        config, weights, read = read_diffusers_folder(folder)
-        return FoundModel(config, weights, read)
+        config, weights, read_unet = read_diffusers_folder(folder)
+        if repository:  # whose folder in the cache is named after a commit
+            config = replace(config, name=repository.rpartition("/")[2])
+        return FoundModel(config, weights, read_unet)
     if not (folder / CONFIG).is_file():
         raise InvalidArgumentError(f"{folder} is no model folder: it holds no {CONFIG}")
     config = read_config(folder)

@@ -59,15 +59,15 @@ def run(
         t = torch.full((x.shape[0],), plan.t[row], dtype=x.dtype, device=x.device)
         if len(predictions) == plan.b.shape[1]:
             predictions.pop()  # free the oldest before the network needs its memory
-        out = predict_eps(network, states[0], t, float(plan.level[row]))
+        out = predict_eps(network, states[0], t, float(plan.asked[row]))
         z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
         eps, learned = _checked(out, x, row, plan.num_rows)
         del out
         predictions.appendleft(eps)
         del eps
-        new = _combine(plan, row, states, predictions)
+        new = combine(plan, row, states, predictions)
         if z is not None:
-            _add_noise(new, z, plan, row, learned)
+            add_noise(new, z, plan, row, learned)
         states.appendleft(new)
         del z, learned, new
         if callback is not None:
@@ -92,8 +92,13 @@ def _check_start(plan: Plan, x: Tensor, noise: Noise | None, past: Sequence[Tens
         )
 
 
-def _combine(plan: Plan, row: int, states: deque[Tensor], predictions: deque[Tensor]) -> Tensor:
-    """One row but for its noise, accumulated in place so that it costs one new state."""
+def combine(
+    plan: Plan, row: int, states: Sequence[Tensor], predictions: Sequence[Tensor]
+) -> Tensor:
+    """One row but for its noise, of what it needs of the past, newest first.
+
+    Accumulated in place, so that it costs one new state.
+    """
     new = states[0] * float(plan.a[row, 0])
     for column in range(1, len(states)):
         new.add_(states[column], alpha=float(plan.a[row, column]))
@@ -102,7 +107,7 @@ def _combine(plan: Plan, row: int, states: deque[Tensor], predictions: deque[Ten
     return new
 
 
-def _add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | None) -> None:
+def add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | None) -> None:
     """Add the row's noise in place, at the plan's scale or at the one that the network learned."""
     if z.shape != new.shape:
         raise InvalidArgumentError(

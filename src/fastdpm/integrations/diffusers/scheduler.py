@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import MULTISTEP
@@ -26,7 +27,7 @@ from fastdpm.integrations.diffusers.base import (
     PlanScheduler,
     Prediction,
 )
-from fastdpm.sampling.run import Noise
+from fastdpm.sampling.run import Noise, add_noise, combine
 
 Generator = torch.Generator | list[torch.Generator]
 
@@ -214,7 +215,7 @@ class FastDPMScheduler(PlanScheduler):
         new = self._advanced(plan, at, x, eps)
         if plan.c[at] > 0:
             z = self._drawn(row, said.x, generator, variance_noise)
-            _add_noise(new, z, plan, at, said.learned)
+            add_noise(new, z, plan, at, said.learned)
         result = (new.to(sample.dtype), said.x0.to(sample.dtype))
         return FastDPMSchedulerOutput(*result) if return_dict else result
 
@@ -234,15 +235,11 @@ class FastDPMScheduler(PlanScheduler):
 
     def _advanced(self, plan: Plan, row: int, x: Tensor, eps: Tensor) -> Tensor:
         """A row but for its noise."""
-        new = x * float(plan.a[row, 0]) + eps * float(plan.b[row, 0])
-        for back in range(1, min(_history(plan), row + 1)):
-            a, b = (
-                float(table[row, back]) if back < table.shape[1] else 0.0
-                for table in (plan.a, plan.b)
-            )
-            if a or b:
-                past_x, past_eps = self._recall(row, back, x)
-                new.add_(past_x, alpha=a).add_(past_eps, alpha=b)
+        used = [np.flatnonzero(table[row]).max(initial=0) for table in (plan.a, plan.b)]
+        past = [self._recall(row, back, x) for back in range(1, int(max(used)) + 1)]
+        states = [x, *(state for state, _ in past)][: plan.a.shape[1]]
+        predictions = [eps, *(prediction for _, prediction in past)][: plan.b.shape[1]]
+        new = combine(plan, row, states, predictions)
         if _history(plan) > 1:
             self._remember(row, x, eps, _history(plan))
         return new
@@ -293,17 +290,3 @@ class FastDPMScheduler(PlanScheduler):
 def _history(plan: Plan) -> int:
     """How many rows a row looks at, itself among them."""
     return int(max(plan.a.shape[1], plan.b.shape[1]))
-
-
-def _add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | None) -> None:
-    """Add a row's noise in place, at the plan's scale or at the one that the network learned."""
-    if plan.log_variance is None:
-        new.add_(z, alpha=float(plan.c[row]))
-        return
-    if learned is None:
-        raise SamplingError(
-            f"row {row} of {plan.num_rows}: this plan takes its variances from the network, which"
-            " learned none: use the standard sampler of fixed variance"
-        )
-    low, high = (float(bound) for bound in plan.log_variance[row])
-    new.add_(z * torch.exp(0.25 * (low + high) + 0.25 * (high - low) * learned))
