@@ -1,4 +1,4 @@
-"""Pictures: image grids, sounds, loss curves and plans.
+"""Pictures: image grids, sounds, series, loss curves and plans.
 
 Images pass from [-1, 1] to 0 ... 255 by clamping; nothing is stretched to its own extremes.
 """
@@ -84,6 +84,26 @@ def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> N
             spectrum.set_yticklabels([])
     axes[0][0].set_ylabel("amplitude")
     axes[1][0].set_ylabel("frequency (Hz)")
+    save_figure(figure, path)
+
+
+def write_series(path: Path, series: NDArray[np.float32]) -> None:
+    """Draw the channels of the first eight series, shape (n, channels, length), as lines."""
+    shown = series[:MOST_SOUNDS]
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, axes = subplots(rows, columns, (2.6 * columns + 0.8, 2.2 * rows + 0.4))
+    panels = [panel for row in axes for panel in row]
+    for i, panel in enumerate(panels):
+        if i >= len(shown):
+            panel.set_axis_off()
+            continue
+        panel.plot(shown[i].T, linewidth=0.8)
+        panel.set(xlim=(0, max(1, shown.shape[2] - 1)), ylim=(-1.05, 1.05), title=f"sample {i}")
+        if i % columns > 0:
+            panel.set_yticklabels([])
+    figure.supxlabel("position")
+    figure.supylabel("value of each channel")
     save_figure(figure, path)
 
 

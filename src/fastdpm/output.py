@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.figures import MOST_SOUNDS, to_pixels, write_grid, write_png, write_sounds
+from fastdpm.figures import (
+    MOST_SOUNDS,
+    to_pixels,
+    write_grid,
+    write_png,
+    write_series,
+    write_sounds,
+)
 from fastdpm.files import write_bytes, write_text
 from fastdpm.models.config import DataSpec
 
@@ -23,9 +30,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RECORD = "samples.json"
-GRID, SOUNDS = "grid.png", "sounds.png"
+GRID, SOUNDS, SERIES = "grid.png", "sounds.png", "series.png"
+_PICTURES = {"image": GRID, "audio": SOUNDS, "series": SERIES}
+_SUFFIXES = {"image": "png", "audio": "wav", "series": "npy"}
 _MOST_IN_GRID = 64
-_SAMPLE_NAME = re.compile(r"\d+\.(png|wav)")
+_SAMPLE_NAME = re.compile(r"\d+\.(png|wav|npy)")
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
 
 
@@ -86,7 +95,7 @@ class SampleFolder:
 
     def file_name(self, index: int) -> str:
         """Name of the file of a sample."""
-        return f"{index:06d}.{'png' if self.data.modality == 'image' else 'wav'}"
+        return f"{index:06d}.{_SUFFIXES[self.data.modality]}"
 
     def write(self, indices: Sequence[int], samples: Tensor) -> None:
         """Write a batch of samples in [-1, 1], and note that they are done."""
@@ -94,12 +103,7 @@ class SampleFolder:
         self._remove(self.old)
         self.old = ()
         try:
-            if self.data.modality == "image":
-                for index, pixels in zip(indices, to_pixels(samples), strict=True):
-                    write_png(self.path / self.file_name(index), pixels)
-            else:
-                for index, sound in zip(indices, samples[:, 0].cpu().numpy(), strict=True):
-                    write_wav(self.path / self.file_name(index), sound, self.sample_rate)
+            self._write_files(indices, samples)
             self.done.update(indices)
             self._write_record(complete=False)
         except BaseException:
@@ -109,15 +113,30 @@ class SampleFolder:
                 self.path.rmdir()
             raise
 
+    def _write_files(self, indices: Sequence[int], samples: Tensor) -> None:
+        paths = [self.path / self.file_name(index) for index in indices]
+        if self.data.modality == "image":
+            for path, pixels in zip(paths, to_pixels(samples), strict=True):
+                write_png(path, pixels)
+            return
+        for path, values in zip(paths, samples.float().cpu().numpy(), strict=True):
+            if self.data.modality == "audio":
+                write_wav(path, values[0], self.sample_rate)
+            else:
+                write_npy(path, values)
+
     def finish(self, facts: dict[str, Any]) -> Path:
         """Write the picture and the final record; returns the picture's path."""
         shown = sorted(self.done)
         if self.data.modality == "image":
             pixels = [self._read_png(i) for i in shown[:_MOST_IN_GRID]]
             write_grid(self.picture, np.stack(pixels))
-        else:
+        elif self.data.modality == "audio":
             sounds = [self._read_wav(i) for i in shown[:MOST_SOUNDS]]
             write_sounds(self.picture, np.stack(sounds), self.sample_rate)
+        else:
+            series = [self._read_npy(i) for i in shown[:MOST_SOUNDS]]
+            write_series(self.picture, np.stack(series))
         self._write_record(complete=True, facts=facts)
         return self.picture
 
@@ -128,8 +147,8 @@ class SampleFolder:
 
     @property
     def picture(self) -> Path:
-        """The grid of images, or the picture of sounds."""
-        return self.path / (GRID if self.data.modality == "image" else SOUNDS)
+        """The grid of images, or the picture of sounds or series."""
+        return self.path / _PICTURES[self.data.modality]
 
     @property
     def sample_rate(self) -> int:
@@ -207,6 +226,13 @@ class SampleFolder:
 
         return np.asarray(soundfile.read(self.path / self.file_name(index), dtype="float32")[0])
 
+    def _read_npy(self, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        path = self.path / self.file_name(index)
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path} is damaged: delete it and add --resume ({error})") from None
+
 
 def _words(value: Any) -> str:
     return (
@@ -222,4 +248,11 @@ def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_r
 
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, sample_rate, subtype="PCM_16", format="WAV")
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_npy(path: Path, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    """Write an array as it is, in NumPy's own format."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
     write_bytes(path, buffer.getbuffer())
