@@ -24,6 +24,7 @@ from fastdpm.core.inverse import (
     leapfrog_inverse,
     leapfrog_rest,
     noise_ratio,
+    second_order_inverse,
 )
 
 SCHEDULE = VarianceSchedule.linear()
@@ -93,6 +94,13 @@ def test_the_error_of_the_first_order_inverse_falls_with_the_steps():
     errors = [_error(first_order_inverse, levels_step(SCHEDULE, s)) for s in (40, 80, 160)]
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert np.all(orders > 0.8)
+
+
+def test_the_error_of_the_second_order_inverse_falls_twice_as_fast():
+    errors = [_error(second_order_inverse, levels_step(SCHEDULE, s)) for s in (40, 80, 160)]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all(orders > 1.7)
+    assert second_order_inverse(levels_step(SCHEDULE, 40)).num_rows == 80
 
 
 def test_encoding_asks_at_the_steps_that_decoding_asks_at():

@@ -40,6 +40,26 @@ def first_order_inverse(levels: NoiseLevels) -> Plan:
     return Plan(r, t, a[:, None], b[:, None], zeros, label, levels.notes, told=told)
 
 
+def second_order_inverse(levels: NoiseLevels) -> Plan:
+    """Encode over ``levels``, two evaluations a row: predict, then correct.
+
+    The second evaluation asks at the predicted state and its own step, which is where decoding
+    will ask; the row is taken again with its answer. Against the first-order plan that decodes,
+    the error of a row is of third order.
+
+    Returns:
+        A plan of 2 S rows whose levels fall, each but the first given twice.
+    """
+    first = first_order_inverse(levels)
+    rows = levels.num_steps
+    a, b = np.zeros((2 * rows, 2)), np.repeat(first.b, 2, axis=0)
+    a[::2, 0] = a[1::2, 1] = first.a[:, 0]
+    level = np.append(first.level[0], np.repeat(first.level[1:], 2))
+    t, told = np.repeat(first.t, 2), np.repeat(first.asked, 2)
+    label = f"second-order encoding over {levels.label}"
+    return Plan(level, t, a, b, np.zeros(2 * rows), label, levels.notes, told=told)
+
+
 def leapfrog(levels: NoiseLevels) -> Plan:
     """Decode by two steps: each row uses the last two states and one evaluation.
 

@@ -79,8 +79,21 @@ class NoiseLevels:
 
 
 def check_monotone(level: Array) -> None:
-    """Raise unless levels rise strictly towards data, or fall strictly towards noise."""
-    check_rising(level if level[-1] > level[0] else level[::-1])
+    """Raise unless levels rise strictly towards data, or fall towards noise.
+
+    On the way to noise a level may be repeated: a state there can be predicted and corrected.
+    """
+    if level[-1] > level[0]:
+        check_rising(level)
+        return
+    check_rising(np.unique(level))
+    rises = np.flatnonzero(np.diff(level) > 0)
+    if rises.size or level[-1] == level[0]:
+        row = int(rises[0]) if rises.size else 0
+        raise InvalidArgumentError(
+            f"level {row + 1} is {level[row + 1]:.6g} after {level[row]:.6g}: levels must rise"
+            " strictly towards data, or fall towards noise"
+        )
 
 
 def check_rising(level: Array) -> None:
