@@ -23,6 +23,8 @@ DIFFUSERS_PIPELINE = "model_index.json"
 BUILTIN = Path(__file__).parent.parent / "builtin"
 PREDICTIONS = ("epsilon", "v", "x0")
 MODALITIES = ("image", "audio", "series")
+MEL_SCALES = ("log10", "natural", "decibel")
+MEL_FILTERS = ("slaney", "htk")
 
 _T = TypeVar("_T")
 
@@ -38,6 +40,11 @@ class MelSpec:
         bands: Mel bands.
         f_min: Lowest frequency, in Hz.
         f_max: Highest frequency, in Hz, at most half the sample rate.
+        scale: Of the values: "log10", "natural" or "decibel"; see
+            :func:`fastdpm.models.mel.log_mel`.
+        centred: Whether frame i lies around sample i * hop; around the middle of its hop if not.
+        filters: "slaney", of unit area on Slaney's mel scale, or "htk", of unit height on HTK's.
+        normalised: Whether magnitudes are divided by the root of the window's energy.
     """
 
     sample_rate: int
@@ -46,8 +53,14 @@ class MelSpec:
     bands: int
     f_min: float
     f_max: float
+    scale: str = "log10"
+    centred: bool = False
+    filters: str = "slaney"
+    normalised: bool = False
 
     def __post_init__(self) -> None:
+        check_one_of("mel scale", self.scale, MEL_SCALES)
+        check_one_of("mel filters", self.filters, MEL_FILTERS)
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise InvalidArgumentError(
                 f"mel frequencies must satisfy 0 <= f_min < f_max <= {self.sample_rate / 2:g} Hz,"

@@ -228,22 +228,28 @@ class DiffWave(nn.Module):
         Raises:
             InvalidArgumentError: If the condition is missing, surplus or of the wrong shape.
         """
-        self._check_mel(x, mel)
+        check_condition(x, mel, self.mel_bands, self.hop_length)
         out: Tensor = self.final_conv(self.residual_layer(self.init_conv(x), t, mel))
         return out
 
-    def _check_mel(self, x: Tensor, mel: Tensor | None) -> None:
-        if self.mel_bands is None:
-            if mel is not None:
-                raise InvalidArgumentError("this network is unconditional: drop the condition")
-            return
-        if mel is None:
-            raise InvalidArgumentError(
-                f"this network needs a mel spectrogram of {self.mel_bands} bands as its condition"
-            )
-        frames = math.ceil(x.shape[-1] / self.hop_length)
-        if mel.ndim != 3 or mel.shape[1] != self.mel_bands or mel.shape[2] < frames:
-            raise InvalidArgumentError(
-                f"{x.shape[-1]} samples need a mel spectrogram of shape (batch, {self.mel_bands},"
-                f" {frames} or more), got {tuple(mel.shape)}"
-            )
+
+def check_condition(x: Tensor, mel: Tensor | None, mel_bands: int | None, hop_length: int) -> None:
+    """Check that a network of ``mel_bands`` (None: unconditional) is given its condition.
+
+    Raises:
+        InvalidArgumentError: If it is missing, surplus or of the wrong shape for x (batch, 1, L).
+    """
+    if mel_bands is None:
+        if mel is not None:
+            raise InvalidArgumentError("this network is unconditional: drop the condition")
+        return
+    if mel is None:
+        raise InvalidArgumentError(
+            f"this network needs a mel spectrogram of {mel_bands} bands as its condition"
+        )
+    frames = math.ceil(x.shape[-1] / hop_length)
+    if mel.ndim != 3 or mel.shape[1] != mel_bands or mel.shape[2] < frames:
+        raise InvalidArgumentError(
+            f"{x.shape[-1]} samples need a mel spectrogram of shape (batch, {mel_bands},"
+            f" {frames} or more), got {tuple(mel.shape)}"
+        )
