@@ -1,0 +1,115 @@
+"""A model with class labels, trained with label dropout, and classifier-free guidance.
+
+    python examples/class_guidance.py [--steps 800]
+
+Counts how often the classifier `digits-features` (97.78 ± 0.78 % right on digits held out) sees
+the digit that was asked for. Needs scikit-learn, `fastdpm[train]`.
+"""
+
+import argparse
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from fastdpm import Guidance, Model, Recipe, VarianceSchedule
+from fastdpm.models.features import load_features
+
+NO_LABEL = 10
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise in digits of 8 x 8 pixels, told which digit it is, or ``NO_LABEL``."""
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(32, width), nn.SiLU())
+        self.label = nn.Embedding(NO_LABEL + 1, width)
+        self.first = nn.Linear(64, width)
+        self.middle = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.last = nn.Linear(width, 64)
+        self.gain = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        """Predict eps, shaped like x (n, 1, 8, 8), at zero-based steps t (n,) for labels (n,)."""
+        angle = t[:, None] * torch.logspace(0, -3, 16, device=t.device)
+        step = self.embed(torch.cat([angle.sin(), angle.cos()], dim=1))
+        hidden = self.first(x.flatten(1))
+        for layer in self.middle:
+            hidden = hidden + layer(nn.functional.silu(hidden + step + self.label(label)))
+        out: Tensor = self.last(nn.functional.silu(hidden)) + self.gain(step) * x.flatten(1)
+        return out.reshape(x.shape)
+
+
+class Guided(nn.Module):
+    """A network with labels, guided; ``scale`` is fixed, so that the model's results are its own.
+
+    Attributes:
+        network: Called as ``network(x, t, label)``.
+        scale: 0 ignores the labels, 1 is no guidance, above 1 is stronger.
+    """
+
+    def __init__(self, network: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = scale
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        """The guided prediction, shaped like ``x``."""
+        empty = torch.full_like(label, NO_LABEL)
+        return Guidance(self.network, label, empty, self.scale)(x, t)
+
+
+def train(network: nn.Module, schedule: VarianceSchedule, steps: int) -> None:
+    """Fit eps at random steps; without one label in ten, which guidance needs."""
+    digits = load_digits()
+    data = torch.tensor(digits.images[:-360, None], dtype=torch.float32) / 8 - 1
+    labels = torch.tensor(digits.target[:-360])
+    level = torch.tensor(schedule.alpha_bar).float().sqrt()  # index 0 is the step t = 0
+    adam = torch.optim.Adam(network.parameters())
+    rate = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=3e-3, total_steps=steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(data), (128,))
+        x0, label = data[chosen], labels[chosen].where(torch.rand(128) >= 0.1, NO_LABEL)
+        t, eps = torch.randint(len(level), (128,)), torch.randn_like(x0)
+        r = level[t].reshape(-1, 1, 1, 1)
+        guess = network(r * x0 + (1 - r**2).sqrt() * eps, t.float(), label)
+        adam.zero_grad()
+        (guess - eps).square().mean().backward()
+        adam.step()
+        rate.step()
+
+
+def main() -> None:
+    """Train, sample at three scales, and count."""
+    parser = argparse.ArgumentParser(description="See the head of this file.")
+    parser.add_argument("--steps", type=int, default=800, help="of training")
+    parser.add_argument("-n", type=int, default=1000, help="samples at each scale")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    network = Denoiser()
+    schedule = VarianceSchedule.linear(num_train_steps=1000, beta_start=1e-4, beta_end=0.02)
+    train(network, schedule, args.steps)
+
+    recipe = Recipe(num_steps=10, levels="var", spacing="quadratic")
+    classifier = load_features("digits-features")
+    wanted = torch.arange(args.n) % 10
+    for scale in (0.0, 1.0, 2.0):
+        model = Model.wrap(
+            Guided(network, scale),
+            schedule,
+            (1, 8, 8),
+            name=f"guided-{scale:g}",
+            classes=10,
+            recipe=recipe,
+            settings={"scale": scale},
+        )
+        images = model.sample(args.n, condition=wanted, seed=0)
+        seen = classifier(images)[1].argmax(1)
+        share = (seen == wanted).float().mean().item()
+        error = (share * (1 - share) / args.n) ** 0.5
+        print(f"scale {scale:g}: {100 * share:.1f} ± {100 * error:.1f} % are the digit asked for")
+
+
+if __name__ == "__main__":
+    main()
