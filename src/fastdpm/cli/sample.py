@@ -111,7 +111,7 @@ def sample(
     total = loaded.schedule.num_train_steps
     facts = {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
     picture = folder.finish(facts | {"seconds": round(seconds, 3)})
-    kind = "image" if config.data.modality == "image" else "sound"
+    kind = {"image": "image", "audio": "sound"}.get(config.data.modality, "sample")
     shown = "they" if len(folder.done) <= folder.most_shown else f"the first {folder.most_shown}"
     console.print(f"{_count(len(todo), kind)} drawn, {len(folder.done)} in {path}")
     console.print(f"{shown} can be seen in {picture}")

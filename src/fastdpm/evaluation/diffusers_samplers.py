@@ -210,7 +210,7 @@ def sample_diffusers(
                 x = chain.step(network, evaluation, x, generators)
                 if callback is not None:
                     callback(first, evaluation)
-            yield batch, x.clamp(-1, 1), chain.evaluations
+            yield batch, model.finished(x), chain.evaluations
 
     return batches()
 

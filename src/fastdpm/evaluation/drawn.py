@@ -212,8 +212,8 @@ def tensor_digest(tensor: Tensor | None) -> str:
     """Of a tensor's values and shape; empty for none."""
     if tensor is None:
         return ""
-    values = tensor.detach().cpu().contiguous()
-    shaped = f"{values.dtype} {tuple(values.shape)}".encode()
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    shaped = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
     return hashlib.sha256(shaped + values.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
@@ -227,5 +227,5 @@ def _weights_digest(model: Model) -> str:
         )
     total = hashlib.sha256()
     for name, tensor in state.items():
-        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        total.update(f"{name} {tensor_digest(tensor)}".encode())
     return total.hexdigest()

@@ -9,13 +9,14 @@ from fastdpm.models.config import DataSpec, ModelConfig
 if TYPE_CHECKING:
     from fastdpm.models.features import FeaturesConfig
 
+_TASKS = {"image": "unconditional-image-generation", "audio": "text-to-audio"}
 _HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "mit")
 
 
 def model_card(config: ModelConfig) -> str:
     """The ``README.md`` of a model folder: data, licence, training and how to sample."""
     data = config.data
-    task = "unconditional-image-generation" if data.modality == "image" else "text-to-audio"
+    task = _TASKS.get(data.modality, "other")
     return f"""{_header(config.licence, task)}
 # {config.name}
 

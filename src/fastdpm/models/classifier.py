@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.models.config import MelSpec, build
 from fastdpm.models.mel import log_mel
 
@@ -66,6 +67,10 @@ class SoundClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.mel = build(MelSpec, mel, "mel")
+        if self.mel.scale == "natural":
+            raise InvalidArgumentError(
+                "a sound classifier needs a mel scale of values in [0, 1], log10 or decibel"
+            )
         self.body = ImageClassifier(1, num_classes, widths, stem_channels)
         self.num_features = self.body.num_features
 

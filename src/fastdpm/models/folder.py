@@ -153,13 +153,14 @@ def write_folder(
 ) -> ModelConfig:
     """Write a model folder and return the config with the checksum of its weights.
 
-    ``dtype`` is that of the weights in the file, their own if None.
+    ``dtype`` is that of the weights and conditions in the files, their own if None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checksum = write_tensors(folder / WEIGHTS, weights, dtype)
     if conditions is not None:
         write_bytes(
-            folder / CONDITIONS, save({"mel": conditions.to("cpu", torch.float16).contiguous()})
+            folder / CONDITIONS,
+            save({"mel": conditions.to("cpu", dtype or conditions.dtype).contiguous()}),
         )
     written = replace(config, weights_sha256=checksum)
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")

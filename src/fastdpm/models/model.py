@@ -170,10 +170,11 @@ class Model:
         """Make a model of any network, so that it can be sampled, evaluated and compared here.
 
         Args:
-            network: Called as ``network(x, t)``, or ``network(x, t, condition)`` if it has
+            network: In evaluation mode. Called as ``network(x, t)``, or ``network(x, t, condition)`` if it has
                 conditions, with real-valued zero-based steps of shape (batch,).
             schedule: The variances that it was trained with.
-            shape: Of one sample of data in [-1, 1]: (channels, height, width), or (1, samples).
+            shape: Of one sample of data in [-1, 1]: (channels, height, width), (1, samples) for
+                sound, or (channels, length).
             name: For people and file names. Results are kept by name, weights and the network's
                 ``repr``: a network that computes something else with the same weights needs
                 another name.
@@ -187,9 +188,15 @@ class Model:
             settings: What else decides what the network computes, to tell results apart.
 
         Raises:
-            InvalidArgumentError: If the parts do not fit together.
+            InvalidArgumentError: If the parts do not fit together, or the network is in training
+                mode.
         """
-        modality = "image" if len(shape) == 3 else "audio"
+        if network.training:
+            raise InvalidArgumentError(
+                "the network is in training mode, where dropout makes samples depend on chance: call"
+                " its eval() first"
+            )
+        modality = "image" if len(shape) == 3 else "audio" if sample_rate else "series"
         config = ModelConfig(
             name=name,
             network={"type": "custom", "class": type(network).__name__, **(settings or {})},
@@ -199,7 +206,7 @@ class Model:
             prediction=prediction,
             time_scale=time_scale,
         )
-        return cls(config, network.eval(), conditions, decoder)
+        return cls(config, network, conditions, decoder)
 
     def sample(
         self,

@@ -104,6 +104,9 @@ class _RunConfig:
     licence: str = "unknown"
     attribution: str = ""
 
+    def __post_init__(self) -> None:
+        check_one_of("modality of training data", self.data.modality, ("image", "audio"))
+
     def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""
         given: dict[str, Any] = {

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["FastDPMSchedulerOutput", "SchedulerMixin"],
         "inverse": ["FastDPMInverseScheduler"],
+        "pipeline": ["from_pipeline", "from_unet"],
         "scheduler": ["FastDPMScheduler"],
     },
 )
