@@ -96,7 +96,7 @@ def main() -> None:
     wanted = torch.arange(args.n) % 10
     for scale in (0.0, 1.0, 2.0):
         model = Model.wrap(
-            Guided(network, scale),
+            Guided(network, scale).eval(),
             schedule,
             (1, 8, 8),
             name=f"guided-{scale:g}",

@@ -82,7 +82,7 @@ def trained(latents: Tensor, steps: int) -> nn.Module:
         (guess - eps).square().mean().backward()
         adam.step()
         rate.step()
-    return network
+    return network.eval()
 
 
 def distance(samples: str | Path | Model, n: int | None = None) -> str:

@@ -82,7 +82,7 @@ def main() -> None:
     train(network, data, level, args.steps)
     network.eval()
 
-    schedule = VarianceSchedule.from_betas(network.betas)
+    schedule = VarianceSchedule.from_betas(network.betas.numpy())
     plan = ddim_rev(levels_var(schedule, 10, "quadratic"), kappa=1.0)
     noise = SampleNoise(seed=0, samples=range(16))
     images = run(plan, network, noise.start((1, 8, 8)), noise=noise).clamp(-1, 1)

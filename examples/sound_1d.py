@@ -94,6 +94,7 @@ def main() -> None:
     network = Denoiser()
     schedule = VarianceSchedule.linear(num_train_steps=200, beta_start=1e-4, beta_end=0.1)
     train(network, schedule, args.steps)
+    network.eval()
 
     model = Model.wrap(network, schedule, (1, LENGTH), name="plucked", sample_rate=RATE)
     few = Recipe(num_steps=20, levels="var", spacing="quadratic", kappa=0.0)
