@@ -59,7 +59,7 @@ def main(*, as_list: bool) -> float:
         used = int(done.stdout)
     print(f"weights {size / 2**20:,.0f} MiB, conversion {used / 2**20:,.0f} MiB above the imports")
     print(f"{used / size:.2f} times their size")
-    return used / size
+    return float(used / size)
 
 
 if __name__ == "__main__":

@@ -115,14 +115,13 @@ def published() -> str:
         config, source = preset.model_config(), preset.source
         count = sum(weight.numel() for weight in check_fits(config).parameters())
         schedule = config.schedule
-        ends = f", {schedule['beta_start']:g} to {schedule['beta_end']:g}"
+        ends = [f"{schedule[end]:g}" for end in ("beta_start", "beta_end") if end in schedule]
         rate = f" at {config.data.sample_rate} Hz" if config.data.sample_rate else ""
         cells = [
             f"`{preset.name}`",
             config.data.description,
             " x ".join(map(str, config.data.shape)) + rate,
-            f"{schedule['num_train_steps']}, {schedule['type']}"
-            + (ends if "beta_start" in schedule else ""),
+            f"{schedule['num_train_steps']}, {schedule['type']} {' to '.join(ends)}".rstrip(),
             f"{config.time_scale:g}",
             f"{count / 1e6:.1f} M",
             config.recipe.describe(),

@@ -54,6 +54,7 @@ from .evaluation.methods import choose_methods as choose_methods
 from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
 from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler
 from .models.config import builtin_models as builtin_models
+from .models.model import Decoder as Decoder
 from .models.model import Model as Model
 from .models.model import load_model as load_model
 from .sampling.denoise import (

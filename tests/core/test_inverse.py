@@ -130,7 +130,7 @@ def test_a_network_that_predicts_clean_data_encodes_alike(encode):
 
     def of_x0(x: Tensor, t: Tensor) -> Tensor:
         r = level_of[float(t[0])]
-        return (x - np.sqrt(1 - r**2) * _network(x, t)) / r
+        return (x - float(np.sqrt(1 - r**2)) * _network(x, t)) / r
 
     assert np.all(plan.asked < 1)
     found = run(plan, X0Prediction(of_x0), _data())

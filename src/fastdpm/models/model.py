@@ -170,8 +170,9 @@ class Model:
         """Make a model of any network, so that it can be sampled, evaluated and compared here.
 
         Args:
-            network: In evaluation mode. Called as ``network(x, t)``, or ``network(x, t, condition)`` if it has
-                conditions, with real-valued zero-based steps of shape (batch,).
+            network: In evaluation mode. Called as ``network(x, t)``, or
+                ``network(x, t, condition)`` if it has conditions, with real-valued zero-based
+                steps of shape (batch,).
             schedule: The variances that it was trained with.
             shape: Of one sample of data in [-1, 1]: (channels, height, width), (1, samples) for
                 sound, or (channels, length).
@@ -193,8 +194,8 @@ class Model:
         """
         if network.training:
             raise InvalidArgumentError(
-                "the network is in training mode, where dropout makes samples depend on chance: call"
-                " its eval() first"
+                "the network is in training mode, where dropout makes samples depend on chance:"
+                " call its eval() first"
             )
         modality = "image" if len(shape) == 3 else "audio" if sample_rate else "series"
         config = ModelConfig(
