@@ -1,5 +1,6 @@
 """Encoding plans undo their decoding plans, to the order that they claim."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -129,8 +130,8 @@ def test_a_network_that_predicts_clean_data_encodes_alike(encode):
     level_of = dict(zip(plan.t.tolist(), plan.asked.tolist(), strict=True))
 
     def of_x0(x: Tensor, t: Tensor) -> Tensor:
-        r = level_of[float(t[0])]
-        return (x - float(np.sqrt(1 - r**2)) * _network(x, t)) / r
+        r = float(level_of[float(t[0])])
+        return (x - math.sqrt(1 - r**2) * _network(x, t)) / r
 
     assert np.all(plan.asked < 1)
     found = run(plan, X0Prediction(of_x0), _data())

@@ -124,7 +124,7 @@ class VarianceSchedule:
                 outside (0, 1); beta = 1 (zero terminal signal) has no level.
         """
         try:
-            table = np.array(betas, dtype=np.float64)
+            table = np.asarray(betas, dtype=np.float64).copy()
         except (TypeError, ValueError):
             raise InvalidArgumentError("betas must be a table of numbers, shape (T,)") from None
         if table.ndim != 1 or table.size == 0:

@@ -147,7 +147,10 @@ class ModelHandle:
         """What more decides the samples of a model that only exists in memory."""
         if self.config.network["type"] != "custom":
             return []
-        return [self.config.name, repr(self.model.network), tensor_digest(self.model.conditions)]
+        model = self.model
+        decoder = "" if model.decoder is None else f"{model.decoder.shape} {model.decoder.name}"
+        conditions = tensor_digest(model.conditions)
+        return [self.config.name, repr(model.network), conditions, decoder]
 
 
 class ModelSource(Source):

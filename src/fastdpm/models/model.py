@@ -115,10 +115,13 @@ class Decoder:
     Attributes:
         shape: Of one latent state.
         decode: Maps (batch, *shape) to data in [-1, 1], (batch, *data shape).
+        name: Measured results are kept by it, as they are by the network's weights: another
+            decoder needs another name, unless the network holds its weights as well.
     """
 
     shape: tuple[int, ...]
     decode: Callable[[Tensor], Tensor]
+    name: str = ""
 
 
 class Model:
@@ -192,6 +195,11 @@ class Model:
             InvalidArgumentError: If the parts do not fit together, or the network is in training
                 mode.
         """
+        if not isinstance(network, nn.Module):
+            raise InvalidArgumentError(
+                f"a model needs a torch module, got a {type(network).__name__}: give a plain"
+                " function to run, or make it the forward of a module"
+            )
         if network.training:
             raise InvalidArgumentError(
                 "the network is in training mode, where dropout makes samples depend on chance:"

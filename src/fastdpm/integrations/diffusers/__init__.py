@@ -4,7 +4,7 @@
 saved pipeline names them by this package, where diffusers also looks for their base class.
 """
 
-import lazy_loader  # type: ignore[import-untyped]
+import lazy_loader
 
 from fastdpm.core.errors import check_installed
 
