@@ -151,7 +151,11 @@ class Model:
             conditions = torch.arange(config.data.classes)
         self.conditions = conditions
         self.decoder = decoder
-        self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        weight = next(network.parameters(), torch.empty(0))
+        self.device = weight.device
+        # A state may be kept in float64; the network is asked in its own type, the step never
+        # below float32.
+        self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
 
     @classmethod
     def wrap(
@@ -339,7 +343,8 @@ class Model:
         check_one_of("precision", precision, PRECISIONS)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
-            return call_network(self.network, x, t * self.config.time_scale, condition)
+            told = (t * self.config.time_scale).to(self.dtype)
+            return call_network(self.network, x.to(self.dtype), told, condition).to(x.dtype)
 
         raw: Network = plain
         if precision != "float32":
