@@ -1,5 +1,6 @@
 """A pipeline of diffusers is sampled, measured and compared here as it would be there."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -94,7 +95,8 @@ def _scheduler(**arguments: Any) -> Any:
 
 @pytest.fixture
 def text_pipeline(text_parts: dict[str, Any]) -> Any:
-    parts = text_parts | {"unet": _text_unet(), "vae": _vae(scaling_factor=0.5)}
+    # Tests that change their pipeline must not change the parts that all tests share.
+    parts = copy.deepcopy(text_parts) | {"unet": _text_unet(), "vae": _vae(scaling_factor=0.5)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no safety checker
         pipeline = diffusers.StableDiffusionPipeline(**parts, scheduler=_scheduler())
