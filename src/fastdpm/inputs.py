@@ -1,0 +1,231 @@
+"""Reading what a user gives to a model: images or sounds as its data, shape and rate checked.
+
+Nothing is fitted unless it is asked for: what differs from the model's data is refused with what
+was found and the option that fits it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.data import (
+    DIGITS,
+    DIGITS_TEST,
+    EncodedFile,
+    check_shape,
+    decode_image,
+    digits_part,
+    encoded_files,
+    no_files,
+    recorded_files,
+)
+from fastdpm.models.config import DataSpec
+from fastdpm.models.mel import whole_frames
+from fastdpm.models.sound import read_sound
+
+_COLLECTIONS = (".zip", ".parquet")
+
+
+def read_samples(
+    path: Path,
+    data: DataSpec,
+    *,
+    resize: bool = False,
+    resample: bool = False,
+    n: int | None = None,
+) -> tuple[list[str], Tensor]:
+    """Read images or sounds as a model's data.
+
+    Recordings are scaled to the peak that the model was trained with, but for sounds that lie in a
+    folder written by `fastdpm sample` or `fastdpm decode`, which are taken as they are.
+
+    Args:
+        path: An image, a mono sound, a folder, zip archive or Parquet file of them in its order,
+            or "sklearn:digits-test".
+        data: What the model was trained on. Sounds of a vocoder may have any length and are padded
+            with silence to whole mel frames.
+        resize: Crop images to the model's aspect and scale them to its size, colours turned to
+            grey where it has none; centre sounds in its window, cutting both ends or adding
+            silence.
+        resample: Resample sounds to the model's rate.
+        n: At most so many, the first ones.
+
+    Returns:
+        Names, and data in [-1, 1], shape (n, *data shape), float32.
+
+    Raises:
+        InvalidArgumentError: If there is nothing at the path, or data of this kind is not read
+            from files.
+        DataError: If it cannot be read or has another size, colour, length, rate or range.
+    """
+    if data.modality == "series":
+        raise InvalidArgumentError(
+            "series are not read from files: encode an array with the Python functions"
+        )
+    if str(path) in (DIGITS, DIGITS_TEST):
+        images, _ = digits_part(str(path))
+        check_shape(str(path), images.shape[1:], data)
+        images = images[:n]
+        names = [f"{path}:{i}" for i in range(len(images))]
+        return names, _from_pixels(images)
+    names, samples = [], []
+    for file in islice(_files(path, data), n):
+        names.append(file.name)
+        if data.modality == "image":
+            samples.append(_image(file, data, resize))
+        else:
+            samples.append(_sound(file, data, resize, resample))
+    if not samples:
+        raise no_files(path, data.modality)
+    _check_alike(names, samples)
+    return names, torch.stack(samples)
+
+
+def read_all(
+    paths: Sequence[Path],
+    data: DataSpec,
+    *,
+    resize: bool = False,
+    resample: bool = False,
+    n: int | None = None,
+) -> tuple[list[str], Tensor]:
+    """The samples of several paths, one after the other; see :func:`read_samples`."""
+    names: list[str] = []
+    parts: list[Tensor] = []
+    for path in paths:
+        left = None if n is None else n - len(names)
+        if left == 0:
+            break
+        found, samples = read_samples(path, data, resize=resize, resample=resample, n=left)
+        names += found
+        parts.append(samples)
+    if not parts:
+        raise InvalidArgumentError("no input: give images, sounds or folders of them")
+    _check_alike([str(path) for path in paths], [part[0] for part in parts])
+    return names, torch.cat(parts)
+
+
+def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
+    if path.is_file() and path.suffix not in _COLLECTIONS:
+        return iter([EncodedFile(str(path), path.read_bytes())])
+    if not path.exists():
+        kind = "an image" if data.modality == "image" else "a sound"
+        raise InvalidArgumentError(
+            f"no input at {str(path)!r}: give {kind}, or a folder, zip archive or Parquet file"
+        )
+    return encoded_files(path, data.modality)
+
+
+def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
+    found, wanted = _image_shape(file.data) or data.shape, data.shape
+    fits = found[1:] == wanted[1:] and found[0] <= wanted[0]
+    if not fits and not resize:
+        raise DataError(
+            f"{file.name} is {_words(found)}, the model's images are {_words(wanted)}: add"
+            " --resize to crop and scale it"
+        )
+    as_found = replace(data, shape=(wanted[0], *found[1:]))
+    pixels = decode_image(file.name, file.data, as_found, drop_colour=resize)
+    if pixels.shape != wanted:
+        pixels = _fitted(pixels, wanted)
+    return _from_pixels(pixels)
+
+
+def _image_shape(data: bytes) -> tuple[int, ...] | None:
+    """Shape (C, H, W) of an image, 1 for grey and 3 for colour; None if it is none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return (1 if image.mode in "1L" else 3, image.height, image.width)
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        return None
+
+
+def _fitted(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Cropped around the middle to an aspect and scaled, with an antialiasing filter."""
+    grey = len(pixels) == 1
+    picture = Image.fromarray(pixels[0] if grey else pixels.transpose(1, 2, 0))
+    fitted = np.asarray(ImageOps.fit(picture, (shape[2], shape[1]), Image.Resampling.LANCZOS))
+    return fitted[None] if grey else fitted.transpose(2, 0, 1)
+
+
+def _from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    colour = {1: "grey", 3: "RGB"}.get(shape[0], f"{shape[0]}-channel")
+    return f"{shape[2]} x {shape[1]} {colour}"
+
+
+def _sound(file: EncodedFile, data: DataSpec, resize: bool, resample: bool) -> Tensor:
+    encoded = _at_rate(file, data.sample_rate or 0, resample)
+    sound = read_sound(file.name, encoded, replace(data, peak=None if _ours(file) else data.peak))
+    length = data.shape[-1]
+    if resize:
+        sound = _centred(sound, length)
+    elif data.mel is not None:
+        sound = whole_frames(sound, data.mel)
+    elif len(sound) != length:
+        raise DataError(
+            f"{file.name} has {len(sound)} samples, the model's sounds have {length}: add"
+            " --resize to centre it in a window of that length"
+        )
+    return torch.from_numpy(sound.copy())[None]
+
+
+def _ours(file: EncodedFile) -> bool:
+    """Whether a sound is listed in the record of its folder, so that it has the model's level."""
+    path = Path(file.name)
+    return path in (recorded_files(path.parent) or ())
+
+
+def _at_rate(file: EncodedFile, sample_rate: int, resample: bool) -> bytes:
+    """An encoded sound, encoded anew at a rate in Hz if it has another."""
+    import soundfile
+    from scipy.signal import resample_poly
+
+    try:
+        found = soundfile.info(io.BytesIO(file.data)).samplerate
+        if found == sample_rate:
+            return file.data
+        if not resample:
+            raise DataError(
+                f"{file.name} is sampled at {found} Hz, the model's sounds at {sample_rate} Hz:"
+                " add --resample"
+            )
+        sound, _ = soundfile.read(io.BytesIO(file.data), dtype="float64")
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise DataError(f"{file.name} is not a whole sound file: {error}") from None
+    buffer = io.BytesIO()
+    resampled = resample_poly(sound, sample_rate, found) if len(sound) else sound
+    soundfile.write(buffer, resampled, sample_rate, subtype="FLOAT", format="WAV")
+    return buffer.getvalue()
+
+
+def _centred(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """The middle of a longer sound, or a shorter one amid silence."""
+    spare = length - len(sound)
+    if spare <= 0:
+        return sound[-spare // 2 :][:length]
+    return np.pad(sound, (spare // 2, spare - spare // 2))
+
+
+def _check_alike(names: Sequence[str], samples: Sequence[Tensor]) -> None:
+    """Sounds of a vocoder have their own lengths, but one batch has one."""
+    for name, sample in zip(names, samples, strict=False):
+        if sample.shape != samples[0].shape:
+            raise DataError(
+                f"{names[0]} has {samples[0].shape[-1]} samples, {name} {sample.shape[-1]}: encode"
+                " sounds of other lengths one by one, or add --resize"
+            )
