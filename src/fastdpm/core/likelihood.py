@@ -1,0 +1,121 @@
+"""The variational bound over a plan's levels, reduced to float64 coefficients.
+
+From level r to the next cleaner r', with SNR = r^2 / (1 - r^2), the posterior of the diffusion is
+
+    q(x' | x, x0) = N(r' eta / (1 - r^2) x0 + r / r' (1 - r'^2) / (1 - r^2) x, posterior),
+    posterior = (1 - r'^2) / (1 - r^2) eta,    eta = 1 - (r / r')^2,
+
+and the model's p(x' | x) is the same with the x0 that its eps implies, and a variance of its own.
+Paper -> code: r_S ... r_0 -> ``NoiseLevels.level``, eta_s -> ``forward_variances``, beta~_s ->
+``BoundCoefficients.posterior``.
+Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 to 13; Nichol & Dhariwal 2021, arXiv:2102.09672,
+section 3.1, for the variances; both over levels of one's own choice here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.reverse import variance
+from fastdpm.core.schedule import Array
+
+VARIANCES = ("small", "large", "learned")
+
+
+@dataclass(frozen=True)
+class BoundCoefficients:
+    """What each row of a plan adds to the bound, all in sampling order.
+
+    Attributes:
+        level: The S levels that the network is asked at, shape (S,), noisiest first.
+        t: Their zero-based steps, shape (S,).
+        mean_scale: Distance of the two means of a row for an error of eps of 1, shape (S - 1,).
+        posterior: Variance of q(x' | x, x0), shape (S - 1,).
+        smallest: Least variance of p(x' | x), shape (S,). The last row has no posterior and takes
+            that of the row before, as the published code does, or its forward variance if it is
+            the only row.
+        largest: Greatest variance of p(x' | x), the forward variance of the row, shape (S,).
+    """
+
+    level: Array
+    t: Array
+    mean_scale: Array
+    posterior: Array
+    smallest: Array
+    largest: Array
+
+
+def forward_variances(levels: NoiseLevels) -> Array:
+    """Share of noise that diffusing over each row adds, eta, shape (S,), noisiest row first.
+
+    x = sqrt(1 - eta) x' + sqrt(eta) z leads from a row's cleaner state to its noisier one.
+
+    Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
+    """
+    r, r_next = levels.level[:-1], levels.level[1:]
+    return np.asarray((r_next - r) * (r_next + r) / r_next**2)
+
+
+def bound_coefficients(levels: NoiseLevels) -> BoundCoefficients:
+    """Coefficients of the bound over levels that end at clean data.
+
+    Raises:
+        InvalidArgumentError: If they end elsewhere, where there is no data to be likely.
+    """
+    if levels.level[-1] != 1:
+        raise InvalidArgumentError(
+            f"a likelihood needs levels that end at clean data (1), got {levels.level[-1]:.6g}:"
+            " take the part up to the last row, levels[k:]"
+        )
+    eta = forward_variances(levels)
+    r, r_next = levels.level[:-2], levels.level[1:-1]
+    var, var_next = variance(r), variance(r_next)
+    posterior = var_next / var * eta[:-1]
+    mean_scale = r_next * eta[:-1] / (r * np.sqrt(var))
+    last = posterior[-1] if posterior.size else eta[-1]
+    smallest = np.append(posterior, last)
+    return BoundCoefficients(levels.level[:-1], levels.t, mean_scale, posterior, smallest, eta)
+
+
+@dataclass(frozen=True)
+class GreyLevels:
+    """The values that data of finite resolution takes: ``low``, ``low + step`` and so on.
+
+    Attributes:
+        count: How many, at least 2.
+        step: Distance from one to the next, above 0.
+        low: The smallest.
+
+    Raises:
+        InvalidArgumentError: If ``count`` or ``step`` is out of range.
+    """
+
+    count: int
+    step: float
+    low: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.count < 2 or not self.step > 0:
+            raise InvalidArgumentError(
+                f"data needs at least 2 grey levels a step above 0 apart, got {self.count} by"
+                f" {self.step:g}"
+            )
+
+    @classmethod
+    def spanning(cls, count: int) -> GreyLevels:
+        """``count`` values from -1 to 1, both included, as images have them."""
+        return cls(count, 2 / (count - 1) if count > 1 else 0.0)
+
+    @classmethod
+    def signed(cls, count: int) -> GreyLevels:
+        """``count`` values from -1 up to but without 1, as whole numbers of a sound have them."""
+        return cls(count, 2 / count if count > 0 else 0.0)
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return self.low + (self.count - 1) * self.step
