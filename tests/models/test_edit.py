@@ -1,0 +1,252 @@
+"""Editing: what is kept is kept to the last bit, what is painted comes from the model."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fastdpm import (
+    InvalidArgumentError,
+    Model,
+    SampleNoise,
+    VarianceSchedule,
+    ddim_rev,
+    levels_step,
+    levels_var,
+    run,
+)
+from fastdpm.models.edit import KnownPart, check_mask, edit, levels_from, read_mask, span_mask
+
+SCHEDULE = VarianceSchedule.linear()
+
+
+def _images(n: int = 3) -> Tensor:
+    return (
+        torch.randint(0, 256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(2)) / (127.5)
+        - 1
+    )
+
+
+def _half() -> Tensor:
+    mask = torch.zeros(8, 8)
+    mask[:, 4:] = 1
+    return mask
+
+
+class _Pair(nn.Module):
+    """Exact eps of pairs (y, y + e): y is N(0, 0.3^2), e is N(0, 0.05^2)."""
+
+    COVARIANCE = torch.tensor([[0.09, 0.09], [0.09, 0.0925]], dtype=torch.float64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        r = float(SCHEDULE.R(float(t[0]) + 1))
+        eye = torch.eye(2, dtype=torch.float64)
+        whole = r * r * self.COVARIANCE + (1 - r * r) * eye
+        eps: Tensor = math.sqrt(1 - r * r) * (x @ torch.linalg.inv(whole)) * self.weight
+        return eps
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_what_is_kept_is_the_data_to_the_last_bit(image_model, kappa, strength):
+    x, keep = _images(), _half() == 0
+    found = edit(image_model, x, mask=_half(), kappa=kappa, strength=strength)
+    assert torch.equal(found[..., keep], x[..., keep])
+    assert float((found - x)[..., ~keep].abs().mean()) > 0.05
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
+def test_the_known_part_is_at_every_level_the_data_diffused_to_it(kappa):
+    """Mean r x0 and variance 1 - r^2, whatever the network says elsewhere."""
+    levels = levels_var(SCHEDULE, 8, "quadratic")
+    x0 = torch.full((4, 50_000), 0.7, dtype=torch.float64)
+    unknown = torch.zeros(50_000, dtype=torch.bool)
+    unknown[25_000:] = True
+    noise = SampleNoise(0, range(4))
+    r = float(levels.level[0])
+    start = r * x0 + math.sqrt(1 - r * r) * noise.start((50_000,), dtype=torch.float64)
+    states: list[Tensor] = []
+    known = KnownPart(lambda x, _: 3 * x, x0, unknown)
+    run(ddim_rev(levels, kappa), known, start, noise=noise, callback=lambda _, x: states.append(x))
+    for r, state in zip(levels.level[1:], states, strict=True):
+        part, variance = state[:, :25_000], 1 - r * r
+        assert abs(float(part.mean()) - 0.7 * r) < 5 * math.sqrt(variance / 1e5) + 1e-12
+        assert float(part.var()) == pytest.approx(variance, rel=0.03, abs=1e-20)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1.0])
+def test_what_is_painted_goes_with_what_is_kept(kappa):
+    """Of an exactly known pair: painting one from the other must carry the correlation."""
+    model = Model.wrap(_Pair().eval(), SCHEDULE, (1, 2))
+    known = torch.linspace(-0.6, 0.6, 400)
+    x = torch.stack([known, torch.zeros(400)], dim=1)[:, None]
+    found = edit(
+        model,
+        x,
+        mask=torch.tensor([0, 1]),
+        levels=levels_step(SCHEDULE, 100, "quadratic"),
+        kappa=kappa,
+    )
+    painted = found[:, 0, 1].numpy()
+    slope, offset = np.polyfit(known.numpy(), painted, 1)
+    assert 0.5 < slope < 1.1
+    assert abs(offset) < 0.05
+    assert np.std(painted - slope * known.numpy()) < 0.2
+
+
+def test_nothing_under_the_mask_is_seen_when_all_rows_run(image_model):
+    x, mask = _images(), _half()
+    other = x.clone()
+    other[..., mask == 1] = 0.123
+    for strength, same in ((1.0, True), (0.5, False)):
+        found, again = (edit(image_model, v, mask=mask, strength=strength) for v in (x, other))
+        assert torch.equal(found, again) is same
+
+
+def test_editing_is_sampling_from_the_data_at_the_level(image_model):
+    levels = levels_step(image_model.schedule, 8)
+    x, noise = _images(), SampleNoise(6, range(3))
+    part = levels[5:]
+    r = float(part.level[0])
+    start = r * x.double() + math.sqrt(1 - r * r) * noise.start((1, 8, 8), dtype=torch.float64)
+    wanted = run(ddim_rev(part, 0.5), image_model.denoiser(), start, noise=noise).clamp(-1, 1)
+    for strength, level in ((3 / 8, None), (None, r)):
+        found = edit(
+            image_model, x, levels=levels, kappa=0.5, seed=6, strength=strength, level=level
+        )
+        torch.testing.assert_close(found, wanted.float(), rtol=0, atol=1e-5)
+
+
+def test_a_weaker_edit_stays_nearer_to_the_data(image_model):
+    levels, x = levels_step(image_model.schedule, 20), _images()
+    apart = [
+        float((edit(image_model, x, strength=s, levels=levels) - x).abs().mean())
+        for s in (0.05, 0.3, 1.0)
+    ]
+    assert apart[0] < 0.1 < apart[1] < apart[2]
+
+
+def test_a_sample_depends_on_its_seed_and_index_not_on_its_batch(image_model):
+    x = _images(5)
+    whole = edit(image_model, x, mask=_half(), kappa=1.0, seed=3)
+    split = edit(image_model, x, mask=_half(), kappa=1.0, seed=3, batch_size=2)
+    torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)
+    other = edit(image_model, x, mask=_half(), kappa=1.0, seed=4)
+    assert float((other - whole).abs().max()) > 0.01
+
+
+def test_a_level_of_its_own_becomes_the_first():
+    levels = levels_step(SCHEDULE, 10)
+    between = float(0.5 * (levels.level[3] + levels.level[4]))
+    found = levels_from(levels, SCHEDULE, level=between)
+    assert found.level.tolist() == [between, *levels.level[4:]]
+    assert float(SCHEDULE.R(found.t[0] + 1)) == pytest.approx(between, rel=1e-12)
+    assert found.t[1:].tolist() == levels.t[4:].tolist()
+    last = float(0.5 * (levels.level[-2] + 1))
+    assert levels_from(levels, SCHEDULE, level=last).num_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("strength", "rows"), [(1.0, 10), (0.5, 5), (0.51, 6), (0.3, 3), (1e-9, 1)]
+)
+def test_a_strength_is_a_share_of_the_rows(strength, rows):
+    levels = levels_step(SCHEDULE, 10)
+    found = levels_from(levels, SCHEDULE, strength=strength)
+    assert found.level.tolist() == levels.level[10 - rows :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"strength": 0.0}, r"strength must lie in \(0, 1\], got 0"),
+        ({"strength": 1.01}, "strength must lie"),
+        ({"strength": float("nan")}, "strength must lie"),
+        ({"level": 1.0}, "must be noisier than 1, where sampling ends"),
+        ({"level": 0.001}, "level must lie in"),
+        ({"level": 0.5, "strength": 0.5}, "either a level or a strength"),
+        ({}, "either a level or a strength"),
+    ],
+)
+def test_where_to_go_back_to_is_checked(choice, said):
+    with pytest.raises(InvalidArgumentError, match=said):
+        levels_from(levels_step(SCHEDULE, 10), SCHEDULE, **choice)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (torch.ones(8, 7), r"the mask has shape \(8, 7\), the data \(8, 8\) pixels"),
+        (torch.ones(8), r"the mask has shape \(8,\)"),
+        (torch.ones(2, 1, 8, 8), r"the mask has shape \(2, 1, 8, 8\)"),
+        (torch.zeros(8, 8), "the mask paints nothing"),
+        (torch.ones(8, 8), "the mask paints all of the data"),
+        (torch.full((8, 8), 0.5), r"0 \(keep\) and 1 \(paint\) alone, got 0\.5"),
+        (torch.full((8, 8), float("nan")), "alone, got nan"),
+    ],
+)
+def test_what_is_no_mask_is_one_line(mask, said):
+    with pytest.raises(InvalidArgumentError, match=said):
+        check_mask(mask, _images())
+
+
+def test_masks_of_one_sample_or_of_each_are_taken():
+    x = _images(2)
+    for shape in ((8, 8), (1, 8, 8), (1, 1, 8, 8), (2, 1, 8, 8)):
+        mask = torch.zeros(shape)
+        mask[..., 3] = 1
+        assert torch.equal(
+            check_mask(mask, x).expand(x.shape)[1, 0], mask.reshape(-1, 8, 8)[0] > 0
+        )
+
+
+def test_masks_are_read_from_images_and_arrays(tmp_path):
+    mask = _half().bool().numpy()
+    for name, mode in (("l.png", "L"), ("one.png", "1"), ("rgb.png", "RGB"), ("a.png", "RGBA")):
+        Image.fromarray(mask.astype(np.uint8) * 255).convert(mode).save(tmp_path / name)
+        assert np.array_equal(read_mask(tmp_path / name).numpy(), mask), name
+    np.save(tmp_path / "m.npy", mask)
+    assert np.array_equal(read_mask(tmp_path / "m.npy").numpy(), mask)
+
+
+def test_what_is_no_file_of_a_mask_is_one_line(tmp_path):
+    pixels = np.full((8, 8), 127, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    red = np.zeros((8, 8, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    Image.fromarray(red).save(tmp_path / "red.png")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.npy").write_text("no array")
+    for name, said in (
+        ("grey.png", "holds value 127: a mask is white"),
+        ("red.png", "holds colours or transparent pixels"),
+        ("text.png", "is no mask that can be read"),
+        ("text.npy", "is no mask that can be read"),
+        ("none.png", "no mask at"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=said):
+            read_mask(tmp_path / name)
+
+
+def test_a_span_of_seconds_is_painted_and_no_more(folders):
+    mask = span_mask((0.01, 0.03), 512, 8000)
+    assert mask.nonzero().flatten().tolist() == list(range(80, 240))
+    for span in ((0.03, 0.01), (0.01, 0.01), (-0.1, 0.01), (0.0, 0.1), (float("nan"), 0.01)):
+        with pytest.raises(InvalidArgumentError, match=r"within the 0\.064 seconds of the sound"):
+            span_mask(span, 512, 8000)
+
+
+def test_a_vocoder_repairs_a_sound_by_its_own_mel(vocoder):
+    x = (torch.rand(2, 1, 512, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.5
+    mask = span_mask((0.01, 0.03), 512, 8000)
+    found = edit(vocoder, x, mask=mask)
+    assert torch.equal(found[..., ~mask], x[..., ~mask])
+    with pytest.raises(InvalidArgumentError, match="give both one length"):
+        edit(vocoder, x, mask=mask, condition=torch.zeros(8, 20))
