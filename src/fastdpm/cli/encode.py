@@ -1,0 +1,256 @@
+"""``fastdpm encode``, and what the commands that encode have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fastdpm.cli import choices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdpm.core.levels import NoiseLevels
+    from fastdpm.core.recipe import Recipe
+    from fastdpm.models.latents import Latents
+    from fastdpm.models.model import Model
+    from fastdpm.progress import RowCallback
+
+console = Console(soft_wrap=True, highlight=False, markup=False)
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Images or mono sounds, or folders, zip archives or Parquet files of them.",
+        metavar="INPUT...",
+    ),
+]
+By = Annotated[
+    str,
+    typer.Option(
+        help="How: first or second order (one or two evaluations a row), implicit (some ten), or"
+        " invertible (one, exact)."
+    ),
+]
+Most = Annotated[
+    int | None,
+    typer.Option("-n", help="At most so many, the first ones.", min=1, show_default=False),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="Of --by implicit: largest relative residual.", show_default=False),
+]
+KeepBest = Annotated[
+    bool,
+    typer.Option(
+        "--keep-best",
+        help="Of --by implicit: go on with the best that was found where a row does not converge.",
+    ),
+]
+Condition = Annotated[
+    str | None,
+    typer.Option(
+        help="What the samples are of: labels, one for all or 3,1,4 for each; for a vocoder a mel"
+        " spectrogram or a sound, by default each sound's own.",
+        show_default=False,
+    ),
+]
+Resize = Annotated[
+    bool,
+    typer.Option(
+        "--resize",
+        help="Crop and scale images to the model's size and colours, centre sounds in its window.",
+    ),
+]
+Resample = Annotated[bool, typer.Option("--resample", help="Resample sounds to the model's rate.")]
+
+_FAR_FROM_ONE = 1.5
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user gave: a model, and samples as its data."""
+
+    model: Model
+    names: list[str]
+    x: Tensor
+    condition: Tensor | None
+
+
+def read_given(
+    model: str,
+    paths: list[Path],
+    *,
+    checkpoint: Path | None,
+    device: str,
+    condition: str | None,
+    resize: bool,
+    resample: bool,
+    n: int | None = None,
+) -> Given:
+    """Load a model and what is to be encoded; the inputs are read before its weights are."""
+    from fastdpm.inputs import conditions_for, read_all
+    from fastdpm.models.condition import read_condition
+    from fastdpm.models.find import find_model
+    from fastdpm.models.load import open_model
+
+    found = find_model(model, checkpoint)
+    data = found.config.data
+    names, x = read_all(paths, data, resize=resize, resample=resample, n=n)
+    stated = None if condition is None else read_condition(condition, data)
+    chosen = conditions_for(x, data, stated)
+    return Given(open_model(found, device), names, x, chosen)
+
+
+def encoding_recipe(stated: choices.Stated, recommended: Recipe) -> Recipe:
+    """The levels to encode over: the recommended recipe's, with the stated choices changed.
+
+    Raises:
+        InvalidArgumentError: If noise or another sampler is asked for, neither of which runs
+            backwards.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+
+    if stated.kappa:
+        raise InvalidArgumentError(
+            f"encoding draws no noise: --kappa must be 0, got {stated.kappa:g}"
+        )
+    if stated.method not in (None, "ddim-rev"):
+        raise InvalidArgumentError(
+            f"only ddim-rev runs backwards, got --method {stated.method}: drop it; --by says how"
+        )
+    return stated.recipe(recommended.replace(method="ddim-rev").replace(kappa=0.0))
+
+
+def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
+    """Raise InvalidArgumentError for an unknown way to encode, or an option it does not have."""
+    from fastdpm.core.errors import InvalidArgumentError, check_one_of
+    from fastdpm.models.latents import METHODS
+
+    check_one_of("--by", by, METHODS)
+    idle = ["--tolerance"] * (tolerance is not None) + ["--keep-best"] * keep_best
+    if idle and by != "implicit":
+        raise InvalidArgumentError(
+            f"--by {by} solves nothing, so {' and '.join(idle)} would change nothing: drop it"
+        )
+
+
+def encode_given(
+    given: Given,
+    levels: NoiseLevels,
+    by: str,
+    *,
+    tolerance: float | None = None,
+    keep_best: bool = False,
+    batch_size: int | None = None,
+) -> Latents:
+    """Encode under a progress bar."""
+    from fastdpm.models.latents import ImplicitOptions, encode
+
+    solver = ImplicitOptions(keep_best=keep_best)
+    if tolerance is not None:
+        solver = ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
+    size = given.model.batch_size(batch_size, given.condition)
+    with _bar(len(given.x), size, levels.num_steps, by) as advance:
+        return encode(
+            given.model,
+            given.x,
+            levels,
+            by,
+            solver=solver,
+            condition=given.condition,
+            batch_size=batch_size,
+            advance=advance,
+        )
+
+
+def note_deviation(latents: Latents) -> None:
+    """Print the latents' standard deviation, and what to do where it is far from 1."""
+    from fastdpm.models.latents_file import usable
+
+    deviation = float(latents.noise[usable(latents)].std())
+    console.print(f"standard deviation of the latents: {deviation:.3g}")
+    if not 1 / _FAR_FROM_ONE < deviation < _FAR_FROM_ONE:
+        console.print(
+            "note: it should be near 1: they decode, but are no noise to interpolate or edit; take"
+            " more steps, other levels or another --by"
+        )
+
+
+@choices.takes_recipe
+def encode(
+    *,
+    model: choices.ModelName,
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+    n: Most = None,
+    by: By = "invertible",
+    stated: choices.Stated,
+    tolerance: Tolerance = None,
+    keep_best: KeepBest = False,
+    condition: Condition = None,
+    resize: Resize = False,
+    resample: Resample = False,
+    checkpoint: choices.Checkpoint = None,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+) -> None:
+    """Encode images or sounds into noise that `fastdpm decode` brings back.
+
+    The file holds the latents and the plan that decodes them; unstated choices of levels are the
+    model's recommended recipe, whose noise and clipping do not apply.
+    """
+    from fastdpm.core.errors import SamplingError
+    from fastdpm.files import check_place
+    from fastdpm.models.latents_file import select, unsolved, usable, write_latents
+
+    check_place(out)
+    check_by(by, tolerance, keep_best)
+    given = read_given(
+        model,
+        inputs,
+        checkpoint=checkpoint,
+        device=device,
+        condition=condition,
+        resize=resize,
+        resample=resample,
+        n=n,
+    )
+    config = given.model.config
+    levels = encoding_recipe(stated, config.recipe).choose_levels(given.model.schedule)
+    latents = encode_given(
+        given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
+    )
+    for line in unsolved(latents, given.names):
+        console.print(f"not converged: {line}")
+    kept = usable(latents)
+    count, total = int(kept.sum()), len(kept)
+    if count:
+        names = [name for name, is_kept in zip(given.names, kept.tolist(), strict=True) if is_kept]
+        write_latents(out, select(latents, kept), model_name=config.name, inputs=names)
+        each = float(latents.evaluations[kept].double().mean())
+        console.print(f"{count} of {total} encoded by {latents.plan.label}: {out}")
+        console.print(f"{each:.4g} network evaluations each")
+        note_deviation(latents)
+    if count < total:
+        raise SamplingError(
+            f"{total - count} of {total} did not converge and are not in {out}: add --keep-best,"
+            " raise --tolerance, take more steps, or encode --by invertible"
+        )
+
+
+@contextmanager
+def _bar(samples: int, size: int, steps: int, by: str) -> Iterator[RowCallback]:
+    """A progress bar; the implicit method tells its rows by their numbers in the decoding plan."""
+    from fastdpm.progress import sampling_bar
+
+    rows = 2 * steps if by == "second" else steps
+    with sampling_bar(samples, size, rows) as advance:
+        backwards = by == "implicit"
+        yield lambda first, row: advance(first, rows - 1 - row if backwards else row)
