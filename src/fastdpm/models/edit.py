@@ -1,14 +1,11 @@
 """Editing data: noise to a level and back (SDEdit), and painting under a mask.
 
-Painting needs no loop of its own: where the data is known its eps is known too, and a denoiser
-that returns it there lets a plan carry the known part along the diffusion that ends at the data,
-
-    x' = r' x0 + sqrt(1 - r'^2 - c^2) eps + c z,    eps = (x - r x0) / sqrt(1 - r^2),
-
-which at every level is the data diffused to it, with noise that belongs to the row before.
+Painting needs no loop of its own: a denoiser shows the network the known part as the data diffused
+to each row's level, with noise of its own, and what a plan makes of the rest is kept. The known
+part then pulls only through the network: painted parts follow it less than the exact conditional
+distribution would, and more with more rows and with kappa = 1.
 Source: Meng et al. 2022, arXiv:2108.01073, algorithm 1, for SDEdit; Lugmayr et al. 2022,
-arXiv:2201.09865, section 4.1, for painting without training; Ho et al. 2022, arXiv:2204.03458,
-section 3.1, for known parts whose levels belong together.
+arXiv:2201.09865, section 4.1, for painting (without its resampling).
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import STANDARD, Recipe
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
@@ -32,28 +30,36 @@ from fastdpm.models.latents import check_data
 from fastdpm.models.model import Model
 from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
 from fastdpm.sampling.noise import SampleNoise
-from fastdpm.sampling.run import run
+from fastdpm.sampling.run import Noise, run
 
 
 class KnownPart(Denoiser):
-    """Replace the prediction of eps by the true one where the clean data is known.
+    """Show a network the known part of its input as clean data diffused to the input's level.
 
     Args:
-        network: What predicts eps elsewhere.
+        network: What predicts eps.
         x0: The clean data, shape (batch, ...).
         unknown: True where it is not known, of a shape that broadcasts to that of ``x0``.
+        plan: Whose rows ask.
+        noise: ``noise(row, x) -> z``; rows from ``plan.num_rows`` on are drawn, which the plan
+            leaves free.
     """
 
-    def __init__(self, network: Network | Denoiser, x0: Tensor, unknown: Tensor) -> None:
+    def __init__(
+        self, network: Network | Denoiser, x0: Tensor, unknown: Tensor, plan: Plan, noise: Noise
+    ) -> None:
         self.network = network
         self.x0 = x0
         self.unknown = unknown
+        self.noise = noise
+        self.rows = {float(level): plan.num_rows + i for i, level in enumerate(plan.asked)}
 
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
-        """See :class:`fastdpm.Denoiser`."""
-        eps, learned = split_variance(predict_eps(self.network, x, t, level), x)
-        true = (x - level * self.x0) / math.sqrt((1 - level) * (1 + level))
-        eps = torch.where(self.unknown, eps, true)
+        """See :class:`fastdpm.Denoiser`; where the data is known, its own eps is returned."""
+        z = self.noise(self.rows[level], x)
+        shown = torch.where(self.unknown, x, noised(self.x0, level, z))
+        eps, learned = split_variance(predict_eps(self.network, shown, t, level), x)
+        eps = torch.where(self.unknown, eps, z)
         return eps if learned is None else torch.cat([eps, learned], dim=1)
 
 
@@ -123,7 +129,7 @@ def edit(
         network = model.denoiser(chosen, clip=recipe.clip if clip is None else clip)
         if unknown is not None:
             here = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
-            network = KnownPart(network, data, here)
+            network = KnownPart(network, data, here, plan, noise)
             start = torch.where(here, z, start) if unseen else start
         state = run(plan, network, start, noise=noise, callback=_each(callback, indices.start))
         results.append(model.finished(state).float().cpu())

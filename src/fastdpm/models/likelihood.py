@@ -27,11 +27,15 @@ from fastdpm.core.likelihood import (
     bound_coefficients,
 )
 from fastdpm.core.reverse import variance as noise_variance
+from fastdpm.models.config import DataSpec
 from fastdpm.models.diffuse import batches, noised, own_condition
 from fastdpm.models.latents import check_data
 from fastdpm.models.model import Model
 from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
 from fastdpm.sampling.noise import SampleNoise
+
+_DIGITS = "scikit-learn's handwritten digits"
+_SOUND = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ def bits_per_dimension(
     levels: NoiseLevels,
     grey: GreyLevels,
     *,
-    variance: str = "small",
+    variance: str = "large",
     clip: str = "none",
     rounding: float = 0.1,
     seed: int = 0,
@@ -115,8 +119,9 @@ def bits_per_dimension(
         x: Data in [-1, 1], shape (n, *data shape).
         levels: Levels that end at clean data.
         grey: The values that the data takes.
-        variance: Of p(x' | x): "small", that of the posterior; "large", the forward variance; or
-            "learned", what the network returns between them.
+        variance: Of p(x' | x): "small", that of the posterior; "large", the forward variance,
+            which costs far less where steps are long; or "learned", what the network returns
+            between them.
         clip: What is done to the clean data that a prediction implies; see
             :class:`fastdpm.Recipe`.
         rounding: How far a value may lie from the nearest grey level, in steps; it is rounded to
@@ -146,7 +151,7 @@ def bits_per_dimension(
     if moved > rounding:
         raise InvalidArgumentError(
             f"a value lies {moved:.2g} of a step from the nearest of {grey.count} grey levels:"
-            " state the number of grey levels that the data has"
+            " state how many grey levels the data has (--grey-levels)"
         )
     values = grey.low + grey.step * index.double()
     condition = own_condition(model, values, condition)
@@ -162,6 +167,29 @@ def bits_per_dimension(
                 callback(indices.start, row)
         parts.append(torch.stack(terms, dim=1).cpu())
     return Bound(levels, torch.cat(parts) / math.log(2), grey, variance, moved)
+
+
+def grey_levels_of(data: DataSpec, count: int | None = None) -> tuple[GreyLevels, str]:
+    """The grey levels of a model's data, and in words where their number is from.
+
+    Args:
+        data: What the model was trained on.
+        count: Their number, if it is stated; 256 for images, 17 for scikit-learn's digits and
+            65,536 for sounds if it is not.
+
+    Raises:
+        InvalidArgumentError: For series, which have no usual number, unless it is stated.
+    """
+    if data.modality == "series" and count is None:
+        raise InvalidArgumentError("series have no usual number of grey levels: state it")
+    if data.modality == "audio":
+        why = "as 16-bit sounds have" if count is None else "as stated"
+        return GreyLevels.signed(_SOUND if count is None else count), why
+    if count is not None:
+        return GreyLevels.spanning(count), "as stated"
+    if data.description.startswith(_DIGITS):
+        return GreyLevels.spanning(17), f"those of {_DIGITS}"
+    return GreyLevels.spanning(256), "as 8-bit images have"
 
 
 def grey_index(x: Tensor, grey: GreyLevels) -> tuple[Tensor, float]:
