@@ -2,7 +2,7 @@
 
 Writes a checkpoint of 114 million random weights in the layout of DDPM's PyTorch port, converts it
 in a process of its own and compares that process's largest resident memory with what it was
-before the file was opened, everything imported. Mapped pages of files count as memory.
+before the file was opened, everything imported. Mapped pages of files count as memory. Linux only.
 
     python benchmarks/conversion.py [--list]
 
@@ -22,7 +22,7 @@ from fastdpm.models.folder import build_network
 from fastdpm.models.presets import read_preset
 
 _CONVERT = """
-import resource, sys
+import sys
 from pathlib import Path
 import safetensors.torch
 from fastdpm.models.convert import convert
@@ -30,9 +30,11 @@ from fastdpm.models.folder import check_fits
 from fastdpm.models.presets import read_preset
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 check_fits(read_preset("cifar10-ddpm").model_config())
+Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the parent until then
 before = peak()
 convert(sys.argv[1], Path(sys.argv[2]), preset="lsun-bedroom")
 print(peak() - before)

@@ -9,7 +9,8 @@ from typing import Any
 _HEAD = """## Encoding and decoding
 
 `python scripts/inversion.py SOUNDS` measures it on held-out data: scikit-learn's digits, rows
-1,437 to 1,796, and the test split of the Free Spoken Digit Dataset. The network is asked in float32.
+1,437 to 1,796, and the test split of the Free Spoken Digit Dataset. The network is asked in
+float32.
 
 ### The approximate encoders against diffusers
 
@@ -21,8 +22,8 @@ _ROUND_TRIP = """
 ### What comes back
 
 The share of samples whose relative error |decode(encode(x)) - x| / |x| is at most 1e-4, the
-largest error of those that were encoded, network evaluations of encoding a sample, and the standard
-deviation of the latents at the noisiest level, which is near 1 where the chain suits the data.
+largest error of those that were encoded, network evaluations of encoding a sample, and the
+standard deviation of the latents at the noisiest level, near 1 where the chain suits the data.
 """
 _NAMES = {"first": "first order", "second": "second order"}
 

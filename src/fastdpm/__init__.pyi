@@ -54,9 +54,9 @@ from .evaluation.methods import choose_methods as choose_methods
 from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
 from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler
 from .models.config import builtin_models as builtin_models
+from .models.load import load_model as load_model
 from .models.model import Decoder as Decoder
 from .models.model import Model as Model
-from .models.model import load_model as load_model
 from .sampling.denoise import (
     Autocast as Autocast,
 )

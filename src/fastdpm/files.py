@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,37 +39,54 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     """A folder to be filled that takes its place only once it is whole.
 
+    Whatever goes wrong leaves what was there before.
+
     Args:
-        path: The place; an empty folder there is replaced.
-        overwrite: Replace also a folder that holds files.
+        path: The place.
+        replaced: Names of files that may be there and are replaced; no other file may.
 
     Raises:
-        InvalidArgumentError: If a file, or a folder with files, has the place.
+        InvalidArgumentError: If something else has the place: see :func:`check_new_folder`.
     """
-    check_new_folder(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part"))
+    check_new_folder(path, replaced)
+    place = path.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-", suffix=".part"))
+    aside = temporary.with_suffix(".old")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        if place.is_dir():
+            place.rename(aside)
+        temporary.rename(place)
     finally:
+        if aside.is_dir() and not place.exists():
+            aside.rename(place)
+        shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_new_folder(path: Path, *, overwrite: bool = False) -> None:
-    """Raise InvalidArgumentError if a new folder cannot have that place."""
-    if path.exists() and not path.is_dir():
-        raise InvalidArgumentError(f"{path} is a file: choose another --out")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InvalidArgumentError(
-            f"{path} holds other files: choose another --out, or add --overwrite"
-        )
+def check_new_folder(path: Path, replaced: Collection[str] = ()) -> None:
+    """Raise InvalidArgumentError if a new folder cannot have that place, before the work is done.
+
+    ``replaced`` names the files that may be there already.
+    """
+    place = path.resolve()
+    above = next(p for p in (place, *place.parents) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "cannot be written to" if above.is_dir() else "is a file"
+        raise InvalidArgumentError(f"{above} {reason}: choose another --out")
+    if not place.is_dir():
+        return
+    if place in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
+        raise InvalidArgumentError(f"{path} is the folder you are in: choose another --out")
+    others = sorted({p.name for p in place.iterdir()} - set(replaced))
+    if others:
+        advice = "" if replaced else ", or add --overwrite if it is a model folder"
+        raise InvalidArgumentError(f"{path} holds {others[0]}: choose another --out{advice}")
 
 
 def check_place(path: Path) -> None:

@@ -20,7 +20,7 @@ def sample(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def sample(*arguments: str, model: str = "image") -> tuple[int, str, str]:
-        code = fastdpm(["sample", str(folders[model]), *arguments])
+        code = fastdpm(["sample", str(folders.get(model, model)), *arguments])
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -155,6 +155,17 @@ def test_resuming_with_other_choices_is_refused(sample):
     code, _, err = sample("-n", "4", "--out", "x", "--resume", "--seed", "1")
     assert code == 2
     assert "x was drawn with seed 0, this command has 1" in err
+
+
+def test_resuming_with_another_network_of_the_same_weights_is_refused(sample, folders, tmp_path):
+    model = shutil.copytree(folders["image"], tmp_path / "model")
+    code, _, _ = sample("-n", "2", "--out", "x", model=str(model))
+    assert code == 0
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"time_scale": 0.5}))
+    code, _, err = sample("-n", "4", "--out", "x", "--resume", model=str(model))
+    assert code == 2
+    assert "x was drawn with network" in err
 
 
 def test_a_used_folder_is_refused_and_overwriting_replaces_only_samples(sample, tmp_path):

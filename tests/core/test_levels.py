@@ -130,10 +130,18 @@ def test_variances_by_hand_give_the_published_steps():
 
 
 def test_variances_beyond_the_schedule_are_refused():
-    with pytest.raises(InvalidArgumentError, match="level must lie in"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"lead to level 0.09487, noisier than the netw"
+    ):
         levels_from_variances(AUDIO, [0.1, 0.99])
     with pytest.raises(InvalidArgumentError, match="variances must lie in"):
         levels_from_variances(AUDIO, [0.1, 1.0])
+
+
+def test_variances_that_fall_are_asked_about():
+    rising, falling = (levels_from_variances(AUDIO, v) for v in ([0.1, 0.2], [0.2, 0.1]))
+    assert not any("reversed" in note for note in rising.notes)
+    assert any("reversed" in note for note in falling.notes)
 
 
 def test_a_start_by_hand_far_from_noise_is_told():

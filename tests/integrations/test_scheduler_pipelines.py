@@ -1,6 +1,8 @@
 """FastDPM's schedulers inside the pipelines of diffusers."""
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import diffusers
@@ -311,3 +313,26 @@ def test_a_text_pipeline_with_our_scheduler_survives_saving(text_parts, tmp_path
         for p in (pipe, other)
     ]
     torch.testing.assert_close(*draws)
+
+
+def test_a_saved_pipeline_loads_in_another_process_that_imported_the_class(tmp_path):
+    diffusers.DDPMPipeline(
+        unet=diffusers.UNet2DModel(
+            sample_size=8,
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(8, 8),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+        ),
+        scheduler=FastDPMScheduler(kappa=0.5),
+    ).save_pretrained(tmp_path)
+    code = (
+        "from diffusers import DDPMPipeline\nfrom fastdpm import FastDPMScheduler\n"
+        f"print(DDPMPipeline.from_pretrained({str(tmp_path)!r}).scheduler.config.kappa)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "0.5"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastdpm import InvalidArgumentError, ModelError
-from fastdpm.models.adm_unet import ADMUNet, cosine_step_embedding, infer_arguments
+from fastdpm.models.adm_infer import infer_arguments
+from fastdpm.models.adm_unet import ADMUNet, cosine_step_embedding
 from tests.models import reference_adm
 from tests.models.reference_adm import Shapes, adm_reference
 

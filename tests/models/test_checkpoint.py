@@ -137,7 +137,7 @@ def test_code_in_a_checkpoint_is_named_and_not_run(tmp_path, as_pickle):
 def test_a_pickle_that_torch_did_not_write_is_refused_unread(tmp_path):
     path, marker = tmp_path / "model.pkl", tmp_path / "marker"
     path.write_bytes(pickle.dumps(_Trap(marker), protocol=4))
-    with pytest.raises(ModelError, match="not a whole checkpoint: Unsupported") as caught:
+    with pytest.raises(ModelError, match=r"asks for (posix|nt)\.mkdir to be run") as caught:
         read_states(path)
     assert "weights_only" not in str(caught.value)  # torch advises to switch the protection off
     assert not marker.exists()
@@ -158,7 +158,7 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path, zipped):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no checkpoint"),
+        (b"", "is empty: download it again"),
         (b"<!DOCTYPE html><html>", "a web page or a Git LFS pointer"),
         (b"version https://git-lfs.github.com/spec/v1\n", "download the file itself"),
     ],

@@ -57,18 +57,68 @@ def test_several_presets_that_fit_leave_the_folder_to_name_the_model(tiny):  # n
 
 
 def test_a_folder_that_holds_files_is_kept(tiny):  # noqa: F811
-    (tiny / "out").mkdir()
-    (tiny / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match="out holds other files: choose another --out"):
+    convert(tiny / "tiny-image.pt", tiny / "out")
+    with pytest.raises(InvalidArgumentError, match=r"out holds README.md: choose another --out, "):
         convert(tiny / "tiny-image.pt", tiny / "out")
-    convert(tiny / "tiny-image.pt", tiny / "out", overwrite=True)
-    assert sorted(path.name for path in (tiny / "out").iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-    ]
+    convert(tiny / "tiny-sound.pt", tiny / "out", overwrite=True)
+    assert load_model(tiny / "out").config.name == "tiny-sound"
+    (tiny / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(InvalidArgumentError, match=r"out holds notes.txt: choose another --out$"):
+        convert(tiny / "tiny-image.pt", tiny / "out", overwrite=True)
+    assert (tiny / "out" / "notes.txt").read_text() == "mine"
     with pytest.raises(InvalidArgumentError, match="is a file: choose another --out"):
-        convert(tiny / "tiny-image.pt", tiny / "tiny-image.toml")
+        convert(tiny / "tiny-image.pt", tiny / "tiny-image.toml" / "x")
+
+
+def test_what_is_read_is_never_written_over(tiny, monkeypatch):  # noqa: F811
+    home = tiny / "home"
+    home.mkdir()
+    source = (tiny / "tiny-image.pt").rename(home / "model.safetensors")
+    with pytest.raises(InvalidArgumentError, match=r"lies in .*home: choose another --out"):
+        convert(source, home, overwrite=True)
+    monkeypatch.chdir(home)
+    with pytest.raises(InvalidArgumentError, match="is the folder you are in"):
+        convert(source, Path(), overwrite=True)
+    assert [p.name for p in home.iterdir()] == ["model.safetensors"]
+    (home / "link").symlink_to(tiny / "elsewhere")
+    (tiny / "elsewhere").mkdir()
+    convert(source, home / "link")
+    assert (tiny / "elsewhere" / "config.json").is_file()
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tiny, monkeypatch):  # noqa: F811
+    convert(tiny / "tiny-image.pt", tiny / "out")
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        convert(tiny / "tiny-sound.pt", tiny / "out", overwrite=True)
+    assert load_model(tiny / "out").config.name == "tiny-image"
+    assert _left(tiny) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [
+        (torch.ones(8, dtype=torch.complex64), "complex64"),
+        (torch.ones(8, dtype=torch.float8_e4m3fn), "float8_e4m3fn"),
+        (torch.ones(8, dtype=torch.int64), "int64"),
+        (torch.ones(8).to_sparse(), "sparse float32"),
+        (torch.ones(8, device="meta"), "meta float32"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(tiny, weight, kind):  # noqa: F811
+    state = _state(CASES["tiny-image"]["network"])
+    state["conv_in.bias"] = weight
+    torch.save(state, tiny / "odd.pt")
+    with pytest.raises(ModelError, match=rf"no plain tensors of numbers \(conv_in.bias, {kind}\)"):
+        convert(tiny / "odd.pt", tiny / "out", preset="tiny-image")
+    assert _left(tiny) == []
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(tiny, monkeypatch):  # noqa: F811

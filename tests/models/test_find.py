@@ -123,6 +123,55 @@ def test_the_averaged_weights_are_taken_from_a_list_of_states(tiny):
     assert all(torch.equal(weights[n], w) for n, w in averaged.items())
 
 
+def test_a_wrong_suffix_does_not_hide_the_contents(tiny):
+    path = (tiny / "tiny-image.pt").rename(tiny / "model.safetensors")
+    assert load_model(path).config.name == "tiny-image"
+
+
+def test_of_several_sets_of_weights_none_is_guessed(tiny):
+    state = _state(IMAGE.network)
+    part = {"conv_in.weight": state["conv_in.weight"], "temb.dense.0.weight": torch.ones(2)}
+    torch.save({"model": state, "ema_part": part}, tiny / "part.pt")
+    assert load_model(tiny / "part.pt").config.name == "tiny-image"
+    torch.save({"shadow": state, "optimizer": {"exp_avg": dict(state)}}, tiny / "two.pt")
+    with pytest.raises(ModelError, match="several sets of weights, 'shadow', 'exp_avg': save"):
+        load_model(tiny / "two.pt")
+
+
+def test_a_preset_says_what_weights_do_not_show(tiny):
+    tables = CASES["tiny-adm"]
+    network = {k: v for k, v in tables["network"].items() if k != "num_heads"}
+    own = _write_preset(tiny / "own.toml", **(tables | {"network": network}))
+    with pytest.raises(InvalidArgumentError, match="must say num_heads or num_head_channels"):
+        load_model(own, checkpoint=tiny / "tiny-adm.pt")
+    for schedule, told in (
+        ({"type": "cosine"}, "lacks num_train_steps"),
+        (SCHEDULE | {"num_train_steps": 50.5}, "a whole number of at least 1, got 50.5"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=told):
+            find_model(_write_preset(tiny / "own.toml", **tables, schedule=schedule))
+    for scale in (0.0, -1.0):
+        with pytest.raises(InvalidArgumentError, match="time_scale must be above 0"):
+            find_model(_write_preset(tiny / "own.toml", **tables, time_scale=scale))
+
+
+def test_classes_of_data_are_those_of_the_network(tiny):
+    data = CASES["tiny-adm"]["data"] | {"classes": 9}
+    for network, told in (
+        (ADM | {"num_classes": 5}, "takes 5 classes"),
+        (ADM, "takes no classes"),
+    ):
+        own = _write_preset(tiny / "own.toml", network=network, data=data)
+        torch.save(_state(network), tiny / "own.pt")
+        with pytest.raises(InvalidArgumentError, match=f"{told}, but its data has 9"):
+            load_model(own, checkpoint=tiny / "own.pt")
+
+
+def test_a_format_that_changes_nothing_is_refused(folders):
+    with pytest.raises(InvalidArgumentError, match="is no checkpoint, so a format would change"):
+        find_model(folders["image"], layout="ddpm")
+
+
 def test_presets_that_a_network_fits_alike_are_all_named(tiny):
     _write_preset(tiny / "tiny-other.toml", **CASES["tiny-image"])
     found = find_model(tiny / "tiny-image.pt")
@@ -167,7 +216,9 @@ def test_a_shape_that_contradicts_the_preset_is_named(tiny):
 def test_a_checkpoint_of_another_kind_of_network_says_of_which(tiny):
     with pytest.raises(ModelError, match="holds a network of DDPM and DDIM"):
         load_model("tiny-sound", checkpoint=tiny / "tiny-image.pt")
-    with pytest.raises(ModelError, match=r"no checkpoint of format lmnt: it holds conv_in.bias"):
+    with pytest.raises(
+        ModelError, match=r"no checkpoint of format lmnt: it holds a tensor conv_in.bias"
+    ):
         find_model(tiny / "tiny-image.pt", layout="lmnt")
     with pytest.raises(InvalidArgumentError, match="format must be one of ddpm, diffwave"):
         find_model(tiny / "tiny-image.pt", layout="onnx")
@@ -181,7 +232,9 @@ def test_a_network_that_no_preset_describes_asks_for_one(tiny):
 
 def test_a_file_of_other_tensors_says_what_it_holds(tiny):
     torch.save({"layer.weight": torch.ones(2)}, tiny / "other.pt")
-    with pytest.raises(ModelError, match=r"no checkpoint of a known format, .* layer.weight, say"):
+    with pytest.raises(
+        ModelError, match=r"no checkpoint of a known format, .* layer.weight; a network"
+    ):
         load_model(tiny / "other.pt")
     torch.save({"time_embedding.linear_1.weight": torch.ones(2)}, tiny / "unet.bin")
     with pytest.raises(InvalidArgumentError, match="without its configuration: give the whole"):

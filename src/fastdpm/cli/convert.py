@@ -42,7 +42,7 @@ def convert(
         bool, typer.Option("--half", help="Store 16-bit weights: half the size.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what the folder holds.")
+        bool, typer.Option("--overwrite", help="Replace the model folder that is there.")
     ] = False,
 ) -> None:
     """Turn a published checkpoint into a model folder; nothing in the file is executed."""

@@ -14,6 +14,7 @@ from fastdpm.cli import choices
 def plan(
     *,
     model: choices.ModelName = "digits",
+    checkpoint: choices.Checkpoint = None,
     stated: choices.Stated,
     plot: Annotated[
         Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.", show_default=False)
@@ -28,7 +29,7 @@ def plan(
     from fastdpm.files import write_text
     from fastdpm.models.find import find_model
 
-    config = find_model(model).config
+    config = find_model(model, checkpoint).config
     recipe = stated.recipe(config.recipe)
     compiled = recipe.compile(VarianceSchedule.from_config(config.schedule))
     typer.echo(str(compiled))

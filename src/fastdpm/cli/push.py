@@ -36,7 +36,7 @@ def push(
     from fastdpm.core.errors import ModelError
     from fastdpm.hub import push as publish
     from fastdpm.models.config import CONFIG, find_folder, read_config
-    from fastdpm.models.model import load_model
+    from fastdpm.models.load import load_model
 
     place = find_folder(folder)
     config = read_config(place)

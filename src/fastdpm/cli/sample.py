@@ -64,7 +64,8 @@ def sample(
     """
     from fastdpm.core.errors import InvalidArgumentError, check_one_of
     from fastdpm.models.condition import read_condition
-    from fastdpm.models.model import PRECISIONS, load_model
+    from fastdpm.models.load import load_model
+    from fastdpm.models.model import PRECISIONS
     from fastdpm.output import SampleFolder, free_folder
 
     if resume and out is None:
@@ -85,6 +86,7 @@ def sample(
     identity: dict[str, Any] = {
         "model": config.name,
         "weights_sha256": config.weights_sha256,
+        "network": config.computes(),
         "plan": {"label": compiled.label, "fingerprint": compiled.fingerprint},
         "clip": chosen.clip,
         "condition": None if chosen_for is None else _digest(chosen_for),

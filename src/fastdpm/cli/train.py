@@ -56,7 +56,7 @@ def train(
     Writes checkpoint.pt, loss.csv, loss.png and samples.png as it goes, and model/ at the end.
     """
     from fastdpm.core.errors import InterruptedRunError
-    from fastdpm.models.model import find_device
+    from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer, check_folder

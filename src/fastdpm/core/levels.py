@@ -213,8 +213,16 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
     if eta.ndim != 1 or not np.all((eta > 0) & (eta < 1)):
         raise InvalidArgumentError(f"variances must lie in (0, 1), got {eta.tolist()}")
     level = _levels_of(eta)
+    low = float(schedule.levels[-1])
+    if level[0] < low * (1 - 1e-12):
+        raise InvalidArgumentError(
+            f"these variances lead to level {level[0]:.4g}, noisier than the network knows, R(T) ="
+            f" {low:.4g}: lower them"
+        )
     label, notes = f"{eta.size} variances by hand", _note_of_start(schedule, level)
-    return NoiseLevels(level, schedule.T(level[:-1]) - 1, label, notes)
+    if eta.size > 1 and np.all(np.diff(eta) < 0):
+        notes = (*notes, "these variances fall, but are read clean end first: reversed, perhaps?")
+    return NoiseLevels(level, schedule.T(np.maximum(level[:-1], low)) - 1, label, notes)
 
 
 def levels_given(

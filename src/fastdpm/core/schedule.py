@@ -228,8 +228,10 @@ class VarianceSchedule:
 
 
 def _check_num_train_steps(num_train_steps: int) -> None:
-    if num_train_steps < 1:
-        raise InvalidArgumentError(f"num_train_steps must be at least 1, got {num_train_steps}")
+    if num_train_steps < 1 or num_train_steps != int(num_train_steps):
+        raise InvalidArgumentError(
+            f"num_train_steps must be a whole number of at least 1, got {num_train_steps}"
+        )
 
 
 def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ from fastdpm.core.plan import Plan
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.sources import Source, Values, to_values
 from fastdpm.models.find import FoundModel, find_model
-from fastdpm.models.model import Model, open_model
+from fastdpm.models.load import open_model
+from fastdpm.models.model import Model
 from fastdpm.progress import RowCallback
 
 _DECIDING = ("fastdpm", "torch", "numpy")
@@ -131,17 +132,7 @@ class ModelHandle:
     @property
     def key(self) -> str:
         """Digest of weights, network, schedule and what else of the configuration decides."""
-        config = self.config
-        data = asdict(config.data) | {"description": ""}
-        return digest(
-            self.weights,
-            config.network,
-            config.schedule,
-            config.prediction,
-            config.time_scale,
-            data,
-            *self._custom(),
-        )
+        return digest(self.weights, self.config.computes(), *self._custom())
 
     def _custom(self) -> list[str]:
         """What more decides the samples of a model that only exists in memory."""

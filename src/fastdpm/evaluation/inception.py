@@ -20,7 +20,7 @@ from fastdpm.evaluation.metrics import Features
 from fastdpm.evaluation.sources import Values
 from fastdpm.evaluation.statistics import INCEPTION
 from fastdpm.models.config import DataSpec
-from fastdpm.models.model import find_device
+from fastdpm.models.load import find_device
 from fastdpm.models.weights import sha256
 
 AUTO = "auto"
@@ -36,7 +36,7 @@ class InceptionExtractor:
     Args:
         weights: The file ``weights-inception-2015-12-05-6726825d.pth``, or "auto" to fetch it once
             from where torch-fidelity publishes it.
-        device: As :func:`fastdpm.models.model.find_device` takes it.
+        device: As :func:`fastdpm.models.load.find_device` takes it.
 
     Raises:
         InvalidArgumentError: If there is no such file.
