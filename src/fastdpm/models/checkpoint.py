@@ -7,6 +7,7 @@ epoch, step, averaged state] as DDIM's does.
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -31,23 +32,26 @@ _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
 def choose_state(
     path: Path, states: list[tuple[str, State]], fits: Callable[[State], int]
 ) -> State:
-    """The state that fits a network best.
+    """The state that fits a network best, by a number that is 0 where it does not.
 
-    Of several that fit as well, one called after "ema" is taken, else the last, which is the
-    averaged one where DDIM's code wrote the file.
+    Of several that fit as well, one called after "ema" is taken, or the last of a list, which is
+    the averaged one where DDIM's code wrote the file.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If there is none, or several and nothing tells which is meant.
     """
-    found: State = {}
-    best = (-1, False)
-    for key, state in states:
-        fit = (fits(state), "ema" in key.lower())
-        if fit >= best:
-            best, found = fit, state
-    if not found:
+    best = max((fits(state) for _, state in states), default=0)
+    fitting = [(key, state) for key, state in states if best and fits(state) == best]
+    if not fitting:
         raise ModelError(f"{path} holds no weights: give the file of a trained network")
-    return found
+    averaged = [state for key, state in fitting if "ema" in key.lower()]
+    keys = list(dict.fromkeys(key for key, _ in fitting))
+    if not averaged and len(keys) > 1:
+        raise ModelError(
+            f"{path} holds several sets of weights, {', '.join(map(repr, keys))}: save the one"
+            " that is meant by itself"
+        )
+    return (averaged or [state for _, state in fitting])[-1]
 
 
 def read_states(path: Path) -> list[tuple[str, State]]:
@@ -60,6 +64,8 @@ def read_states(path: Path) -> list[tuple[str, State]]:
         raise ModelError(f"there is no checkpoint {path}: give the file itself")
     with path.open("rb") as file:
         head = file.read(16)
+    if not head:
+        raise ModelError(f"{path} is empty: download it again")
     if head[8:9] == b"{":
         return list(_states(read_tensors(path)))
     if not head.startswith((_ZIP, *_PICKLES)):
@@ -76,19 +82,42 @@ def _unpickled(path: Path, head: bytes) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
             warnings.simplefilter("ignore")
             # Only the zip layout can be mapped: states that are not wanted are then never read.
-            mapped = head.startswith(_ZIP) or None
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            # By the name ".safetensors" torch would take the file for what it is not.
+            if head.startswith(_ZIP) and path.suffix != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler fails in many ways on foreign or truncated bytes
         refused = _REFUSED.search(str(error))
-        if refused:
+        asked = refused[1] if refused else _asked_by_pickle(path, head)
+        if asked:
             raise ModelError(
-                f"{path} asks for {refused[1]} to be run when it is read, which is refused: save"
+                f"{path} asks for {asked} to be run when it is read, which is refused: save"
                 " the weights alone, by torch.save(network.state_dict(), FILE), where the file"
                 " comes from"
             ) from None
         raise ModelError(
             f"{path} is not a whole checkpoint: {_reason(error)}; download it again"
         ) from None
+
+
+def _asked_by_pickle(path: Path, head: bytes) -> str:
+    """What a plain pickle would have run, the first that it names; nothing is run to see it."""
+    if head.startswith(_ZIP):
+        return ""
+    texts: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for code, argument, _ in pickletools.genops(file):
+                if code.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                if code.name == "STACK_GLOBAL" and len(texts) > 1:
+                    return ".".join(texts[-2:])
+                if isinstance(argument, str):
+                    texts.append(argument)
+    except Exception:  # it is damaged as well, or no pickle at all
+        return ""
+    return ""
 
 
 def _numbers() -> list[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import re
 import types
 import typing
@@ -19,6 +21,7 @@ from fastdpm.core.schedule import VarianceSchedule
 FORMAT = "fastdpm-model"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONDITIONS = "conditions.safetensors"
+MODEL_FILES = (CONFIG, WEIGHTS, CARD, CONDITIONS)
 DIFFUSERS_PIPELINE = "model_index.json"
 BUILTIN = Path(__file__).parent.parent / "builtin"
 PREDICTIONS = ("epsilon", "v", "x0")
@@ -153,7 +156,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_name(self.name)
         check_one_of("prediction", self.prediction, PREDICTIONS)
+        if not 0 < self.time_scale < math.inf:
+            raise InvalidArgumentError(f"time_scale must be above 0, got {self.time_scale}")
         VarianceSchedule.from_config(self.schedule)
+
+    def computes(self) -> str:
+        """Digest of what decides the model's samples beside its weights, 16 hex digits."""
+        data = dataclasses.asdict(self.data) | {"description": ""}
+        decides = (self.network, self.schedule, self.prediction, self.time_scale, data)
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; unset values are left out."""

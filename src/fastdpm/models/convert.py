@@ -11,7 +11,7 @@ import torch
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.files import check_new_folder, new_folder
 from fastdpm.models.card import model_card
-from fastdpm.models.config import ModelConfig, check_name
+from fastdpm.models.config import MODEL_FILES, ModelConfig, check_name
 from fastdpm.models.find import find_model
 from fastdpm.models.folder import check_fits, read_mel, write_folder
 from fastdpm.models.weights import check_same
@@ -38,7 +38,7 @@ def convert(
         layout: One of :data:`fastdpm.models.formats.FORMATS`; recognised if None.
         name: Of the model; the preset's if None, or the folder's where several presets fit.
         half: Store the weights as 16-bit floating-point numbers.
-        overwrite: Replace a folder that holds files.
+        overwrite: Replace a model folder that is there.
 
     Returns:
         The configuration as written, and what a reader must know.
@@ -47,7 +47,10 @@ def convert(
         InvalidArgumentError: If ``out`` cannot be written, or the checkpoint fits no preset.
         ModelError: If the file is damaged, would execute code or does not fit.
     """
-    check_new_folder(out, overwrite=overwrite)
+    replaced = MODEL_FILES if overwrite else ()
+    check_new_folder(out, replaced)
+    if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
+        raise InvalidArgumentError(f"{source} lies in {out}: choose another --out")
     if name is not None:
         check_name(name)
     found = find_model(source if preset is None else preset, source if preset else None, layout)
@@ -64,7 +67,7 @@ def convert(
         "converted_by": f"fastdpm {version('fastdpm')}",
     }
     config = replace(config, provenance=config.provenance | made)
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, replaced) as folder:
         dtype = torch.float16 if half else None
         card = model_card(config)
         conditions = None if found.conditions is None else read_mel(found.conditions)

@@ -16,12 +16,12 @@ from fastdpm.core.errors import InvalidArgumentError, ModelError
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.checkpoint import State, choose_state, read_states
-from fastdpm.models.config import CONFIG, DataSpec, ModelConfig
+from fastdpm.models.config import CONFIG, DIFFUSERS_PIPELINE, DataSpec, ModelConfig
 from fastdpm.models.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.models.diffusers_network import CLASSES, check_unet
 from fastdpm.models.weights import sha256
 
-PIPELINE, SCHEDULER = "model_index.json", "scheduler_config.json"
+SCHEDULER = "scheduler_config.json"
 _STEM = "diffusion_pytorch_model"
 _WEIGHTS = (f"{_STEM}.safetensors", f"{_STEM}.bin")
 _LATENT = ("vae", "vqvae", "text_encoder")
@@ -29,16 +29,6 @@ _BY_HAND = "open it in Python by fastdpm.integrations.diffusers.from_pipeline"
 # What attention over images was called before diffusers 0.12, whose models are still published so.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(rf"(?<=\.)({'|'.join(_RENAMED)})(?=\.(weight|bias)$)")
-
-
-def is_diffusers_folder(folder: Path) -> bool:
-    """Whether diffusers wrote a folder."""
-    if (folder / PIPELINE).is_file():
-        return True
-    try:
-        return "_class_name" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def read_diffusers_folder(folder: Path) -> tuple[ModelConfig, Path, Callable[[], State]]:
@@ -139,7 +129,9 @@ def _place_of_unet(folder: Path) -> Path:
     Raises:
         InvalidArgumentError: If it is a pipeline of more than a U-Net, or of none.
     """
-    index = _read_json(folder / PIPELINE) if (folder / PIPELINE).is_file() else {}
+    index = (
+        _read_json(folder / DIFFUSERS_PIPELINE) if (folder / DIFFUSERS_PIPELINE).is_file() else {}
+    )
     parts = {n for n, v in index.items() if isinstance(v, list) and any(v)}
     latent = [name for name in _LATENT if name in parts or (folder / name).is_dir()]
     if latent:

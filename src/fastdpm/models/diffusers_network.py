@@ -85,6 +85,7 @@ class DiffusersNetwork(nn.Module):
         check_one_of("class of a diffusers network", class_name, CLASSES)
         check_unet(class_name, config)
         check_installed("diffusers", "diffusers", "diffusers")
+        self.num_classes = config.get("num_class_embeds")
         kind = getattr(importlib.import_module("diffusers"), class_name)
         unknown = sorted(config.keys() - inspect.signature(kind).parameters.keys())
         if unknown:

@@ -33,7 +33,7 @@ from fastdpm.models.folder import (
     check_weights,
     load_weights,
 )
-from fastdpm.models.model import find_device
+from fastdpm.models.load import find_device
 from fastdpm.models.weights import write_tensors
 
 FORMAT = "fastdpm-features"

@@ -86,21 +86,16 @@ def find_model(
         ModelError: If its files are damaged, would execute code or do not fit together.
     """
     name, path = str(name_or_path), Path(name_or_path)
+    _check_used(name, checkpoint, layout)
     if checkpoint is not None:
-        if name not in presets() and not name.endswith(".toml"):
-            raise InvalidArgumentError(
-                f"{name} is no preset, so a checkpoint beside it would change nothing: drop it,"
-                f" or name one of {', '.join(presets())}, or a TOML file of your own"
-            )
         return _of_checkpoint(Path(checkpoint), read_preset(name), layout)
-    if name in names_in(BUILTIN):
-        return _of_folder(BUILTIN / name)
-    if name.startswith(PREFIX):
-        return _of_folder(fetch(name), name.removeprefix(PREFIX).partition("@")[0])
     if name in presets() or name.endswith(".toml"):
         return _without_weights(read_preset(name))
-    if path.is_dir():
-        return _of_folder(path)
+    if name.startswith(PREFIX):
+        return _of_folder(fetch(name), name.removeprefix(PREFIX).partition("@")[0])
+    folder = BUILTIN / name if name in names_in(BUILTIN) else path
+    if folder.is_dir():
+        return _of_folder(folder)
     if path.is_file():
         return _of_checkpoint(path, None, layout)
     raise InvalidArgumentError(
@@ -108,6 +103,20 @@ def find_model(
         f" folder that holds {CONFIG}, hf:owner/name, a published checkpoint, or a preset with"
         " its checkpoint"
     )
+
+
+def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) -> None:
+    """Raise InvalidArgumentError if a checkpoint or a format beside this name changes nothing."""
+    preset = name in presets() or name.endswith(".toml")
+    if checkpoint is not None and not preset:
+        raise InvalidArgumentError(
+            f"{name} is no preset, so a checkpoint beside it would change nothing: drop it,"
+            f" or name one of {', '.join(presets())}, or a TOML file of your own"
+        )
+    if layout is not None and checkpoint is None and not Path(name).is_file():
+        raise InvalidArgumentError(
+            f"{name} is no checkpoint, so a format would change nothing: drop it"
+        )
 
 
 def _of_folder(folder: Path, repository: str = "") -> FoundModel:
@@ -134,7 +143,8 @@ def _of_folder(folder: Path, repository: str = "") -> FoundModel:
 
 def _without_weights(preset: Preset) -> FoundModel:
     source = preset.source
-    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source else ""
+    known = source is not None and source.checkpoint
+    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source and known else ""
 
     def missing() -> State:
         raise InvalidArgumentError(

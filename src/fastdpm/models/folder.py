@@ -82,6 +82,7 @@ def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Modu
             condition = torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length))
         if config.data.classes is not None:
             condition = torch.zeros(2, dtype=torch.int64)
+    _check_classes(network, config.data.classes)
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(
             f"the network stretches a mel frame to {getattr(network, 'hop_length', None)} samples,"
@@ -100,6 +101,16 @@ def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Modu
             f" {config.data.shape}"
         )
     return network
+
+
+def _check_classes(network: nn.Module, classes: int | None) -> None:
+    """Raise InvalidArgumentError if a network takes another number of classes, where it says."""
+    known = getattr(network, "num_classes", classes)
+    if known != classes:
+        raise InvalidArgumentError(
+            f"the network takes {known or 'no'} classes, but its data has {classes or 'none'}: put"
+            " the same number into network and data.classes"
+        )
 
 
 def check_weights(folder: Path, checksum: str) -> Path:

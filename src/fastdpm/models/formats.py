@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastdpm.core.errors import ModelError
-from fastdpm.models import adm_unet, lmnt_diffwave
+from fastdpm.models import adm_infer, lmnt_diffwave
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -94,7 +94,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "improved-diffusion and guided-diffusion",
             "adm-unet",
             "time_embed.0.weight",
-            adm_unet.infer_arguments,
+            adm_infer.infer_arguments,
         ),
     }
 )

@@ -66,9 +66,9 @@ class PresetSource:
         licence: Of the weights, an SPDX expression, or what is known.
     """
 
-    checkpoint: str
-    checkpoint_from: str
-    attribution: str
+    checkpoint: str = ""
+    checkpoint_from: str = ""
+    attribution: str = ""
     reproduces: str = ""
     statistics: str = ""
     statistics_from: str = ""
@@ -117,10 +117,17 @@ class Preset:
     source: PresetSource | None = None
     published: Published | None = None
 
+    def __post_init__(self) -> None:
+        if not self.schedule.keys() & {"num_train_steps", "betas"}:
+            raise InvalidArgumentError(
+                f"the schedule of preset {self.name} lacks num_train_steps (T), which cannot be"
+                " guessed"
+            )
+
     def model_config(self) -> ModelConfig:
         """The configuration of the model, its weights' checksum aside."""
         provenance: dict[str, Any] = {"preset": self.name}
-        if self.source is not None:
+        if self.source is not None and self.source.checkpoint:
             provenance |= {
                 "checkpoint": self.source.checkpoint,
                 "checkpoint_from": self.source.checkpoint_from,

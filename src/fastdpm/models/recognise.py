@@ -39,7 +39,7 @@ def recognise(
         check_one_of("format", layout, FORMATS)
     states = read_states(path)
     form = _recognised(path, states, layout)
-    state = choose_state(path, states, lambda tensors: int(form.mark in tensors))
+    state = choose_state(path, states, lambda s: len(s) if form.mark in s else 0)
     notes: tuple[str, ...] = ()
     if preset is None:
         config, notes = _fitting(path, form, state)
@@ -58,10 +58,13 @@ def _recognised(path: Path, states: list[tuple[str, State]], layout: str | None)
             f"{path} holds the weights of a diffusers network without its configuration: give the"
             " whole folder"
         )
-    first = next((sorted(state)[0] for _, state in states), "nothing")
+    held = next((f"a tensor {sorted(state)[0]}" for _, state in states), "no named tensors")
     known = "one of " + ", ".join(f"{name} ({form.title})" for name, form in FORMATS.items())
     wanted = f"of format {layout}" if layout else f"of a known format, {known}"
-    raise ModelError(f"{path} is no checkpoint {wanted}: it holds {first}, say")
+    raise ModelError(
+        f"{path} is no checkpoint {wanted}: it holds {held}; a network of another kind is opened"
+        " in Python by Model.wrap"
+    )
 
 
 def _completed(path: Path, preset: Preset, form: Format, state: State) -> ModelConfig:
@@ -78,7 +81,14 @@ def _completed(path: Path, preset: Preset, form: Format, state: State) -> ModelC
         told = infer(form, _shapes(state), config.data.shape[-1])
     except ModelError as error:
         raise ModelError(f"{path} does not fit preset {preset.name}: {error}") from None
-    return replace(config, network=told | config.network)
+    network = told | config.network
+    attends = form.network == "adm-unet" and network["attention_resolutions"]
+    if attends and not config.network.keys() & {"num_heads", "num_head_channels"}:
+        raise InvalidArgumentError(
+            f"preset {preset.name} must say num_heads or num_head_channels under [network]:"
+            " weights do not show how many heads an attention has"
+        )
+    return replace(config, network=network)
 
 
 def _fitting(path: Path, form: Format, state: State) -> tuple[ModelConfig, tuple[str, ...]]:

@@ -129,9 +129,28 @@ def check_same(
             ),
         ),
     ]
+    problems.append(
+        _listed(
+            "that are no plain tensors of numbers",
+            (f"{n}, {_kind(t)}" for n, t in found.items() if not _usable(t, wanted.get(n))),
+        )
+    )
     told = "; ".join(problem for problem in problems if problem)
     if told:
         raise ModelError(f"{path} does not fit {network}: {told}")
+
+
+def _usable(tensor: Tensor, wanted: Tensor | None) -> bool:
+    """Whether a tensor can be written, and read as what a network holds."""
+    plain = tensor.layout == torch.strided and not tensor.is_meta and tensor.dtype in _TYPES
+    alike = wanted is None or wanted.is_floating_point() == tensor.is_floating_point()
+    return plain and alike
+
+
+def _kind(tensor: Tensor) -> str:
+    place = "meta " if tensor.is_meta else ""
+    sparse = "" if tensor.layout == torch.strided else "sparse "
+    return f"{place}{sparse}{str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _listed(what: str, names: Iterable[str], most: int = 4) -> str:
