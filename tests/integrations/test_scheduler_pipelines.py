@@ -316,7 +316,7 @@ def test_a_text_pipeline_with_our_scheduler_survives_saving(text_parts, tmp_path
 
 
 def test_a_saved_pipeline_loads_in_another_process_that_imported_the_class(tmp_path):
-    diffusers.DDPMPipeline(
+    pipeline: Any = diffusers.DDPMPipeline(
         unet=diffusers.UNet2DModel(
             sample_size=8,
             in_channels=1,
@@ -327,12 +327,13 @@ def test_a_saved_pipeline_loads_in_another_process_that_imported_the_class(tmp_p
             norm_num_groups=4,
         ),
         scheduler=FastDPMScheduler(kappa=0.5),
-    ).save_pretrained(tmp_path)
+    )
+    pipeline.save_pretrained(tmp_path)
     code = (
         "from diffusers import DDPMPipeline\nfrom fastdpm import FastDPMScheduler\n"
         f"print(DDPMPipeline.from_pretrained({str(tmp_path)!r}).scheduler.config.kappa)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == "0.5"

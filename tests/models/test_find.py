@@ -216,9 +216,7 @@ def test_a_shape_that_contradicts_the_preset_is_named(tiny):
 def test_a_checkpoint_of_another_kind_of_network_says_of_which(tiny):
     with pytest.raises(ModelError, match="holds a network of DDPM and DDIM"):
         load_model("tiny-sound", checkpoint=tiny / "tiny-image.pt")
-    with pytest.raises(
-        ModelError, match=r"no checkpoint of format lmnt: it holds a tensor conv_in.bias"
-    ):
+    with pytest.raises(ModelError, match=r"of format lmnt: it holds a tensor conv_in.bias"):
         find_model(tiny / "tiny-image.pt", layout="lmnt")
     with pytest.raises(InvalidArgumentError, match="format must be one of ddpm, diffwave"):
         find_model(tiny / "tiny-image.pt", layout="onnx")
@@ -232,9 +230,7 @@ def test_a_network_that_no_preset_describes_asks_for_one(tiny):
 
 def test_a_file_of_other_tensors_says_what_it_holds(tiny):
     torch.save({"layer.weight": torch.ones(2)}, tiny / "other.pt")
-    with pytest.raises(
-        ModelError, match=r"no checkpoint of a known format, .* layer.weight; a network"
-    ):
+    with pytest.raises(ModelError, match=r"of a known format, .* layer.weight; a network"):
         load_model(tiny / "other.pt")
     torch.save({"time_embedding.linear_1.weight": torch.ones(2)}, tiny / "unet.bin")
     with pytest.raises(InvalidArgumentError, match="without its configuration: give the whole"):
