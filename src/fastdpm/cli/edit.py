@@ -1,0 +1,191 @@
+"""``fastdpm edit``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fastdpm.cli import choices
+from fastdpm.cli.encode import Condition, Inputs, Most, Resample, Resize, read_given
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdpm.core.plan import Plan
+    from fastdpm.models.config import DataSpec
+
+console = Console(soft_wrap=True, highlight=False, markup=False)
+PICTURE = "edited.png"
+
+
+@choices.takes_recipe
+def edit(
+    *,
+    model: choices.ModelName,
+    inputs: Inputs,
+    n: Most = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the rows to run, in (0, 1]; by default 0.5, with a mask 1, where"
+            " nothing under the mask is seen.",
+            show_default=False,
+        ),
+    ] = None,
+    at_level: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of it, a level to go back to; 1 is clean.", show_default=False
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="White where to paint, black where to keep: an image, or 1 and 0 in a .npy file.",
+            show_default=False,
+        ),
+    ] = None,
+    span: Annotated[
+        str | None,
+        typer.Option(help="Seconds of a sound to paint: 0.2:0.5.", show_default=False),
+    ] = None,
+    stated: choices.Stated,
+    clip: choices.Clip = None,
+    condition: Condition = None,
+    resize: Resize = False,
+    resample: Resample = False,
+    checkpoint: choices.Checkpoint = None,
+    seed: choices.Seed = 0,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+    out: Annotated[Path, typer.Option(help="Folder.", show_default=False)],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
+    ] = False,
+) -> None:
+    """Noise images or sounds to a level and sample them back, or paint what a mask marks.
+
+    What a mask keeps is the input's to the last bit. Writes the samples, a picture of originals
+    and results, and samples.json.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.core.reverse import ddim_rev
+    from fastdpm.models.diffuse import recipe_levels
+    from fastdpm.models.edit import edit as run_edit
+    from fastdpm.models.edit import levels_from, recipe_kappa
+    from fastdpm.output import SampleFolder
+    from fastdpm.progress import sampling_bar
+
+    if strength is not None and at_level is not None:
+        raise InvalidArgumentError("give --strength or --at-level, not both")
+    if stated.method not in (None, "ddim-rev"):
+        raise InvalidArgumentError("edit runs ddim-rev over the chosen levels: drop --method")
+    given = read_given(
+        model,
+        inputs,
+        checkpoint=checkpoint,
+        device=device,
+        condition=condition,
+        resize=resize,
+        resample=resample,
+        n=n,
+    )
+    config, x = given.model.config, given.x
+    recipe = stated.recipe(config.recipe, clip)
+    marked = _marked(mask, span, x, config.data)
+    if strength is None and at_level is None:
+        strength = 0.5 if marked is None else 1.0
+    levels = recipe_levels(recipe, given.model.schedule)
+    part = levels_from(levels, given.model.schedule, level=at_level, strength=strength)
+    plan = ddim_rev(part, recipe_kappa(recipe))
+    identity = {
+        "model": config.name,
+        "weights_sha256": config.weights_sha256,
+        "plan": {"label": plan.label, "fingerprint": plan.fingerprint},
+        "clip": recipe.clip,
+        "seed": seed,
+    }
+    folder = SampleFolder.open(out, config.data, identity, overwrite=overwrite)
+    began = time.perf_counter()
+    size = given.model.batch_size(batch_size, given.condition)
+    with sampling_bar(len(x), size, plan.num_rows) as advance:
+        found = run_edit(
+            given.model,
+            x,
+            level=at_level,
+            strength=strength,
+            mask=marked,
+            levels=levels,
+            kappa=recipe_kappa(recipe),
+            clip=recipe.clip,
+            seed=seed,
+            condition=given.condition,
+            batch_size=size,
+            callback=advance,
+        )
+    seconds = time.perf_counter() - began
+    folder.write(range(len(found)), found)
+    facts = {"inputs": [Path(name).name for name in given.names], "painted": _share(marked)}
+    folder.finish({"n": len(found), "network_evaluations": plan.num_rows, **facts})
+    _draw(out / PICTURE, [x, _masked(x, marked), found], marked, config.data)
+    _tell(plan, marked, len(found), out, seconds)
+
+
+def _marked(mask: Path | None, span: str | None, x: Tensor, data: DataSpec) -> Tensor | None:
+    """The mask that is asked for, checked against the data, or None."""
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.models.edit import check_mask, read_mask, span_mask
+
+    if span is None:
+        return None if mask is None else check_mask(read_mask(mask), x)
+    if mask is not None:
+        raise InvalidArgumentError("give --mask or --span, not both")
+    if data.sample_rate is None:
+        raise InvalidArgumentError("--span is of sounds: give --mask")
+    try:
+        first, last = (float(part) for part in span.split(":"))
+    except ValueError:
+        raise InvalidArgumentError(
+            f"--span takes two times in seconds, such as 0.2:0.5, got {span!r}"
+        ) from None
+    return check_mask(span_mask((first, last), x.shape[-1], data.sample_rate), x)
+
+
+def _share(mask: Tensor | None) -> float | None:
+    return None if mask is None else round(float(mask.double().mean()), 6)
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The data with nothing, grey or silence, where it is to be painted."""
+    return None if mask is None else x.masked_fill(mask, 0.0)
+
+
+def _draw(path: Path, rows: list[Tensor | None], mask: Tensor | None, data: DataSpec) -> None:
+    """Draw originals, what is kept of them if there is a mask, and results."""
+    import torch
+
+    from fastdpm.figures_edit import write_edited_images, write_edited_lines
+
+    shown = [row for row in rows if row is not None]
+    if data.modality == "image":
+        write_edited_images(path, shown)
+        return
+    painted = None
+    if mask is not None:
+        painted = torch.broadcast_to(mask, shown[0].shape).any(dim=1).numpy()
+    write_edited_lines(path, shown, painted, data.sample_rate)
+
+
+def _tell(plan: Plan, mask: Tensor | None, count: int, out: Path, seconds: float) -> None:
+    done = "edited" if mask is None else f"painted, {100 * (_share(mask) or 0):.3g} % of each"
+    console.print(
+        f"{count} {done}, from level {plan.level[0]:.4g} in {plan.num_rows} network evaluations"
+        f" each; {seconds:.1f} s"
+    )
+    if mask is not None:
+        console.print("what the mask keeps is the input's to the last bit")
+    console.print(f"written to {out}; originals and results can be seen in {out / PICTURE}")

@@ -1,0 +1,162 @@
+"""``fastdpm likelihood``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fastdpm.cli import choices
+from fastdpm.cli.encode import Condition, Inputs, Most, Resample, Resize, read_given
+
+if TYPE_CHECKING:
+    from fastdpm.core.levels import NoiseLevels
+    from fastdpm.models.config import ModelConfig
+    from fastdpm.models.likelihood import Bound
+
+console = Console(soft_wrap=True, highlight=False, markup=False)
+_MOST_ROWS = 60
+
+
+@choices.takes_recipe
+def likelihood(
+    *,
+    model: choices.ModelName,
+    inputs: Inputs,
+    n: Most = None,
+    stated: choices.Stated,
+    variance: Annotated[
+        str,
+        typer.Option(
+            help="Of each row: small (the posterior's), large (the forward one) or learned."
+        ),
+    ] = "large",
+    grey_levels: Annotated[
+        int | None,
+        typer.Option(
+            help="Values that the data takes; by default 256 for images, 17 for digits, 65536 for"
+            " sounds.",
+            min=2,
+            show_default=False,
+        ),
+    ] = None,
+    clip: choices.Clip = None,
+    condition: Condition = None,
+    resize: Resize = False,
+    resample: Resample = False,
+    checkpoint: choices.Checkpoint = None,
+    seed: choices.Seed = 0,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Save every term and sample as JSON.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the terms to this .png, .pdf or .svg.", show_default=False),
+    ] = None,
+) -> None:
+    """Bits per dimension of images or sounds, by the variational bound over the chosen levels.
+
+    The bound is that of sampling with kappa = 1; `--levels step -S T` takes all T steps.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.files import check_place
+    from fastdpm.models.diffuse import recipe_levels
+    from fastdpm.models.likelihood import bits_per_dimension, grey_levels_of
+    from fastdpm.progress import sampling_bar
+
+    if stated.method is not None or stated.kappa not in (None, 1.0):
+        raise InvalidArgumentError(
+            "the bound is that of ddim-rev with kappa = 1: drop --method and --kappa"
+        )
+    for path in filter(None, (save, plot)):
+        check_place(path)
+    given = read_given(
+        model,
+        inputs,
+        checkpoint=checkpoint,
+        device=device,
+        condition=condition,
+        resize=resize,
+        resample=resample,
+        n=n,
+    )
+    config = given.model.config
+    recipe = stated.recipe(config.recipe, clip)
+    levels = recipe_levels(recipe, given.model.schedule)
+    grey, why = grey_levels_of(config.data, grey_levels)
+    size = given.model.batch_size(batch_size, given.condition)
+    began = time.perf_counter()
+    with sampling_bar(len(given.x), size, levels.num_steps) as advance:
+        bound = bits_per_dimension(
+            given.model,
+            given.x,
+            levels,
+            grey,
+            variance=variance,
+            clip=recipe.clip,
+            # Sounds are scaled to the model's peak, which leaves their grey levels.
+            rounding=0.5 if config.data.modality == "audio" else 0.1,
+            seed=seed,
+            condition=given.condition,
+            batch_size=size,
+            callback=advance,
+        )
+    _print(bound, why, time.perf_counter() - began)
+    if save is not None:
+        _save(save, bound, config, given.names, seed=seed, clip=recipe.clip)
+    if plot is not None:
+        from fastdpm.figures_likelihood import write_terms
+
+        write_terms(plot, {_label(levels): bound})
+        console.print(f"drawn to {plot}")
+
+
+def _label(levels: NoiseLevels) -> str:
+    return f"{levels.label}, {levels.num_steps} rows"
+
+
+def _print(bound: Bound, why: str, seconds: float) -> None:
+    levels, terms = bound.levels, bound.terms.mean(dim=0).tolist()
+    error = "" if bound.error is None else f" ± {bound.error:.4f}"
+    kind = "sample" if len(bound.terms) == 1 else "samples"
+    for note in levels.notes:
+        console.print(f"note: {note}")
+    console.print(f"{bound.mean:.4f}{error} bits per dimension, {len(bound.terms)} {kind}")
+    console.print(f"over {_label(levels)}, {bound.variance} variance; {seconds:.1f} s")
+    moved = f"values rounded to them, by {bound.moved:.2g} of a step at most"
+    console.print(f"grey levels: {bound.grey.count}, {why}; {moved}")
+    if levels.num_steps <= _MOST_ROWS:
+        console.print(f"{'row':>7}{'t':>10}{'level':>10}{'bits':>12}")
+        console.print(f"{'prior':>7}{'':20}{terms[0]:12.5f}")
+        for row, (t, level, term) in enumerate(
+            zip(levels.t, levels.level, terms[1:], strict=False)
+        ):
+            name = "decoder" if row == levels.num_steps - 1 else str(row)
+            console.print(f"{name:>7}{t:10.3f}{level:10.6f}{term:12.5f}")
+        return
+    console.print(f"prior {terms[0]:.5f}, rows {sum(terms[1:-1]):.5f}, decoder {terms[-1]:.5f}")
+
+
+def _save(
+    path: Path, bound: Bound, config: ModelConfig, names: list[str], *, seed: int, clip: str
+) -> None:
+    from fastdpm.files import write_text
+
+    head = {
+        "format": "fastdpm-likelihood",
+        "version": 1,
+        "model": config.name,
+        "weights_sha256": config.weights_sha256,
+        "seed": seed,
+        "clip": clip,
+    }
+    record = head | bound.record() | {"inputs": [Path(name).name for name in names]}
+    write_text(path, json.dumps(record, indent=1) + "\n")
+    console.print(f"saved to {path}")
