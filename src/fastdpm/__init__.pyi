@@ -37,6 +37,7 @@ from .core.levels import (
 from .core.levels import (
     levels_var as levels_var,
 )
+from .core.likelihood import GreyLevels as GreyLevels
 from .core.multistep import dpmpp_2m as dpmpp_2m
 from .core.multistep import dpmpp_3m as dpmpp_3m
 from .core.multistep import multistep_3 as multistep_3
@@ -54,6 +55,13 @@ from .evaluation.methods import choose_methods as choose_methods
 from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
 from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler
 from .models.config import builtin_models as builtin_models
+from .models.diffuse import diffuse as diffuse
+from .models.diffuse import diffusion_chain as diffusion_chain
+from .models.edit import edit as edit
+from .models.latents import Latents as Latents
+from .models.latents import decode as decode
+from .models.latents import encode as encode
+from .models.likelihood import bits_per_dimension as bits_per_dimension
 from .models.load import load_model as load_model
 from .models.model import Decoder as Decoder
 from .models.model import Model as Model

@@ -140,7 +140,8 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
     """Bring encoded data back.
 
     Returns:
-        Data in the shape that was encoded, float32, on the CPU; not cut to [-1, 1].
+        Data in the shape that was encoded, float32, on the CPU; not cut to [-1, 1]. Samples that
+        have no latent, because a row did not converge, are NaN.
 
     Raises:
         InvalidArgumentError: If another model encoded them.
@@ -151,14 +152,14 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
             " with the weights and schedule that encoded them"
         )
     size = model.batch_size(batch_size, latents.condition)
-    parts = []
-    for first in range(0, len(latents.x), size):
-        at = slice(first, first + size)
+    found = torch.isfinite(latents.x).flatten(1).all(dim=1)
+    out = torch.full_like(latents.x, torch.nan)
+    for at in torch.nonzero(found).flatten().split(size):
         chosen = None if latents.condition is None else latents.condition[at].to(model.device)
         x = latents.x[at].to(model.device, torch.float64)
         past = () if latents.past is None else (latents.past[at].to(x),)
-        parts.append(run(latents.plan, model.denoiser(chosen), x, past=past).float().cpu())
-    return torch.cat(parts)
+        out[at] = run(latents.plan, model.denoiser(chosen), x, past=past).float().cpu()
+    return out
 
 
 def decoding_plan(levels: NoiseLevels, method: str) -> Plan:
