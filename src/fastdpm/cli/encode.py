@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,9 @@ Condition = Annotated[
         " spectrogram or a sound, by default each sound's own.",
         show_default=False,
     ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
 ]
 Resize = Annotated[
     bool,
@@ -243,6 +246,32 @@ def encode(
             f"{total - count} of {total} did not converge and are not in {out}: add --keep-best,"
             " raise --tolerance, take more steps, or encode --by invertible"
         )
+
+
+def check_folder(out: Path, names: Collection[str], overwrite: bool) -> Collection[str]:
+    """Check that a folder can be written, before the work is done.
+
+    Args:
+        out: The folder.
+        names: What the command writes beside the samples that its record lists.
+        overwrite: Whether an earlier run in it may be replaced.
+
+    Returns:
+        The files that may be replaced.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.data import recorded_files
+    from fastdpm.files import check_new_folder
+
+    replaced: list[str] = []
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise InvalidArgumentError(
+                f"{out} holds other files: choose another --out, or add --overwrite"
+            )
+        replaced = [*names, *(path.name for path in recorded_files(out) or ())]
+    check_new_folder(out, replaced)
+    return replaced
 
 
 @contextmanager
