@@ -12,7 +12,12 @@ from typer.exceptions import TyperException
 from fastdpm.cli.cache import cache
 from fastdpm.cli.compare import compare
 from fastdpm.cli.convert import convert
+from fastdpm.cli.decode import decode
+from fastdpm.cli.edit import edit
+from fastdpm.cli.encode import encode
 from fastdpm.cli.evaluate import evaluate
+from fastdpm.cli.interpolate import interpolate
+from fastdpm.cli.likelihood import likelihood
 from fastdpm.cli.models import models
 from fastdpm.cli.plan import plan
 from fastdpm.cli.push import push
@@ -26,7 +31,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, plan, evaluate, compare, convert, push, models, train, cache):
+for command in (
+    sample,
+    plan,
+    evaluate,
+    compare,
+    encode,
+    decode,
+    interpolate,
+    edit,
+    likelihood,
+    convert,
+    push,
+    models,
+    train,
+    cache,
+):
     app.command()(command)
 
 

@@ -154,7 +154,7 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
     size = model.batch_size(batch_size, latents.condition)
     found = torch.isfinite(latents.x).flatten(1).all(dim=1)
     out = torch.full_like(latents.x, torch.nan)
-    for at in torch.nonzero(found).flatten().split(size):
+    for at in torch.split(torch.nonzero(found).flatten(), size):
         chosen = None if latents.condition is None else latents.condition[at].to(model.device)
         x = latents.x[at].to(model.device, torch.float64)
         past = () if latents.past is None else (latents.past[at].to(x),)
