@@ -1,5 +1,7 @@
 """Rows are solved to their tolerance, or their sample is named."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from fastdpm.sampling.implicit import invert
 SCHEDULE = VarianceSchedule.linear()
 
 
-def _gaussian(std: float):
+def _gaussian(std: float) -> Callable[[Tensor, Tensor], Tensor]:
     """The exact eps for data N(0, std^2)."""
 
     def network(x: Tensor, t: Tensor) -> Tensor:
