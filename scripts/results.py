@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import inversion_page
+
 from fastdpm.evaluation.report import markdown
 from fastdpm.evaluation.report_table import Cell, Comparison, Metric, Score, read_results
 
@@ -52,6 +54,7 @@ def page() -> str:
         "".join(_approximations(comparison) for comparison in found.values()),
         "### (d) The paper: with more conditional information fewer steps suffice\n",
         _enough_steps(found[SOUNDS], found[VOCODER]),
+        inversion_page.section(RESULTS / "inversion.json"),
         *(_section(name, comparison) for name, comparison in found.items()),
     ]
     return "\n".join(parts)
