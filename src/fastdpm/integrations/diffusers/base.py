@@ -218,7 +218,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         recipe = self._recipe
         if timesteps is not None:
             steps = _numbers(timesteps) if self._falling else _numbers(timesteps)[::-1]
-            if not steps:
+            if len(steps) == 0:
                 raise InvalidArgumentError("timesteps must be at least one step, got none")
             return self._compile(recipe.replace(at_steps=tuple(steps)))
         fixed = recipe.variances or recipe.at_steps
