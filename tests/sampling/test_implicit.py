@@ -1,14 +1,28 @@
 """Rows are solved to their tolerance, or their sample is named."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fastdpm import InvalidArgumentError, VarianceSchedule, ddim_rev, levels_step, load_model, run
+from fastdpm import (
+    InvalidArgumentError,
+    SamplingError,
+    VarianceSchedule,
+    ddim_rev,
+    dpmpp_2m,
+    levels_step,
+    load_model,
+    run,
+)
+from fastdpm.core.plan import Plan
+from fastdpm.data import DIGITS_TEST
 from fastdpm.evaluation.sources import open_data
 from fastdpm.sampling.implicit import invert
+from fastdpm.training.data import load_training_data
 
 SCHEDULE = VarianceSchedule.linear()
 
@@ -125,3 +139,138 @@ def test_what_cannot_be_inverted_is_refused(change, message):
     plan = ddim_rev(levels_step(SCHEDULE, 5), kappa)
     with pytest.raises(InvalidArgumentError, match=message):
         invert(plan, lambda at: _gaussian(0.5), _data(), **change)
+
+
+def _one_row() -> Plan:
+    """One row from level 0.6 to 0.8: x' = 4/3 x - 7/15 eps."""
+    a = np.array([[4 / 3]])
+    return Plan(np.array([0.6, 0.8]), np.array([500.0]), a, 0.6 - 0.8 * a, np.zeros(1))
+
+
+def _bounded(x: Tensor, t: Tensor) -> Tensor:
+    """An eps with which :func:`_one_row` decodes to tanh(x), whatever x is."""
+    plan = _one_row()
+    return (torch.tanh(x) - float(plan.a[0, 0]) * x) / float(plan.b[0, 0])
+
+
+@pytest.mark.parametrize("slopes", [[-3.0, -2.0], [1.6, -1.5], [-8.0, 0.4]])
+def test_rows_with_steep_slopes_of_either_sign_are_solved_in_few_evaluations(slopes):
+    plan, target = _one_row(), torch.tensor([[0.7, -0.4]]).double()
+    slope = torch.tensor(slopes).double() * float(-plan.a[0, 0] / plan.b[0, 0])
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return slope * (x + 0.02 * torch.sin(x))
+
+    found = invert(plan, lambda at: network, target, tolerance=1e-12)
+    torch.testing.assert_close(run(plan, network, found.x), target, rtol=1e-11, atol=0)
+    assert int(found.evaluations[0]) < 20
+
+
+def test_the_residual_of_the_best_iterate_is_what_decoding_misses():
+    target = torch.tensor([[1.5, 0.2]]).double()
+    found = invert(_one_row(), lambda at: _bounded, target, most=60, keep_best=True)
+    off = (run(_one_row(), _bounded, found.x) - target).norm() / target.norm()
+    assert (found.row.tolist(), found.evaluations.tolist()) == ([0], [60])
+    assert float(off) == pytest.approx(float(found.residual[0]), rel=1e-9)
+    assert 0.3 < float(off) < 0.5
+
+
+def test_rounding_of_a_huge_state_does_not_pass_for_a_solution():
+    plan, rows = ddim_rev(levels_step(SCHEDULE, 5)), list[int]()
+    r, network = float(plan.level[4]), _gaussian(0.5)
+
+    def fails_last(x: Tensor, t: Tensor) -> Tensor:
+        if t[0] != plan.t[4]:
+            return network(x, t)
+        return (x - r * torch.tanh(x)) / math.sqrt(1 - r**2)
+
+    def each(row: int, x: Tensor) -> None:
+        rows.append(row)
+
+    x = torch.full((1, 3), 2.0, dtype=torch.float64)
+    found = invert(plan, lambda at: fails_last, x, most=30, callback=each)
+    assert (found.row.tolist(), found.evaluations.tolist(), rows) == ([4], [30], [4])
+    rows.clear()
+    kept = invert(plan, lambda at: fails_last, x, most=30, keep_best=True, callback=each)
+    assert (kept.row.tolist(), rows) == ([4], [4, 3, 2, 1, 0])
+    assert kept.residual[0] == found.residual[0] > 0.3
+
+
+def test_a_sample_is_solved_with_its_own_network_beside_samples_that_finish_before():
+    plan, x = ddim_rev(levels_step(SCHEDULE, 4)), _data() * torch.logspace(-3, 1, 6)[:, None]
+
+    def of(first: int) -> Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]]:
+        def select(at: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda x, t: _gaussian(0.5)(x, t) + 0.3 * torch.sin(x + first + at[:, None])
+
+        return select
+
+    whole = invert(plan, of(0), x)
+    assert len(whole.evaluations.unique()) > 1
+    for index in range(6):
+        alone = invert(plan, of(index), x[index : index + 1])
+        torch.testing.assert_close(alone.x[0], whole.x[index], rtol=1e-12, atol=1e-12)
+        assert alone.evaluations[0] == whole.evaluations[index]
+
+
+def test_a_sample_that_starts_anew_does_not_disturb_the_others():
+    target = torch.tensor([[0.3, 0.2], [1.5, 0.2], [-0.6, 0.1]]).double()
+    alone = invert(_one_row(), lambda at: _bounded, target[[0, 2]], most=90)
+    beside = invert(_one_row(), lambda at: _bounded, target, most=90)
+    assert beside.row.tolist() == [-1, 0, -1]
+    torch.testing.assert_close(beside.x[[0, 2]], alone.x, rtol=1e-12, atol=0)
+    again = invert(_one_row(), lambda at: _bounded, target[1:2], most=90)
+    assert float(again.residual[0]) == pytest.approx(float(beside.residual[1]), rel=1e-9)
+
+
+def test_a_network_that_overflows_on_the_way_gets_a_new_start():
+    calls: list[int] = []
+    network, plan, x = _gaussian(0.5), ddim_rev(levels_step(SCHEDULE, 5)), _data(2)
+
+    def overflows(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x))
+        return torch.full_like(x, math.inf) if len(calls) == 2 else network(x, t)
+
+    found = invert(plan, lambda at: overflows, x, tolerance=1e-10)
+    assert bool((found.row == -1).all())
+    assert int(found.evaluations.max()) < 30
+    torch.testing.assert_close(run(plan, network, found.x), x, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda x, t: torch.full_like(x, math.nan), "not finite"),
+        (lambda x, t: x[:, :1], r"\(6, 1\)"),
+    ],
+)
+def test_a_network_that_misbehaves_is_reported_with_its_row(network, message):
+    with pytest.raises(SamplingError, match=rf"row 4 of 5: .*{message}"):
+        invert(ddim_rev(levels_step(SCHEDULE, 5)), lambda at: network, _data())
+
+
+def test_plans_of_several_steps_are_refused():
+    with pytest.raises(InvalidArgumentError, match="first-order plans without noise"):
+        invert(dpmpp_2m(levels_step(SCHEDULE, 5)), lambda at: _gaussian(0.5), _data())
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 2).half(), torch.tensor([[math.nan, 0.0]])])
+def test_data_that_cannot_be_inverted_is_refused(x):
+    with pytest.raises(InvalidArgumentError, match="float32 or float64 and finite"):
+        invert(_one_row(), lambda at: _bounded, x)
+
+
+@pytest.mark.parametrize(("num_steps", "per_row"), [(10, 18), (50, 8)])
+def test_every_15th_held_out_digit_comes_back_in_float32(num_steps, per_row):
+    model = load_model("digits")
+    x = load_training_data(DIGITS_TEST, model.config.data).middle(torch.arange(0, 360, 15))
+    plan = ddim_rev(levels_step(model.schedule, num_steps, "quadratic"))
+    before = x.clone()
+    found = invert(plan, lambda at: model.denoiser(), x)
+    off = (run(plan, model.denoiser(), found.x) - x).flatten(1).norm(dim=1)
+    assert torch.equal(x, before)
+    assert found.x.dtype == torch.float32
+    assert bool((found.row == -1).all())
+    assert float((off / x.flatten(1).norm(dim=1)).max()) < 1e-4
+    assert float(found.evaluations.double().mean()) < per_row * plan.num_rows
+    assert 0.9 < float(found.x.std()) < 1.4
