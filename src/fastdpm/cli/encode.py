@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
-    from fastdpm.models.latents import Latents
+    from fastdpm.models.latents import ImplicitOptions, Latents
     from fastdpm.models.model import Model
     from fastdpm.progress import RowCallback
 
@@ -144,6 +144,15 @@ def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
         )
 
 
+def implicit_options(tolerance: float | None, keep_best: bool) -> ImplicitOptions:
+    """How the implicit rows are solved, as the command line says."""
+    from fastdpm.models.latents import ImplicitOptions
+
+    if tolerance is None:
+        return ImplicitOptions(keep_best=keep_best)
+    return ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
+
+
 def encode_given(
     given: Given,
     levels: NoiseLevels,
@@ -154,19 +163,16 @@ def encode_given(
     batch_size: int | None = None,
 ) -> Latents:
     """Encode under a progress bar."""
-    from fastdpm.models.latents import ImplicitOptions, encode
+    from fastdpm.models.latents import encode
 
-    solver = ImplicitOptions(keep_best=keep_best)
-    if tolerance is not None:
-        solver = ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
     size = given.model.batch_size(batch_size, given.condition)
-    with _bar(len(given.x), size, levels.num_steps, by) as advance:
+    with encoding_bar(len(given.x), size, levels.num_steps, by) as advance:
         return encode(
             given.model,
             given.x,
             levels,
             by,
-            solver=solver,
+            solver=implicit_options(tolerance, keep_best),
             condition=given.condition,
             batch_size=batch_size,
             advance=advance,
@@ -275,7 +281,7 @@ def check_folder(out: Path, names: Collection[str], overwrite: bool) -> Collecti
 
 
 @contextmanager
-def _bar(samples: int, size: int, steps: int, by: str) -> Iterator[RowCallback]:
+def encoding_bar(samples: int, size: int, steps: int, by: str) -> Iterator[RowCallback]:
     """A progress bar; the implicit method tells its rows by their numbers in the decoding plan."""
     from fastdpm.progress import sampling_bar
 

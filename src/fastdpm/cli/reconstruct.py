@@ -1,0 +1,291 @@
+"""``fastdpm reconstruct``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fastdpm.cli import choices
+from fastdpm.cli.encode import (
+    Condition,
+    Given,
+    Inputs,
+    KeepBest,
+    Most,
+    Overwrite,
+    Resample,
+    Resize,
+    Tolerance,
+    check_by,
+    check_folder,
+    encoding_bar,
+    encoding_recipe,
+    implicit_options,
+    read_given,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fastdpm.core.levels import NoiseLevels
+    from fastdpm.evaluation.reconstruct import Reconstruction
+    from fastdpm.figures_inverse import Curve
+    from fastdpm.models.latents import ImplicitOptions
+
+console = Console(soft_wrap=True, highlight=False, markup=False)
+
+_RECORD, _TABLE = "reconstruct.json", "reconstruct.csv"
+_CURVES, _SAMPLES = "psnr.png", "samples.png"
+_MOST_NAMED = 10
+_MOST_DRAWN_DB = 150.0  # a picture has no place for what is exact
+
+
+class Found(NamedTuple):
+    """A reconstruction and what it was asked for: the choice of levels, and S."""
+
+    choice: str
+    num_steps: int
+    result: Reconstruction
+
+
+def reconstruct(
+    *,
+    model: choices.ModelName,
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    overwrite: Overwrite = False,
+    n: Most = None,
+    by: Annotated[
+        str,
+        typer.Option(help="Some of first, second, invertible and implicit, which takes longest."),
+    ] = "first,second,invertible",
+    steps: Annotated[
+        str, typer.Option("--steps", "-S", help="Numbers of steps, each from 2 to T.")
+    ] = "10,20,50",
+    levels: Annotated[
+        str | None,
+        typer.Option(help="var, step or both; by default the recipe's.", show_default=False),
+    ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            help="linear, quadratic or both; by default the recipe's.", show_default=False
+        ),
+    ] = None,
+    tolerance: Tolerance = None,
+    keep_best: KeepBest = False,
+    condition: Condition = None,
+    resize: Resize = False,
+    resample: Resample = False,
+    checkpoint: choices.Checkpoint = None,
+    batch_size: choices.BatchSize = None,
+    device: choices.Device = "auto",
+) -> None:
+    """Encode and decode images or sounds, and measure how near they come back.
+
+    Writes a value for each sample as JSON and CSV (PSNR in dB, of sounds also SNR and log-mel
+    distance, evaluations, residual and the latents' standard deviation), PSNR against S as a
+    figure, and originals beside reconstructions. No noise is drawn and nothing is clipped.
+    """
+    from fastdpm.files import new_folder
+
+    methods = list(dict.fromkeys(by.split(",")))
+    for method in methods:
+        check_by(method, None, False)
+    check_by("implicit" if "implicit" in methods else methods[0], tolerance, keep_best)
+    counts = sorted(set(choices.parse_whole_numbers("--steps", steps)))
+    replaced = check_folder(out, (_RECORD, _TABLE, _CURVES, _SAMPLES), overwrite)
+    given = read_given(
+        model,
+        inputs,
+        checkpoint=checkpoint,
+        device=device,
+        condition=condition,
+        resize=resize,
+        resample=resample,
+        n=n,
+    )
+    chosen = _choose_levels(given, counts, levels, spacing)
+    solver = implicit_options(tolerance, keep_best)
+    found = [
+        Found(choice, count, _measure(given, compiled, method, solver, batch_size))
+        for (choice, count), compiled in chosen.items()
+        for method in methods
+    ]
+    with new_folder(out, replaced) as folder:
+        _write(folder, given, found)
+    _print(given, found)
+    console.print(f"one line for each sample: {out / _TABLE}; figures: {_CURVES} and {_SAMPLES}")
+
+
+def _choose_levels(
+    given: Given, counts: Sequence[int], levels: str | None, spacing: str | None
+) -> dict[tuple[str, int], NoiseLevels]:
+    """Levels by their choice in words and S."""
+    recommended = encoding_recipe(choices.Stated(), given.model.config.recipe)
+    kinds = (levels or recommended.levels).split(",")
+    spacings = (spacing or recommended.spacing).split(",")
+    return {
+        (f"{kind.upper()} {space}", count): recommended.replace(
+            num_steps=count, levels=kind, spacing=space
+        ).choose_levels(given.model.schedule)
+        for kind, space, count in product(kinds, spacings, counts)
+    }
+
+
+def _measure(
+    given: Given,
+    levels: NoiseLevels,
+    method: str,
+    solver: ImplicitOptions,
+    batch_size: int | None,
+) -> Reconstruction:
+    from fastdpm.evaluation.reconstruct import reconstruct
+
+    size = given.model.batch_size(batch_size, given.condition)
+    with encoding_bar(len(given.x), size, levels.num_steps, method) as advance:
+        return reconstruct(
+            given.model,
+            given.x,
+            levels,
+            method,
+            solver=solver,
+            condition=given.condition,
+            batch_size=batch_size,
+            advance=advance,
+        )
+
+
+def _write(folder: Path, given: Given, found: Sequence[Found]) -> None:
+    """Write the record, the table and the figures."""
+    from fastdpm.figures_inverse import write_image_pairs, write_psnr, write_sound_pairs
+    from fastdpm.files import write_text
+
+    config = given.model.config
+    results = [
+        {
+            "levels": one.choice,
+            "S": one.num_steps,
+            "by": one.result.method,
+            "plan": {"label": one.result.plan, "fingerprint": one.result.fingerprint},
+            "samples": [
+                {"input": name, **record}
+                for name, record in zip(given.names, one.result.records(), strict=True)
+            ],
+        }
+        for one in found
+    ]
+    record = {
+        "format": "fastdpm-reconstruction",
+        "version": 1,
+        "model": config.name,
+        "weights_sha256": config.weights_sha256,
+        "results": results,
+    }
+    write_text(folder / _RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_text(folder / _TABLE, _csv(results))
+    write_psnr(folder / _CURVES, _curves(found))
+    rows = _shown(given, found)
+    if config.data.modality == "image":
+        write_image_pairs(folder / _SAMPLES, {name: _pixels(x) for name, x in rows.items()})
+    else:
+        sounds = {name: x[:, 0] for name, x in rows.items()}
+        write_sound_pairs(folder / _SAMPLES, sounds, config.data.sample_rate or 0)
+
+
+def _csv(results: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        {"levels": result["levels"], "S": result["S"], "by": result["by"], **sample}
+        for result in results
+        for sample in result["samples"]
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _curves(found: Sequence[Found]) -> dict[str, list[Curve]]:
+    """A curve for each choice of levels and method, of those samples that have a latent."""
+    import numpy as np
+
+    from fastdpm.figures_inverse import Curve
+
+    panels: dict[str, list[Curve]] = {}
+    for choice, method in dict.fromkeys((one.choice, one.result.method) for one in found):
+        points = []
+        for one in found:
+            if (one.choice, one.result.method) == (choice, method):
+                psnr = np.array(one.result.psnr)
+                psnr = np.minimum(psnr[~np.isnan(psnr)], _MOST_DRAWN_DB)
+                if psnr.size:
+                    points.append((one.num_steps, *np.percentile(psnr, (50, 10, 90))))
+        columns = list(zip(*points, strict=True)) or [(), (), (), ()]
+        panels.setdefault(choice, []).append(Curve(method, *columns))
+    return panels
+
+
+def _shown(given: Given, found: Sequence[Found]) -> dict[str, NDArray[np.float32]]:
+    """The originals, and what became of them over the first choice of levels; grey if lost."""
+    import numpy as np
+
+    from fastdpm.figures_inverse import MOST_COLUMNS
+
+    first = found[0].choice
+    ends = {min(one.num_steps for one in found), max(one.num_steps for one in found)}
+    rows = {"original": given.x[:MOST_COLUMNS].numpy()}
+    for one in found:
+        if one.choice == first and one.num_steps in ends:
+            x = np.nan_to_num(one.result.x[:MOST_COLUMNS].numpy(), nan=0.0)
+            rows[f"{one.result.method}, S = {one.num_steps}"] = x.clip(-1, 1)
+    return rows
+
+
+def _pixels(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    import torch
+
+    from fastdpm.figures import to_pixels
+
+    return to_pixels(torch.from_numpy(x))
+
+
+def _print(given: Given, found: Sequence[Found]) -> None:
+    """A line for each reconstruction, and the samples that did not converge."""
+    import numpy as np
+
+    table = Table("levels", "S", "by", "evaluations", "PSNR (dB)", "worst error", "latents' std")
+    for one in found:
+        result = one.result
+        kept = ~np.isnan(result.psnr)
+        cells = ["none", "none", "none"]
+        if kept.any():
+            deviation = np.sqrt(np.mean(np.square(np.array(result.deviation)[kept])))
+            cells = [
+                f"{np.median(np.array(result.psnr)[kept]):.1f}",
+                f"{np.max(np.array(result.relative)[kept]):.1e}",
+                f"{deviation:.2f}",
+            ]
+        each = np.mean(result.evaluations) + result.decoding
+        table.add_row(one.choice, str(one.num_steps), result.method, f"{each:.4g}", *cells)
+    console.print(f"{len(given.x)} samples by {given.model.config.name}; PSNR is the median")
+    console.print(table)
+    lost = [
+        f"{one.result.method}, {one.choice}, S = {one.num_steps}: {line}"
+        for one in found
+        for line in one.result.not_converged(given.names)
+    ]
+    for line in lost[:_MOST_NAMED]:
+        console.print(f"not converged: {line}")
+    if len(lost) > _MOST_NAMED:
+        console.print(f"not converged: {len(lost) - _MOST_NAMED} more, see {_TABLE}")

@@ -1,0 +1,169 @@
+"""How near data comes back from its latents: encode, decode and compare, sample by sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdpm.core.levels import NoiseLevels
+from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
+from fastdpm.models.latents import ImplicitOptions, decode, encode
+from fastdpm.models.latents_file import select, usable
+from fastdpm.models.model import Model
+
+Values = tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What became of n samples; every tuple has one value for each, NaN for one without a latent.
+
+    Attributes:
+        method: How they were encoded.
+        plan: Label of the plan that decoded them.
+        fingerprint: Of that plan.
+        x: Reconstructions, shape (n, *data shape), float32; not cut to [-1, 1].
+        psnr: Peak signal-to-noise ratio in dB of values in [-1, 1], to which they are cut: 10
+            log10(4 / mean squared error); infinite where nothing differs.
+        relative: Norm of the error over that of the data, nothing cut; infinite for data that is 0
+            all over and comes back otherwise.
+        evaluations: Network evaluations of encoding.
+        decoding: Network evaluations of decoding.
+        residual: Largest relative residual of a row; 0 where nothing was solved.
+        row: The row of the plan that did not converge, -1 if all did.
+        deviation: Standard deviation of the latent, near 1 for data that the model knows.
+        snr: For sound, the signal-to-noise ratio in dB; otherwise None.
+        log_mel: For sound, the mean absolute difference of log-mel spectrograms in nepers; None
+            otherwise, and for sounds too short or of too low a rate.
+    """
+
+    method: str
+    plan: str
+    fingerprint: str
+    x: Tensor
+    psnr: Values
+    relative: Values
+    evaluations: tuple[int, ...]
+    decoding: int
+    residual: Values
+    row: tuple[int, ...]
+    deviation: Values
+    snr: Values | None
+    log_mel: Values | None
+
+    def records(self) -> list[dict[str, Any]]:
+        """Plain values of each sample; None where there is none, "inf" where it is infinite."""
+        records = []
+        for i, encoding in enumerate(self.evaluations):
+            record: dict[str, Any] = {
+                "psnr_db": _plain(self.psnr[i]),
+                "relative_error": _plain(self.relative[i]),
+                "encoding_evaluations": encoding,
+                "total_evaluations": encoding + self.decoding,
+                "residual": _plain(self.residual[i]),
+                "row_not_converged": self.row[i] if self.row[i] >= 0 else None,
+                "latent_std": _plain(self.deviation[i]),
+            }
+            if self.snr is not None:
+                record["snr_db"] = _plain(self.snr[i])
+            if self.log_mel is not None:
+                record["log_mel_nepers"] = _plain(self.log_mel[i])
+            records.append(record)
+        return records
+
+    def not_converged(self, names: list[str]) -> list[str]:
+        """One line for each sample with a row that did not converge: name, row and residual."""
+        return [
+            f"{name}: row {row}, residual {residual:.2g}"
+            for name, row, residual in zip(names, self.row, self.residual, strict=True)
+            if row >= 0
+        ]
+
+
+def reconstruct(
+    model: Model,
+    x: Tensor,
+    levels: NoiseLevels,
+    method: str = "invertible",
+    *,
+    solver: ImplicitOptions | None = None,
+    condition: Tensor | None = None,
+    batch_size: int | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> Reconstruction:
+    """Encode data, decode it, and say how near it came.
+
+    Args:
+        model: Whose data it is.
+        x: Data in [-1, 1], shape (n, *data shape).
+        levels: S + 1 levels in sampling order.
+        method: See :func:`fastdpm.models.latents.encode`, as for the other arguments.
+        solver: How the implicit rows are solved.
+        condition: What each sample is encoded for.
+        batch_size: Samples at a time.
+        advance: Called as ``advance(first, row)`` after each row of encoding.
+
+    Raises:
+        InvalidArgumentError: If the data does not fit the model, or an argument does not fit.
+        SamplingError: If the network returns something unusable.
+    """
+    latents = encode(
+        model,
+        x,
+        levels,
+        method,
+        solver=solver,
+        condition=condition,
+        batch_size=batch_size,
+        advance=advance,
+    )
+    kept = usable(latents)
+    back = torch.full(x.shape, torch.nan)
+    if kept.any():
+        back[kept] = decode(model, select(latents, kept), batch_size)
+    real = x.detach().float().cpu()
+    cut = back.clamp(-1, 1)
+    error = _power(cut - real)
+    data, sound = model.config.data, model.config.data.modality == "audio"
+    return Reconstruction(
+        method=method,
+        plan=latents.plan.label,
+        fingerprint=latents.plan.fingerprint,
+        x=back,
+        psnr=tuple((10 * torch.log10(4 / error)).tolist()),
+        relative=tuple((_power(back - real) / _power(real)).sqrt().tolist()),
+        evaluations=tuple(latents.evaluations.tolist()),
+        decoding=latents.plan.num_rows,
+        residual=tuple(latents.residual.double().tolist()),
+        row=tuple(latents.row.tolist()),
+        deviation=tuple(latents.noise.double().flatten(1).std(dim=1).tolist()),
+        snr=tuple((10 * torch.log10(_power(real) / error)).tolist()) if sound else None,
+        log_mel=_log_mel(real, cut, kept, data.sample_rate or 0) if sound else None,
+    )
+
+
+def _power(x: Tensor) -> Tensor:
+    """Mean square of each sample, shape (n,), float64."""
+    return x.double().square().flatten(1).mean(dim=1)
+
+
+def _log_mel(real: Tensor, back: Tensor, kept: Tensor, sample_rate: int) -> Values | None:
+    if sample_rate < LEAST_RATE or real.shape[-1] < least_length(sample_rate):
+        return None
+    found = torch.full((len(real),), torch.nan, dtype=torch.float64)
+    if kept.any():
+        pairs = (real[kept, 0].numpy(), back[kept, 0].numpy())
+        scores = compare_sounds(*pairs, sample_rate, metrics=["log_mel_error"])
+        found[kept] = torch.from_numpy(scores["log_mel_error"].values)
+    return tuple(found.tolist())
+
+
+def _plain(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else "inf"
