@@ -1,0 +1,274 @@
+"""``encode``, ``decode`` and ``reconstruct`` keep what they are given, or say why they cannot."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from fastdpm.cli.app import run as fastdpm
+from fastdpm.evaluation.reconstruct import reconstruct
+from fastdpm.inputs import read_samples
+from fastdpm.models import latents as latents_module
+from fastdpm.models.latents_file import read_latents
+from fastdpm.sampling import implicit
+from tests.conftest import IMAGE, write_model
+
+
+@pytest.fixture
+def call(folders, tmp_path, capsys, monkeypatch):
+    """Run a command; {image}, {sound} and {vocoder} stand for the small models."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = fastdpm([argument.format(**folders) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    for name, image in zip("abc", pixels, strict=True):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return Path(folder)
+
+
+@pytest.fixture
+def sound(tmp_path) -> Path:
+    wave = 0.5 * np.sin(np.arange(512) * 0.3)
+    soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
+    return Path(tmp_path, "a.wav")
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_images_come_back_from_their_latents_pixel_by_pixel(call, images, tmp_path):
+    code, out, _ = call("encode", "{image}", "in", "-S", "6", "--out", "a.safetensors")
+    assert code == 0
+    assert "3 of 3 encoded" in out
+    assert "standard deviation of the latents:" in out
+    saved = read_latents("a.safetensors")
+    assert [Path(name).name for name in saved.inputs] == ["a.png", "b.png", "c.png"]
+    assert saved.latents.method == "invertible"
+    code, out, _ = call("decode", "{image}", "a.safetensors", "--out", "back")
+    assert code == 0
+    for i, name in enumerate("abc"):
+        found = _pixels(tmp_path / "back" / f"{i:06d}.png")
+        assert np.array_equal(found, _pixels(images / f"{name}.png"))
+    assert (tmp_path / "back" / "grid.png").is_file()
+    record = json.loads((tmp_path / "back" / "samples.json").read_text())
+    assert [Path(name).name for name in record["inputs"]] == ["a.png", "b.png", "c.png"]
+    assert record["plan"]["fingerprint"] == saved.latents.plan.fingerprint
+    assert call("decode", "{image}", "a.safetensors", "--out", "back")[0] == 2
+    assert call("decode", "{image}", "a.safetensors", "--out", "back", "--overwrite")[0] == 0
+
+
+def test_sounds_come_back_from_their_latents(call, sound, tmp_path):
+    assert call("encode", "{sound}", "a.wav", "-S", "10", "--out", "a.safetensors")[0] == 0
+    assert call("decode", "{sound}", "a.safetensors", "--out", "back")[0] == 0
+    found, rate = soundfile.read(tmp_path / "back" / "000000.wav")
+    assert rate == 8000
+    np.testing.assert_allclose(found, soundfile.read(sound)[0], atol=2 / 32768)
+
+
+def test_a_vocoder_encodes_a_sound_for_its_own_mel_spectrogram(call, tmp_path):
+    wave = 0.9 * np.sin(np.arange(640) * 0.3)
+    soundfile.write(tmp_path / "b.wav", wave, 8000, subtype="FLOAT")
+    assert call("encode", "{vocoder}", "b.wav", "-S", "10", "--out", "a.safetensors")[0] == 0
+    condition = read_latents("a.safetensors").latents.condition
+    assert condition is not None
+    assert condition.shape == (1, 8, 40)
+    assert call("decode", "{vocoder}", "a.safetensors", "--out", "back")[0] == 0
+    found, _ = soundfile.read(tmp_path / "back" / "000000.wav")
+    peak = np.abs(wave).max()
+    np.testing.assert_allclose(found, wave * 0.9 / peak, atol=2 / 32768)
+
+
+def test_a_recipes_noise_does_not_apply_and_stated_levels_do(call, sound):
+    code, out, _ = call(
+        "encode", "{sound}", "a.wav", "--levels", "var", "-S", "7", "--out", "a.safetensors"
+    )
+    assert code == 0
+    plan = read_latents("a.safetensors").latents.plan
+    assert not plan.draws_noise
+    assert "VAR linear, S = 7" in plan.label
+    assert "7 network evaluations each" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("--kappa", "0.5"), "encoding draws no noise: --kappa must be 0, got 0.5"),
+        (("--method", "dpmpp-2m"), "only ddim-rev runs backwards, got --method dpmpp-2m"),
+        (("--by", "magic"), "--by must be one of first, second, implicit, invertible"),
+        (("--tolerance", "1e-3"), "--tolerance would change nothing"),
+        (("--by", "first", "--keep-best"), "--keep-best would change nothing"),
+        (("--by", "implicit", "--tolerance", "0"), "tolerance must be above 0"),
+        (("--condition", "3"), "takes no condition"),
+        (("-S", "1"), "must lie in [2, 100]"),
+    ],
+)
+def test_what_an_encoder_has_not_is_refused(call, images, arguments, wanted):
+    code, _, err = call("encode", "{image}", "in", "--out", "a.safetensors", *arguments)
+    assert code == 2
+    assert wanted in err
+    assert err.count("\n") == 1
+    assert not Path("a.safetensors").exists()
+
+
+def test_what_does_not_fit_the_model_is_refused_in_one_line(call, images, sound, tmp_path):
+    Image.fromarray(np.zeros((9, 12), dtype=np.uint8)).save(tmp_path / "big.png")
+    code, _, err = call("encode", "{image}", "big.png", "--out", "a.safetensors")
+    assert code == 1
+    assert "big.png is 12 x 9 grey, the model's images are 8 x 8 grey: add --resize" in err
+    assert call("encode", "{image}", "big.png", "--out", "a.safetensors", "--resize")[0] == 0
+    soundfile.write(tmp_path / "fast.wav", np.zeros(1024) + 0.1, 16000)
+    code, _, err = call("encode", "{sound}", "fast.wav", "--out", "b.safetensors")
+    assert code == 1
+    assert "sampled at 16000 Hz, the model's sounds at 8000 Hz: add --resample" in err
+    assert call("encode", "{sound}", "fast.wav", "--out", "b.safetensors", "--resample")[0] == 0
+    soundfile.write(tmp_path / "nan.wav", np.full(512, np.nan), 8000, subtype="FLOAT")
+    code, _, err = call("encode", "{sound}", "nan.wav", "--out", "c.safetensors")
+    assert code == 1
+    assert "not finite" in err
+    code, _, err = call("encode", "{image}", "none", "--out", "a.safetensors")
+    assert code == 2
+    assert "no input at 'none'" in err
+    code, _, err = call("encode", "{image}", "in", "--out", "nowhere/a.safetensors")
+    assert code == 2
+    assert "there is no folder nowhere" in err
+
+
+def test_latents_of_another_model_or_plan_are_refused(call, images, tmp_path):
+    call("encode", "{image}", "in", "--out", "a.safetensors")
+    other = write_model(tmp_path / "other", replace(IMAGE, time_scale=2.0))
+    code, _, err = call("decode", str(other), "a.safetensors", "--out", "back")
+    assert code == 2
+    assert "encoded by another model than 'tiny-image'" in err
+    assert not Path("back").exists()
+    Path("b.safetensors").write_bytes(b"words")
+    code, _, err = call("decode", "{image}", "b.safetensors", "--out", "back")
+    assert code == 1
+    assert "not a whole safetensors file" in err
+    fingerprint = read_latents("a.safetensors").latents.plan.fingerprint.encode()
+    changed = Path("a.safetensors").read_bytes().replace(fingerprint, b"0" * 16)
+    Path("c.safetensors").write_bytes(changed)
+    code, _, err = call("decode", "{image}", "c.safetensors", "--out", "back")
+    assert code == 1
+    assert "fingerprint" in err
+
+
+def test_samples_that_do_not_converge_are_named_and_the_others_written(call, images, monkeypatch):
+    solve = implicit.invert
+
+    def lose_one(*arguments, **options):
+        found = solve(*arguments, **options)
+        found.row[1], found.residual[1] = 2, 0.25
+        if not options["keep_best"]:
+            found.x[1] = np.nan
+        return found
+
+    monkeypatch.setattr(latents_module, "invert", lose_one)
+    arguments = ("encode", "{image}", "in", "-S", "20", "--spacing", "quadratic")
+    code, out, err = call(*arguments, "--by", "implicit", "--out", "a.safetensors")
+    assert code == 1
+    assert f"not converged: {Path('in') / 'b.png'}: row 2 of 18, residual 0.25" in out
+    assert "1 of 3 did not converge and are not in a.safetensors" in err
+    assert [Path(n).name for n in read_latents("a.safetensors").inputs] == ["a.png", "c.png"]
+    code, out, _ = call(*arguments, "--by", "implicit", "--keep-best", "--out", "a.safetensors")
+    assert code == 0
+    assert "residual 0.25" in out
+    assert len(read_latents("a.safetensors").inputs) == 3
+
+
+def test_reconstructions_are_measured_sample_by_sample(call, images, tmp_path):
+    code, _, _ = call(
+        *("reconstruct", "{image}", "in", "-S", "6,12", "--levels", "var,step"),
+        *("--by", "first,invertible", "--out", "rec"),
+    )
+    assert code == 0
+    with (tmp_path / "rec" / "reconstruct.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 2 * 2
+    assert {row["levels"] for row in rows} == {"VAR linear", "STEP linear"}
+    exact = [float(row["psnr_db"]) for row in rows if row["by"] == "invertible"]
+    near = [float(row["psnr_db"]) for row in rows if row["by"] == "first"]
+    assert min(exact) > 80 > max(near)
+    assert {row["total_evaluations"] for row in rows if row["by"] == "first"} == {"12", "24"}
+    assert {row["total_evaluations"] for row in rows if row["by"] == "invertible"} == {"11", "23"}
+    record = json.loads((tmp_path / "rec" / "reconstruct.json").read_text())
+    assert record["format"] == "fastdpm-reconstruction"
+    samples = record["results"][0]["samples"]
+    assert [Path(sample["input"]).name for sample in samples] == ["a.png", "b.png", "c.png"]
+    assert samples[0]["psnr_db"] == pytest.approx(float(rows[0]["psnr_db"]))
+    for name in ("psnr.png", "samples.png"):
+        assert (tmp_path / "rec" / name).stat().st_size > 5000
+    arguments = ("reconstruct", "{image}", "in", "-S", "6", "--by", "first", "--out", "rec")
+    assert call(*arguments)[0] == 2
+    assert call(*arguments, "--overwrite")[0] == 0
+
+
+def test_the_psnr_is_that_of_the_images_and_their_reconstructions(call, images, image_model):
+    _, x = read_samples(images, IMAGE.data)
+    levels = image_model.config.recipe.replace(num_steps=8).choose_levels(image_model.schedule)
+    found = reconstruct(image_model, x, levels, "first", batch_size=2)
+    error = (found.x.clamp(-1, 1) - x).square().mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(found.psnr, (10 * torch.log10(4 / error)).numpy(), rtol=1e-5)
+    relative = (found.x - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
+    np.testing.assert_allclose(found.relative, relative.numpy(), rtol=1e-5)
+    assert found.snr is None
+    assert found.row == (-1, -1, -1)
+
+
+def test_sounds_have_their_own_distances(call, tmp_path):
+    wave = 0.9 * np.sin(np.arange(1024) * 0.3)
+    soundfile.write(tmp_path / "b.wav", wave, 8000, subtype="FLOAT")
+    code, _, _ = call(
+        *("reconstruct", "{vocoder}", "b.wav", "-S", "10", "--by", "first", "--out", "rec")
+    )
+    assert code == 0
+    with (tmp_path / "rec" / "reconstruct.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    power = np.mean(np.square(wave * 0.9 / np.abs(wave).max()))
+    wanted = float(row["psnr_db"]) + 10 * np.log10(power / 4)
+    assert float(row["snr_db"]) == pytest.approx(wanted, abs=1e-4)
+    assert float(row["log_mel_nepers"]) > 0
+    assert (tmp_path / "rec" / "samples.png").stat().st_size > 5000
+
+
+def test_a_reconstruction_without_a_latent_has_no_value(call, images, tmp_path):
+    code, out, _ = call(
+        *("reconstruct", "{image}", "in", "-S", "4", "--by", "implicit"),
+        *("--tolerance", "1e-30", "--out", "rec"),
+    )
+    assert code == 0
+    assert "not converged: implicit, STEP linear, S = 4:" in out
+    samples = json.loads((tmp_path / "rec" / "reconstruct.json").read_text())["results"][0]
+    assert samples["samples"][0]["psnr_db"] is None
+    assert samples["samples"][0]["row_not_converged"] == 3
+
+
+def test_bad_choices_of_a_reconstruction_are_refused(call, images):
+    for arguments, wanted in (
+        (("-S", "ten"), "--steps takes whole numbers"),
+        (("--by", "first,magic"), "--by must be one of"),
+        (("--levels", "other"), "levels must be one of"),
+        (("--keep-best",), "--keep-best would change nothing"),
+    ):
+        code, _, err = call("reconstruct", "{image}", "in", "--out", "rec", *arguments)
+        assert code == 2
+        assert wanted in err
+    assert not Path("rec").exists()
