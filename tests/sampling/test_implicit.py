@@ -175,6 +175,16 @@ def test_the_residual_of_the_best_iterate_is_what_decoding_misses():
     assert 0.3 < float(off) < 0.5
 
 
+def test_more_evaluations_never_leave_a_worse_iterate():
+    target = torch.tensor([[1.5, 0.2]]).double()
+    residuals = [
+        float(invert(_one_row(), lambda at: _bounded, target, most=most, keep_best=True).residual)
+        for most in range(1, 60)
+    ]
+    assert residuals == sorted(residuals, reverse=True)
+    assert residuals[-1] < residuals[0]
+
+
 def test_rounding_of_a_huge_state_does_not_pass_for_a_solution():
     plan, rows = ddim_rev(levels_step(SCHEDULE, 5)), list[int]()
     r, network = float(plan.level[4]), _gaussian(0.5)

@@ -5,14 +5,11 @@ A first-order row without noise decodes x to a x + b eps(x, t). Its inverse solv
     x = (x' - b eps(x, t)) / a
 
 by Anderson's acceleration of that fixed point: the next iterate combines the last ones so that
-their steps, combined alike, are shortest. Most rows contract, and starting from the eps of the row
-before they need a few evaluations. The last row of a trained network need not: clean data is what
-the network makes of x, which hardly moves with x in some directions and moves backwards in others.
-The safeguard is a new start, from other noise, where the residual no longer falls.
-
-A row that ends at clean data may have no inverse at all: a network that has learned silence
-returns almost the same for every x there. Plans that end at the network's cleanest level do not
-have that row.
+their steps, combined alike, are shortest. Most rows contract, and need a few evaluations from the
+eps of the row before. The last row of a trained network need not: what it makes of x as clean data
+hardly moves with x in some directions and moves backwards in others. The safeguard is a new start,
+from other noise, where the residual no longer falls. That row may have no inverse at all: in
+silence, a network returns almost the same for every x.
 Source: Walker & Ni 2011, "Anderson acceleration for fixed-point iterations", SIAM J. Numer. Anal.
 49(4), in its unconstrained form with one step undamped.
 """
@@ -170,18 +167,18 @@ class _Equation:
             )
         return eps.to(x.dtype)
 
-    def missed(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """What decoding misses the target by, and its relative size.
+    def step(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """The step to the image of ``x``, and the relative size of what decoding misses.
 
-        That is infinite where it is not finite, and for iterates far beyond any noise: what
-        rounding leaves of so large a state could pass for a solution.
+        That is infinite where it is not finite, and far beyond any noise: what rounding leaves of
+        so large a state could pass for a solution.
         """
         off = self.target - combine(self.plan, self.row, [x], [eps])
         norm = _norm(self.target)
         size = _norm(off) / norm.clamp_min(1e-30)
         noise = abs(self.b) * math.sqrt(x[0].numel())
         near = _norm(x) <= _REACH * (norm + noise) / abs(self.a)
-        return off, torch.where(torch.isfinite(size) & near, size, torch.inf)
+        return off / self.a, torch.where(torch.isfinite(size) & near, size, torch.inf)
 
 
 class _Search:
@@ -205,8 +202,7 @@ class _Search:
         x = self.best.clone()
         for count in range(most):
             eps = self.equation.eps(x)
-            off, residual = self.equation.missed(x, eps)
-            step = off / self.equation.a
+            step, residual = self.equation.step(x, eps)
             if count == 0 and not torch.isfinite(eps).all():
                 raise SamplingError(
                     f"{self.equation.name}: the network returned values that are not finite (NaN"
