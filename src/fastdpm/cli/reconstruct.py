@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 _RECORD, _TABLE = "reconstruct.json", "reconstruct.csv"
 _CURVES, _SAMPLES = "psnr.png", "samples.png"
 _MOST_NAMED = 10
-_MOST_DRAWN_DB = 150.0  # a picture has no place for what is exact
+_MOST_DRAWN_DB = 200.0  # a picture has no place for what is exact
 
 
 class Found(NamedTuple):
@@ -264,7 +265,8 @@ def _print(given: Given, found: Sequence[Found]) -> None:
     """A line for each reconstruction, and the samples that did not converge."""
     import numpy as np
 
-    table = Table("levels", "S", "by", "evaluations", "PSNR (dB)", "worst error", "latents' std")
+    names = ("levels", "S", "by", "evaluations", "PSNR (dB)", "error", "latents' std")
+    table = Table(*names, box=SIMPLE)
     for one in found:
         result = one.result
         kept = ~np.isnan(result.psnr)
@@ -278,7 +280,9 @@ def _print(given: Given, found: Sequence[Found]) -> None:
             ]
         each = np.mean(result.evaluations) + result.decoding
         table.add_row(one.choice, str(one.num_steps), result.method, f"{each:.4g}", *cells)
-    console.print(f"{len(given.x)} samples by {given.model.config.name}; PSNR is the median")
+    console.print(
+        f"{len(given.x)} samples by {given.model.config.name}; PSNR is the median, error the largest"
+    )
     console.print(table)
     lost = [
         f"{one.result.method}, {one.choice}, S = {one.num_steps}: {line}"
