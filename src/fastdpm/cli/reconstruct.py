@@ -265,7 +265,7 @@ def _print(given: Given, found: Sequence[Found]) -> None:
     """A line for each reconstruction, and the samples that did not converge."""
     import numpy as np
 
-    names = ("levels", "S", "by", "evaluations", "PSNR (dB)", "error", "latents' std")
+    names = ("levels", "S", "by", "asked", "PSNR (dB)", "error", "latent std")
     table = Table(*names, box=SIMPLE)
     for one in found:
         result = one.result
@@ -280,9 +280,8 @@ def _print(given: Given, found: Sequence[Found]) -> None:
             ]
         each = np.mean(result.evaluations) + result.decoding
         table.add_row(one.choice, str(one.num_steps), result.method, f"{each:.4g}", *cells)
-    console.print(
-        f"{len(given.x)} samples by {given.model.config.name}; PSNR is the median, error the largest"
-    )
+    console.print(f"{len(given.x)} samples by {given.model.config.name}: median PSNR, worst error")
+    console.print("asked: network evaluations of encoding and decoding")
     console.print(table)
     lost = [
         f"{one.result.method}, {one.choice}, S = {one.num_steps}: {line}"
