@@ -28,6 +28,7 @@ COMMANDS = (
     "compare",
     "encode",
     "decode",
+    "reconstruct",
     "interpolate",
     "edit",
     "likelihood",

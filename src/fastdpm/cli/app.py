@@ -21,6 +21,7 @@ from fastdpm.cli.likelihood import likelihood
 from fastdpm.cli.models import models
 from fastdpm.cli.plan import plan
 from fastdpm.cli.push import push
+from fastdpm.cli.reconstruct import reconstruct
 from fastdpm.cli.sample import sample
 from fastdpm.cli.train import train
 from fastdpm.core.errors import FastDPMError
@@ -38,6 +39,7 @@ for command in (
     compare,
     encode,
     decode,
+    reconstruct,
     interpolate,
     edit,
     likelihood,

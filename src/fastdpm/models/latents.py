@@ -47,8 +47,8 @@ class ImplicitOptions:
         keep_best: Go on from the best iterate of a row that does not converge.
     """
 
-    tolerance: float = 1e-6
-    most: int = 100
+    tolerance: float = 2e-5
+    most: int = 400
     keep_best: bool = False
 
 
