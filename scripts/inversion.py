@@ -1,92 +1,146 @@
-"""Measure what encoding and decoding keep of real held-out data: scripts/inversion.py [SOUNDS].
+"""Measure the inverse direction on real held-out data: scripts/inversion.py [--sounds FILE].
 
-Writes docs/results/inversion.json, from which `scripts/generate_docs.py` makes a part of the page
-of results. SOUNDS is a Parquet file of spoken digits; without it the earlier figures of sounds are
-kept. Needs fastdpm[train,diffusers]; an hour on two CPU cores, most of it for sounds.
+Writes docs/results/inversion.json, of which `scripts/generate_docs.py` makes a part of the page of
+results, and docs/results/digits-terms.png. FILE is a Parquet file of spoken digits; without it the
+earlier figures of sounds stay. Every figure is written as soon as it is measured, and those that
+stand there are kept, so a killed run goes on: delete the file to measure anew. Needs
+fastdpm[train,diffusers]; some two hours on two CPU cores, nearly all of it for sounds.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastdpm import Model, NoiseLevels, levels_step, levels_var, load_model
+from fastdpm import (
+    Model,
+    NoiseLevels,
+    bits_per_dimension,
+    decode,
+    encode,
+    levels_all,
+    levels_step,
+    levels_var,
+    load_model,
+)
 from fastdpm.core.levels import SPACINGS
-from fastdpm.evaluation.sources import open_data
-from fastdpm.models.latents import decode, encode
+from fastdpm.figures_likelihood import write_terms
+from fastdpm.files import write_text
+from fastdpm.inputs import read_samples
+from fastdpm.models.likelihood import Bound, grey_levels_of
 
-OUT = Path(__file__).parent.parent / "docs" / "results" / "inversion.json"
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
 CHOICES = {"step": levels_step, "var": levels_var}
-WITHIN = 1e-4
+ALL = tuple(product(CHOICES, SPACINGS))
 QUADRATIC = ("step", "quadratic")
-ALL = tuple((levels, spacing) for levels in CHOICES for spacing in SPACINGS)
+WITHIN = 1e-4
+
+Row = dict[str, Any]
 
 
-def main(sounds: str | None) -> None:
-    """Measure and write."""
-    earlier = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
-    digits = load_model("digits")
-    images = read(digits, "sklearn:digits-test", 360)
-    found = {
-        "psnr": psnr_table(digits, images[:256]),
-        "digits": round_trips(digits, images, ("invertible", "implicit"), (10, 50)),
-        "spoken-digits": earlier.get("spoken-digits", []),
-    }
-    if sounds is not None:
-        model = load_model("spoken-digits")
-        recordings = read(model, sounds, 32)
-        rows = round_trips(model, recordings, ("invertible",), (10, 50))
-        rows += round_trips(model, recordings[:8], ("implicit",), (10, 50), choices=(QUADRATIC,))
-        found["spoken-digits"] = rows
-    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+class Figures:
+    """What was measured, in the file that is written after each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tables: dict[str, list[Row]] = {}
+        if path.is_file():
+            self.tables = json.loads(path.read_text(encoding="utf-8"))
+
+    def add(self, table: str, asked: Row, measure: Callable[..., Row], *given: Any) -> None:
+        """Measure what is asked, ``measure(*given)``, unless it stands there."""
+        rows = self.tables.setdefault(table, [])
+        if any(row | asked == row for row in rows):
+            return
+        rows.append(asked | measure(*given))
+        print(table, rows[-1], flush=True)
+        write_text(self.path, json.dumps(self.tables, indent=1) + "\n")
 
 
-def read(model: Model, path: str, count: int) -> Tensor:
-    """The first held-out samples, as the model's data."""
-    source = open_data(path, model.config.data, count, scale=True)
-    batches = [torch.from_numpy(values) for values in source.batches(0, source.count(count))]
-    values = torch.cat(batches)
-    return values if values.is_floating_point() else values.float() / 127.5 - 1
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sounds", type=Path, help="Parquet file of spoken digits")
+    stated = parser.parse_args()
+    figures = Figures(RESULTS / "inversion.json")
+    measure_digits(figures)
+    if stated.sounds is not None:
+        measure_sounds(figures, stated.sounds)
 
 
-def round_trips(
+def measure_digits(figures: Figures) -> None:
+    """Images: the approximate encoders, the exact ones and the likelihood."""
+    model = load_model("digits")
+    x = read_samples(Path("sklearn:digits-test"), model.config.data)[1]
+    for method, num_steps in (("first", 50), ("second", 33)):
+        for choice, levels in chosen_levels(model, (num_steps,), ALL):
+            asked = {"method": method, **choice, "n": 256}
+            figures.add("psnr", asked, approximate, model, x[:256], levels, method)
+    for spacing in ("leading", "trailing"):
+        asked = {"method": "diffusers", "levels": "", "spacing": spacing, "S": 50, "n": 256}
+        figures.add("psnr", asked, by_diffusers, model, x[:256], spacing)
+    for method in ("invertible", "implicit"):
+        add_round_trips(figures, model, x, method, (10, 50), ALL)
+    add_round_trips(figures, model, x, "implicit", (10, 50), ALL, last_row=False)
+    add_likelihoods(figures, model, x)
+
+
+def measure_sounds(figures: Figures, path: Path) -> None:
+    """Sounds, of which the last row has no inverse in silence: with it, few say so."""
+    model = load_model("spoken-digits")
+    x = read_samples(path, model.config.data, resize=True, n=100)[1]
+    add_round_trips(figures, model, x, "implicit", (10,), (QUADRATIC,), last_row=False)
+    add_round_trips(figures, model, x[:50], "invertible", (10, 50), ALL)
+    add_round_trips(figures, model, x, "implicit", (50,), (QUADRATIC,), last_row=False)
+    add_round_trips(figures, model, x[:8], "implicit", (10, 50), (QUADRATIC,))
+    rest = [choice for choice in ALL if choice != QUADRATIC]
+    add_round_trips(figures, model, x[:20], "implicit", (50,), rest, last_row=False)
+
+
+def chosen_levels(
+    model: Model, steps: tuple[int, ...], choices: Any
+) -> Iterator[tuple[Row, NoiseLevels]]:
+    """Levels, and how they are named in a row."""
+    for num_steps, (levels, spacing) in product(steps, choices):
+        asked = {"levels": levels, "spacing": spacing, "S": num_steps}
+        yield asked, CHOICES[levels](model.schedule, num_steps, spacing)
+
+
+def add_round_trips(
+    figures: Figures,
     model: Model,
     x: Tensor,
-    methods: tuple[str, ...],
+    method: str,
     steps: tuple[int, ...],
-    choices: tuple[tuple[str, str], ...] = ALL,
-) -> list[dict[str, Any]]:
-    """How near decode(encode(x)) comes to x, by method and choice of levels."""
-    rows = []
-    for method in methods:
-        for num_steps in steps:
-            for levels, spacing in choices:
-                chosen = CHOICES[levels](model.schedule, num_steps, spacing)
-                rows.append(round_trip(model, x, chosen, method))
-                rows[-1] |= {"levels": levels, "spacing": spacing, "S": num_steps}
-                print(rows[-1], flush=True)
-    return rows
+    choices: Any,
+    *,
+    last_row: bool = True,
+) -> None:
+    """How near decode(encode(x)) comes to x, by choice of levels."""
+    for choice, levels in chosen_levels(model, steps, choices):
+        asked = {"method": method, **choice, "last_row": last_row, "n": len(x)}
+        chosen = levels if last_row else levels[:-1]
+        figures.add(model.config.name, asked, round_trip, model, x, chosen, method)
 
 
-def round_trip(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> dict[str, Any]:
+def round_trip(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> Row:
     """One choice, each sample by itself."""
     began = time.perf_counter()
     latents = encode(model, x, levels, method)
     done = latents.row < 0
     back = decode(model, latents)
     error = (back - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
-    within = done & (error <= WITHIN)
     return {
-        "method": method,
-        "n": len(x),
-        "within": float(within.float().mean()),
+        "within": float((done & (error <= WITHIN)).float().mean()),
         "largest": float(error[done].max()) if done.any() else None,
         "evaluations": float(latents.evaluations.float().mean()),
         "std": float(latents.noise[done].std()) if done.any() else None,
@@ -98,37 +152,22 @@ def round_trip(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> dic
     }
 
 
-def psnr_table(model: Model, x: Tensor) -> list[dict[str, Any]]:
-    """First and second order against diffusers' inversion, at 100 evaluations in both ways."""
-    rows = []
-    for method, num_steps in (("first", 50), ("second", 33)):
-        for levels, spacing in ALL:
-            chosen = CHOICES[levels](model.schedule, num_steps, spacing)
-            latents = encode(model, x, chosen, method)
-            evaluations = int(latents.evaluations[0]) + latents.plan.num_rows
-            row = {"method": method, "levels": levels, "spacing": spacing, "S": num_steps}
-            rows.append(row | psnr(decode(model, latents), x) | {"evaluations": evaluations})
-            print(rows[-1], flush=True)
-    for spacing in ("leading", "trailing"):
-        row = {"method": "diffusers", "levels": "", "spacing": spacing, "S": 50}
-        rows.append(row | psnr(by_diffusers(model, x, spacing), x) | {"evaluations": 100})
-        print(rows[-1], flush=True)
-    return rows
+def approximate(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> Row:
+    """An encoder that loses something, and its evaluations both ways."""
+    latents = encode(model, x, levels, method)
+    evaluations = int(latents.evaluations[0]) + latents.plan.num_rows
+    return psnr(decode(model, latents), x) | {"evaluations": evaluations}
 
 
-def psnr(y: Tensor, x: Tensor) -> dict[str, float | int]:
+def psnr(y: Tensor, x: Tensor) -> Row:
     """Mean over samples and its standard error, in dB; data is 2 from peak to peak."""
     error = (y.clamp(-1, 1) - x).square().flatten(1).mean(1).clamp_min(1e-12)
     values = 10 * torch.log10(4 / error)
-    return {
-        "n": len(x),
-        "psnr": float(values.mean()),
-        "error": float(values.std() / len(values) ** 0.5),
-    }
+    return {"psnr": float(values.mean()), "error": float(values.std() / len(values) ** 0.5)}
 
 
 @torch.no_grad()
-def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> Tensor:
+def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> Row:
     """DDIMInverseScheduler, then DDIMScheduler, on the same network."""
     import diffusers
 
@@ -148,8 +187,32 @@ def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> 
             for t in scheduler.timesteps:
                 eps = network(state, t.float().repeat(len(state)))  # type: ignore[call-arg]
                 state = scheduler.step(eps, t, state).prev_sample
-    return state
+    return psnr(state, x) | {"evaluations": 2 * num_steps}
+
+
+def add_likelihoods(figures: Figures, model: Model, x: Tensor) -> None:
+    """Bits per dimension by choice of levels, and where they are spent at S = 20."""
+    drawn: dict[str, Bound] = {}
+    for asked, levels in chosen_levels(model, (10, 20, 50), ALL):
+        figures.add("likelihood", asked | {"n": len(x)}, bits, model, x, levels)
+        if asked["S"] == 20:
+            drawn[levels.label] = bound(model, x, levels)
+    write_terms(RESULTS / "digits-terms.png", drawn)
+    every = levels_all(model.schedule)
+    asked = {"levels": "all", "spacing": "", "S": every.num_steps, "n": len(x)}
+    figures.add("likelihood", asked, bits, model, x, every)
+
+
+def bits(model: Model, x: Tensor, levels: NoiseLevels) -> Row:
+    """Mean and standard error over samples."""
+    found = bound(model, x, levels)
+    return {"evaluations": levels.num_steps, "bits": found.mean, "error": found.error}
+
+
+def bound(model: Model, x: Tensor, levels: NoiseLevels) -> Bound:
+    """With the forward variance."""
+    return bits_per_dimension(model, x, levels, grey_levels_of(model.config.data)[0])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main()

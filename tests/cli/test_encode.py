@@ -194,6 +194,22 @@ def test_samples_that_do_not_converge_are_named_and_the_others_written(call, ima
     assert len(read_latents("a.safetensors").inputs) == 3
 
 
+def test_the_row_that_ends_at_clean_data_can_be_left_out(call, images, tmp_path):
+    arguments = ("{image}", "in", "--levels", "step", "--without-last-row")
+    assert call("encode", *arguments, "-S", "8", "--out", "a.safetensors")[0] == 0
+    plan = read_latents("a.safetensors").latents.plan
+    assert 0.9 < plan.level[-1] < 1
+    assert "rows 0 to 6" in plan.label
+    assert call("decode", "{image}", "a.safetensors", "--out", "back")[0] == 0
+    assert np.array_equal(_pixels(tmp_path / "back/000000.png"), _pixels(images / "a.png"))
+    chosen = ("-S", "8", "--by", "invertible", "--out", "rec")
+    assert call("reconstruct", *arguments, *chosen)[0] == 0
+    record = json.loads((tmp_path / "rec" / "reconstruct.json").read_text())
+    [result] = record["results"]
+    assert [sample["total_evaluations"] for sample in result["samples"]] == [13] * 3
+    assert max(sample["relative_error"] for sample in result["samples"]) < 1e-4
+
+
 def test_reconstructions_are_measured_sample_by_sample(call, images, tmp_path):
     code, _, _ = call(
         *("reconstruct", "{image}", "in", "-S", "6,12", "--levels", "var,step"),

@@ -89,6 +89,13 @@ def test_fifty_steps_are_taken_unless_others_are_stated(interpolate, images, tmp
     assert "S = 50" not in record["plan"]["label"]
 
 
+def test_the_row_that_ends_at_clean_data_can_be_left_out(interpolate, images, tmp_path):
+    interpolate("a.png", "b.png", "-n", "2", "-S", "9", "--without-last-row", "--out", "way")
+    record = json.loads((tmp_path / "way" / "samples.json").read_text())
+    assert "rows 0 to 7" in record["plan"]["label"]
+    assert record["error_of_ends"] < 1e-4
+
+
 def test_sounds_end_at_the_originals_and_are_joined(interpolate, sounds, tmp_path):
     code, _, _ = interpolate("a.wav", "b.wav", "-n", "3", "--out", "way", model="sound")
     assert code == 0

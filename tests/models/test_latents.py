@@ -22,7 +22,8 @@ from fastdpm.models.latents_file import (
     usable,
     write_latents,
 )
-from tests.conftest import IMAGE, write_model
+from fastdpm.models.mel import log_mel
+from tests.conftest import IMAGE, MEL, write_model
 
 CHOICES = [(levels, spacing) for levels in ("var", "step") for spacing in ("linear", "quadratic")]
 
@@ -93,7 +94,22 @@ def test_a_vocoder_encodes_sounds_of_any_length_with_their_conditions(vocoder):
     latents = encode(vocoder, sound, levels)
     assert latents.condition is not None
     assert latents.condition.shape == (2, 8, 20)
+    assert torch.equal(latents.condition, log_mel(sound[:, 0], MEL))
     assert max(_errors(sound, decode(vocoder, latents))) < 1e-4
+
+
+def test_data_of_a_vocoder_has_one_channel(vocoder):
+    with pytest.raises(InvalidArgumentError, match=r"shape \(n, 1, 320\), got \(2, 2, 320\)"):
+        encode(vocoder, torch.zeros(2, 2, 320), _levels(vocoder))
+
+
+@pytest.mark.parametrize("method", ["implicit", "invertible"])
+def test_levels_that_end_above_clean_data_take_it_as_it_is_there(digits, held_out, method):
+    levels = _levels(digits, 10)[:-1]
+    latents = encode(digits, held_out[:4], levels, method)
+    assert latents.plan.level[-1] == levels.level[-1] < 1
+    assert (latents.row == -1).all()
+    assert max(_errors(held_out[:4], decode(digits, latents))) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -201,10 +217,15 @@ def test_files_that_are_no_latents_are_refused(tmp_path):
 
 def test_latents_of_another_model_are_refused(image_model, images, tmp_path):
     latents = encode(image_model, images, _levels(image_model))
-    schedule = {**IMAGE.schedule, "beta_end": 0.11}
-    other = load_model(write_model(tmp_path / "other", replace(IMAGE, schedule=schedule)))
-    with pytest.raises(InvalidArgumentError, match="another model than 'tiny-image'"):
-        decode(other, latents)
+    others = (
+        replace(IMAGE, schedule={**IMAGE.schedule, "beta_end": 0.11}),
+        replace(IMAGE, time_scale=0.5),
+        replace(IMAGE, prediction="x0"),
+    )
+    for i, other in enumerate(others):
+        model = load_model(write_model(tmp_path / str(i), other))
+        with pytest.raises(InvalidArgumentError, match="another model than 'tiny-image'"):
+            decode(model, latents)
 
 
 def test_samples_that_did_not_converge_are_told_and_only_the_others_kept(image_model, images):

@@ -1,195 +1,33 @@
-"""``fastdpm encode``, and what the commands that encode have in common."""
+"""``fastdpm encode``."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from fastdpm.cli import choices
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fastdpm.core.levels import NoiseLevels
-    from fastdpm.core.recipe import Recipe
-    from fastdpm.models.latents import ImplicitOptions, Latents
-    from fastdpm.models.model import Model
-    from fastdpm.progress import RowCallback
+from fastdpm.cli.inverse import (
+    By,
+    Condition,
+    Inputs,
+    KeepBest,
+    Most,
+    Resample,
+    Resize,
+    Tolerance,
+    WithoutLastRow,
+    check_by,
+    encode_given,
+    encoding_levels,
+    encoding_recipe,
+    note_deviation,
+    read_given,
+)
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
-
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(
-        help="Images or mono sounds, or folders, zip archives or Parquet files of them.",
-        metavar="INPUT...",
-    ),
-]
-By = Annotated[
-    str,
-    typer.Option(
-        help="How: first or second order (one or two evaluations a row), implicit (some ten), or"
-        " invertible (one, exact)."
-    ),
-]
-Most = Annotated[
-    int | None,
-    typer.Option("-n", help="At most so many, the first ones.", min=1, show_default=False),
-]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(help="Of --by implicit: largest relative residual.", show_default=False),
-]
-KeepBest = Annotated[
-    bool,
-    typer.Option(
-        "--keep-best",
-        help="Of --by implicit: go on with the best that was found where a row does not converge.",
-    ),
-]
-Condition = Annotated[
-    str | None,
-    typer.Option(
-        help="What the samples are of: labels, one for all or 3,1,4 for each; for a vocoder a mel"
-        " spectrogram or a sound, by default each sound's own.",
-        show_default=False,
-    ),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
-]
-Resize = Annotated[
-    bool,
-    typer.Option(
-        "--resize",
-        help="Crop and scale images to the model's size and colours, centre sounds in its window.",
-    ),
-]
-Resample = Annotated[bool, typer.Option("--resample", help="Resample sounds to the model's rate.")]
-
-_FAR_FROM_ONE = 1.5
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a user gave: a model, and samples as its data."""
-
-    model: Model
-    names: list[str]
-    x: Tensor
-    condition: Tensor | None
-
-
-def read_given(
-    model: str,
-    paths: list[Path],
-    *,
-    checkpoint: Path | None,
-    device: str,
-    condition: str | None,
-    resize: bool,
-    resample: bool,
-    n: int | None = None,
-) -> Given:
-    """Load a model and what is to be encoded; the inputs are read before its weights are."""
-    from fastdpm.inputs import conditions_for, read_all
-    from fastdpm.models.condition import read_condition
-    from fastdpm.models.find import find_model
-    from fastdpm.models.load import open_model
-
-    found = find_model(model, checkpoint)
-    data = found.config.data
-    names, x = read_all(paths, data, resize=resize, resample=resample, n=n)
-    stated = None if condition is None else read_condition(condition, data)
-    chosen = conditions_for(x, data, stated)
-    return Given(open_model(found, device), names, x, chosen)
-
-
-def encoding_recipe(stated: choices.Stated, recommended: Recipe) -> Recipe:
-    """The levels to encode over: the recommended recipe's, with the stated choices changed.
-
-    Raises:
-        InvalidArgumentError: If noise or another sampler is asked for, neither of which runs
-            backwards.
-    """
-    from fastdpm.core.errors import InvalidArgumentError
-
-    if stated.kappa:
-        raise InvalidArgumentError(
-            f"encoding draws no noise: --kappa must be 0, got {stated.kappa:g}"
-        )
-    if stated.method not in (None, "ddim-rev"):
-        raise InvalidArgumentError(
-            f"only ddim-rev runs backwards, got --method {stated.method}: drop it; --by says how"
-        )
-    return stated.recipe(recommended.replace(method="ddim-rev").replace(kappa=0.0))
-
-
-def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
-    """Raise InvalidArgumentError for an unknown way to encode, or an option it does not have."""
-    from fastdpm.core.errors import InvalidArgumentError, check_one_of
-    from fastdpm.models.latents import METHODS
-
-    check_one_of("--by", by, METHODS)
-    idle = ["--tolerance"] * (tolerance is not None) + ["--keep-best"] * keep_best
-    if idle and by != "implicit":
-        raise InvalidArgumentError(
-            f"--by {by} solves nothing, so {' and '.join(idle)} would change nothing: drop it"
-        )
-
-
-def implicit_options(tolerance: float | None, keep_best: bool) -> ImplicitOptions:
-    """How the implicit rows are solved, as the command line says."""
-    from fastdpm.models.latents import ImplicitOptions
-
-    if tolerance is None:
-        return ImplicitOptions(keep_best=keep_best)
-    return ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
-
-
-def encode_given(
-    given: Given,
-    levels: NoiseLevels,
-    by: str,
-    *,
-    tolerance: float | None = None,
-    keep_best: bool = False,
-    batch_size: int | None = None,
-) -> Latents:
-    """Encode under a progress bar."""
-    from fastdpm.models.latents import encode
-
-    size = given.model.batch_size(batch_size, given.condition)
-    with encoding_bar(len(given.x), size, levels.num_steps, by) as advance:
-        return encode(
-            given.model,
-            given.x,
-            levels,
-            by,
-            solver=implicit_options(tolerance, keep_best),
-            condition=given.condition,
-            batch_size=batch_size,
-            advance=advance,
-        )
-
-
-def note_deviation(latents: Latents) -> None:
-    """Print the latents' standard deviation, and what to do where it is far from 1."""
-    from fastdpm.models.latents_file import usable
-
-    deviation = float(latents.noise[usable(latents)].std())
-    console.print(f"standard deviation of the latents: {deviation:.3g}")
-    if not 1 / _FAR_FROM_ONE < deviation < _FAR_FROM_ONE:
-        console.print(
-            "note: it should be near 1: they decode, but are no noise to interpolate or edit; take"
-            " more steps, other levels or another --by"
-        )
 
 
 @choices.takes_recipe
@@ -203,6 +41,7 @@ def encode(
     stated: choices.Stated,
     tolerance: Tolerance = None,
     keep_best: KeepBest = False,
+    without_last_row: WithoutLastRow = False,
     condition: Condition = None,
     resize: Resize = False,
     resample: Resample = False,
@@ -232,7 +71,8 @@ def encode(
         n=n,
     )
     config = given.model.config
-    levels = encoding_recipe(stated, config.recipe).choose_levels(given.model.schedule)
+    recipe = encoding_recipe(stated, config.recipe)
+    levels = encoding_levels(recipe, given.model.schedule, without_last_row)
     latents = encode_given(
         given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
     )
@@ -249,43 +89,7 @@ def encode(
         note_deviation(latents)
     if count < total:
         raise SamplingError(
-            f"{total - count} of {total} did not converge and are not in {out}: add --keep-best,"
-            " raise --tolerance, take more steps, or encode --by invertible"
+            f"{total - count} of {total} did not converge and are not in {out}: encode --by"
+            " invertible, add --without-last-row if they fail there, take more steps, raise"
+            " --tolerance or add --keep-best"
         )
-
-
-def check_folder(out: Path, names: Collection[str], overwrite: bool) -> Collection[str]:
-    """Check that a folder can be written, before the work is done.
-
-    Args:
-        out: The folder.
-        names: What the command writes beside the samples that its record lists.
-        overwrite: Whether an earlier run in it may be replaced.
-
-    Returns:
-        The files that may be replaced.
-    """
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.data import recorded_files
-    from fastdpm.files import check_new_folder
-
-    replaced: list[str] = []
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InvalidArgumentError(
-                f"{out} holds other files: choose another --out, or add --overwrite"
-            )
-        replaced = [*names, *(path.name for path in recorded_files(out) or ())]
-    check_new_folder(out, replaced)
-    return replaced
-
-
-@contextmanager
-def encoding_bar(samples: int, size: int, steps: int, by: str) -> Iterator[RowCallback]:
-    """A progress bar; the implicit method tells its rows by their numbers in the decoding plan."""
-    from fastdpm.progress import sampling_bar
-
-    rows = 2 * steps if by == "second" else steps
-    with sampling_bar(samples, size, rows) as advance:
-        backwards = by == "implicit"
-        yield lambda first, row: advance(first, rows - 1 - row if backwards else row)

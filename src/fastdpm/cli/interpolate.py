@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.encode import (
+from fastdpm.cli.inverse import (
     By,
     Condition,
     Given,
@@ -19,9 +19,11 @@ from fastdpm.cli.encode import (
     Resample,
     Resize,
     Tolerance,
+    WithoutLastRow,
     check_by,
     check_folder,
     encode_given,
+    encoding_levels,
     encoding_recipe,
     note_deviation,
     read_given,
@@ -57,6 +59,7 @@ def interpolate(
     stated: choices.Stated,
     tolerance: Tolerance = None,
     keep_best: KeepBest = False,
+    without_last_row: WithoutLastRow = False,
     condition: Condition = None,
     resize: Resize = False,
     resample: Resample = False,
@@ -88,7 +91,7 @@ def interpolate(
         n=3,
     )
     _check_two(given.names)
-    levels = _levels(given, stated)
+    levels = _levels(given, stated, without_last_row)
     ends = encode_given(
         given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
     )
@@ -120,12 +123,12 @@ def _check_two(names: list[str]) -> None:
         )
 
 
-def _levels(given: Given, stated: choices.Stated) -> NoiseLevels:
+def _levels(given: Given, stated: choices.Stated, without_last_row: bool) -> NoiseLevels:
     recipe = encoding_recipe(stated, given.model.config.recipe)
     schedule = given.model.schedule
     if stated.steps is None and all(getattr(stated, name) is None for name in _BY_HAND):
         recipe = recipe.replace(num_steps=min(_NUM_STEPS, schedule.num_train_steps))
-    return recipe.choose_levels(schedule)
+    return encoding_levels(recipe, schedule, without_last_row)
 
 
 def _worst_error(wanted: Tensor, found: Tensor) -> float:

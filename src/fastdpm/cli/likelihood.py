@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.encode import Condition, Inputs, Most, Resample, Resize, read_given
+from fastdpm.cli.inverse import Condition, Inputs, Most, Resample, Resize, read_given
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels

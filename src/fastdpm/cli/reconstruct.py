@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastdpm.cli import choices
-from fastdpm.cli.encode import (
+from fastdpm.cli.inverse import (
     Condition,
     Given,
     Inputs,
@@ -26,9 +26,11 @@ from fastdpm.cli.encode import (
     Resample,
     Resize,
     Tolerance,
+    WithoutLastRow,
     check_by,
     check_folder,
     encoding_bar,
+    encoding_levels,
     encoding_recipe,
     implicit_options,
     read_given,
@@ -85,6 +87,7 @@ def reconstruct(
     ] = None,
     tolerance: Tolerance = None,
     keep_best: KeepBest = False,
+    without_last_row: WithoutLastRow = False,
     condition: Condition = None,
     resize: Resize = False,
     resample: Resample = False,
@@ -116,7 +119,7 @@ def reconstruct(
         resample=resample,
         n=n,
     )
-    chosen = _choose_levels(given, counts, levels, spacing)
+    chosen = _choose_levels(given, counts, levels, spacing, without_last_row)
     solver = implicit_options(tolerance, keep_best)
     found = [
         Found(choice, count, _measure(given, compiled, method, solver, batch_size))
@@ -130,16 +133,22 @@ def reconstruct(
 
 
 def _choose_levels(
-    given: Given, counts: Sequence[int], levels: str | None, spacing: str | None
+    given: Given,
+    counts: Sequence[int],
+    levels: str | None,
+    spacing: str | None,
+    without_last_row: bool,
 ) -> dict[tuple[str, int], NoiseLevels]:
     """Levels by their choice in words and S."""
     recommended = encoding_recipe(choices.Stated(), given.model.config.recipe)
     kinds = (levels or recommended.levels).split(",")
     spacings = (spacing or recommended.spacing).split(",")
     return {
-        (f"{kind.upper()} {space}", count): recommended.replace(
-            num_steps=count, levels=kind, spacing=space
-        ).choose_levels(given.model.schedule)
+        (f"{kind.upper()} {space}", count): encoding_levels(
+            recommended.replace(num_steps=count, levels=kind, spacing=space),
+            given.model.schedule,
+            without_last_row,
+        )
         for kind, space, count in product(kinds, spacings, counts)
     }
 

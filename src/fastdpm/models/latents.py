@@ -25,6 +25,7 @@ from fastdpm.core.inverse import (
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
+from fastdpm.models.diffuse import batches, own_condition
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import invert
 from fastdpm.sampling.run import run
@@ -104,7 +105,8 @@ def encode(
         method: "first" and "second" order, one and two evaluations a row; "implicit", some ten;
             or "invertible", one a row and exact.
         solver: How the implicit rows are solved.
-        condition: What each sample is encoded for, number i mod m; the model's own by default.
+        condition: What each sample is encoded for, number i mod m; by default a vocoder's mel
+            spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
         advance: Called as ``advance(first, row)`` after each row, with the position of the batch's
             first sample.
@@ -118,16 +120,10 @@ def encode(
     """
     check_one_of("method of encoding", method, METHODS)
     check_data(model, x)
-    condition = model.check_condition(condition)
-    size = model.batch_size(batch_size, condition)
+    condition = own_condition(model, x, condition)
     parts = []
-    for first in range(0, len(x), size):
-        batch = x[first : first + size].to(model.device, torch.float64)
-        chosen = None
-        if condition is not None:
-            chosen = condition[[i % len(condition) for i in range(first, first + len(batch))]]
-            chosen = chosen.to(model.device)
-        each = None if advance is None else _each(advance, first)
+    for indices, batch, chosen in batches(model, x, condition, batch_size):
+        each = None if advance is None else _each(advance, indices.start)
         if method == "implicit":
             part = _solved(model, batch, chosen, levels, solver or ImplicitOptions(), each)
         else:
@@ -174,8 +170,9 @@ def check_data(model: Model, x: Tensor) -> None:
         InvalidArgumentError: If it has another shape, leaves [-1, 1] or is not finite.
     """
     shape = model.sample_shape(None)
-    vocoder = model.config.data.mel is not None
-    fits = x.ndim == len(shape) + 1 and (vocoder or tuple(x.shape[1:]) == shape)
+    if model.config.data.mel is not None and x.ndim == 3 and model.decoder is None:
+        shape = (shape[0], x.shape[-1])  # a vocoder's sounds may have any length
+    fits = x.ndim == len(shape) + 1 and tuple(x.shape[1:]) == shape
     if not fits or not len(x):
         raise InvalidArgumentError(
             f"data of model {model.config.name!r} has shape (n, {', '.join(map(str, shape))}),"
@@ -190,8 +187,14 @@ def check_data(model: Model, x: Tensor) -> None:
 
 
 def model_digest(model: Model) -> str:
-    """What decides the latents of a model's data: its weights and schedule, 16 hex digits."""
-    digest = hashlib.sha256(repr((model.config.schedule, model.config.time_scale)).encode())
+    """What decides the latents of a model's data: weights, schedule and what the network predicts.
+
+    Returns:
+        16 hex digits.
+    """
+    config = model.config
+    told = (config.schedule, config.time_scale, config.prediction)
+    digest = hashlib.sha256(repr(told).encode())
     for name, tensor in model.network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
