@@ -1,5 +1,6 @@
 """What a user gives to a model is read as its data, or refused with what was found."""
 
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def pixels():
 
 
 def test_pixels_become_data_by_one_rule(tmp_path, pixels):
-    names, x = read_samples(_write(tmp_path / "a.png", pixels), GREY)
+    names, x, _ = read_samples(_write(tmp_path / "a.png", pixels), GREY)
     assert names == [str(tmp_path / "a.png")]
     assert x.dtype == torch.float32
     np.testing.assert_allclose(x[0, 0].numpy(), pixels / 127.5 - 1, atol=1e-7)
@@ -48,7 +49,7 @@ def test_a_folder_and_an_archive_are_read_in_order(tmp_path, pixels):
     for i, name in enumerate(("b.png", "a.png", "c.png")):
         _write(folder / name, np.full((8, 8), 10 * i))
     (folder / "notes.txt").write_text("no image")
-    names, x = read_samples(folder, GREY)
+    names, x, _ = read_samples(folder, GREY)
     assert [Path(name).name for name in names] == ["a.png", "b.png", "c.png"]
     assert ((x[:, 0, 0, 0] + 1) * 127.5).round().tolist() == [10, 0, 20]
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
@@ -56,7 +57,7 @@ def test_a_folder_and_an_archive_are_read_in_order(tmp_path, pixels):
             archive.write(folder / name, name)
     torch.testing.assert_close(read_samples(tmp_path / "in.zip", GREY)[1], x)
     torch.testing.assert_close(read_samples(folder, GREY, n=2)[1], x[:2])
-    names, both = read_all([folder, folder / "b.png"], GREY)
+    names, both, _ = read_all([folder, folder / "b.png"], GREY)
     torch.testing.assert_close(both, torch.cat([x, x[1:2]]))
     assert len(read_all([folder, folder / "b.png"], GREY, n=3)[0]) == 3
 
@@ -67,7 +68,7 @@ def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path
     path = _write(tmp_path / "wide.png", left)
     with pytest.raises(DataError, match=r"40 x 20 grey, the model's images are 8 x 8 grey.*--res"):
         read_samples(path, GREY)
-    _, x = read_samples(path, GREY, resize=True)
+    _, x, _ = read_samples(path, GREY, resize=True)
     assert x.shape == (1, 1, 8, 8)
     assert x[0, 0, :, 0].max() < -0.8
     assert x[0, 0, :, -1].min() > 0.8
@@ -82,7 +83,7 @@ def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixe
         read_samples(path, GREY)
     grey = read_samples(path, GREY, resize=True)[1]
     assert grey.unique().numel() == 1
-    _, x = read_samples(_write(tmp_path / "grey.png", pixels), COLOUR)
+    _, x, _ = read_samples(_write(tmp_path / "grey.png", pixels), COLOUR)
     torch.testing.assert_close(x[:, 0], x[:, 2])
 
 
@@ -96,16 +97,43 @@ def test_sounds_are_scaled_to_the_peak_of_the_training_but_samples_are_not(tmp_p
         assert read_samples(own, scaled)[1].abs().max() == pytest.approx(0.5, abs=1e-3)
 
 
+def test_the_gain_brings_a_sound_back_to_the_level_of_its_file(tmp_path):
+    scaled = replace(SPEECH, peak=0.9)
+    for name, scale in (("000000.wav", 0.5), ("000001.wav", 0.2)):
+        _speak(tmp_path / name, scale=scale)
+    paths = sorted(tmp_path.glob("*.wav"))
+    files = torch.tensor(np.stack([soundfile.read(path)[0] for path in paths]))
+    for samples in (read_samples(tmp_path, scaled), read_all(paths, scaled)):
+        assert samples.gain.dtype == torch.float64
+        torch.testing.assert_close(
+            samples.x[:, 0] * samples.gain[:, None], files, atol=1e-6, rtol=0
+        )
+    assert read_samples(tmp_path, SPEECH).gain.tolist() == [1, 1]
+    record = {"files": [path.name for path in paths]}
+    for own, peaks in ((record, [0.5, 0.2]), (record | {"gain": [0.5, 0.2]}, [0.9, 0.9])):
+        (tmp_path / "samples.json").write_text(json.dumps(own))
+        samples = read_samples(tmp_path, scaled)
+        assert samples.x.abs().amax((1, 2)).tolist() == pytest.approx(peaks, abs=1e-3)
+        torch.testing.assert_close(
+            samples.x[:, 0] * samples.gain[:, None], files, atol=1e-6, rtol=0
+        )
+
+
+def test_images_have_a_gain_of_one(tmp_path, pixels):
+    assert read_samples(_write(tmp_path / "a.png", pixels), GREY).gain.tolist() == [1]
+    assert read_samples(Path("sklearn:digits-test"), GREY, n=2).gain.tolist() == [1, 1]
+
+
 def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
     short = _speak(tmp_path / "short.wav", 500)
     with pytest.raises(DataError, match=r"has 500 samples, the model's sounds have 512.*--resize"):
         read_samples(short, SPEECH)
-    _, x = read_samples(short, SPEECH, resize=True)
+    _, x, _ = read_samples(short, SPEECH, resize=True)
     whole = torch.from_numpy(soundfile.read(short, dtype="float32")[0])
     torch.testing.assert_close(x[0, 0, 6:506], whole)
     assert x[0, 0, :6].abs().max() == x[0, 0, 506:].abs().max() == 0
     long = _speak(tmp_path / "long.wav", 603)
-    _, cut = read_samples(long, SPEECH, resize=True)
+    _, cut, _ = read_samples(long, SPEECH, resize=True)
     whole = torch.from_numpy(soundfile.read(long, dtype="float32")[0])
     torch.testing.assert_close(cut[0, 0], whole[45:557])
 
@@ -114,14 +142,14 @@ def test_a_sound_of_another_rate_is_resampled_when_asked(tmp_path):
     path = _speak(tmp_path / "fast.wav", 1024, 16000)
     with pytest.raises(DataError, match=r"16000 Hz, the model's sounds at 8000 Hz.*--resample"):
         read_samples(path, SPEECH)
-    _, x = read_samples(path, SPEECH, resample=True)
+    _, x, _ = read_samples(path, SPEECH, resample=True)
     wanted = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
     np.testing.assert_allclose(x[0, 0, 20:-20], wanted[20:-20], atol=0.01)
 
 
 def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_path):
     path = _speak(tmp_path / "a.wav", 1001)
-    _, x = read_samples(path, MEL_SPEECH)
+    _, x, _ = read_samples(path, MEL_SPEECH)
     assert x.shape == (1, 1, 1008)
     _speak(tmp_path / "b.wav", 900)
     with pytest.raises(DataError, match=r"a\.wav has 1008 samples.*b\.wav 912.*one by one"):

@@ -7,10 +7,12 @@ was found and the option that fits it.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,9 +34,25 @@ from fastdpm.data import (
 )
 from fastdpm.models.config import DataSpec
 from fastdpm.models.mel import log_mel, whole_frames
-from fastdpm.models.sound import read_sound
+from fastdpm.models.sound import read_sound_and_gain
+from fastdpm.output import RECORD
 
 _COLLECTIONS = (".zip", ".parquet")
+
+
+class Samples(NamedTuple):
+    """What a user gave, as a model's data.
+
+    Attributes:
+        names: Of files, or of places in them.
+        x: Data in [-1, 1], shape (n, *data shape), float32.
+        gain: What each is multiplied by to be at the level of its file again, shape (n,),
+            float64; 1 for images and for sounds that are taken as they are.
+    """
+
+    names: list[str]
+    x: Tensor
+    gain: Tensor
 
 
 def read_samples(
@@ -44,11 +62,11 @@ def read_samples(
     resize: bool = False,
     resample: bool = False,
     n: int | None = None,
-) -> tuple[list[str], Tensor]:
+) -> Samples:
     """Read images or sounds as a model's data.
 
-    Recordings are scaled to the peak that the model was trained with, but for sounds that lie in a
-    folder written by `fastdpm sample` or `fastdpm decode`, which are taken as they are.
+    Recordings are scaled to the peak that the model was trained with, but for samples of a model
+    in a folder that `fastdpm sample` wrote, which are taken as they are.
 
     Args:
         path: An image, a mono sound, a folder, zip archive or Parquet file of them in its order,
@@ -60,9 +78,6 @@ def read_samples(
             silence.
         resample: Resample sounds to the model's rate.
         n: At most so many, the first ones.
-
-    Returns:
-        Names, and data in [-1, 1], shape (n, *data shape), float32.
 
     Raises:
         InvalidArgumentError: If there is nothing at the path, or data of this kind is not read
@@ -78,18 +93,20 @@ def read_samples(
         check_shape(str(path), images.shape[1:], data)
         images = images[:n]
         names = [f"{path}:{i}" for i in range(len(images))]
-        return names, _from_pixels(images)
-    names, samples = [], []
+        return Samples(names, _from_pixels(images), _ones(names))
+    names, samples, gain = [], [], []
     for file in islice(_files(path, data), n):
         names.append(file.name)
         if data.modality == "image":
-            samples.append(_image(file, data, resize))
+            sample, level = _image(file, data, resize), 1.0
         else:
-            samples.append(_sound(file, data, resize, resample))
+            sample, level = _sound(file, data, resize, resample)
+        samples.append(sample)
+        gain.append(level)
     if not samples:
         raise no_files(path, data.modality)
     _check_alike(names, samples)
-    return names, torch.stack(samples)
+    return Samples(names, torch.stack(samples), torch.tensor(gain, dtype=torch.float64))
 
 
 def read_all(
@@ -99,21 +116,22 @@ def read_all(
     resize: bool = False,
     resample: bool = False,
     n: int | None = None,
-) -> tuple[list[str], Tensor]:
+) -> Samples:
     """The samples of several paths, one after the other; see :func:`read_samples`."""
     names: list[str] = []
-    parts: list[Tensor] = []
+    parts: list[Samples] = []
     for path in paths:
         left = None if n is None else n - len(names)
         if left == 0:
             break
-        found, samples = read_samples(path, data, resize=resize, resample=resample, n=left)
-        names += found
-        parts.append(samples)
+        parts.append(read_samples(path, data, resize=resize, resample=resample, n=left))
+        names += parts[-1].names
     if not parts:
         raise InvalidArgumentError("no input: give images, sounds or folders of them")
-    _check_alike([str(path) for path in paths], [part[0] for part in parts])
-    return names, torch.cat(parts)
+    _check_alike([str(path) for path in paths], [part.x[0] for part in parts])
+    return Samples(
+        names, torch.cat([part.x for part in parts]), torch.cat([part.gain for part in parts])
+    )
 
 
 def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
@@ -168,9 +186,16 @@ def _words(shape: tuple[int, ...]) -> str:
     return f"{shape[2]} x {shape[1]} {colour}"
 
 
-def _sound(file: EncodedFile, data: DataSpec, resize: bool, resample: bool) -> Tensor:
+def _ones(names: list[str]) -> Tensor:
+    return torch.ones(len(names), dtype=torch.float64)
+
+
+def _sound(
+    file: EncodedFile, data: DataSpec, resize: bool, resample: bool
+) -> tuple[Tensor, float]:
     encoded = _at_rate(file, data.sample_rate or 0, resample)
-    sound = read_sound(file.name, encoded, replace(data, peak=None if _ours(file) else data.peak))
+    level = replace(data, peak=None if _ours(file) else data.peak)
+    sound, gain = read_sound_and_gain(file.name, encoded, level)
     length = data.shape[-1]
     if resize:
         sound = _centred(sound, length)
@@ -181,13 +206,18 @@ def _sound(file: EncodedFile, data: DataSpec, resize: bool, resample: bool) -> T
             f"{file.name} has {len(sound)} samples, the model's sounds have {length}: add"
             " --resize to centre it in a window of that length"
         )
-    return torch.from_numpy(sound.copy())[None]
+    return torch.from_numpy(sound.copy())[None], gain
 
 
 def _ours(file: EncodedFile) -> bool:
-    """Whether a sound is listed in the record of its folder, so that it has the model's level."""
+    """Whether a sound is listed in the record of its folder, and so at the model's level.
+
+    A record with a gain is of sounds at the level of a user's files.
+    """
     path = Path(file.name)
-    return path in (recorded_files(path.parent) or ())
+    if path not in (recorded_files(path.parent) or ()):
+        return False
+    return "gain" not in json.loads((path.parent / RECORD).read_text(encoding="utf-8"))
 
 
 def _at_rate(file: EncodedFile, sample_rate: int, resample: bool) -> bytes:

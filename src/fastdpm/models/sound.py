@@ -12,10 +12,18 @@ from fastdpm.models.config import DataSpec
 
 
 def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
+    """A mono sound file at the model's peak, as :func:`read_sound_and_gain` gives it."""
+    return read_sound_and_gain(name, data, spec)[0]
+
+
+def read_sound_and_gain(
+    name: str, data: bytes, spec: DataSpec
+) -> tuple[NDArray[np.float32], float]:
     """Decode a mono sound file (WAV, FLAC, Ogg) and scale it to the model's peak.
 
     Returns:
-        Shape (samples,), in [-1, 1].
+        Shape (samples,), in [-1, 1], and what brings it back to the level of its file; 1 for a
+        model without a peak.
 
     Raises:
         DataError: If it is no sound, not mono, empty, silent, or has another sample rate.
@@ -38,4 +46,6 @@ def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
         raise DataError(f"{name} is silent or not finite")
     if spec.peak is None and peak > 1:
         raise DataError(f"{name} has values up to {peak:g}, outside [-1, 1]: scale it down")
-    return np.asarray(sound if spec.peak is None else sound * (spec.peak / peak))
+    if spec.peak is None:
+        return np.asarray(sound), 1.0
+    return np.asarray(sound * (spec.peak / peak)), peak / spec.peak
