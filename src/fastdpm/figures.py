@@ -17,7 +17,7 @@ from PIL import Image
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
-from fastdpm.files import write_bytes
+from fastdpm.files import FIGURE_SUFFIXES, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +150,7 @@ def subplots(
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure whole, at 120 dots per inch; the suffix says how: .png, .pdf or .svg."""
-    if path.suffix not in (".png", ".pdf", ".svg"):
+    if path.suffix not in FIGURE_SUFFIXES:
         raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=120)

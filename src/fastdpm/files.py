@@ -11,6 +11,8 @@ from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError
 
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole; see :func:`write_chunks`."""
@@ -69,10 +71,13 @@ def new_folder(path: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_new_folder(path: Path, replaced: Collection[str] = ()) -> None:
+def check_new_folder(path: Path, replaced: Collection[str] = (), advice: str = "") -> None:
     """Raise InvalidArgumentError if a new folder cannot have that place, before the work is done.
 
-    ``replaced`` names the files that may be there already.
+    Args:
+        path: The place.
+        replaced: Names of files that may be there already.
+        advice: What else to do where others are, ", or ...".
     """
     place = path.resolve()
     above = next(p for p in (place, *place.parents) if p.exists())
@@ -85,7 +90,6 @@ def check_new_folder(path: Path, replaced: Collection[str] = ()) -> None:
         raise InvalidArgumentError(f"{path} is the folder you are in: choose another --out")
     others = sorted({p.name for p in place.iterdir()} - set(replaced))
     if others:
-        advice = "" if replaced else ", or add --overwrite if it is a model folder"
         raise InvalidArgumentError(f"{path} holds {others[0]}: choose another --out{advice}")
 
 

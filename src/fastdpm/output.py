@@ -54,6 +54,8 @@ class SampleFolder:
         identity: What decides the samples; the same in a run and its continuation.
         done: Indices that are on disk.
         old: Files of an earlier run, removed when the first new ones are written.
+        gain: What samples were multiplied by to be at the level of a user's files; none for
+            samples at the model's own level.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class SampleFolder:
     identity: dict[str, Any]
     done: set[int] = field(default_factory=set)
     old: tuple[str, ...] = ()
+    gain: list[float] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -97,8 +100,18 @@ class SampleFolder:
         """Name of the file of a sample."""
         return f"{index:06d}.{_SUFFIXES[self.data.modality]}"
 
-    def write(self, indices: Sequence[int], samples: Tensor) -> None:
-        """Write a batch of samples in [-1, 1], and note that they are done."""
+    def write(self, indices: Sequence[int], samples: Tensor, gain: Tensor | None = None) -> None:
+        """Write a batch of samples in [-1, 1], and note that they are done.
+
+        Args:
+            indices: Of the samples.
+            samples: Shape (n, *data shape).
+            gain: What to multiply each by, shape (n,); nothing is multiplied by 1.
+        """
+        if gain is not None and not bool((gain == 1).all()):
+            each = gain.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1))
+            samples = (samples.double() * each).float()
+            self.gain += gain.tolist()
         self.path.mkdir(parents=True, exist_ok=True)
         self._remove(self.old)
         self.old = ()
@@ -163,6 +176,7 @@ class SampleFolder:
             **self.identity,
             **(facts or {}),
             "versions": versions | {"python": platform.python_version()},
+            **({"gain": self.gain} if self.gain else {}),
             "files": [self.file_name(i) for i in sorted(self.done)],
             "picture": self.picture.name if complete else None,
         }
@@ -243,11 +257,12 @@ def _words(value: Any) -> str:
 
 
 def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> None:
-    """Write a mono sound in [-1, 1] as 16-bit PCM."""
+    """Write a mono sound in [-1, 1] as 16-bit PCM, rounded where libsndfile would cut."""
     import soundfile
 
+    pcm = np.rint(np.asarray(sound, dtype=np.float64) * 2**15).clip(-(2**15), 2**15 - 1)
     buffer = io.BytesIO()
-    soundfile.write(buffer, sound, sample_rate, subtype="PCM_16", format="WAV")
+    soundfile.write(buffer, pcm.astype(np.int16), sample_rate, subtype="PCM_16", format="WAV")
     write_bytes(path, buffer.getbuffer())
 
 

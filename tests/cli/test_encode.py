@@ -11,13 +11,14 @@ import soundfile
 import torch
 from PIL import Image
 
+from fastdpm import output
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation.reconstruct import reconstruct
 from fastdpm.inputs import read_samples
 from fastdpm.models import latents as latents_module
 from fastdpm.models.latents_file import read_latents
 from fastdpm.sampling import implicit
-from tests.conftest import IMAGE, write_model
+from tests.conftest import IMAGE, SOUND, write_model
 
 
 @pytest.fixture
@@ -105,18 +106,20 @@ def test_a_recipes_noise_does_not_apply_and_stated_levels_do(call, sound):
     plan = read_latents("a.safetensors").latents.plan
     assert not plan.draws_noise
     assert "VAR linear, S = 7" in plan.label
-    assert "7 network evaluations each" in out
+    assert "network evaluations of each: 7\n" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
         (("--kappa", "0.5"), "encoding draws no noise: --kappa must be 0, got 0.5"),
-        (("--method", "dpmpp-2m"), "only ddim-rev runs backwards, got --method dpmpp-2m"),
+        (("--method", "dpmpp-2m"), "No such option: --method"),
         (("--by", "magic"), "--by must be one of first, second, implicit, invertible"),
         (("--tolerance", "1e-3"), "--tolerance would change nothing"),
         (("--by", "first", "--keep-best"), "--keep-best would change nothing"),
-        (("--by", "implicit", "--tolerance", "0"), "tolerance must be above 0"),
+        (("--by", "implicit", "--tolerance", "0"), "must lie between 0 and 1, got 0"),
+        (("--by", "implicit", "--tolerance", "nan"), "must lie between 0 and 1, got nan"),
+        (("-S", "2", "--without-last-row"), "needs 2 rows or more, these levels make 1"),
         (("--condition", "3"), "takes no condition"),
         (("-S", "1"), "must lie in [2, 100]"),
     ],
@@ -144,7 +147,7 @@ def test_what_does_not_fit_the_model_is_refused_in_one_line(call, images, sound,
     code, _, err = call("encode", "{sound}", "nan.wav", "--out", "c.safetensors")
     assert code == 1
     assert "not finite" in err
-    code, _, err = call("encode", "{image}", "none", "--out", "a.safetensors")
+    code, _, err = call("encode", "{image}", "none", "--out", "d.safetensors")
     assert code == 2
     assert "no input at 'none'" in err
     code, _, err = call("encode", "{image}", "in", "--out", "nowhere/a.safetensors")
@@ -154,10 +157,13 @@ def test_what_does_not_fit_the_model_is_refused_in_one_line(call, images, sound,
 
 def test_latents_of_another_model_or_plan_are_refused(call, images, tmp_path):
     call("encode", "{image}", "in", "--out", "a.safetensors")
+    code, _, err = call("encode", "{image}", "in", "--out", "a.safetensors")
+    assert code == 2
+    assert "a.safetensors is there already: choose another --out, or --overwrite" in err
     other = write_model(tmp_path / "other", replace(IMAGE, time_scale=2.0))
     code, _, err = call("decode", str(other), "a.safetensors", "--out", "back")
     assert code == 2
-    assert "encoded by another model than 'tiny-image'" in err
+    assert "encoded by model 'tiny-image', with other weights" in err
     assert not Path("back").exists()
     Path("b.safetensors").write_bytes(b"words")
     code, _, err = call("decode", "{image}", "b.safetensors", "--out", "back")
@@ -169,6 +175,66 @@ def test_latents_of_another_model_or_plan_are_refused(call, images, tmp_path):
     code, _, err = call("decode", "{image}", "c.safetensors", "--out", "back")
     assert code == 1
     assert "fingerprint" in err
+    assert err.endswith("encode again\n")
+
+
+def test_an_output_never_takes_the_place_of_an_input(call, images, sound):
+    before = (images / "a.png").read_bytes()
+    for out, wanted in (("in/a.png", "must end in .safetensors"), ("in", "it is a folder")):
+        code, _, err = call("encode", "{image}", "in/a.png", "--out", out, "--overwrite")
+        assert code == 2
+        assert wanted in err
+    code, _, err = call("likelihood", "{image}", "in/a.png", "-S", "4", "--plot", "in/a.png")
+    assert code == 2
+    assert "in/a.png is an input: choose another name" in err
+    assert (images / "a.png").read_bytes() == before
+    code, out, err = call("likelihood", "{image}", "in/a.png", "-S", "4", "--plot", "a.xyz")
+    assert (code, out) == (2, "")
+    assert "a.xyz must end in .png or .pdf or .svg" in err
+
+
+def test_fifty_steps_are_taken_unless_others_are_stated(call, images):
+    call("encode", "{image}", "in", "--out", "a.safetensors")
+    assert "S = 50" in read_latents("a.safetensors").latents.plan.label
+
+
+def test_sounds_come_back_at_their_own_level(call, tmp_path):
+    """Of a model whose sounds were scaled to a peak: an eighth of it here."""
+    model = write_model(tmp_path / "scaled", replace(SOUND, data=replace(SOUND.data, peak=0.8)))
+    wave = (np.sin(np.arange(512) * 0.3) * 3276.7).round().astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    assert call("encode", str(model), "a.wav", "-S", "10", "--out", "a.safetensors")[0] == 0
+    assert read_latents("a.safetensors").gain.item() == pytest.approx(0.1 / 0.8, rel=1e-3)
+    assert call("decode", str(model), "a.safetensors", "--out", "back")[0] == 0
+    found = soundfile.read("back/000000.wav", dtype="int16")[0]
+    assert np.abs(found.astype(int) - wave).max() <= 1
+    x, gain = read_samples(Path("back"), replace(SOUND.data, peak=0.8))[1:]
+    assert float(x.abs().max()) == pytest.approx(0.8, abs=1e-6)
+    assert gain.item() == pytest.approx(0.1 / 0.8, rel=1e-2)
+    assert call("edit", str(model), "a.wav", "--span", "0.01:0.03", "--out", "x")[0] == 0
+    found = soundfile.read("x/000000.wav", dtype="int16")[0]
+    kept = np.ones(512, dtype=bool)
+    kept[80:240] = False
+    assert np.array_equal(found[kept], wave[kept])
+
+
+def test_an_interrupt_leaves_the_earlier_folder(call, images, monkeypatch):
+    call("encode", "{image}", "in", "-S", "6", "--out", "a.safetensors")
+    call("decode", "{image}", "a.safetensors", "--out", "back")
+    before = {path: path.read_bytes() for path in Path("back").iterdir()}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "write_grid", interrupt)
+    for arguments in (
+        ("decode", "{image}", "a.safetensors", "--out", "back", "--overwrite"),
+        ("edit", "{image}", "in", "-S", "4", "--out", "back", "--overwrite"),
+        ("edit", "{image}", "in", "-S", "4", "--out", "new"),
+    ):
+        call(*arguments)
+        assert {path: path.read_bytes() for path in Path("back").iterdir()} == before
+    assert not Path("new").exists()
 
 
 def test_samples_that_do_not_converge_are_named_and_the_others_written(call, images, monkeypatch):
@@ -185,13 +251,13 @@ def test_samples_that_do_not_converge_are_named_and_the_others_written(call, ima
     arguments = ("encode", "{image}", "in", "-S", "20", "--spacing", "quadratic")
     code, out, err = call(*arguments, "--by", "implicit", "--out", "a.safetensors")
     assert code == 1
-    assert f"not converged: {Path('in') / 'b.png'}: row 2 of 18, residual 0.25" in out
+    assert f"not converged: {Path('in') / 'b.png'}: row 2 of 0 to 17, residual 0.25" in out
     assert "1 of 3 did not converge and are not in a.safetensors" in err
     assert [Path(n).name for n in read_latents("a.safetensors").inputs] == ["a.png", "c.png"]
-    code, out, _ = call(*arguments, "--by", "implicit", "--keep-best", "--out", "a.safetensors")
+    code, out, _ = call(*arguments, "--by", "implicit", "--keep-best", "--out", "b.safetensors")
     assert code == 0
     assert "residual 0.25" in out
-    assert len(read_latents("a.safetensors").inputs) == 3
+    assert len(read_latents("b.safetensors").inputs) == 3
 
 
 def test_the_row_that_ends_at_clean_data_can_be_left_out(call, images, tmp_path):
@@ -238,7 +304,7 @@ def test_reconstructions_are_measured_sample_by_sample(call, images, tmp_path):
 
 
 def test_the_psnr_is_that_of_the_images_and_their_reconstructions(call, images, image_model):
-    _, x = read_samples(images, IMAGE.data)
+    x = read_samples(images, IMAGE.data).x
     levels = image_model.config.recipe.replace(num_steps=8).choose_levels(image_model.schedule)
     found = reconstruct(image_model, x, levels, "first", batch_size=2)
     error = (found.x.clamp(-1, 1) - x).square().mean(dim=(1, 2, 3))

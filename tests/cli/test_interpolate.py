@@ -109,6 +109,13 @@ def test_sounds_end_at_the_originals_and_are_joined(interpolate, sounds, tmp_pat
     assert (way / "strip.png").stat().st_size > 5000
 
 
+def test_a_first_order_encoder_is_told_by_how_much_its_ends_are_off(interpolate, images):
+    _, out, _ = interpolate("a.png", "b.png", "-S", "4", "--by", "first", "--out", "way")
+    assert "note: encode --by invertible or implicit to end at A and B themselves" in out
+    _, out, _ = interpolate("a.png", "b.png", "--out", "exact")
+    assert "themselves" not in out
+
+
 def test_an_earlier_run_is_replaced_only_when_asked_and_nothing_else_ever(
     interpolate, images, tmp_path
 ):
@@ -145,9 +152,10 @@ def test_bad_input_is_refused_in_one_line(interpolate, images, arguments, wanted
 
 
 def test_an_end_that_does_not_converge_is_named(interpolate, images):
-    code, _, err = interpolate(
+    code, out, err = interpolate(
         *("a.png", "b.png", "-S", "4", "--by", "implicit", "--tolerance", "1e-30", "--out", "way")
     )
     assert code == 1
-    assert "2 of 2 did not converge (a.png: row 3 of 4, residual" in err
+    assert "not converged: a.png: row 3 of 0 to 3, residual" in out
+    assert "an end did not converge: encode --by invertible, leave that row out (--wit" in err
     assert not Path("way").exists()

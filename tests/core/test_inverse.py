@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -80,6 +81,37 @@ def test_coefficients_of_the_two_step_plan_are_those_of_the_rule():
         assert plan.b[s, 0] == pytest.approx(-minus * (plus + minus) / plus * r[s + 1], rel=1e-9)
 
 
+def _exact_tables(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Along levels r, by the equations at 50 digits: b of first order, a and b of two steps."""
+    with mpmath.workdps(50):
+        level = [mpmath.mpf(float(value)) for value in r]
+        u = [mpmath.sqrt(1 - value**2) / value for value in level]
+        first = [[float(level[i + 1] * (u[i + 1] - u[i]))] for i in range(len(r) - 1)]
+        a, b = [], []
+        for i in range(1, len(r) - 1):
+            before, after, end = u[i] - u[i - 1], u[i + 1] - u[i], level[i + 1]
+            share = (after / before) ** 2
+            a.append([float((1 - share) * end / level[i]), float(share * end / level[i - 1])])
+            b.append([float(after * (before + after) / before * end)])
+    return np.array(first), np.array(a), np.array(b)
+
+
+@pytest.mark.parametrize("num_steps", [10, 50, 999])
+@pytest.mark.parametrize(("choose", "spacing"), CHOICES)
+def test_near_levels_cost_no_digits(choose, spacing, num_steps):
+    """Weights of states to 1e-14 of the row's largest: the first passes through 0."""
+    levels = choose(SCHEDULE, num_steps, spacing)
+    encode, decode = first_order_inverse(levels), leapfrog(levels)
+    two_steps = leapfrog_inverse(levels)
+    for plan, r in ((decode, levels.level), (two_steps, levels.level[::-1])):
+        first, a, b = _exact_tables(r)
+        np.testing.assert_allclose(plan.b, np.vstack([first[:1], b]), rtol=1e-14)
+        scale = np.abs(a).max(axis=1, keepdims=True)
+        np.testing.assert_allclose(plan.a[1:] / scale, a / scale, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(encode.b, first, rtol=1e-14)
+    np.testing.assert_allclose(encode.a[:, 0], r[1:] / r[:-1], rtol=1e-15)
+
+
 def test_the_first_order_inverse_is_exact_where_eps_does_not_change():
     levels = levels_step(SCHEDULE, 10)
     direction = torch.linspace(-1, 1, 5, dtype=torch.float64).expand(4, 5)
@@ -123,7 +155,7 @@ def test_encoding_asks_at_the_steps_that_decoding_asks_at():
     assert asked == there[::-1]
 
 
-@pytest.mark.parametrize("encode", [first_order_inverse, leapfrog_inverse])
+@pytest.mark.parametrize("encode", [first_order_inverse, second_order_inverse, leapfrog_inverse])
 def test_a_network_that_predicts_clean_data_encodes_alike(encode):
     levels = levels_step(SCHEDULE, 10)
     plan = encode(levels)
@@ -147,6 +179,15 @@ def test_a_plan_from_a_pair_survives_json_and_wants_its_pair():
         run(plan, _network, _data())
     with pytest.raises(InvalidArgumentError, match="needs 0 states before the first"):
         run(ddim_rev(levels_step(SCHEDULE, 6)), _network, _data(), past=[_data()])
+
+
+def test_two_steps_want_two_rows():
+    single = levels_step(SCHEDULE, 2)[1:]
+    for compile_plan in (leapfrog_rest, leapfrog_inverse):
+        with pytest.raises(
+            InvalidArgumentError, match="needs at least 2 rows, these levels make 1"
+        ):
+            compile_plan(single)
 
 
 def test_a_plan_may_go_either_way_but_not_both():

@@ -11,7 +11,7 @@ from fastdpm import (
     levels_step,
     levels_var,
 )
-from fastdpm.models.diffuse import diffuse, diffusion_chain
+from fastdpm.models.diffuse import check_level, diffuse, diffusion_chain
 
 SCHEDULE = VarianceSchedule.linear()
 CHOICES = [
@@ -89,7 +89,9 @@ def test_draws_of_other_rows_are_others(image_model):
         ({}, "either a level or a step"),
         ({"level": 0.5, "step": 3}, "either a level or a step"),
         ({"level": 1e-4}, r"level must lie in \[0\.006\d+, 1\], got 0.0001"),
+        ({"level": SCHEDULE.levels[-1] * (1 - 1e-6)}, r"level must lie in \[0\.006\d+, 1\]"),
         ({"level": 1.5}, "level must lie"),
+        ({"level": float("nan")}, "level must lie"),
         ({"step": 1000.5}, r"t must lie in \[0, 1000\], got 1000\.5"),
         ({"step": float("nan")}, "t must lie"),
     ],
@@ -97,3 +99,27 @@ def test_draws_of_other_rows_are_others(image_model):
 def test_what_the_schedule_does_not_reach_is_refused(choice, said):
     with pytest.raises(InvalidArgumentError, match=said):
         diffuse(SCHEDULE, torch.zeros(1, 1), **choice, noise=_one)
+
+
+def test_a_level_is_the_noisiest_within_rounding_of_it():
+    for off in (1 - 1e-12, 1, 1 + 1e-12):
+        step = check_level(SCHEDULE, float(SCHEDULE.levels[-1]) * off)
+        assert step == pytest.approx(1000, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x0", "said"),
+    [
+        (torch.ones(2, 3, dtype=torch.int64), r"float32 or float64 tensor, got torch\.int64"),
+        (torch.ones(2, 3, dtype=torch.bool), r"got torch\.bool"),
+        (torch.ones(2, 3, dtype=torch.float16), r"got torch\.float16"),
+        (torch.ones(2, 3, dtype=torch.complex64), r"got torch\.complex64"),
+        (np.ones((2, 3)), "got ndarray"),
+        (torch.tensor([[0.5, float("nan")]]), "not finite"),
+        (torch.tensor([[0.5, float("inf")]]), "not finite"),
+    ],
+)
+@pytest.mark.parametrize("choice", [{"step": 3}, {"level": 0.5}])
+def test_what_cannot_be_diffused_is_one_line(x0, said, choice):
+    with pytest.raises(InvalidArgumentError, match=said):
+        diffuse(SCHEDULE, x0, **choice, noise=SampleNoise(0, range(2)))

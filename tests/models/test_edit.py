@@ -1,6 +1,8 @@
 """Editing: what is kept is kept to the last bit, what is painted comes from the model."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from torch import Tensor, nn
 from fastdpm import (
     InvalidArgumentError,
     Model,
+    Recipe,
     SampleNoise,
     VarianceSchedule,
     ddim_rev,
+    levels_all,
     levels_step,
     levels_var,
     run,
@@ -108,9 +112,23 @@ def test_nothing_under_the_mask_is_seen_when_all_rows_run(image_model):
     x, mask = _images(), _half()
     other = x.clone()
     other[..., mask == 1] = 0.123
-    for strength, same in ((1.0, True), (0.5, False)):
-        found, again = (edit(image_model, v, mask=mask, strength=strength) for v in (x, other))
-        assert torch.equal(found, again) is same
+    levels = levels_step(image_model.schedule, 10)[1:]
+    first, second = levels.level[:2]
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({}, True),
+        ({"strength": 1.0}, True),
+        ({"strength": 0.95}, True),  # 9 rows of 9
+        ({"strength": 0.5}, False),
+        ({"level": first}, True),
+        ({"level": 0.9 * first}, True),
+        ({"level": 0.5 * (first + second)}, False),
+        ({"level": second}, False),
+    ]
+    for choice, same in cases:
+        found, again = (
+            edit(image_model, v, mask=mask, levels=levels, **choice) for v in (x, other)
+        )
+        assert torch.equal(found, again) is same, choice
 
 
 def test_editing_is_sampling_from_the_data_at_the_level(image_model):
@@ -125,6 +143,51 @@ def test_editing_is_sampling_from_the_data_at_the_level(image_model):
             image_model, x, levels=levels, kappa=0.5, seed=6, strength=strength, level=level
         )
         torch.testing.assert_close(found, wanted.float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(num_steps=4, kappa=0.6, clip="x0"),
+        Recipe(num_steps=4, kappa=0.0, clip="dynamic"),
+        Recipe(method="standard", clip="none"),
+    ],
+    ids=Recipe.describe,
+)
+def test_what_is_not_said_is_the_recipe(image_model, recipe):
+    model = Model(replace(image_model.config, recipe=recipe), image_model.network)
+    x, noise = _images(), SampleNoise(0, range(3))
+    kappa = 1.0 if recipe.method == "standard" else recipe.kappa
+    whole = (
+        levels_all(model.schedule)
+        if recipe.method == "standard"
+        else levels_step(model.schedule, 4)
+    )
+    part = whole[whole.num_steps // 2 :]
+    r = float(part.level[0])
+    start = r * x.double() + math.sqrt(1 - r * r) * noise.start((1, 8, 8), dtype=torch.float64)
+    made = {
+        (k, clip): run(ddim_rev(part, k), model.denoiser(clip=clip), start, noise=noise)
+        for k in {kappa, 0.0, 1.0}
+        for clip in {recipe.clip, "none", "x0"}
+    }
+    wanted = made.pop((kappa, recipe.clip)).clamp(-1, 1).float()
+    torch.testing.assert_close(edit(model, x), wanted, rtol=0, atol=1e-5)
+    for choice, other in made.items():
+        found = edit(model, x, kappa=choice[0], clip=choice[1])
+        torch.testing.assert_close(found, other.clamp(-1, 1).float(), rtol=0, atol=1e-5)
+        assert float((found - wanted).abs().max()) > 1e-3, choice
+
+
+def test_levels_of_another_schedule_are_refused(image_model):
+    x, own = _images(1), levels_step(image_model.schedule, 8)
+    choices: list[dict[str, Any]] = [{"strength": 1.0}, {"strength": 0.1}, {"level": 0.5}]
+    for choice in choices:
+        with pytest.raises(InvalidArgumentError, match="make the plan for this model's schedule"):
+            edit(image_model, x, levels=levels_step(SCHEDULE, 8), **choice)
+    noisiest = float(image_model.schedule.levels[-1])
+    for level in (noisiest, noisiest * (1 - 1e-12), 0.5, 0.99 * own.level[-2], 1 - 1e-6):
+        assert edit(image_model, x, levels=own, level=float(level)).shape == x.shape
 
 
 def test_a_weaker_edit_stays_nearer_to_the_data(image_model):
@@ -143,6 +206,19 @@ def test_a_sample_depends_on_its_seed_and_index_not_on_its_batch(image_model):
     torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)
     other = edit(image_model, x, mask=_half(), kappa=1.0, seed=4)
     assert float((other - whole).abs().max()) > 0.01
+
+
+def test_a_mask_of_each_sample_goes_with_it_into_its_batch(image_model):
+    x, mask = _images(), torch.zeros(3, 1, 8, 8)
+    for i in range(3):
+        mask[i, :, i : i + 3] = 1
+    whole = edit(image_model, x, mask=mask, kappa=1.0)
+    split = edit(image_model, x, mask=mask, kappa=1.0, batch_size=1)
+    torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)
+    assert torch.equal(split[mask == 0], x[mask == 0])
+    for i in range(3):
+        painted = (split[i] - x[i]).abs()[mask[i] == 1]
+        assert float(painted.mean()) > 0.05
 
 
 def test_a_level_of_its_own_becomes_the_first():
@@ -192,11 +268,23 @@ def test_where_to_go_back_to_is_checked(choice, said):
         (torch.ones(8, 8), "the mask paints all of the data"),
         (torch.full((8, 8), 0.5), r"0 \(keep\) and 1 \(paint\) alone, got 0\.5"),
         (torch.full((8, 8), float("nan")), "alone, got nan"),
+        (np.ones((8, 8)), "a mask must be a tensor of 0 and 1, got ndarray"),
+        (torch.ones(8, 8) + 0j, r"a mask must be a tensor of 0 and 1, got torch\.complex64"),
     ],
 )
 def test_what_is_no_mask_is_one_line(mask, said):
     with pytest.raises(InvalidArgumentError, match=said):
         check_mask(mask, _images())
+
+
+def test_what_is_no_data_is_one_line(image_model):
+    found: list[Any] = [_images().numpy(), _images() + 0j, _images().long()]
+    for x in found:
+        with pytest.raises(InvalidArgumentError, match="a tensor of floating-point numbers"):
+            edit(image_model, x)
+    for choice, said in (({"mask": _half().numpy()}, "ndarray"), ({"clip": "zz"}, "got 'zz'")):
+        with pytest.raises(InvalidArgumentError, match=said):
+            edit(image_model, _images(), **choice)
 
 
 def test_masks_of_one_sample_or_of_each_are_taken():
@@ -240,7 +328,11 @@ def test_what_is_no_file_of_a_mask_is_one_line(tmp_path):
 def test_a_span_of_seconds_is_painted_and_no_more(folders):
     mask = span_mask((0.01, 0.03), 512, 8000)
     assert mask.nonzero().flatten().tolist() == list(range(80, 240))
-    for span in ((0.03, 0.01), (0.01, 0.01), (-0.1, 0.01), (0.0, 0.1), (float("nan"), 0.01)):
+    nan, inf = math.nan, math.inf
+    for span in (
+        *((0.03, 0.01), (0.01, 0.01), (-0.1, 0.01), (-1e-5, 0.01), (0.0, 0.1), (0.0, 0.0641)),
+        *((nan, 0.01), (0.0, nan), (0.0, inf), (-inf, inf), (0.0, 1e308), (-1e308, 0.01)),
+    ):
         with pytest.raises(InvalidArgumentError, match=r"within the 0\.064 seconds of the sound"):
             span_mask(span, 512, 8000)
 
@@ -252,3 +344,16 @@ def test_a_vocoder_repairs_a_sound_by_its_own_mel(vocoder):
     assert torch.equal(found[..., ~mask], x[..., ~mask])
     with pytest.raises(InvalidArgumentError, match="give both one length"):
         edit(vocoder, x, mask=mask, condition=torch.zeros(8, 20))
+
+
+def test_each_sound_is_edited_for_its_own_condition(vocoder):
+    x = (torch.rand(3, 1, 320, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.5
+    mels = torch.rand(2, 8, 20, generator=torch.Generator().manual_seed(1))
+    for mask in (None, span_mask((0.01, 0.03), 320, 8000)):
+        whole = edit(vocoder, x, mask=mask, condition=mels)
+        split = edit(vocoder, x, mask=mask, condition=mels, batch_size=1)
+        torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)
+        first = edit(vocoder, x, mask=mask, condition=mels[[0, 0, 0]])
+        apart = (first - whole).abs().amax(dim=(1, 2))
+        assert apart[1] > 1e-3
+        assert float(apart[::2].max()) < 1e-5

@@ -129,9 +129,11 @@ def test_data_that_is_none_of_the_model_is_refused(image_model, x, wanted):
 @pytest.mark.parametrize("method", ["first", "invertible"])
 def test_latents_come_back_from_their_file_to_the_last_bit(image_model, images, method, tmp_path):
     latents = encode(image_model, images, _levels(image_model), method)
-    write_latents(tmp_path / "a.safetensors", latents, model_name="tiny", inputs=["a", "b", "c"])
+    gain = torch.tensor([0.5, 1.0, 1 / 3], dtype=torch.float64)
+    write_latents(tmp_path / "a.safetensors", latents, inputs=["a", "b", "c"], gain=gain)
     read = read_latents(tmp_path / "a.safetensors")
-    assert read.model_name == "tiny"
+    assert torch.equal(read.gain, gain)
+    assert read.latents.model_name == "tiny-image"
     assert read.inputs == ("a", "b", "c")
     found = read.latents
     assert (found.method, found.model) == (latents.method, latents.model)
@@ -191,8 +193,10 @@ def test_latents_do_not_decode_by_another_plan(changed, image_model):
         ({"format": "other"}, {}, "its format is 'other', not 'fastdpm-latents'"),
         ({"version": "2"}, {}, "its version is '2', not '1'"),
         ({"plan": None}, {}, "plan missing"),
-        ({"plan": "{"}, {}, "cannot be used: not a plan"),
-        ({"method": "magic"}, {}, "encoded by 'magic'"),
+        ({"plan": "{"}, {}, r"cannot be used \(not a plan"),
+        ({"method": "magic"}, {}, "'magic' does not encode for 'two-step"),
+        ({"method": "first"}, {}, "'first' does not encode for 'two-step"),
+        ({}, {"gain": torch.ones(2, dtype=torch.float64)}, "gain is"),
         ({"inputs": '["a"]'}, {}, "not those of 3 inputs"),
         ({}, {"past": None}, "starts from 2 states, it holds 1"),
         ({}, {"row": None}, "row missing"),
@@ -205,6 +209,24 @@ def test_latents_do_not_decode_by_another_plan(changed, image_model):
 def test_damaged_files_of_latents_are_refused(changed, head, tensors, wanted):
     with pytest.raises(DataError, match=wanted):
         changed(lambda _: head, **tensors)
+
+
+def test_edited_latents_do_not_decode(changed, image_model):
+    cut = {"x": torch.zeros(3, 1, 8, 4), "past": torch.zeros(3, 1, 8, 4)}
+    with pytest.raises(InvalidArgumentError, match=r"has shape \(1, 8, 8\), got \(1, 8, 4\)"):
+        decode(image_model, changed(**cut).latents)
+    with pytest.raises(InvalidArgumentError, match="takes no condition"):
+        decode(image_model, changed(condition=torch.zeros(3)).latents)
+
+
+@pytest.mark.parametrize("method", ["invertible", "implicit"])
+def test_too_few_rows_are_refused(image_model, images, method):
+    levels = _levels(image_model, 2)[:-1]
+    if method == "implicit":
+        assert encode(image_model, images, levels, method).plan.num_rows == 1
+        return
+    with pytest.raises(InvalidArgumentError, match="needs at least 2 rows, these levels make 1"):
+        encode(image_model, images, levels, method)
 
 
 def test_files_that_are_no_latents_are_refused(tmp_path):
@@ -224,7 +246,7 @@ def test_latents_of_another_model_are_refused(image_model, images, tmp_path):
     )
     for i, other in enumerate(others):
         model = load_model(write_model(tmp_path / str(i), other))
-        with pytest.raises(InvalidArgumentError, match="another model than 'tiny-image'"):
+        with pytest.raises(InvalidArgumentError, match="by model 'tiny-image', with other"):
             decode(model, latents)
 
 
@@ -233,7 +255,7 @@ def test_samples_that_did_not_converge_are_told_and_only_the_others_kept(image_m
     levels = _levels(image_model, 4)
     lost = encode(image_model, images, levels, "implicit", solver=solver)
     assert not usable(lost).any()
-    assert unsolved(lost, "abc")[1].startswith("b: row 3 of 4, residual ")
+    assert unsolved(lost, "abc")[1].startswith("b: row 3 of 0 to 3, residual ")
     with pytest.raises(SamplingError, match="3 of 3 did not converge"):
         check_usable(lost, "abc")
     with pytest.raises(DataError, match="not finite"):

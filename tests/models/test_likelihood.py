@@ -179,6 +179,22 @@ def test_a_vocoder_is_asked_with_the_mel_of_the_data(vocoder):
     torch.testing.assert_close(found.terms, again.terms)
 
 
+def test_each_sound_is_judged_for_its_own_condition(vocoder):
+    x = (torch.rand(3, 1, 320, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.5
+    grey, levels = GreyLevels.signed(65_536), levels_step(vocoder.schedule, 3)
+    mels = torch.rand(2, 8, 20, generator=torch.Generator().manual_seed(1))
+    choices: dict[str, Any] = {"rounding": 0.5, "condition": mels}
+    whole = bits_per_dimension(vocoder, x, levels, grey, **choices)
+    split = bits_per_dimension(vocoder, x, levels, grey, **choices, batch_size=1)
+    torch.testing.assert_close(split.terms, whole.terms, rtol=1e-5, atol=1e-5)
+    choices["condition"] = mels[[0, 0, 0]]
+    first = bits_per_dimension(vocoder, x, levels, grey, **choices)
+    apart = (first.terms - whole.terms).abs().amax(dim=1)
+    assert apart[0] < 1e-5
+    assert apart[1] > 1e-3
+    assert apart[2] < 1e-5
+
+
 def test_data_between_its_grey_levels_is_refused_not_rounded(image_model):
     levels = levels_step(image_model.schedule, 3)
     x = torch.zeros(1, 1, 8, 8)
@@ -190,15 +206,45 @@ def test_data_between_its_grey_levels_is_refused_not_rounded(image_model):
     assert moved == pytest.approx(0.01, abs=1e-6)
 
 
+def test_full_scale_of_a_sound_belongs_to_its_last_level():
+    """+1 lies a step beyond 32767 / 32768, and -1 is a level of its own."""
+    grey, levels = GreyLevels.signed(65_536), levels_step(SCHEDULE, 2)
+    x = torch.full((1, 1, 4), -1.0)
+    x[..., 1:] = 1.0
+    index, moved = grey_index(x, grey)
+    assert index.flatten().tolist() == [0, 65_535, 65_535, 65_535]
+    assert moved == 0
+    model = Model.wrap(_Exact().eval(), SCHEDULE, (1, 4))
+    found = bits_per_dimension(model, x, levels, grey)
+    last = bits_per_dimension(model, x.clamp(max=grey.high), levels, grey)
+    assert torch.equal(found.terms, last.terms)
+    _, moved = grey_index(torch.tensor([-0.5, 0.875]), GreyLevels(3, 0.25, -0.25))
+    assert moved == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("grey", [GreyLevels.spanning(4), GreyLevels.signed(4)])
+def test_a_rounding_of_half_a_step_takes_all_data(grey):
+    model, x = Model.wrap(_Exact().eval(), SCHEDULE, (1, 2001)), torch.linspace(-1, 1, 2001)
+    found = bits_per_dimension(
+        model, x.expand(1, 1, -1), levels_step(SCHEDULE, 2), grey, rounding=0.5
+    )
+    assert 0.49 < found.moved <= 0.5
+
+
 def test_what_cannot_be_bounded_is_one_line(image_model):
     levels = levels_step(image_model.schedule, 3)
     x, grey = torch.zeros(1, 1, 8, 8), GreyLevels.spanning(17)
     cases: list[tuple[dict[str, Any], Tensor, str]] = [
         ({"variance": "medium"}, x, "variance must be one of small, large, learned"),
         ({"variance": "learned"}, x, "this one returns none: use 'small' or 'large'"),
+        ({"clip": "zz"}, x, "clip must be one of none, x0, dynamic, got 'zz'"),
+        ({"rounding": -0.1}, x, r"rounding must lie in \[0, 0\.5\] of a step, got -0\.1"),
+        ({"rounding": 0.6}, x, "rounding must lie in"),
+        ({"rounding": float("nan")}, x, "rounding must lie in .* got nan"),
         ({}, x[0], "has shape"),
         ({}, x * float("nan"), "not finite"),
         ({}, x + 2, r"data lies in \[-1, 1\]"),
+        ({}, x + 0j, "floating-point numbers"),
     ]
     for choices, data, said in cases:
         with pytest.raises(InvalidArgumentError, match=said):
@@ -206,6 +252,14 @@ def test_what_cannot_be_bounded_is_one_line(image_model):
     image_model.network.forward = lambda x, t: x * float("nan")
     with pytest.raises(SamplingError, match=r"row 0 of 3: .* not finite"):
         bits_per_dimension(image_model, x, levels, grey)
+
+
+def test_levels_of_another_schedule_are_refused(image_model):
+    x, grey = torch.zeros(1, 1, 8, 8), GreyLevels.spanning(17)
+    with pytest.raises(InvalidArgumentError, match="make the plan for this model's schedule"):
+        bits_per_dimension(image_model, x, levels_step(SCHEDULE, 3), grey)
+    part = levels_step(image_model.schedule, 6)[3:]
+    assert bits_per_dimension(image_model, x, part, grey).terms.shape == (1, 4)
 
 
 def test_a_single_row_bounds_too():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -159,22 +160,47 @@ class Stated:
             )
 
 
-def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of :class:`Stated` where its parameter ``stated`` stands."""
-    options = inspect.signature(Stated, eval_str=True).parameters
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += options.values() if parameter.name == "stated" else [parameter]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+def takes_recipe(
+    *, without: Collection[str] = (), **helps: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :class:`Stated` where its parameter ``stated`` stands.
 
-    @wraps(command)
-    def run(**given: Any) -> None:
-        stated = Stated(**{name: given.pop(name) for name in options})
-        command(stated=stated, **given)
+    Args:
+        without: Options that the command has no use for.
+        helps: Help of options that mean something else here.
+    """
+    options = {
+        name: option.replace(annotation=_with_help(option.annotation, helps.get(name)))
+        for name, option in inspect.signature(Stated, eval_str=True).parameters.items()
+        if name not in without
+    }
 
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            parameters += options.values() if parameter.name == "stated" else [parameter]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            stated = Stated(**{name: given.pop(name) for name in options})
+            command(stated=stated, **given)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _with_help(annotation: Any, text: str | None) -> Any:
+    """An annotated option, with another help text if there is one."""
+    if text is None:
+        return annotation
+    kind, option = get_args(annotation)
+    option = copy(option)
+    option.help = text
+    return Annotated[kind, option]
 
 
 def told_command() -> str:

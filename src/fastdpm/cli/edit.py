@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import Condition, Inputs, Most, Resample, Resize, read_given
+from fastdpm.cli.inverse import (
+    Condition,
+    Inputs,
+    Most,
+    Overwrite,
+    Resample,
+    Resize,
+    check_folder,
+    read_given,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +31,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 PICTURE = "edited.png"
 
 
-@choices.takes_recipe
+@choices.takes_recipe(without=("method",))
 def edit(
     *,
     model: choices.ModelName,
@@ -63,17 +72,17 @@ def edit(
     batch_size: choices.BatchSize = None,
     device: choices.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder.", show_default=False)],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Noise images or sounds to a level and sample them back, or paint what a mask marks.
 
-    What a mask keeps is the input's to the last bit. Writes the samples, a picture of originals
-    and results, and samples.json.
+    What a mask keeps is the input's to the last bit: of 8-bit images and 16-bit sounds, after
+    --resize and --resample. Writes the samples, sounds at the level of the originals, a picture of
+    originals and results, and samples.json.
     """
     from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.core.reverse import ddim_rev
+    from fastdpm.files import new_folder
     from fastdpm.models.diffuse import recipe_levels
     from fastdpm.models.edit import edit as run_edit
     from fastdpm.models.edit import levels_from, recipe_kappa
@@ -82,8 +91,7 @@ def edit(
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("give --strength or --at-level, not both")
-    if stated.method not in (None, "ddim-rev"):
-        raise InvalidArgumentError("edit runs ddim-rev over the chosen levels: drop --method")
+    replaced = check_folder(out, overwrite)
     given = read_given(
         model,
         inputs,
@@ -109,7 +117,8 @@ def edit(
         "clip": recipe.clip,
         "seed": seed,
     }
-    folder = SampleFolder.open(out, config.data, identity, overwrite=overwrite)
+    for note in levels.notes:
+        console.print(f"note: {note}")
     began = time.perf_counter()
     size = given.model.batch_size(batch_size, given.condition)
     with sampling_bar(len(x), size, plan.num_rows) as advance:
@@ -128,10 +137,12 @@ def edit(
             callback=advance,
         )
     seconds = time.perf_counter() - began
-    folder.write(range(len(found)), found)
-    facts = {"inputs": [Path(name).name for name in given.names], "painted": _share(marked)}
-    folder.finish({"n": len(found), "network_evaluations": plan.num_rows, **facts})
-    _draw(out / PICTURE, [x, _masked(x, marked), found], marked, config.data)
+    facts = {"inputs": given.inputs, "painted": _share(marked), "n": len(found)}
+    with new_folder(out, replaced) as place:
+        folder = SampleFolder(place, config.data, identity)
+        folder.write(range(len(found)), found, given.gain)
+        folder.finish({"network_evaluations": plan.num_rows, **facts})
+        _draw(place / PICTURE, [x, _masked(x, marked), found], marked, config.data)
     _tell(plan, marked, len(found), out, seconds)
 
 
@@ -187,5 +198,5 @@ def _tell(plan: Plan, mask: Tensor | None, count: int, out: Path, seconds: float
         f" each; {seconds:.1f} s"
     )
     if mask is not None:
-        console.print("what the mask keeps is the input's to the last bit")
+        console.print("what the mask keeps is the input's to the last bit, as it was read")
     console.print(f"written to {out}; originals and results can be seen in {out / PICTURE}")

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fastdpm.cli import choices
 from fastdpm.cli.inverse import (
+    ENCODING_HELP,
     By,
     Condition,
     Inputs,
@@ -20,22 +21,26 @@ from fastdpm.cli.inverse import (
     Tolerance,
     WithoutLastRow,
     check_by,
+    check_output,
     encode_given,
     encoding_levels,
-    encoding_recipe,
     note_deviation,
     read_given,
+    tell_lost,
 )
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
-@choices.takes_recipe
+@choices.takes_recipe(without=("method",), **ENCODING_HELP)
 def encode(
     *,
     model: choices.ModelName,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier file of latents.")
+    ] = False,
     n: Most = None,
     by: By = "invertible",
     stated: choices.Stated,
@@ -51,14 +56,14 @@ def encode(
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` brings back.
 
-    The file holds the latents and the plan that decodes them; unstated choices of levels are the
-    model's recommended recipe, whose noise and clipping do not apply.
+    The file holds the latents, the plan that decodes them and the level of each sound, which is
+    scaled to the model's. Unstated choices of levels are the model's recommended recipe, whose S,
+    noise and clipping do not apply.
     """
     from fastdpm.core.errors import SamplingError
-    from fastdpm.files import check_place
-    from fastdpm.models.latents_file import select, unsolved, usable, write_latents
+    from fastdpm.models.latents_file import select, usable, write_latents
 
-    check_place(out)
+    _check_out(out, inputs, overwrite)
     check_by(by, tolerance, keep_best)
     given = read_given(
         model,
@@ -70,26 +75,32 @@ def encode(
         resample=resample,
         n=n,
     )
-    config = given.model.config
-    recipe = encoding_recipe(stated, config.recipe)
-    levels = encoding_levels(recipe, given.model.schedule, without_last_row)
+    levels = encoding_levels(stated, given.model, by, without_last_row)
     latents = encode_given(
         given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
     )
-    for line in unsolved(latents, given.names):
-        console.print(f"not converged: {line}")
+    advice = tell_lost(latents, given.names)
     kept = usable(latents)
     count, total = int(kept.sum()), len(kept)
     if count:
-        names = [name for name, is_kept in zip(given.names, kept.tolist(), strict=True) if is_kept]
-        write_latents(out, select(latents, kept), model_name=config.name, inputs=names)
+        write_latents(
+            out,
+            select(latents, kept),
+            inputs=[name for name, has in zip(given.inputs, kept.tolist(), strict=True) if has],
+            gain=given.gain[kept],
+        )
         each = float(latents.evaluations[kept].double().mean())
         console.print(f"{count} of {total} encoded by {latents.plan.label}: {out}")
-        console.print(f"{each:.4g} network evaluations each")
+        console.print(f"network evaluations of each: {each:.4g}")
         note_deviation(latents)
     if count < total:
-        raise SamplingError(
-            f"{total - count} of {total} did not converge and are not in {out}: encode --by"
-            " invertible, add --without-last-row if they fail there, take more steps, raise"
-            " --tolerance or add --keep-best"
-        )
+        left = f"are not in {out}" if count else "no file was written"
+        raise SamplingError(f"{total - count} of {total} did not converge and {left}: {advice}")
+
+
+def _check_out(out: Path, inputs: list[Path], overwrite: bool) -> None:
+    from fastdpm.core.errors import InvalidArgumentError
+
+    check_output(out, (".safetensors",), inputs)
+    if out.exists() and not overwrite:
+        raise InvalidArgumentError(f"{out} is there already: choose another --out, or --overwrite")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
-@choices.takes_recipe
+@choices.takes_recipe()
 def evaluate(
     *,
     samples: Annotated[

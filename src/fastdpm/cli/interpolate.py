@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fastdpm.cli import choices
 from fastdpm.cli.inverse import (
+    ENCODING_HELP,
     By,
     Condition,
     Given,
@@ -24,29 +25,26 @@ from fastdpm.cli.inverse import (
     check_folder,
     encode_given,
     encoding_levels,
-    encoding_recipe,
     note_deviation,
     read_given,
+    tell_lost,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastdpm.core.levels import NoiseLevels
     from fastdpm.models.config import DataSpec
     from fastdpm.models.latents import Latents
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
-_NUM_STEPS = 50  # fewer leave the latents of most models too far from noise
 _PAUSE_SECONDS = 0.2
-_NAMES = ("samples.json", "strip.png", "animation.png", "joined.wav")
-_BY_HAND = ("at_steps", "at_levels", "variances")
+_CLOSE = 1e-4
 
 End = Annotated[Path, typer.Argument(help="An image or a mono sound.")]
 
 
-@choices.takes_recipe
+@choices.takes_recipe(without=("method",), **ENCODING_HELP)
 def interpolate(
     *,
     model: choices.ModelName,
@@ -70,15 +68,16 @@ def interpolate(
     """Go from one image or sound to another, along the sphere of their latents.
 
     Writes PNG files, a strip and an animation, or WAV files, one after another in joined.wav and
-    a picture of them. S is 50 if it is not stated, other choices of levels are the model's
-    recommended recipe, whose noise and clipping do not apply.
+    a picture of them, at a level that goes from that of A to that of B. Unstated choices of
+    levels are the model's recommended recipe, whose S, noise and clipping do not apply.
     """
+    import torch
+
     from fastdpm.files import new_folder
     from fastdpm.models.interpolate import between
     from fastdpm.models.latents import decode
-    from fastdpm.models.latents_file import check_usable
 
-    replaced = check_folder(out, _NAMES, overwrite)
+    replaced = check_folder(out, overwrite)
     check_by(by, tolerance, keep_best)
     given = read_given(
         model,
@@ -91,26 +90,23 @@ def interpolate(
         n=3,
     )
     _check_two(given.names)
-    levels = _levels(given, stated, without_last_row)
+    levels = encoding_levels(stated, given.model, by, without_last_row)
     ends = encode_given(
         given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
     )
-    check_usable(ends, given.names)
-    way = between(ends, _fractions(n))
-    data = decode(given.model, way, batch_size)
-    error = _worst_error(given.x, given.model.finished(data[[0, -1]]))
-    samples = given.model.finished(data)
+    _check_found(ends, given.names)
+    fractions = torch.linspace(0, 1, n, dtype=torch.float64)
+    samples = given.model.finished(decode(given.model, between(ends, fractions), batch_size))
+    error = _worst_error(given.x, samples[[0, -1]])
+    gain = torch.lerp(given.gain[0], given.gain[1], fractions)
     with new_folder(out, replaced) as folder:
-        picture = _write(folder, samples, given.model.config.data, _facts(given, ends, error))
+        facts = _facts(given, ends, error)
+        picture = _write(folder, samples, gain, given.model.config.data, facts)
     console.print(f"{n} samples from {given.names[0]} to {given.names[1]}: {out}")
-    console.print(f"they can be seen in {out / picture}; the ends are exact to {error:.1g}")
+    console.print(f"they can be seen in {out / picture}; its ends are off by {error:.1g}")
+    if error > _CLOSE:
+        console.print("note: encode --by invertible or implicit to end at A and B themselves")
     note_deviation(ends)
-
-
-def _fractions(n: int) -> Tensor:
-    import torch
-
-    return torch.linspace(0, 1, n, dtype=torch.float64)
 
 
 def _check_two(names: list[str]) -> None:
@@ -123,12 +119,13 @@ def _check_two(names: list[str]) -> None:
         )
 
 
-def _levels(given: Given, stated: choices.Stated, without_last_row: bool) -> NoiseLevels:
-    recipe = encoding_recipe(stated, given.model.config.recipe)
-    schedule = given.model.schedule
-    if stated.steps is None and all(getattr(stated, name) is None for name in _BY_HAND):
-        recipe = recipe.replace(num_steps=min(_NUM_STEPS, schedule.num_train_steps))
-    return encoding_levels(recipe, schedule, without_last_row)
+def _check_found(ends: Latents, names: list[str]) -> None:
+    from fastdpm.core.errors import SamplingError
+    from fastdpm.models.latents_file import usable
+
+    advice = tell_lost(ends, names)
+    if not usable(ends).all():
+        raise SamplingError(f"an end did not converge: {advice}")
 
 
 def _worst_error(wanted: Tensor, found: Tensor) -> float:
@@ -143,13 +140,15 @@ def _facts(given: Given, ends: Latents, error: float) -> dict[str, Any]:
         "weights_sha256": given.model.config.weights_sha256,
         "plan": {"label": ends.plan.label, "fingerprint": ends.plan.fingerprint},
         "encoded": ends.method,
-        "ends": given.names,
+        "ends": given.inputs,
         "error_of_ends": error,
         "latents_standard_deviation": float(ends.noise.std()),
     }
 
 
-def _write(folder: Path, samples: Tensor, data: DataSpec, facts: dict[str, Any]) -> str:
+def _write(
+    folder: Path, samples: Tensor, gain: Tensor, data: DataSpec, facts: dict[str, Any]
+) -> str:
     """Write the samples, their picture and the record; returns the picture's name."""
     import numpy as np
 
@@ -168,7 +167,9 @@ def _write(folder: Path, samples: Tensor, data: DataSpec, facts: dict[str, Any])
         write_animation(folder / "animation.png", pixels)
     else:
         names = [f"{i:06d}.wav" for i in range(len(samples))]
-        sounds, rate = samples[:, 0].cpu().numpy(), data.sample_rate or 0
+        levelled = samples[:, 0].cpu().double() * gain[:, None]
+        sounds, rate = levelled.float().numpy(), data.sample_rate or 0
+        facts |= {"gain": gain.tolist()}
         for name, sound in zip(names, sounds, strict=True):
             write_wav(folder / name, sound, rate)
         pause = np.zeros((len(sounds), round(_PAUSE_SECONDS * rate)), dtype=np.float32)

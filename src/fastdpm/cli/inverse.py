@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
-    from fastdpm.core.schedule import VarianceSchedule
     from fastdpm.models.latents import ImplicitOptions, Latents
     from fastdpm.models.model import Model
     from fastdpm.progress import RowCallback
@@ -82,7 +81,19 @@ Resize = Annotated[
 ]
 Resample = Annotated[bool, typer.Option("--resample", help="Resample sounds to the model's rate.")]
 
+ENCODING_HELP = {
+    "steps": "S, from 2 to T; by default 50, which keeps the latents of most models near noise.",
+    "kappa": "Must be 0: encoding draws no noise.",
+}
+_NUM_STEPS = 50
+_BY_HAND = ("at_steps", "at_levels", "variances")
 _FAR_FROM_ONE = 1.5
+# What the commands of this direction write into their folders, beside samples.
+_WRITTEN = (
+    *("samples.json", "grid.png", "sounds.png", "series.png", "edited.png"),
+    *("strip.png", "animation.png", "joined.wav"),
+    *("reconstruct.json", "reconstruct.csv", "psnr.png", "samples.png"),
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,13 @@ class Given:
     model: Model
     names: list[str]
     x: Tensor
+    gain: Tensor
     condition: Tensor | None
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names as they are recorded: of files, not of where they lie."""
+        return [Path(name).name for name in self.names]
 
 
 def read_given(
@@ -114,18 +131,17 @@ def read_given(
 
     found = find_model(model, checkpoint)
     data = found.config.data
-    names, x = read_all(paths, data, resize=resize, resample=resample, n=n)
+    names, x, gain = read_all(paths, data, resize=resize, resample=resample, n=n)
     stated = None if condition is None else read_condition(condition, data)
     chosen = conditions_for(x, data, stated)
-    return Given(open_model(found, device), names, x, chosen)
+    return Given(open_model(found, device), names, x, gain, chosen)
 
 
 def encoding_recipe(stated: choices.Stated, recommended: Recipe) -> Recipe:
-    """The levels to encode over: the recommended recipe's, with the stated choices changed.
+    """What to encode over: the recommended recipe's levels, with the stated choices changed.
 
     Raises:
-        InvalidArgumentError: If noise or another sampler is asked for, neither of which runs
-            backwards.
+        InvalidArgumentError: If noise is asked for, which does not run backwards.
     """
     from fastdpm.core.errors import InvalidArgumentError
 
@@ -133,18 +149,40 @@ def encoding_recipe(stated: choices.Stated, recommended: Recipe) -> Recipe:
         raise InvalidArgumentError(
             f"encoding draws no noise: --kappa must be 0, got {stated.kappa:g}"
         )
-    if stated.method not in (None, "ddim-rev"):
-        raise InvalidArgumentError(
-            f"only ddim-rev runs backwards, got --method {stated.method}: drop it; --by says how"
-        )
     return stated.recipe(recommended.replace(method="ddim-rev").replace(kappa=0.0))
 
 
 def encoding_levels(
-    recipe: Recipe, schedule: VarianceSchedule, without_last_row: bool
+    stated: choices.Stated, model: Model, by: str, without_last_row: bool
 ) -> NoiseLevels:
-    """The levels of a recipe; all but the cleanest on request."""
-    levels = recipe.choose_levels(schedule)
+    """The levels that a command line asks for; their notes are printed.
+
+    Raises:
+        InvalidArgumentError: If they are too few for the method, or noise is asked for.
+    """
+    recipe = encoding_recipe(stated, model.config.recipe)
+    if stated.steps is None and all(getattr(stated, name) is None for name in _BY_HAND):
+        recipe = recipe.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
+    levels = recipe.choose_levels(model.schedule)
+    for note in levels.notes:
+        console.print(f"note: {note}")
+    return fitting_levels(levels, by, without_last_row)
+
+
+def fitting_levels(levels: NoiseLevels, by: str, without_last_row: bool) -> NoiseLevels:
+    """Levels, or all but the cleanest.
+
+    Raises:
+        InvalidArgumentError: If they are too few for the method.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+
+    least = 2 if by == "invertible" else 1
+    rows = levels.num_steps - without_last_row
+    if rows < least:
+        raise InvalidArgumentError(
+            f"--by {by} needs {least} rows or more, these levels make {rows}: raise --steps"
+        )
     return levels[:-1] if without_last_row else levels
 
 
@@ -154,6 +192,8 @@ def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
     from fastdpm.models.latents import METHODS
 
     check_one_of("--by", by, METHODS)
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise InvalidArgumentError(f"--tolerance must lie between 0 and 1, got {tolerance:g}")
     idle = ["--tolerance"] * (tolerance is not None) + ["--keep-best"] * keep_best
     if idle and by != "implicit":
         raise InvalidArgumentError(
@@ -161,10 +201,12 @@ def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
         )
 
 
-def implicit_options(tolerance: float | None, keep_best: bool) -> ImplicitOptions:
-    """How the implicit rows are solved, as the command line says."""
+def solver_of(by: str, tolerance: float | None, keep_best: bool) -> ImplicitOptions | None:
+    """How the implicit rows are solved, as the command line says; None for other methods."""
     from fastdpm.models.latents import ImplicitOptions
 
+    if by != "implicit":
+        return None
     if tolerance is None:
         return ImplicitOptions(keep_best=keep_best)
     return ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
@@ -189,7 +231,7 @@ def encode_given(
             given.x,
             levels,
             by,
-            solver=implicit_options(tolerance, keep_best),
+            solver=solver_of(by, tolerance, keep_best),
             condition=given.condition,
             batch_size=batch_size,
             advance=advance,
@@ -209,13 +251,24 @@ def note_deviation(latents: Latents) -> None:
         )
 
 
-def check_folder(out: Path, names: Collection[str], overwrite: bool) -> Collection[str]:
+def tell_lost(latents: Latents, names: list[str]) -> str:
+    """Print the samples that have no latent, and say what to do about them."""
+    from fastdpm.models.latents_file import unsolved
+
+    for line in unsolved(latents, names):
+        console.print(f"not converged: {line}")
+    last = latents.plan.num_rows - 1
+    at_clean = latents.plan.level[-1] == 1 and bool((latents.row[latents.row >= 0] == last).all())
+    other = "leave that row out (--without-last-row)" if at_clean else "take more steps"
+    return f"encode --by invertible, {other}, or add --keep-best"
+
+
+def check_folder(out: Path, overwrite: bool) -> Collection[str]:
     """Check that a folder can be written, before the work is done.
 
     Args:
         out: The folder.
-        names: What the command writes beside the samples that its record lists.
-        overwrite: Whether an earlier run in it may be replaced.
+        overwrite: Whether an earlier run in it, of any of these commands, may be replaced.
 
     Returns:
         The files that may be replaced.
@@ -224,15 +277,36 @@ def check_folder(out: Path, names: Collection[str], overwrite: bool) -> Collecti
     from fastdpm.data import recorded_files
     from fastdpm.files import check_new_folder
 
-    replaced: list[str] = []
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InvalidArgumentError(
-                f"{out} holds other files: choose another --out, or add --overwrite"
-            )
-        replaced = [*names, *(path.name for path in recorded_files(out) or ())]
-    check_new_folder(out, replaced)
-    return replaced
+    if not out.is_dir() or not any(out.iterdir()):
+        check_new_folder(out)
+        return ()
+    ours = {*_WRITTEN, *(path.name for path in recorded_files(out) or ())}
+    others = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    if others or not overwrite:
+        advice = "" if others else ", or add --overwrite"
+        held = others[0] if others else "an earlier run"
+        raise InvalidArgumentError(f"{out} holds {held}: choose another --out{advice}")
+    check_new_folder(out, ours)
+    return ours
+
+
+def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: list[Path]) -> None:
+    """Check that a file can be written, before the work is done.
+
+    Raises:
+        InvalidArgumentError: If it has another suffix, no folder, or the place of an input.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.files import check_place
+
+    if path is None:
+        return
+    check_place(path)
+    if path.suffix not in suffixes:
+        ends = " or ".join(suffixes)
+        raise InvalidArgumentError(f"{path} must end in {ends}: choose another name")
+    if path.resolve() in [given.resolve() for given in inputs]:
+        raise InvalidArgumentError(f"{path} is an input: choose another name")
 
 
 @contextmanager

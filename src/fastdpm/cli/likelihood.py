@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import Condition, Inputs, Most, Resample, Resize, read_given
+from fastdpm.cli.inverse import (
+    Condition,
+    Inputs,
+    Most,
+    Resample,
+    Resize,
+    check_output,
+    read_given,
+)
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
@@ -22,7 +30,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 _MOST_ROWS = 60
 
 
-@choices.takes_recipe
+@choices.takes_recipe(without=("kappa", "method"))
 def likelihood(
     *,
     model: choices.ModelName,
@@ -64,19 +72,15 @@ def likelihood(
     """Bits per dimension of images or sounds, by the variational bound over the chosen levels.
 
     The bound is that of sampling with kappa = 1; `--levels step -S T` takes all T steps.
+    Sounds are scaled to the model's level and judged there.
     """
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.files import check_place
+    from fastdpm.files import FIGURE_SUFFIXES
     from fastdpm.models.diffuse import recipe_levels
     from fastdpm.models.likelihood import bits_per_dimension, grey_levels_of
     from fastdpm.progress import sampling_bar
 
-    if stated.method is not None or stated.kappa not in (None, 1.0):
-        raise InvalidArgumentError(
-            "the bound is that of ddim-rev with kappa = 1: drop --method and --kappa"
-        )
-    for path in filter(None, (save, plot)):
-        check_place(path)
+    check_output(save, (".json",), inputs)
+    check_output(plot, FIGURE_SUFFIXES, inputs)
     given = read_given(
         model,
         inputs,
@@ -110,7 +114,7 @@ def likelihood(
         )
     _print(bound, why, time.perf_counter() - began)
     if save is not None:
-        _save(save, bound, config, given.names, seed=seed, clip=recipe.clip)
+        _save(save, bound, config, given.inputs, seed=seed, clip=recipe.clip)
     if plot is not None:
         from fastdpm.figures_likelihood import write_terms
 
@@ -157,6 +161,6 @@ def _save(
         "seed": seed,
         "clip": clip,
     }
-    record = head | bound.record() | {"inputs": [Path(name).name for name in names]}
+    record = head | bound.record() | {"inputs": names}
     write_text(path, json.dumps(record, indent=1) + "\n")
     console.print(f"saved to {path}")

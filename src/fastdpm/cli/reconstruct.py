@@ -30,10 +30,10 @@ from fastdpm.cli.inverse import (
     check_by,
     check_folder,
     encoding_bar,
-    encoding_levels,
     encoding_recipe,
-    implicit_options,
+    fitting_levels,
     read_given,
+    solver_of,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def reconstruct(
         check_by(method, None, False)
     check_by("implicit" if "implicit" in methods else methods[0], tolerance, keep_best)
     counts = sorted(set(choices.parse_whole_numbers("--steps", steps)))
-    replaced = check_folder(out, (_RECORD, _TABLE, _CURVES, _SAMPLES), overwrite)
+    replaced = check_folder(out, overwrite)
     given = read_given(
         model,
         inputs,
@@ -119,10 +119,20 @@ def reconstruct(
         resample=resample,
         n=n,
     )
-    chosen = _choose_levels(given, counts, levels, spacing, without_last_row)
-    solver = implicit_options(tolerance, keep_best)
+    chosen = _choose_levels(
+        given,
+        counts,
+        levels,
+        spacing,
+        "invertible" if "invertible" in methods else methods[0],
+        without_last_row,
+    )
     found = [
-        Found(choice, count, _measure(given, compiled, method, solver, batch_size))
+        Found(
+            choice,
+            count,
+            _measure(given, compiled, method, solver_of(method, tolerance, keep_best), batch_size),
+        )
         for (choice, count), compiled in chosen.items()
         for method in methods
     ]
@@ -137,6 +147,7 @@ def _choose_levels(
     counts: Sequence[int],
     levels: str | None,
     spacing: str | None,
+    by: str,
     without_last_row: bool,
 ) -> dict[tuple[str, int], NoiseLevels]:
     """Levels by their choice in words and S."""
@@ -144,9 +155,11 @@ def _choose_levels(
     kinds = (levels or recommended.levels).split(",")
     spacings = (spacing or recommended.spacing).split(",")
     return {
-        (f"{kind.upper()} {space}", count): encoding_levels(
-            recommended.replace(num_steps=count, levels=kind, spacing=space),
-            given.model.schedule,
+        (f"{kind.upper()} {space}", count): fitting_levels(
+            recommended.replace(num_steps=count, levels=kind, spacing=space).choose_levels(
+                given.model.schedule
+            ),
+            by,
             without_last_row,
         )
         for kind, space, count in product(kinds, spacings, counts)
@@ -157,7 +170,7 @@ def _measure(
     given: Given,
     levels: NoiseLevels,
     method: str,
-    solver: ImplicitOptions,
+    solver: ImplicitOptions | None,
     batch_size: int | None,
 ) -> Reconstruction:
     from fastdpm.evaluation.reconstruct import reconstruct

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev, variance
@@ -32,12 +33,13 @@ def first_order_inverse(levels: NoiseLevels) -> Plan:
     Source: Song et al. 2021, arXiv:2010.02502, section 4.3.
     """
     r = levels.level[::-1]
+    decode = ddim_rev(levels)
     a = r[1:] / r[:-1]
-    b = r[1:] * np.diff(noise_ratio(r))
+    b = (-decode.b / decode.a)[::-1]
     label = f"first-order encoding over {levels.label}"
     zeros = np.zeros(levels.num_steps)
     t, told = levels.t[::-1], r[1:]
-    return Plan(r, t, a[:, None], b[:, None], zeros, label, levels.notes, told=told)
+    return Plan(r, t, a[:, None], b, zeros, label, levels.notes, told=told)
 
 
 def second_order_inverse(levels: NoiseLevels) -> Plan:
@@ -86,7 +88,11 @@ def leapfrog_rest(levels: NoiseLevels) -> Plan:
 
     Returns:
         A plan of S - 1 rows; its run is given the state of level 1, and that of level 0 as past.
+
+    Raises:
+        InvalidArgumentError: If there is one row only, which leaves no pair to start from.
     """
+    _check_two_rows(levels)
     a, b = _two_steps(levels.level)
     label = f"two-step plan from a pair over {levels.label}"
     zeros = np.zeros(levels.num_steps - 1)
@@ -102,7 +108,11 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
 
     Returns:
         A plan of S rows whose levels fall, with two columns of states.
+
+    Raises:
+        InvalidArgumentError: If there is one row only.
     """
+    _check_two_rows(levels)
     first = first_order_inverse(levels)
     r = levels.level[::-1]
     a, b = _two_steps(r)
@@ -119,9 +129,25 @@ def noise_ratio(level: Array) -> Array:
     return np.asarray(np.sqrt(variance(level)) / level)
 
 
+def _steps(r: Array) -> Array:
+    """Differences of u along levels, shape (S,)."""
+    r_next, u = r[1:], noise_ratio(r)
+    r = r[:-1]
+    # By u^2 = 1 / r^2 - 1; the difference of two near u would cancel.
+    return np.asarray((r - r_next) * (r + r_next) / (r**2 * r_next**2 * (u[:-1] + u[1:])))
+
+
+def _check_two_rows(levels: NoiseLevels) -> None:
+    if levels.num_steps < 2:
+        raise InvalidArgumentError(
+            f"the two-step plan needs at least 2 rows, these levels make {levels.num_steps}: take"
+            " more steps, or encode by first order"
+        )
+
+
 def _two_steps(r: Array) -> tuple[Array, Array]:
     """Columns a and b of the two-step rule along levels r, from the third level on; either way."""
-    step = np.diff(noise_ratio(r))
+    step = _steps(r)
     before, after = step[:-1], step[1:]
     share = (after / before) ** 2
     a = np.stack([(1 - share) * r[2:] / r[1:-1], share * r[2:] / r[:-2]], axis=1)

@@ -29,7 +29,8 @@ class Reconstruction:
         fingerprint: Of that plan.
         x: Reconstructions, shape (n, *data shape), float32; not cut to [-1, 1].
         psnr: Peak signal-to-noise ratio in dB of values in [-1, 1], to which they are cut: 10
-            log10(4 / mean squared error); infinite where nothing differs.
+            log10(4 / mean squared error); infinite where nothing differs. Of a latent model, of
+            the data that its states decode to.
         relative: Norm of the error over that of the data, nothing cut; infinite for data that is 0
             all over and comes back otherwise.
         evaluations: Network evaluations of encoding.
@@ -37,7 +38,8 @@ class Reconstruction:
         residual: Largest relative residual of a row; 0 where nothing was solved.
         row: The row of the plan that did not converge, -1 if all did.
         deviation: Standard deviation of the latent, near 1 for data that the model knows.
-        snr: For sound, the signal-to-noise ratio in dB; otherwise None.
+        snr: For sound, the signal-to-noise ratio in dB, NaN for silence that comes back as such;
+            otherwise None.
         log_mel: For sound, the mean absolute difference of log-mel spectrograms in nepers; None
             otherwise, and for sounds too short or of too low a rate.
     """
@@ -57,7 +59,7 @@ class Reconstruction:
     log_mel: Values | None
 
     def records(self) -> list[dict[str, Any]]:
-        """Plain values of each sample; None where there is none, "inf" where it is infinite."""
+        """Plain values of each sample; None where there is none, "inf" and "-inf" as words."""
         records = []
         for i, encoding in enumerate(self.evaluations):
             record: dict[str, Any] = {
@@ -100,10 +102,10 @@ def reconstruct(
 
     Args:
         model: Whose data it is.
-        x: Data in [-1, 1], shape (n, *data shape).
+        x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
         levels: S + 1 levels in sampling order.
         method: See :func:`fastdpm.models.latents.encode`, as for the other arguments.
-        solver: How the implicit rows are solved.
+        solver: How the implicit rows are solved; of that method alone.
         condition: What each sample is encoded for.
         batch_size: Samples at a time.
         advance: Called as ``advance(first, row)`` after each row of encoding.
@@ -127,8 +129,9 @@ def reconstruct(
     if kept.any():
         back[kept] = decode(model, select(latents, kept), batch_size)
     real = x.detach().float().cpu()
-    cut = back.clamp(-1, 1)
-    error = _power(cut - real)
+    size = model.batch_size(batch_size, latents.condition)
+    shown, cut = _finished(model, real, size), _finished(model, back, size)
+    error = _power(cut - shown)
     data, sound = model.config.data, model.config.data.modality == "audio"
     return Reconstruction(
         method=method,
@@ -142,8 +145,15 @@ def reconstruct(
         residual=tuple(latents.residual.double().tolist()),
         row=tuple(latents.row.tolist()),
         deviation=tuple(latents.noise.double().flatten(1).std(dim=1).tolist()),
-        snr=tuple((10 * torch.log10(_power(real) / error)).tolist()) if sound else None,
-        log_mel=_log_mel(real, cut, kept, data.sample_rate or 0) if sound else None,
+        snr=tuple((10 * torch.log10(_power(shown) / error)).tolist()) if sound else None,
+        log_mel=_log_mel(shown, cut, kept, data.sample_rate or 0) if sound else None,
+    )
+
+
+def _finished(model: Model, x: Tensor, size: int) -> Tensor:
+    """The data of states, which a latent model decodes; on the CPU."""
+    return torch.cat(
+        [model.finished(part.to(model.device)).cpu() for part in torch.split(x, size)]
     )
 
 
@@ -166,4 +176,4 @@ def _log_mel(real: Tensor, back: Tensor, kept: Tensor, sample_rate: int) -> Valu
 def _plain(value: float) -> float | str | None:
     if math.isnan(value):
         return None
-    return value if math.isfinite(value) else "inf"
+    return value if math.isfinite(value) else str(value)

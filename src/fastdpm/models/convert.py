@@ -48,7 +48,8 @@ def convert(
         ModelError: If the file is damaged, would execute code or does not fit.
     """
     replaced = MODEL_FILES if overwrite else ()
-    check_new_folder(out, replaced)
+    advice = "" if overwrite else ", or add --overwrite if it is a model folder"
+    check_new_folder(out, replaced, advice)
     if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
         raise InvalidArgumentError(f"{source} lies in {out}: choose another --out")
     if name is not None:

@@ -48,10 +48,16 @@ def diffuse(
         States like ``x0``, which is not changed.
 
     Raises:
-        InvalidArgumentError: Unless exactly one of ``level`` and ``step`` is given, in range.
+        InvalidArgumentError: Unless exactly one of ``level`` and ``step`` is given, in range, or
+            if the data is of another type or not finite.
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
     """
+    if not isinstance(x0, Tensor) or x0.dtype not in (torch.float32, torch.float64):
+        found = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
+        raise InvalidArgumentError(f"data must be a float32 or float64 tensor, got {found}")
+    if not torch.isfinite(x0).all():
+        raise InvalidArgumentError("the data holds values that are not finite")
     schedule = model.schedule if isinstance(model, Model) else model
     if (level is None) == (step is None):
         raise InvalidArgumentError("give either a level or a step, not both and not neither")
@@ -137,13 +143,20 @@ def own_condition(model: Model, x: Tensor, condition: Tensor | None) -> Tensor |
     """What data is edited or judged for: as stated, a vocoder's own mel spectrogram, or default.
 
     Raises:
-        InvalidArgumentError: If the condition does not fit the model or the data's length.
+        InvalidArgumentError: If the condition is missing, or does not fit the model or the data's
+            length.
     """
     mel = model.config.data.mel
     if condition is None and mel is not None and model.decoder is None:
         from fastdpm.models.mel import log_mel
 
         condition = log_mel(x[:, 0].float(), mel)
+    several = model.conditions is not None and len(model.conditions) > 1
+    if condition is None and (model.config.data.classes is not None or several):
+        raise InvalidArgumentError(
+            f"model {model.config.name!r} is conditioned: say what the data is of, one condition"
+            " for all or one for each"
+        )
     checked = model.check_condition(condition)
     if mel is not None and model.sample_shape(checked) != tuple(x.shape[1:]):
         raise InvalidArgumentError(

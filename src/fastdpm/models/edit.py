@@ -88,9 +88,10 @@ def edit(
         strength: The share in (0, 1] of the rows of ``levels`` to run, rounded up; by default
             half of them, or all where there is a mask.
         mask: 1 or True where to paint, 0 elsewhere: shape (n, *data shape) or less, from the
-            last axis on, so that (H, W) or (samples,) is one mask for all. With all rows, nothing
-            of what lies under it is seen.
-        levels: The levels to sample over; by default the recommended recipe's.
+            last axis on, so that (H, W) or (samples,) is one mask for all. Where all rows run,
+            nothing of what lies under it is seen.
+        levels: The levels to sample over, of the model's schedule; by default the recommended
+            recipe's.
         kappa: Stochasticity in [0, 1]; by default the recommended recipe's.
         clip: "none", "x0" or "dynamic"; by default the recommended recipe's.
         seed: Sample i depends on the seed, i and its own data.
@@ -113,14 +114,15 @@ def edit(
         )
     check_data(model, x)
     recipe = model.config.recipe
-    chosen_levels = recipe_levels(recipe, model.schedule) if levels is None else levels
+    all_levels = recipe_levels(recipe, model.schedule) if levels is None else levels
+    model.check_plan(ddim_rev(all_levels))
     if strength is None and level is None:
         strength = 0.5 if mask is None else 1.0
-    part = levels_from(chosen_levels, model.schedule, level=level, strength=strength)
+    part = levels_from(all_levels, model.schedule, level=level, strength=strength)
     unknown = None if mask is None else check_mask(mask, x)
     plan = ddim_rev(part, recipe_kappa(recipe) if kappa is None else kappa)
     condition = own_condition(model, x, condition)
-    unseen = unknown is not None and strength == 1
+    unseen = part.level[0] <= all_levels.level[0]
     results = []
     for indices, data, chosen in batches(model, x, condition, batch_size):
         noise = SampleNoise(seed, indices)
@@ -194,8 +196,12 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor:
         x: The data, shape (n, *data shape).
 
     Raises:
-        InvalidArgumentError: If it has another size or other values, or paints nothing or all.
+        InvalidArgumentError: If it is no tensor of real numbers, has another size or other values,
+            or paints nothing or all.
     """
+    if not isinstance(mask, Tensor) or mask.is_complex():
+        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise InvalidArgumentError(f"a mask must be a tensor of 0 and 1, got {found}")
     image = x.ndim == 4
     axes = 2 if image else 1
     fits = axes <= mask.ndim <= x.ndim and mask.shape[-axes:] == x.shape[-axes:]
@@ -262,8 +268,11 @@ def span_mask(span: tuple[float, float], samples: int, sample_rate: int) -> Tens
     Raises:
         InvalidArgumentError: If the span is empty or leaves the sound.
     """
-    first, last = (round(second * sample_rate) if math.isfinite(second) else -1 for second in span)
-    if not 0 <= first < last <= samples:
+    places = [second * sample_rate for second in span]
+    # What is far outside, infinite or no number cannot be rounded.
+    inside = all(0 <= place < samples + 1 for place in places)
+    first, last = (round(place) for place in places) if inside else (0, 0)
+    if not first < last <= samples:
         raise InvalidArgumentError(
             f"a span must begin before it ends, within the {samples / sample_rate:g} seconds of"
             f" the sound, got {span[0]:g}:{span[1]:g}"

@@ -49,7 +49,7 @@ def interpolate(
         n: How many samples, from 2, evenly spaced along the arc.
         method: How the ends are encoded; see :func:`fastdpm.models.latents.encode`. The ends come
             back as exactly as it allows.
-        solver: How the implicit rows are solved.
+        solver: How the implicit rows are solved; of that method alone.
         condition: What both are encoded for, shape (1, ...), or each, shape (2, ...).
         batch_size: Samples at a time.
 

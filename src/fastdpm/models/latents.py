@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,13 +44,15 @@ class ImplicitOptions:
     """How rows are solved; see :func:`fastdpm.sampling.implicit.invert`.
 
     Attributes:
-        tolerance: Largest relative residual of a row, above 0.
+        tolerance: Largest relative residual of a row, in (0, 1).
         most: Evaluations that a row may take.
+        memory: How many differences of iterates are combined, from 1; 3 to 5 suit most networks.
         keep_best: Go on from the best iterate of a row that does not converge.
     """
 
     tolerance: float = 2e-5
-    most: int = 400
+    most: int = 1000
+    memory: int = 5
     keep_best: bool = False
 
 
@@ -61,23 +64,26 @@ class Latents:
         x: States at the first level of ``plan``, shape (n, *state shape), float32.
         plan: Decodes them.
         method: How they were encoded.
-        model: Digest of the model that encoded them.
         past: The states before, one level noisier, of a two-step plan; the latent is the pair.
         evaluations: Network evaluations of each sample, shape (n,).
-        residual: The largest relative residual of a row, shape (n,); 0 where nothing was solved.
+        residual: The relative residual of the row below, or the largest of all rows where all
+            converged, shape (n,); 0 where nothing was solved.
         row: For each sample the row of the plan that did not converge, -1 if all did.
         condition: What each sample was encoded for, shape (n, ...), or None.
+        model: Digest of the model that encoded them, :func:`model_digest`.
+        model_name: Its name, for people.
     """
 
     x: Tensor
     plan: Plan
     method: str
-    model: str
     evaluations: Tensor
     residual: Tensor
     row: Tensor
     past: Tensor | None = None
     condition: Tensor | None = None
+    model: str = ""
+    model_name: str = ""
 
     @property
     def noise(self) -> Tensor:
@@ -99,12 +105,13 @@ def encode(
     """Encode data into noise, deterministically (kappa = 0).
 
     Args:
-        model: Whose data it is.
-        x: Data in [-1, 1], shape (n, *data shape).
-        levels: S + 1 levels in sampling order; the last may be below 1, where ``x`` then is.
+        model: Whose data it is; of a latent model, whose latent states.
+        x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
+        levels: S + 1 levels of the model's schedule in sampling order; the last may be below 1,
+            where ``x`` then is, of any range.
         method: "first" and "second" order, one and two evaluations a row; "implicit", some ten;
             or "invertible", one a row and exact.
-        solver: How the implicit rows are solved.
+        solver: How the implicit rows are solved; of that method alone.
         condition: What each sample is encoded for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
@@ -119,7 +126,10 @@ def encode(
         SamplingError: If the network returns something unusable.
     """
     check_one_of("method of encoding", method, METHODS)
-    check_data(model, x)
+    if solver is not None and method != "implicit":
+        raise InvalidArgumentError(f"method {method!r} solves nothing: drop the solver's options")
+    model.check_plan(ddim_rev(levels))
+    check_data(model, x, bounded=levels.level[-1] == 1)
     condition = own_condition(model, x, condition)
     parts = []
     for indices, batch, chosen in batches(model, x, condition, batch_size):
@@ -129,7 +139,7 @@ def encode(
         else:
             part = _planned(model, batch, chosen, levels, method, each)
         parts.append(part)
-    return _joined(parts, model_digest(model))
+    return _joined(parts, model)
 
 
 def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Tensor:
@@ -140,14 +150,21 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
         have no latent, because a row did not converge, are NaN.
 
     Raises:
-        InvalidArgumentError: If another model encoded them.
+        InvalidArgumentError: If another model encoded them, or they do not have its shape.
     """
     if latents.model != model_digest(model):
         raise InvalidArgumentError(
-            f"these latents were encoded by another model than {model.config.name!r}: decode them"
-            " with the weights and schedule that encoded them"
+            f"these latents were encoded by model {latents.model_name!r}, with other weights or"
+            f" another schedule than {model.config.name!r} here: decode them by what encoded them"
         )
-    size = model.batch_size(batch_size, latents.condition)
+    condition = None if latents.condition is None else model.check_condition(latents.condition)
+    wanted = model.sample_shape(condition)
+    if tuple(latents.x.shape[1:]) != wanted:
+        raise InvalidArgumentError(
+            f"a latent of model {model.config.name!r} has shape {wanted}, got"
+            f" {tuple(latents.x.shape[1:])}: encode again"
+        )
+    size = model.batch_size(batch_size, condition)
     found = torch.isfinite(latents.x).flatten(1).all(dim=1)
     out = torch.full_like(latents.x, torch.nan)
     for at in torch.split(torch.nonzero(found).flatten(), size):
@@ -163,41 +180,47 @@ def decoding_plan(levels: NoiseLevels, method: str) -> Plan:
     return leapfrog_rest(levels) if method == "invertible" else ddim_rev(levels)
 
 
-def check_data(model: Model, x: Tensor) -> None:
-    """Check that data can be a model's.
+def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
+    """Check that data, or the latent states of a latent model, can be a model's.
 
     Raises:
-        InvalidArgumentError: If it has another shape, leaves [-1, 1] or is not finite.
+        InvalidArgumentError: If it is no tensor of real floating-point numbers, has another shape,
+            is not finite, or leaves [-1, 1] where it is ``bounded`` and not latent.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x)
+        raise InvalidArgumentError(f"data must be a tensor of floating-point numbers, got {found}")
     shape = model.sample_shape(None)
     if model.config.data.mel is not None and x.ndim == 3 and model.decoder is None:
         shape = (shape[0], x.shape[-1])  # a vocoder's sounds may have any length
-    fits = x.ndim == len(shape) + 1 and tuple(x.shape[1:]) == shape
-    if not fits or not len(x):
+    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape or not x.numel():
+        kind = "data" if model.decoder is None else "latent data, of its own encoder,"
         raise InvalidArgumentError(
-            f"data of model {model.config.name!r} has shape (n, {', '.join(map(str, shape))}),"
-            f" got {tuple(x.shape)}"
+            f"{kind} of model {model.config.name!r} has shape"
+            f" (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
         )
     if not torch.isfinite(x).all():
         raise InvalidArgumentError("the data holds values that are not finite")
-    if model.decoder is None and float(x.abs().max()) > 1 + 1e-6:
+    if bounded and model.decoder is None and float(x.abs().max()) > 1 + 1e-6:
         raise InvalidArgumentError(
             f"data lies in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
         )
 
 
 def model_digest(model: Model) -> str:
-    """What decides the latents of a model's data: weights, schedule and what the network predicts.
+    """What decides the latents of a model's data: its weights, and what it computes with them.
 
     Returns:
         16 hex digits.
     """
-    config = model.config
-    told = (config.schedule, config.time_scale, config.prediction)
-    digest = hashlib.sha256(repr(told).encode())
-    for name, tensor in model.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest = hashlib.sha256(model.config.computes().encode())
+    if model.config.network["type"] == "custom":
+        digest.update(repr(model.network).encode())
+    for name, value in model.network.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(name.encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -230,7 +253,6 @@ def _planned(
         past=last.float().cpu() if pair else None,
         plan=decoding_plan(levels, method),
         method=method,
-        model="",
         evaluations=torch.full((count,), plan.num_rows),
         residual=torch.zeros(count),
         row=torch.full((count,), -1),
@@ -254,6 +276,7 @@ def _solved(
         x,
         tolerance=solver.tolerance,
         most=solver.most,
+        memory=solver.memory,
         keep_best=solver.keep_best,
         callback=each,
     )
@@ -261,7 +284,6 @@ def _solved(
         x=found.x.float().cpu(),
         plan=plan,
         method="implicit",
-        model="",
         evaluations=found.evaluations.cpu(),
         residual=found.residual.float().cpu(),
         row=found.row.cpu(),
@@ -269,12 +291,13 @@ def _solved(
     )
 
 
-def _joined(parts: list[Latents], model: str) -> Latents:
+def _joined(parts: list[Latents], model: Model) -> Latents:
+    """The latents of all batches, which have one plan and one method."""
+
     def join(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else torch.cat(values)
 
     names = ("x", "past", "evaluations", "residual", "row", "condition")
-    joined = {name: join(name) for name in names}
-    head = parts[0]
-    return Latents(plan=head.plan, method=head.method, model=model, **joined)  # type: ignore[arg-type]
+    joined: dict[str, Any] = {name: join(name) for name in names}
+    return replace(parts[0], model=model_digest(model), model_name=model.config.name, **joined)

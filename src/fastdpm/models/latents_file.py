@@ -30,15 +30,25 @@ _HEAD = ("plan", "fingerprint", "method", "model", "model_name", "inputs")
 
 
 class SavedLatents(NamedTuple):
-    """What a file of latents holds: them, the name of their model, and those of the inputs."""
+    """What a file of latents holds.
+
+    Attributes:
+        latents: The latents.
+        inputs: Names of what was encoded.
+        gain: What each sample's data is multiplied by to be at the level of its file, shape (n,).
+    """
 
     latents: Latents
-    model_name: str
     inputs: tuple[str, ...]
+    gain: Tensor
 
 
 def write_latents(
-    path: str | Path, latents: Latents, *, model_name: str = "", inputs: Sequence[str] = ()
+    path: str | Path,
+    latents: Latents,
+    *,
+    inputs: Sequence[str] = (),
+    gain: Tensor | None = None,
 ) -> None:
     """Write latents; numbers come back to the last bit.
 
@@ -46,12 +56,14 @@ def write_latents(
         path: The file, by custom a .safetensors.
         latents: As :func:`fastdpm.models.latents.encode` gives them, all of them converged or
             taken as they are.
-        model_name: Of the model that encoded them, for errors.
         inputs: Names of what was encoded, one for each sample; numbers by default.
+        gain: What each sample's data is multiplied by to be at the level of its file, shape (n,);
+            1 by default.
 
     Raises:
-        InvalidArgumentError: If the file cannot have that place, the names are not one for each
-            sample, or the latents hold values that are not finite.
+        InvalidArgumentError: If the file cannot have that place, or the names are not one for each
+            sample.
+        DataError: If the latents hold values that are not finite.
     """
     names = list(inputs) or [str(i) for i in range(len(latents.x))]
     if len(names) != len(latents.x):
@@ -61,6 +73,8 @@ def write_latents(
     _check_finite("these latents", latents)
     tensors: dict[str, Tensor] = {name: getattr(latents, name) for name in _TENSORS}
     tensors |= {n: getattr(latents, n) for n in _OPTIONAL if getattr(latents, n) is not None}
+    tensors["gain"] = torch.ones(len(names)) if gain is None else gain
+    tensors["gain"] = tensors["gain"].double()
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -68,7 +82,7 @@ def write_latents(
         "fingerprint": latents.plan.fingerprint,
         "method": latents.method,
         "model": latents.model,
-        "model_name": model_name,
+        "model_name": latents.model_name,
         "inputs": json.dumps(names),
     }
     write_bytes(Path(path), save({n: t.cpu().contiguous() for n, t in tensors.items()}, head))
@@ -89,18 +103,21 @@ def read_latents(path: str | Path) -> SavedLatents:
                 f"{path} is no file of latents: its {key} is {head.get(key)!r}, not {wanted!r}"
             )
     missing = [name for name in _HEAD if name not in head]
-    missing += [name for name in _TENSORS if name not in tensors]
+    missing += [name for name in (*_TENSORS, "gain") if name not in tensors]
     if missing:
         raise DataError(f"{path} is not a whole file of latents: {', '.join(missing)} missing")
     plan = _read_plan(path, head)
     _check_tensors(path, tensors, plan)
     inputs = _read_names(path, head["inputs"], len(tensors["x"]))
-    if head["method"] not in METHODS:
-        raise DataError(f"{path} was encoded by {head['method']!r}, none of {', '.join(METHODS)}")
+    if head["method"] not in METHODS or (head["method"] == "invertible") != (plan.num_past > 0):
+        raise DataError(
+            f"{path} is damaged: {head['method']!r} does not encode for {plan.label!r}"
+        )
     chosen = {name: tensors.get(name) for name in (*_TENSORS, *_OPTIONAL)}
-    latents = Latents(plan=plan, method=head["method"], model=head["model"], **chosen)  # type: ignore[arg-type]
+    named = {name: head[name] for name in ("method", "model", "model_name")}
+    latents = Latents(plan=plan, **named, **chosen)  # type: ignore[arg-type]
     _check_finite(str(path), latents)
-    return SavedLatents(latents, head["model_name"], inputs)
+    return SavedLatents(latents, inputs, tensors["gain"])
 
 
 def select(latents: Latents, which: Tensor) -> Latents:
@@ -116,9 +133,10 @@ def usable(latents: Latents) -> Tensor:
 
 
 def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
-    """One line for each sample that did not converge: its name, row and residual."""
+    """One line for each sample that did not converge: its name, zero-based row and residual."""
+    last = latents.plan.num_rows - 1
     return [
-        f"{names[i]}: row {int(latents.row[i])} of {latents.plan.num_rows}, residual"
+        f"{names[i]}: row {int(latents.row[i])} of 0 to {last}, residual"
         f" {float(latents.residual[i]):.2g}"
         for i in torch.nonzero(latents.row >= 0).flatten().tolist()
     ]
@@ -130,8 +148,8 @@ def check_usable(latents: Latents, names: Sequence[str]) -> None:
     if len(lost):
         told = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
         raise SamplingError(
-            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(told)}): take more"
-            " steps or other levels, keep the best iterate, or encode by another method"
+            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(told)}): encode by"
+            " another method, take more steps, or keep the best iterates"
         )
 
 
@@ -150,7 +168,8 @@ def _read_plan(path: Path, head: dict[str, str]) -> Plan:
     try:
         plan = Plan.from_json(head["plan"])
     except InvalidArgumentError as error:
-        raise DataError(f"the plan in {path} cannot be used: {error}") from None
+        reason = str(error).split(":")[0]
+        raise DataError(f"the plan in {path} cannot be used ({reason}): encode again") from None
     if plan.fingerprint != head["fingerprint"]:
         raise DataError(
             f"{path} was encoded for the plan {head['fingerprint']}, but the plan in it is"
@@ -167,6 +186,7 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
         "evaluations": (x.shape[:1], None),
         "residual": (x.shape[:1], None),
         "row": (x.shape[:1], None),
+        "gain": (x.shape[:1], torch.float64),
     }
     if x.ndim < 2 or not len(x):
         raise DataError(f"{path} holds no latents: x has shape {tuple(x.shape)}")
@@ -197,8 +217,8 @@ def _read_names(path: Path, text: str, count: int) -> tuple[str, ...]:
 
 
 def _check_finite(what: str, latents: Latents) -> None:
-    for state in (latents.x, latents.past):
-        if state is not None and not torch.isfinite(state).all():
+    for values in (latents.x, latents.past, latents.condition):
+        if values is not None and not torch.isfinite(values).all():
             raise DataError(
                 f"{what} hold values that are not finite: leave out the samples that did not"
                 " converge"

@@ -26,6 +26,7 @@ from fastdpm.core.likelihood import (
     GreyLevels,
     bound_coefficients,
 )
+from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.reverse import variance as noise_variance
 from fastdpm.models.config import DataSpec
 from fastdpm.models.diffuse import batches, noised, own_condition
@@ -48,7 +49,8 @@ class Bound:
             of each row in sampling order; the last is that of the decoder.
         grey: The grey levels of the data.
         variance: "small", "large" or "learned".
-        moved: The farthest that a value lay from its grey level, in steps.
+        moved: The farthest that a value lay from its grey level, in steps; see
+            :func:`grey_index`.
     """
 
     levels: NoiseLevels
@@ -117,15 +119,15 @@ def bits_per_dimension(
     Args:
         model: What is judged; not a latent one, whose data has no density here.
         x: Data in [-1, 1], shape (n, *data shape).
-        levels: Levels that end at clean data.
+        levels: Levels of the model's schedule that end at clean data.
         grey: The values that the data takes.
         variance: Of p(x' | x): "small", that of the posterior; "large", the forward variance,
             which costs far less where steps are long; or "learned", what the network returns
             between them.
         clip: What is done to the clean data that a prediction implies; see
             :class:`fastdpm.Recipe`.
-        rounding: How far a value may lie from the nearest grey level, in steps; it is rounded to
-            it. 0.5 rounds anything.
+        rounding: How far a value between two grey levels may lie from the nearer, in steps, from
+            0 to 0.5, which rounds any. It is rounded to it.
         seed: Noise is drawn from (seed, sample, row).
         condition: What each sample is judged for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
@@ -140,12 +142,15 @@ def bits_per_dimension(
         SamplingError: If the network returns something unusable.
     """
     check_one_of("variance", variance, VARIANCES)
+    if not 0 <= rounding <= 0.5:
+        raise InvalidArgumentError(f"rounding must lie in [0, 0.5] of a step, got {rounding:g}")
     if model.decoder is not None:
         raise InvalidArgumentError(
             f"model {model.config.name!r} is latent: the bound would be of its latents, which are"
             " no grey levels"
         )
     check_data(model, x)
+    model.check_plan(ddim_rev(levels))
     coefficients = bound_coefficients(levels)
     index, moved = grey_index(x, grey)
     if moved > rounding:
@@ -195,11 +200,16 @@ def grey_levels_of(data: DataSpec, count: int | None = None) -> tuple[GreyLevels
 def grey_index(x: Tensor, grey: GreyLevels) -> tuple[Tensor, float]:
     """The nearest grey level of each value, int64, and the farthest of their distances in steps.
 
-    Values beyond the first or last level belong to it.
+    What lies up to a step beyond the first or the last level belongs to it, at no distance, as the
+    decoder gives them all that is beyond; full scale of a sound, 1, is a step beyond the last.
+    Farther out, what exceeds that step is the distance.
     """
     place = (x.double() - grey.low) / grey.step
     index = place.round().clamp(0, grey.count - 1)
-    return index.long(), float((place - index).abs().max())
+    apart = (place - index).abs()
+    beyond = (place < 0) | (place > grey.count - 1)
+    apart = torch.where(beyond, (apart - 1).clamp(min=0), apart)
+    return index.long(), float(apart.max())
 
 
 def log_probability(index: Tensor, mean: Tensor, log_variance: Tensor, grey: GreyLevels) -> Tensor:

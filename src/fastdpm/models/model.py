@@ -273,6 +273,7 @@ class Model:
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | Denoiser:
         """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
+        check_one_of("clip", clip, ("none", *_CLIPS))
         check_one_of("precision", precision, PRECISIONS)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ _SETTLED = 2
 _PATIENCE = 20
 _REACH = 100.0
 _RIDGE = 1e-10
+_FAINT = 1e-3  # silence has no relative error
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class Inversion:
         x: Latents, shaped like the data; NaN for samples that did not converge, unless the best
             iterates were asked for.
         evaluations: Network evaluations of each sample, shape (batch,).
-        residual: The largest relative residual of each sample's rows, shape (batch,): the distance
-            of what the latent of a row decodes to from what it should, over the latter's norm.
+        residual: The relative residual of the row below, or the largest of a sample's rows where
+            all converged, shape (batch,): the distance of what the latent of a row decodes to
+            from what it should, over the latter's norm, or that of a constant 1e-3 for what is
+            fainter.
         row: For each sample the row of the plan that did not converge, the cleanest if several,
             -1 if all did; shape (batch,).
     """
@@ -67,7 +70,7 @@ def invert(
     x: Tensor,
     *,
     tolerance: float = 2e-5,
-    most: int = 400,
+    most: int = 1000,
     memory: int = 5,
     keep_best: bool = False,
     callback: Callable[[int, Tensor], None] | None = None,
@@ -76,13 +79,14 @@ def invert(
 
     Each row is solved to the tolerance, and on to rounding as long as that halves the residual,
     which is measured in decoding's own arithmetic. A sample that is done with a row is not
-    evaluated again in it, and its latent does not depend on the others, to rounding.
+    evaluated again in it. What it decodes to does not depend on the others, to the tolerance; its
+    latent may, where decoding hardly depends on it.
 
     Args:
         plan: Of first order and without noise, as :func:`fastdpm.ddim_rev` makes it.
         select: ``select(indices)`` is the network for these samples of the batch, shape (n,).
         x: Data at the plan's last level, shape (batch, ...), float32 or float64; not changed.
-        tolerance: Largest relative residual of a row, above 0.
+        tolerance: Largest relative residual of a row, in (0, 1).
         most: Evaluations that a row may take of a sample.
         memory: How many differences of iterates are combined, from 1; 3 to 5 suit most networks.
         keep_best: Go on from the best iterate of a row that does not converge.
@@ -107,7 +111,8 @@ def invert(
         search.run(tolerance, most)
         state[going], eps[going] = search.best, search.best_eps
         evaluations[going] += search.evaluations
-        residual[going] = torch.maximum(residual[going], search.residual)
+        worst = torch.maximum(residual[going], search.residual)
+        residual[going] = torch.where(failed[going] < 0, worst, residual[going])
         lost = going[search.residual > tolerance]
         failed[lost] = torch.where(failed[lost] < 0, row, failed[lost])
         if not keep_best:
@@ -127,11 +132,10 @@ def _check(plan: Plan, x: Tensor, tolerance: float, most: int, memory: int) -> N
         raise InvalidArgumentError(
             f"data to invert must be float32 or float64 and finite, got {x.dtype}"
         )
-    if not tolerance > 0 or most < 1 or memory < 1:
-        raise InvalidArgumentError(
-            f"tolerance must be above 0, most and memory at least 1, got {tolerance}, {most},"
-            f" {memory}"
-        )
+    if not 0 < tolerance < 1:
+        raise InvalidArgumentError(f"tolerance must lie between 0 and 1, got {tolerance:g}")
+    if most < 1 or memory < 1:
+        raise InvalidArgumentError(f"most and memory must be at least 1, got {most} and {memory}")
 
 
 class _Equation:
@@ -174,9 +178,9 @@ class _Equation:
         so large a state could pass for a solution.
         """
         off = self.target - combine(self.plan, self.row, [x], [eps])
-        norm = _norm(self.target)
-        size = _norm(off) / norm.clamp_min(1e-30)
-        noise = abs(self.b) * math.sqrt(x[0].numel())
+        norm, unit = _norm(self.target), math.sqrt(x[0].numel())
+        size = _norm(off) / norm.clamp_min(_FAINT * unit)
+        noise = abs(self.b) * unit
         near = _norm(x) <= _REACH * (norm + noise) / abs(self.a)
         return off / self.a, torch.where(torch.isfinite(size) & near, size, torch.inf)
 
