@@ -8,23 +8,36 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, MissingExtraError
 from fastdpm.models.config import DataSpec
+from fastdpm.models.sound import sample_rate_of
 from fastdpm.output import RECORD
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
 _HELD_OUT_DIGITS = 360
-_IMAGE_MODES = ("1", "L", "P", "RGB")
+_PLAIN, _TRANSPARENT = ("1", "L", "P", "RGB"), ("LA", "La", "PA", "RGBA", "RGBa")
+_COLOURS = {
+    **dict.fromkeys(("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"), "grey"),
+    **dict.fromkeys(("RGBA", "RGBa"), "RGB"),
+    **dict.fromkeys(("P", "PA"), "a palette"),
+    "F": "float grey",
+}
+_WIDE = {"I": 32, "F": 32, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
 _SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
     "audio": (".wav", ".flac", ".ogg"),
@@ -174,15 +187,10 @@ def first_sample_rate(path: str | Path) -> int:
     Raises:
         DataError: If there is none or it is damaged.
     """
-    import soundfile
-
     file = next(iter(encoded_files(path, "audio")), None)
     if file is None:
         raise no_files(path, "audio")
-    try:
-        return int(soundfile.info(io.BytesIO(file.data)).samplerate)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise DataError(f"{file.name} is not a whole sound file: {error}") from None
+    return sample_rate_of(file.name, file.data)
 
 
 def first_image_shape(path: str | Path) -> tuple[int, ...]:
@@ -194,8 +202,7 @@ def first_image_shape(path: str | Path) -> tuple[int, ...]:
     file = next(iter(encoded_files(path, "image")), None)
     if file is None:
         raise no_files(path, "image")
-    pixels = _decode(file.name, file.data)
-    return (1 if pixels.ndim == 2 else 3, *pixels.shape[:2])
+    return read_pixels(file.name, file.data).shape
 
 
 def _zip_members(path: Path, modality: str) -> Iterator[EncodedFile]:
@@ -250,30 +257,81 @@ def decode_image(
         drop_colour: Turn RGB into grey where that is wanted, or refuse it.
 
     Raises:
-        DataError: If it is no whole image or has another shape than ``spec`` wants.
+        DataError: If :func:`read_pixels` refuses it, or it has another shape than ``spec`` wants.
     """
-    mode = "RGB" if spec.shape[0] != 1 else "L" if drop_colour else None
-    picture = _decode(name, data, mode)
-    picture = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
-    check_shape(name, picture.shape, spec)
-    return picture
+    pixels = read_pixels(name, data)
+    if drop_colour or len(pixels) == 1:
+        pixels = in_colours(pixels, spec.shape[0])
+    check_shape(name, pixels.shape, spec)
+    return pixels
 
 
-def _decode(name: str, data: bytes, mode: str | None = None) -> NDArray[np.uint8]:
-    """Pixels, shape (H, W) or (H, W, 3), in a mode or, by default, grey where the file is grey."""
+def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
+    """Decode an image of 8-bit grey or RGB, turned upright.
+
+    Returns:
+        Shape (1, H, W) where the file is grey, a palette of greys included, and else (3, H, W).
+
+    Raises:
+        DataError: If it is no whole image, or would lose something: bits, transparency, or colours
+            that are not RGB.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode not in _IMAGE_MODES:
-                raise DataError(
-                    f"{name} has pixels of mode {image.mode}: convert it to 8-bit grey or RGB"
-                )
-            return np.asarray(image.convert(mode or ("L" if image.mode in "1L" else "RGB")))
+            _check_plain(name, data, image)
+            upright = _upright(image)
+            if upright.mode in "1L":
+                return np.asarray(upright.convert("L"))[None]
+            pixels = np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
     except UnidentifiedImageError:
         raise DataError(f"{name} is not a whole image: its format is unknown") from None
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a whole image: {error}") from None
+    grey = upright.mode == "P" and bool((pixels == pixels[0]).all())
+    return pixels[:1] if grey else pixels
+
+
+def in_colours(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Pixels (C, H, W) as grey where one channel is wanted, and else as RGB."""
+    from PIL import Image
+
+    if channels == 1 and len(pixels) == 3:
+        return np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
+    return pixels.repeat(3, axis=0) if channels != 1 and len(pixels) == 1 else pixels
+
+
+def _check_plain(name: str, data: bytes, image: Image) -> None:
+    """Refuse what Pillow would cut to 8-bit grey or RGB, saying what it is."""
+    bits = _bits(data, image)
+    colours = _COLOURS.get(image.mode, image.mode)
+    if bits > 8:
+        raise DataError(f"{name} is {bits}-bit {colours}: convert it to 8-bit grey or RGB")
+    if image.mode in _TRANSPARENT or "transparency" in image.info:
+        raise DataError(
+            f"{name} is {colours} with transparency: put it on a background of one colour and save"
+            " it without transparency"
+        )
+    if image.mode not in _PLAIN:
+        raise DataError(f"{name} is {colours}: convert it to 8-bit grey or RGB")
+
+
+def _bits(data: bytes, image: Image) -> int:
+    """Bits of a channel, as the file says: Pillow gives 16-bit RGB as if it had 8."""
+    if data.startswith(b"\x89PNG"):
+        return data[24]
+    tags = getattr(image, "tag_v2", None) or {}
+    return max(_WIDE.get(image.mode, 8), *tags.get(_BITS_PER_SAMPLE, ()), 0)
+
+
+def _upright(image: Image) -> Image:
+    """Turned as its EXIF orientation says, for a photo is seen that way."""
+    from PIL import ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF does not say how the image lies
+        return ImageOps.exif_transpose(image)
 
 
 def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:

@@ -6,10 +6,8 @@ was found and the option that fits it.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,15 +24,16 @@ from fastdpm.data import (
     DIGITS_TEST,
     EncodedFile,
     check_shape,
-    decode_image,
     digits_part,
     encoded_files,
+    in_colours,
     no_files,
+    read_pixels,
     recorded_files,
 )
 from fastdpm.models.config import DataSpec
 from fastdpm.models.mel import log_mel, whole_frames
-from fastdpm.models.sound import read_sound_and_gain
+from fastdpm.models.sound import at_peak, decode_sound, resampled
 from fastdpm.output import RECORD
 
 _COLLECTIONS = (".zip", ".parquet")
@@ -80,14 +79,16 @@ def read_samples(
         n: At most so many, the first ones.
 
     Raises:
-        InvalidArgumentError: If there is nothing at the path, or data of this kind is not read
-            from files.
+        InvalidArgumentError: If there is nothing at the path, data of this kind is not read from
+            files, or images are to be resampled.
         DataError: If it cannot be read or has another size, colour, length, rate or range.
     """
     if data.modality == "series":
         raise InvalidArgumentError(
             "series are not read from files: encode an array with the Python functions"
         )
+    if resample and data.modality == "image":
+        raise InvalidArgumentError("--resample is for sounds: drop it")
     if str(path) in (DIGITS, DIGITS_TEST):
         images, _ = digits_part(str(path))
         check_shape(str(path), images.shape[1:], data)
@@ -146,27 +147,18 @@ def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
 
 
 def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
-    found, wanted = _image_shape(file.data) or data.shape, data.shape
+    pixels, wanted = read_pixels(file.name, file.data), data.shape
+    found = pixels.shape
     fits = found[1:] == wanted[1:] and found[0] <= wanted[0]
     if not fits and not resize:
         raise DataError(
             f"{file.name} is {_words(found)}, the model's images are {_words(wanted)}: add"
             " --resize to crop and scale it"
         )
-    as_found = replace(data, shape=(wanted[0], *found[1:]))
-    pixels = decode_image(file.name, file.data, as_found, drop_colour=resize)
+    pixels = in_colours(pixels, wanted[0])
     if pixels.shape != wanted:
         pixels = _fitted(pixels, wanted)
     return _from_pixels(pixels)
-
-
-def _image_shape(data: bytes) -> tuple[int, ...] | None:
-    """Shape (C, H, W) of an image, 1 for grey and 3 for colour; None if it is none."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return (1 if image.mode in "1L" else 3, image.height, image.width)
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
-        return None
 
 
 def _fitted(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -193,9 +185,16 @@ def _ones(names: list[str]) -> Tensor:
 def _sound(
     file: EncodedFile, data: DataSpec, resize: bool, resample: bool
 ) -> tuple[Tensor, float]:
-    encoded = _at_rate(file, data.sample_rate or 0, resample)
-    level = replace(data, peak=None if _ours(file) else data.peak)
-    sound, gain = read_sound_and_gain(file.name, encoded, level)
+    sound, found = decode_sound(file.name, file.data)
+    wanted = data.sample_rate or found
+    if found != wanted and not resample:
+        raise DataError(
+            f"{file.name} is sampled at {found} Hz, the model's sounds at {wanted} Hz: add"
+            " --resample"
+        )
+    if found != wanted:
+        sound = resampled(sound, found, wanted)
+    sound, gain = at_peak(file.name, sound, None if _ours(file) else data.peak)
     length = data.shape[-1]
     if resize:
         sound = _centred(sound, length)
@@ -218,29 +217,6 @@ def _ours(file: EncodedFile) -> bool:
     if path not in (recorded_files(path.parent) or ()):
         return False
     return "gain" not in json.loads((path.parent / RECORD).read_text(encoding="utf-8"))
-
-
-def _at_rate(file: EncodedFile, sample_rate: int, resample: bool) -> bytes:
-    """An encoded sound, encoded anew at a rate in Hz if it has another."""
-    import soundfile
-    from scipy.signal import resample_poly
-
-    try:
-        found = soundfile.info(io.BytesIO(file.data)).samplerate
-        if found == sample_rate:
-            return file.data
-        if not resample:
-            raise DataError(
-                f"{file.name} is sampled at {found} Hz, the model's sounds at {sample_rate} Hz:"
-                " add --resample"
-            )
-        sound, _ = soundfile.read(io.BytesIO(file.data), dtype="float64")
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise DataError(f"{file.name} is not a whole sound file: {error}") from None
-    buffer = io.BytesIO()
-    resampled = resample_poly(sound, sample_rate, found) if len(sound) else sound
-    soundfile.write(buffer, resampled, sample_rate, subtype="FLOAT", format="WAV")
-    return buffer.getvalue()
 
 
 def _centred(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:
