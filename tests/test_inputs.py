@@ -1,7 +1,10 @@
 """What a user gives to a model is read as its data, or refused with what was found."""
 
+import io
 import json
+import struct
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.inputs import conditions_for, read_all, read_samples
@@ -87,6 +90,114 @@ def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixe
     torch.testing.assert_close(x[:, 0], x[:, 2])
 
 
+def _png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """An RGB file of 16 bits a channel, which Pillow reads but does not write."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        end = zlib.crc32(name + body).to_bytes(4, "big")
+        return len(body).to_bytes(4, "big") + name + body + end
+
+    height, width, _ = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("resize", [False, True])
+@pytest.mark.parametrize("data", [GREY, COLOUR])
+def test_an_image_that_would_lose_something_is_refused_by_what_it_is(tmp_path, data, resize):
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    rgb = Image.merge("RGB", [grey, grey, grey])
+    wide = np.full((8, 8), 60000, dtype=np.uint16)
+    palette = rgb.quantize(8)
+    cases = [
+        (_encoded(Image.fromarray(wide)), "is 16-bit grey: convert it to 8-bit grey or RGB"),
+        (_png_of_16_bits(np.stack([wide] * 3, axis=-1)), "is 16-bit RGB: convert"),
+        (_encoded(Image.fromarray(wide), "TIFF"), "is 16-bit grey: convert"),
+        (_encoded(grey.convert("F"), "TIFF"), "is 32-bit float grey: convert"),
+        (_encoded(grey.convert("I"), "TIFF"), "is 32-bit grey: convert"),
+        (_encoded(rgb.convert("CMYK"), "JPEG"), "is CMYK: convert"),
+        (_encoded(grey.convert("LA")), "is grey with transparency: put it on a background"),
+        (_encoded(rgb.convert("RGBA")), "is RGB with transparency"),
+        (_encoded(palette, transparency=0), "is a palette with transparency"),
+        (_encoded(palette, transparency=bytes([0, 99, 255])), "is a palette with transparency"),
+        (_encoded(grey, transparency=0), "is grey with transparency"),
+        (_encoded(rgb, transparency=(0, 0, 0)), "is RGB with transparency"),
+    ]
+    for encoded, message in cases:
+        (tmp_path / "a.png").write_bytes(encoded)
+        with pytest.raises(DataError, match=message) as caught:
+            read_samples(tmp_path / "a.png", data, resize=resize)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_palette_is_read_as_its_colours_and_as_grey_where_they_are_grey(tmp_path, pixels):
+    grey = Image.fromarray(pixels.astype(np.uint8) // 8 * 8)
+    grey.convert("RGB").quantize(256).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as image:
+        assert image.mode == "P"
+    x = read_samples(tmp_path / "grey.png", GREY).x
+    np.testing.assert_allclose(x[0, 0].numpy(), np.asarray(grey) / 127.5 - 1, atol=1e-7)
+    torch.testing.assert_close(read_samples(tmp_path / "grey.png", COLOUR).x, x.expand(1, 3, 8, 8))
+    bands = np.repeat([[255, 0, 0], [0, 128, 255]], 32, axis=0).reshape(8, 8, 3)
+    Image.fromarray(bands.astype(np.uint8)).quantize(2).save(tmp_path / "colour.png")
+    x = read_samples(tmp_path / "colour.png", COLOUR).x
+    np.testing.assert_allclose(x[0].numpy(), bands.transpose(2, 0, 1) / 127.5 - 1, atol=1e-7)
+    with pytest.raises(DataError, match="is 8 x 8 RGB, the model's images are 8 x 8 grey"):
+        read_samples(tmp_path / "colour.png", GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_photo_is_read_as_its_exif_orientation_turns_it(tmp_path, kind, orientation):
+    photo = Image.fromarray(np.add.outer(np.arange(4) * 60, np.arange(8) * 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a.{kind.lower()}"
+    encoded = _encoded(photo, kind, **{"tiffinfo" if kind == "TIFF" else "exif": exif})
+    path.write_bytes(encoded)
+    with Image.open(io.BytesIO(encoded)) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    assert wanted.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
+    x = read_samples(path, DataSpec("image", (1, *wanted.shape))).x
+    np.testing.assert_allclose(x[0, 0].numpy(), wanted / 127.5 - 1, atol=1e-7)
+    size = f"{wanted.shape[1]} x {wanted.shape[0]} grey"
+    with pytest.raises(DataError, match=f"is {size}, the model's images are 8 x 8 grey"):
+        read_samples(path, GREY)
+    fitted = ImageOps.fit(Image.fromarray(wanted), (8, 8), Image.Resampling.LANCZOS)
+    x = read_samples(path, GREY, resize=True).x
+    np.testing.assert_allclose(x[0, 0].numpy(), np.asarray(fitted) / 127.5 - 1, atol=1e-7)
+
+
+def test_damaged_exif_does_not_keep_an_image_from_being_read(tmp_path, pixels):
+    exif = Image.Exif()
+    exif[274] = 6
+    encoded = _encoded(Image.fromarray(pixels.astype(np.uint8)), exif=exif)
+    header = exif.tobytes()[6:14]  # byte order and the place of the tags, behind "Exif"
+    assert header in encoded
+    for damage in (b"MMMMMMMM", header[:4] + b"\xff" * 4):
+        body = encoded.replace(header, damage)
+        start = body.index(b"eXIf")
+        end = start + 4 + int.from_bytes(body[start - 4 : start], "big")
+        checked = body[:end] + zlib.crc32(body[start:end]).to_bytes(4, "big") + body[end + 4 :]
+        (tmp_path / "a.png").write_bytes(checked)
+        x = read_samples(tmp_path / "a.png", GREY).x
+        np.testing.assert_allclose(x[0, 0].numpy(), pixels / 127.5 - 1, atol=1e-7)
+
+
+def test_images_are_not_resampled(tmp_path, pixels):
+    for path in (_write(tmp_path / "a.png", pixels), Path("sklearn:digits-test")):
+        with pytest.raises(InvalidArgumentError, match="--resample is for sounds: drop it"):
+            read_samples(path, GREY, resample=True)
+
+
 def test_sounds_are_scaled_to_the_peak_of_the_training_but_samples_are_not(tmp_path):
     scaled = replace(SPEECH, peak=0.9)
     path = _speak(tmp_path / "000000.wav")
@@ -158,18 +269,61 @@ def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_p
         read_all([path, tmp_path / "b.wav"], MEL_SPEECH)
 
 
-@pytest.mark.parametrize(
-    ("data", "wanted"),
-    [
-        (np.full(512, np.nan), "not finite"),
-        (np.full(512, 1.5), "outside"),
-        (np.zeros((512, 2)), "mono"),
-    ],
-)
-def test_sounds_that_are_no_data_are_refused(tmp_path, data, wanted):
-    soundfile.write(tmp_path / "a.wav", data, 8000, subtype="FLOAT")
-    with pytest.raises(DataError, match=wanted):
-        read_samples(tmp_path / "a.wav", SPEECH)
+@pytest.mark.parametrize(("peak", "rate"), [(None, 8000), (0.9, 8000), (None, 44100)])
+def test_sounds_that_are_no_data_are_refused_each_in_its_own_line(tmp_path, peak, rate):
+    broken = np.zeros(512)
+    broken[5:8] = np.nan, np.inf, -np.inf
+    cases = [
+        (np.zeros((512, 2)), "has 2 channels: mix it to mono"),
+        (np.zeros(0), "has no samples: leave it out"),
+        (broken, r"has 3 of 512 values that are not finite .*: repair it or leave it out"),
+    ]
+    if peak is None:
+        cases.append((np.full(512, 1.5), r"has values up to 1\.5\d*, outside \[-1, 1\]: scale it"))
+    else:
+        cases.append(
+            (np.zeros(512), r"is silent, so it has no peak to scale to 0\.9: leave it out")
+        )
+    for sound, message in cases:
+        soundfile.write(tmp_path / "a.wav", sound, rate, subtype="FLOAT")
+        with pytest.raises(DataError, match=message) as caught:
+            read_samples(tmp_path / "a.wav", replace(SPEECH, peak=peak), resample=True)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "AIFF", "FLAC"])
+def test_a_sound_that_is_cut_off_is_refused_and_not_taken_short(tmp_path, kind):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2000)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, 8000, format=kind, subtype="PCM_16")
+    whole = path.read_bytes()
+    assert read_samples(path, SPEECH, resize=True).x.shape == (1, 1, 512)
+    for cut in (len(whole) // 2, len(whole) - 2):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"is cut off after .* copy it anew|not a whole sound"):
+            read_samples(path, SPEECH, resize=True)
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF024])
+def test_a_sound_whose_header_leaves_its_length_open_is_read(tmp_path, length):
+    path = _speak(tmp_path / "a.wav")
+    whole = path.read_bytes()
+    place = whole.index(b"data") + 4
+    path.write_bytes(whole[:place] + length.to_bytes(4, "little") + whole[place + 4 :])
+    assert read_samples(path, SPEECH).x.abs().max() == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_resampling_a_loud_sound_does_not_push_it_out_of_range(tmp_path, rate):
+    square = np.sign(np.sin(np.arange(rate // 5) * 2 * np.pi * 400 / rate + 0.1))
+    soundfile.write(tmp_path / "a.wav", square, rate, subtype="FLOAT")
+    x = read_samples(tmp_path / "a.wav", SPEECH, resample=True, resize=True).x
+    assert 0.99 < x.abs().max() <= 1
+    scaled = read_samples(
+        tmp_path / "a.wav", replace(SPEECH, peak=0.9), resample=True, resize=True
+    )
+    assert float(scaled.gain) == pytest.approx(1 / 0.9, rel=1e-6)
+    torch.testing.assert_close(scaled.x / 0.9, x)
 
 
 def test_what_is_no_data_at_all_is_refused_in_one_line(tmp_path):
@@ -179,7 +333,7 @@ def test_what_is_no_data_at_all_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match="not a whole image"):
         read_samples(tmp_path / "broken.png", GREY, resize=True)
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
-    with pytest.raises(DataError, match="not a whole sound file"):
+    with pytest.raises(DataError, match=r"not a whole sound file: Format not recognised\.$"):
         read_samples(tmp_path / "broken.wav", SPEECH)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import struct
 import warnings
 import zipfile
 import zlib
@@ -25,19 +26,19 @@ from fastdpm.models.sound import sample_rate_of
 from fastdpm.output import RECORD
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL import Image
 
 DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
 _HELD_OUT_DIGITS = 360
 _PLAIN, _TRANSPARENT = ("1", "L", "P", "RGB"), ("LA", "La", "PA", "RGBA", "RGBa")
+_WIDE = {"I": 32, "F": 32, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
 _COLOURS = {
-    **dict.fromkeys(("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"), "grey"),
+    **dict.fromkeys(("1", "L", "LA", "La", *_WIDE), "grey"),
     **dict.fromkeys(("RGBA", "RGBa"), "RGB"),
     **dict.fromkeys(("P", "PA"), "a palette"),
     "F": "float grey",
 }
-_WIDE = {"I": 32, "F": 32, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
-_BITS_PER_SAMPLE = 258  # a tag of TIFF
+_BITS_PER_SAMPLE, _ORIENTATION = 258, 274  # tags of TIFF and EXIF
 _SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
     "audio": (".wav", ".flac", ".ogg"),
@@ -302,7 +303,7 @@ def in_colours(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return pixels.repeat(3, axis=0) if channels != 1 and len(pixels) == 1 else pixels
 
 
-def _check_plain(name: str, data: bytes, image: Image) -> None:
+def _check_plain(name: str, data: bytes, image: Image.Image) -> None:
     """Refuse what Pillow would cut to 8-bit grey or RGB, saying what it is."""
     bits = _bits(data, image)
     colours = _COLOURS.get(image.mode, image.mode)
@@ -317,21 +318,36 @@ def _check_plain(name: str, data: bytes, image: Image) -> None:
         raise DataError(f"{name} is {colours}: convert it to 8-bit grey or RGB")
 
 
-def _bits(data: bytes, image: Image) -> int:
+def _bits(data: bytes, image: Image.Image) -> int:
     """Bits of a channel, as the file says: Pillow gives 16-bit RGB as if it had 8."""
     if data.startswith(b"\x89PNG"):
         return data[24]
-    tags = getattr(image, "tag_v2", None) or {}
-    return max(_WIDE.get(image.mode, 8), *tags.get(_BITS_PER_SAMPLE, ()), 0)
+    tags = getattr(image, "tag_v2", {})
+    return int(max((_WIDE.get(image.mode, 8), *tags.get(_BITS_PER_SAMPLE, ()))))
 
 
-def _upright(image: Image) -> Image:
+def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF orientation says, for a photo is seen that way."""
-    from PIL import ImageOps
+    from PIL.Image import Transpose
 
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    image.load()  # turns a TIFF file
+    # Not ImageOps.exif_transpose, which fails where other parts of the EXIF are damaged.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF does not say how the image lies
-        return ImageOps.exif_transpose(image)
+        warnings.simplefilter("ignore")
+        try:
+            turn = turns.get(image.getexif().get(_ORIENTATION, 1))
+        except (OSError, SyntaxError, TypeError, ValueError, LookupError, struct.error):
+            turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:

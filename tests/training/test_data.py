@@ -133,6 +133,8 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
     (tmp_path / "silent" / "a.wav").write_bytes(_wav(np.zeros(10)))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.wav").write_bytes(b"RIFF")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "a.wav").write_bytes(_wav(np.full(50, 0.5))[:-40])
     normal = DataSpec("audio", (1, 100), sample_rate=8000, peak=0.9)
     cases = [
         (tmp_path / "missing", RGB, "no data at"),
@@ -149,12 +151,13 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
             RGB,
             "row 1 holds no image file",
         ),
-        (tmp_path / "deep", RGB, "pixels of mode I;16"),
+        (tmp_path / "deep", RGB, "is 16-bit grey: convert it"),
         (tmp_path / "loud", SOUND, r"values up to 3, outside \[-1, 1\]"),
-        (tmp_path / "stereo", SOUND, "must be mono"),
+        (tmp_path / "stereo", SOUND, "has 2 channels: mix it to mono"),
         (tmp_path / "rate", SOUND, "16000 Hz, the model needs 8000 Hz"),
         (tmp_path / "silent", normal, "is silent"),
-        (tmp_path / "broken", SOUND, "not a whole sound file"),
+        (tmp_path / "broken", SOUND, r"not a whole sound file: Format not recognised\.$"),
+        (tmp_path / "cut", SOUND, r"cut off after 30 samples"),
         ("sklearn:digits", RGB, r"shape \(1, 8, 8\)"),
     ]
     for path, spec, message in cases:
