@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 MOST_SOUNDS = 8
+DOTS_PER_INCH = 120
 _GRID_SIDE = 512
+_WINDOW, _HOP = 256, 64
+_QUIETEST_DB, _LOUDEST_DB = -120, -30
 
 
 def to_pixels(images: Tensor) -> Pixels:
@@ -70,15 +73,12 @@ def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> N
     """Draw waveforms and spectrograms of the first eight sounds, shape (n, samples)."""
     shown = sounds[:MOST_SOUNDS]
     figure, axes = subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
-    seconds = np.arange(shown.shape[1]) / sample_rate
     for i, sound in enumerate(shown):
         wave, spectrum = axes[0][i], axes[1][i]
-        wave.plot(seconds, sound, linewidth=0.5)
-        wave.set(xlim=(0, seconds[-1]), ylim=(-1, 1), title=f"sample {i}")
-        spectrum.specgram(
-            sound + 1e-9, NFFT=256, noverlap=192, Fs=sample_rate, vmin=-120, vmax=-30
-        )
-        spectrum.set(xlim=(0, seconds[-1]), xlabel="seconds")
+        draw_wave(wave, sound, sample_rate)
+        wave.set_title(f"sample {i}")
+        draw_spectrum(spectrum, sound, sample_rate)
+        spectrum.set_xlabel("seconds")
         if i > 0:
             wave.set_yticklabels([])
             spectrum.set_yticklabels([])
@@ -137,6 +137,45 @@ def write_plan(path: Path, plan: Plan) -> None:
     save_figure(figure, path)
 
 
+def draw_wave(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
+    """Draw a sound, shape (samples,), against seconds."""
+    panel.plot(np.arange(len(sound)) / sample_rate, sound, linewidth=0.5)
+    panel.set(xlim=(0, len(sound) / sample_rate), ylim=(-1, 1))
+
+
+def draw_spectrum(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
+    """Draw the spectrogram of a sound, shape (samples,): seconds, Hz, and decibels as colours."""
+    power = power_in_db(sound, sample_rate)
+    panel.imshow(
+        power,
+        extent=(0, power.shape[1] * _HOP / sample_rate, 0, sample_rate / 2),
+        origin="lower",
+        aspect="auto",
+        vmin=_QUIETEST_DB,
+        vmax=_LOUDEST_DB,
+    )
+    panel.set_xlim(0, len(sound) / sample_rate)
+
+
+def power_in_db(sound: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
+    """Power per Hz of a sound, shape (samples,), in decibels; silence is the floor, -120.
+
+    Returns:
+        Shape (frequencies from 0 to half the sample rate, ceil(samples / 64)): a column for every
+        64 samples, of a Hann window of 256 around them.
+    """
+    columns = math.ceil(len(sound) / _HOP)
+    before = (_WINDOW - _HOP) // 2
+    padded = np.zeros((columns - 1) * _HOP + _WINDOW)
+    padded[before : before + len(sound)] = sound
+    window = np.hanning(_WINDOW)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP] * window
+    power = np.abs(np.fft.rfft(frames)) ** 2 / (sample_rate * np.sum(window**2))
+    power[:, 1:-1] *= 2  # the other half of the spectrum, which is the same
+    found: NDArray[np.float64] = 10 * np.log10(np.maximum(power.T, 10 ** (_QUIETEST_DB / 10)))
+    return found
+
+
 def subplots(
     rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[list[Axes]]]:
@@ -149,9 +188,9 @@ def subplots(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole, at 120 dots per inch; the suffix says how: .png, .pdf or .svg."""
+    """Write a figure whole, at ``DOTS_PER_INCH``; the suffix says how: .png, .pdf or .svg."""
     if path.suffix not in FIGURE_SUFFIXES:
         raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=120)
+    figure.savefig(buffer, format=path.suffix[1:], dpi=DOTS_PER_INCH)
     write_bytes(path, buffer.getbuffer())

@@ -4,47 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdpm.figures import MOST_SOUNDS, save_figure, subplots, to_pixels, write_png
+from fastdpm.figures import DOTS_PER_INCH, MOST_SOUNDS, Pixels, save_figure, subplots, to_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_IMAGES = 16
 _LEAST_WIDTH = 800
+_LEFT, _TOP, _GAP = 84, 52, 2
+_STRIPE = 4
+_STRIPES = np.array([(0xD5, 0x5E, 0x00), (0xFF, 0xE0, 0xC8)], dtype=np.uint8)
 
 
 def write_edited_images(path: Path, rows: Sequence[Tensor]) -> None:
     """Draw images below each other, one column a sample and at most 16 of them.
 
+    Pixels are magnified by a whole number. Orange stripes mark what was not kept.
+
     Args:
-        path: A PNG file.
-        rows: Originals, what was kept, results, each (n, C, H, W) in [-1, 1].
+        path: A figure, .png, .pdf or .svg.
+        rows: Originals, what was kept if there was a mask, results, each (n, C, H, W) in [-1, 1].
     """
-    pixels = [to_pixels(row[:MOST_IMAGES]) for row in rows]
-    count, height, width, channels = pixels[0].shape
-    scale, gap = max(1, _LEAST_WIDTH // (count * width)), 2
+    shown = [row[:MOST_IMAGES] for row in rows]
+    count, _, height, width = shown[0].shape
+    scale = max(1, _LEAST_WIDTH // (count * width))
     scale = min(scale, max(1, 256 // max(height, width)))
-    sheet = np.full(
-        (
-            len(rows) * (height * scale + gap) + gap,
-            count * (width * scale + gap) + gap,
-            channels,
-        ),
-        255,
-        dtype=np.uint8,
-    )
-    for i, row in enumerate(pixels):
-        top = gap + i * (height * scale + gap)
+    images = [_magnified(to_pixels(row), scale) for row in shown]
+    if len(rows) == 3:
+        images[1] = _striped(images[1], _magnified(_painted(shown)[..., None], scale)[..., 0])
+    high, wide = height * scale + _GAP, width * scale + _GAP
+    sheet = np.full((len(rows) * high + _GAP, count * wide + _GAP, 3), 255, dtype=np.uint8)
+    for i, row in enumerate(images):
         for j, image in enumerate(row):
-            left = gap + j * (width * scale + gap)
-            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            sheet[top : top + height * scale, left : left + width * scale] = large
-    write_png(path, sheet)
+            top, left = _GAP + i * high, _GAP + j * wide
+            sheet[top : top + high - _GAP, left : left + wide - _GAP] = image
+    _write_sheet(path, sheet, _names(rows), count)
 
 
 def write_edited_lines(
@@ -61,7 +60,6 @@ def write_edited_lines(
         painted: What was painted, shape (n, length), which is shaded; None for everything.
         sample_rate: In Hz, of sound; None for series.
     """
-    names = ["original", "kept", "result"] if len(rows) == 3 else ["original", "result"]
     shown = [row[:MOST_SOUNDS].float().cpu().numpy() for row in rows]
     count, _, length = shown[0].shape
     figure, axes = subplots(len(rows), count, (2.8 * count + 1.6, 1.9 * len(rows) + 0.5))
@@ -74,10 +72,57 @@ def write_edited_lines(
                 panel.fill_between(
                     place, -1.05, 1.05, where=painted[j], color="0.85", linewidth=0, zorder=0
                 )
-            panel.set(xlim=(0, place[-1]), ylim=(-1.05, 1.05))
+            panel.set(xlim=(0, place[-1] or 1), ylim=(-1.05, 1.05))
             panel.label_outer()
-        axes[i][0].set_ylabel(names[i])
+        axes[i][0].set_ylabel(_names(rows)[i])
     for j, panel in enumerate(axes[0]):
         panel.set_title(f"sample {j}")
     figure.supxlabel("seconds" if sample_rate else "position")
+    save_figure(figure, path)
+
+
+def _names(rows: Sequence[Tensor]) -> list[str]:
+    return ["original", "kept", "result"] if len(rows) == 3 else ["original", "result"]
+
+
+def _painted(rows: Sequence[Tensor]) -> NDArray[np.bool_]:
+    """What the rows show to be painted, shape (n, H, W).
+
+    Outside a mask all three are the same to the last bit. Under it nothing is kept, and the
+    result tells also where the original is what stands for nothing.
+    """
+    original, kept, result = rows
+    changed = (kept != original) | (result != original)
+    found: NDArray[np.bool_] = changed.any(dim=1).cpu().numpy()
+    return found
+
+
+def _magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
+    return images.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def _striped(images: Pixels, where: NDArray[np.bool_]) -> Pixels:
+    """Images, (n, H, W, C), with slanted stripes there, (n, H, W); of three colours."""
+    down, right = np.indices(where.shape[1:])
+    stripes = _STRIPES[(down + right) // _STRIPE % 2]
+    return np.where(where[..., None], stripes, images)
+
+
+def _write_sheet(path: Path, sheet: Pixels, names: Sequence[str], count: int) -> None:
+    """Write a sheet with the names of its rows and the numbers of its columns, dot by dot."""
+    from matplotlib.figure import Figure
+
+    height, width = sheet.shape[0] + _TOP, sheet.shape[1] + _LEFT
+    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH))
+    place = (_LEFT / width, 0, sheet.shape[1] / width, sheet.shape[0] / height)
+    panel = figure.add_axes(place)
+    panel.imshow(sheet, interpolation="nearest", aspect="auto")
+    high, wide = (sheet.shape[0] - _GAP) / len(names), (sheet.shape[1] - _GAP) / count
+    panel.set_yticks(_GAP + high * (np.arange(len(names)) + 0.5), names)
+    panel.set_xticks(_GAP + wide * (np.arange(count) + 0.5), [str(j) for j in range(count)])
+    panel.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
+    panel.xaxis.set_label_position("top")
+    panel.set_xlabel("sample", fontsize="small")
+    for side in panel.spines.values():
+        side.set_visible(False)
     save_figure(figure, path)

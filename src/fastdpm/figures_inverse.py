@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from fastdpm.figures import MOST_SOUNDS, Pixels, save_figure, subplots, write_png
+from fastdpm.figures import (
+    Pixels,
+    draw_spectrum,
+    draw_wave,
+    save_figure,
+    subplots,
+    to_pixels,
+    write_png,
+)
 from fastdpm.files import write_bytes
+from fastdpm.models.latents import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_COLUMNS = 8
+_MOST_ON_THE_WAY = 9  # odd, so that the middle can be among them
 _STRIP_SIDE, _FRAME_SIDE, _GAP = 96, 256, 2
 _FRAME_MS = 160
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9")
-_MARKERS = "os^DvP"
+# A method looks the same in every picture, whichever others are beside it.
+_COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#009E73", "#AA4499"), strict=True))
+_MARKERS = dict(zip(METHODS, "os^D", strict=True))
+_LABEL_WIDTH = 32
+_EMPTY_DB = (0.0, 60.0)
+_MOST_LEVEL_TICKS = 8
 
 Sounds = NDArray[np.float32]
 
@@ -32,18 +49,36 @@ class Curve:
     """Values over samples at several numbers of steps.
 
     Attributes:
-        name: What the legend calls it.
+        method: One of ``fastdpm.models.latents.METHODS``.
+        samples: How many were encoded.
         steps: S, shape (k,).
-        middle: The median at each, shape (k,).
-        low: The 10th percentile, shape (k,).
-        high: The 90th percentile, shape (k,).
+        lost: How many of them did not converge, at each S.
+        middle: The median of the others, NaN where there are none, shape (k,).
+        low: Their 10th percentile, shape (k,).
+        high: Their 90th percentile, shape (k,).
     """
 
-    name: str
+    method: str
+    samples: int
     steps: Sequence[int]
+    lost: Sequence[int]
     middle: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+
+    @property
+    def label(self) -> str:
+        """The method, and how many it lost: in one number if it is the same at every S."""
+        if not any(self.lost):
+            return self.method
+        if len(set(self.lost)) > 1:
+            places = zip(self.lost, self.steps, strict=True)
+            told = [f"{lost} at S = {step}" for lost, step in places if lost]
+            said = ", ".join(one.replace(" ", "\u00a0") for one in told)  # lines break between
+            return fill(f"{self.method} (of {self.samples} lost: {said})", _LABEL_WIDTH)
+        if self.lost[0] == self.samples:
+            return f"{self.method} (none converged)"
+        return f"{self.method} ({self.lost[0]} of {self.samples} lost)"
 
 
 def write_strip(path: Path, pixels: Pixels) -> None:
@@ -73,17 +108,18 @@ def write_animation(path: Path, pixels: Pixels) -> None:
 def write_sound_strip(path: Path, sounds: Sounds, sample_rate: int) -> None:
     """Draw waveforms and spectrograms on the way from a sound to another, shape (n, samples).
 
-    Of more than eight, eight that are spread evenly, both ends among them.
+    Of more than nine, nine that are spread evenly, both ends among them, and the middle if there
+    is one.
     """
-    shown = np.unique(np.linspace(0, len(sounds) - 1, MOST_SOUNDS).round().astype(int))
-    shown = shown if len(sounds) > MOST_SOUNDS else np.arange(len(sounds))
+    count = min(len(sounds), _MOST_ON_THE_WAY)
+    shown = np.linspace(0, len(sounds) - 1, count).round().astype(int)
     figure, axes = subplots(2, len(shown), (1.9 * len(shown) + 0.8, 4.0))
     for column, index in enumerate(shown):
         wave, spectrum = axes[0][column], axes[1][column]
-        _draw_wave(wave, sounds[index], sample_rate)
+        draw_wave(wave, sounds[index], sample_rate)
         wave.set_title(f"{index / (len(sounds) - 1):.2f} of the way", fontsize="medium")
         wave.set_xticklabels([])
-        _draw_spectrum(spectrum, sounds[index], sample_rate)
+        draw_spectrum(spectrum, sounds[index], sample_rate)
         spectrum.set_xlabel("seconds")
         if column > 0:
             wave.set_yticklabels([])
@@ -96,58 +132,85 @@ def write_sound_strip(path: Path, sounds: Sounds, sample_rate: int) -> None:
 def write_psnr(path: Path, panels: Mapping[str, Sequence[Curve]]) -> None:
     """Draw the PSNR of reconstructions against S, one panel for each choice of levels.
 
-    Lines are medians over samples, bands reach from the 10th to the 90th percentile.
+    Lines are medians over the samples that converged, bands reach from the 10th to the 90th
+    percentile; the legend says how many did not converge.
     """
-    names = sorted({curve.name for curves in panels.values() for curve in curves})
-    figure, axes = subplots(1, len(panels), (4.6 * len(panels) + 0.6, 4.2))
-    for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        for curve in curves:
-            style = names.index(curve.name)
-            colour = _COLOURS[style % len(_COLOURS)]
-            marker = _MARKERS[style % len(_MARKERS)]
-            panel.plot(curve.steps, curve.middle, color=colour, marker=marker, label=curve.name)
-            panel.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15)
-        _set_steps(panel, sorted({s for curve in curves for s in curve.steps}))
+    curves = [curve for drawn in panels.values() for curve in drawn]
+    steps = sorted({s for curve in curves for s in curve.steps})
+    figure, axes = subplots(1, len(panels), (4.6 * len(panels) + 0.6, 4.8))
+    for panel, (title, drawn) in zip(axes[0], panels.items(), strict=True):
+        for curve in drawn:
+            _draw_curve(panel, curve)
+        if all(np.isnan(curve.middle).all() for curve in drawn):
+            panel.text(0.5, 0.5, "none converged", transform=panel.transAxes, ha="center")
+        _set_steps(panel, steps)
+        panel.set_ylim(_limits([v for c in curves for v in (*c.low, *c.high)]))
         panel.set_title(title, fontsize="medium")
         panel.grid(alpha=0.3)
-        panel.sharey(axes[0][0])
+        panel.label_outer()
+        # below, where it covers no line and no band
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize="small")
     axes[0][0].set_ylabel("PSNR (dB), median and 10 to 90 %")
-    axes[0][0].legend(fontsize="small")
     save_figure(figure, path)
 
 
-def write_image_pairs(path: Path, rows: Mapping[str, Pixels]) -> None:
-    """Draw rows of images, each (n, H, W, C), below one another under their names.
+def write_image_pairs(path: Path, rows: Mapping[str, Tensor], title: str = "") -> None:
+    """Draw rows of images, each (n, C, H, W) in [-1, 1], below one another under their names.
 
     Args:
         path: Where.
-        rows: The originals, and what each method made of them; the first eight are shown.
+        rows: The originals, and what each method made of them, NaN for a sample that it lost; the
+            first eight are shown.
+        title: What stands above them.
     """
-    columns = min(MOST_COLUMNS, max(len(pixels) for pixels in rows.values()))
-    figure, axes = subplots(len(rows), columns, (0.85 * columns + 2.2, 0.85 * len(rows) + 0.2))
-    for panels, (name, pixels) in zip(axes, rows.items(), strict=True):
-        _name_row(panels[0], name)
-        for column, panel in enumerate(panels):
-            if column < len(pixels):
-                panel.imshow(pixels[column], cmap="gray", vmin=0, vmax=255)
-            _bare(panel)
-    save_figure(figure, path)
+    height, width = next(iter(rows.values())).shape[-2:]
+
+    def draw(panel: Axes, image: Tensor) -> None:
+        panel.imshow(to_pixels(image[None])[0], cmap="gray", vmin=0, vmax=255)
+
+    _write_pairs(path, rows, draw, title, size=(0.85, 0.85), aspect=height / width)
 
 
-def write_sound_pairs(path: Path, rows: Mapping[str, Sounds], sample_rate: int) -> None:
+def write_sound_pairs(
+    path: Path, rows: Mapping[str, Tensor], sample_rate: int, title: str = ""
+) -> None:
     """Draw rows of spectrograms of sounds, each (n, samples), as :func:`write_image_pairs`."""
-    columns = min(MOST_COLUMNS, max(len(sounds) for sounds in rows.values()))
-    figure, axes = subplots(len(rows), columns, (1.7 * columns + 2.2, 1.2 * len(rows) + 0.4))
-    for panels, (name, sounds) in zip(axes, rows.items(), strict=True):
-        _name_row(panels[0], name)
-        for column, panel in enumerate(panels):
-            if column < len(sounds):
-                _draw_spectrum(panel, sounds[column], sample_rate)
-            _bare(panel)
     seconds = max(sounds.shape[1] for sounds in rows.values()) / sample_rate
-    figure.supxlabel(
-        f"spectrograms of {seconds:.2g} s, 0 to {sample_rate // 2} Hz", fontsize="medium"
-    )
+
+    def draw(panel: Axes, sound: Tensor) -> None:
+        draw_spectrum(panel, sound.numpy(), sample_rate)
+
+    below = f"spectrograms of {seconds:.2g} s, 0 to {sample_rate // 2} Hz"
+    _write_pairs(path, rows, draw, title, size=(1.7, 1.2), below=below)
+
+
+def _write_pairs(
+    path: Path,
+    rows: Mapping[str, Tensor],
+    draw: Callable[[Axes, Tensor], None],
+    title: str,
+    *,
+    size: tuple[float, float],
+    aspect: float | None = None,
+    below: str = "",
+) -> None:
+    """Draw each sample of each row into a panel of this size in inches."""
+    columns = min(MOST_COLUMNS, max(len(samples) for samples in rows.values()))
+    inches = (size[0] * columns + 2.2, size[1] * len(rows) + 0.6)
+    figure, axes = subplots(len(rows), columns, inches)
+    for panels, (name, samples) in zip(axes, rows.items(), strict=True):
+        panels[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+        for panel, sample in zip(panels, samples, strict=False):
+            found = bool(torch.isfinite(sample).all())
+            if found:
+                draw(panel, sample)
+            else:
+                panel.text(0.5, 0.5, "lost", transform=panel.transAxes, ha="center", va="center")
+            panel.set(xticks=[], yticks=[], box_aspect=aspect)
+            for side in panel.spines.values():
+                side.set(visible=not found, color="0.6", linestyle="--")
+    figure.suptitle(title, fontsize="medium")
+    figure.supxlabel(below, fontsize="medium")
     save_figure(figure, path)
 
 
@@ -156,30 +219,27 @@ def _magnified(pixels: Pixels, side: int) -> Pixels:
     return pixels.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def _draw_wave(panel: Axes, sound: Sounds, sample_rate: int) -> None:
-    seconds = np.arange(len(sound)) / sample_rate
-    panel.plot(seconds, sound, linewidth=0.5)
-    panel.set(xlim=(0, seconds[-1]), ylim=(-1, 1))
+def _draw_curve(panel: Axes, curve: Curve) -> None:
+    colour, marker = _COLOURS[curve.method], _MARKERS[curve.method]
+    panel.plot(curve.steps, curve.middle, color=colour, marker=marker, label=curve.label)
+    panel.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    # a band has no width at a single S, or between two where nothing converged
+    panel.vlines(curve.steps, curve.low, curve.high, color=colour, alpha=0.4)
 
 
-def _draw_spectrum(panel: Axes, sound: Sounds, sample_rate: int) -> None:
-    # a little above zero, for silence has no logarithm
-    panel.specgram(sound + 1e-9, NFFT=256, noverlap=192, Fs=sample_rate, vmin=-120, vmax=-30)
-    panel.set_xlim(0, len(sound) / sample_rate)
-
-
-def _name_row(panel: Axes, name: str) -> None:
-    panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
-
-
-def _bare(panel: Axes) -> None:
-    panel.set(xticks=[], yticks=[])
-    for side in panel.spines.values():
-        side.set_visible(False)
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """The range of values, NaN aside, with a margin."""
+    there = [value for value in values if not np.isnan(value)]
+    if not there:
+        return _EMPTY_DB
+    margin = max(2.0, 0.12 * (max(there) - min(there)))
+    return min(there) - margin, max(there) + margin
 
 
 def _set_steps(panel: Axes, steps: Sequence[int]) -> None:
     panel.set_xscale("log")
-    panel.set_xticks(steps, [str(s) for s in steps])
+    panel.set_xlim(steps[0] / 1.3, steps[-1] * 1.3)
+    many = len(steps) > _MOST_LEVEL_TICKS
+    panel.set_xticks(steps, [str(s) for s in steps], rotation=90 if many else 0)
     panel.minorticks_off()
     panel.set_xlabel("sampling steps S")

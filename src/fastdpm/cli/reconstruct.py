@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -37,8 +38,7 @@ from fastdpm.cli.inverse import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from torch import Tensor
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.evaluation.reconstruct import Reconstruction
@@ -77,12 +77,13 @@ def reconstruct(
     ] = "10,20,50",
     levels: Annotated[
         str | None,
-        typer.Option(help="var, step or both; by default the recipe's.", show_default=False),
+        typer.Option(help="var, step or var,step; by default the recipe's.", show_default=False),
     ] = None,
     spacing: Annotated[
         str | None,
         typer.Option(
-            help="linear, quadratic or both; by default the recipe's.", show_default=False
+            help="linear, quadratic or linear,quadratic; by default the recipe's.",
+            show_default=False,
         ),
     ] = None,
     tolerance: Tolerance = None,
@@ -99,11 +100,15 @@ def reconstruct(
 
     Writes a value for each sample as JSON and CSV (PSNR in dB, of sounds also SNR and log-mel
     distance, evaluations, residual and the latents' standard deviation), PSNR against S as a
-    figure, and originals beside reconstructions. No noise is drawn and nothing is clipped.
+    figure, and originals beside reconstructions. No noise is drawn. Reconstructions are cut to
+    [-1, 1], as files of them would be, for all but the relative error.
     """
     from fastdpm.files import new_folder
 
-    methods = list(dict.fromkeys(by.split(",")))
+    methods, kinds, spacings = (
+        _parts(option, text)
+        for option, text in (("--by", by), ("--levels", levels), ("--spacing", spacing))
+    )
     for method in methods:
         check_by(method, None, False)
     check_by("implicit" if "implicit" in methods else methods[0], tolerance, keep_best)
@@ -122,38 +127,58 @@ def reconstruct(
     chosen = _choose_levels(
         given,
         counts,
-        levels,
-        spacing,
+        kinds,
+        spacings,
         "invertible" if "invertible" in methods else methods[0],
         without_last_row,
     )
-    found = [
-        Found(
-            choice,
-            count,
-            _measure(given, compiled, method, solver_of(method, tolerance, keep_best), batch_size),
-        )
-        for (choice, count), compiled in chosen.items()
-        for method in methods
-    ]
+    for note in dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes):
+        console.print(f"note: {note}")
+    asked = list(product(chosen.items(), methods))
+    found = []
+    for i, (((choice, count), compiled), method) in enumerate(asked, 1):
+        _tell_place(f"{i} of {len(asked)}: {method}, {choice}, S = {count}")
+        solver = solver_of(method, tolerance, keep_best)
+        found.append(Found(choice, count, _measure(given, compiled, method, solver, batch_size)))
     with new_folder(out, replaced) as folder:
         _write(folder, given, found)
     _print(given, found)
     console.print(f"one line for each sample: {out / _TABLE}; figures: {_CURVES} and {_SAMPLES}")
 
 
+def _parts(option: str, text: str | None) -> list[str]:
+    """Names separated by commas, each once; none where nothing is stated."""
+    from fastdpm.core.errors import InvalidArgumentError
+
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise InvalidArgumentError(
+            f"{option} takes names separated by commas, got an empty one in {text!r}: drop it"
+        )
+    return list(dict.fromkeys(parts))
+
+
+def _tell_place(text: str) -> None:
+    """Say which reconstruction comes next, where its progress is drawn."""
+    terminal = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    if terminal.is_terminal:
+        terminal.print(text)
+
+
 def _choose_levels(
     given: Given,
     counts: Sequence[int],
-    levels: str | None,
-    spacing: str | None,
+    kinds: Sequence[str],
+    spacings: Sequence[str],
     by: str,
     without_last_row: bool,
 ) -> dict[tuple[str, int], NoiseLevels]:
-    """Levels by their choice in words and S."""
+    """Levels by their choice in words and S; without kinds or spacings, the recommended one."""
     recommended = encoding_recipe(choices.Stated(), given.model.config.recipe)
-    kinds = (levels or recommended.levels).split(",")
-    spacings = (spacing or recommended.spacing).split(",")
+    kinds = kinds or [recommended.levels]
+    spacings = spacings or [recommended.spacing]
     return {
         (f"{kind.upper()} {space}", count): fitting_levels(
             recommended.replace(num_steps=count, levels=kind, spacing=space).choose_levels(
@@ -203,7 +228,7 @@ def _write(folder: Path, given: Given, found: Sequence[Found]) -> None:
             "plan": {"label": one.result.plan, "fingerprint": one.result.fingerprint},
             "samples": [
                 {"input": name, **record}
-                for name, record in zip(given.names, one.result.records(), strict=True)
+                for name, record in zip(given.inputs, one.result.records(), strict=True)
             ],
         }
         for one in found
@@ -218,12 +243,12 @@ def _write(folder: Path, given: Given, found: Sequence[Found]) -> None:
     write_text(folder / _RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_text(folder / _TABLE, _csv(results))
     write_psnr(folder / _CURVES, _curves(found))
-    rows = _shown(given, found)
+    rows, title = _shown(given, found), found[0].choice
     if config.data.modality == "image":
-        write_image_pairs(folder / _SAMPLES, {name: _pixels(x) for name, x in rows.items()})
+        write_image_pairs(folder / _SAMPLES, rows, title)
     else:
         sounds = {name: x[:, 0] for name, x in rows.items()}
-        write_sound_pairs(folder / _SAMPLES, sounds, config.data.sample_rate or 0)
+        write_sound_pairs(folder / _SAMPLES, sounds, config.data.sample_rate or 0, title)
 
 
 def _csv(results: Sequence[Mapping[str, Any]]) -> str:
@@ -240,47 +265,43 @@ def _csv(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _curves(found: Sequence[Found]) -> dict[str, list[Curve]]:
-    """A curve for each choice of levels and method, of those samples that have a latent."""
+    """A curve for each choice of levels and method."""
     import numpy as np
 
     from fastdpm.figures_inverse import Curve
 
     panels: dict[str, list[Curve]] = {}
     for choice, method in dict.fromkeys((one.choice, one.result.method) for one in found):
-        points = []
-        for one in found:
-            if (one.choice, one.result.method) == (choice, method):
-                psnr = np.array(one.result.psnr)
-                psnr = np.minimum(psnr[~np.isnan(psnr)], _MOST_DRAWN_DB)
-                if psnr.size:
-                    points.append((one.num_steps, *np.percentile(psnr, (50, 10, 90))))
-        columns = list(zip(*points, strict=True)) or [(), (), (), ()]
-        panels.setdefault(choice, []).append(Curve(method, *columns))
+        ours = [one for one in found if (one.choice, one.result.method) == (choice, method)]
+        kept = [[value for value in one.result.psnr if not math.isnan(value)] for one in ours]
+        shares = np.array(
+            [
+                np.percentile(np.minimum(psnr, _MOST_DRAWN_DB), (50, 10, 90))
+                if psnr
+                else np.full(3, np.nan)
+                for psnr in kept
+            ]
+        )
+        samples = len(ours[0].result.psnr)
+        lost = [samples - len(psnr) for psnr in kept]
+        steps = [one.num_steps for one in ours]
+        curve = Curve(method, samples, steps, lost, *shares.T.tolist())
+        panels.setdefault(choice, []).append(curve)
     return panels
 
 
-def _shown(given: Given, found: Sequence[Found]) -> dict[str, NDArray[np.float32]]:
-    """The originals, and what became of them over the first choice of levels; grey if lost."""
-    import numpy as np
-
+def _shown(given: Given, found: Sequence[Found]) -> dict[str, Tensor]:
+    """The originals, and what became of them over the first choice of levels; NaN if lost."""
     from fastdpm.figures_inverse import MOST_COLUMNS
 
     first = found[0].choice
     ends = {min(one.num_steps for one in found), max(one.num_steps for one in found)}
-    rows = {"original": given.x[:MOST_COLUMNS].numpy()}
+    rows = {"original": given.x[:MOST_COLUMNS]}
     for one in found:
         if one.choice == first and one.num_steps in ends:
-            x = np.nan_to_num(one.result.x[:MOST_COLUMNS].numpy(), nan=0.0)
-            rows[f"{one.result.method}, S = {one.num_steps}"] = x.clip(-1, 1)
+            name = f"{one.result.method}, S = {one.num_steps}"
+            rows[name] = one.result.x[:MOST_COLUMNS].clamp(-1, 1)
     return rows
-
-
-def _pixels(x: NDArray[np.float32]) -> NDArray[np.uint8]:
-    import torch
-
-    from fastdpm.figures import to_pixels
-
-    return to_pixels(torch.from_numpy(x))
 
 
 def _print(given: Given, found: Sequence[Found]) -> None:
@@ -300,10 +321,12 @@ def _print(given: Given, found: Sequence[Found]) -> None:
                 f"{np.max(np.array(result.relative)[kept]):.1e}",
                 f"{deviation:.2f}",
             ]
-        each = np.mean(result.evaluations) + result.decoding
+        each = np.mean(result.evaluations) + result.decoding * np.mean(kept)
         table.add_row(one.choice, str(one.num_steps), result.method, f"{each:.4g}", *cells)
     console.print(f"{len(given.x)} samples by {given.model.config.name}: median PSNR, worst error")
-    console.print("asked: network evaluations of encoding and decoding")
+    console.print(
+        "asked: network evaluations of encoding, and of decoding where there is a latent"
+    )
     console.print(table)
     lost = [
         f"{one.result.method}, {one.choice}, S = {one.num_steps}: {line}"
