@@ -87,7 +87,7 @@ ENCODING_HELP = {
 }
 _NUM_STEPS = 50
 _BY_HAND = ("at_steps", "at_levels", "variances")
-_FAR_FROM_ONE = 1.5
+_FAR_FROM_ONE = 2.0
 # What the commands of this direction write into their folders, beside samples.
 _WRITTEN = (
     *("samples.json", "grid.png", "sounds.png", "series.png", "edited.png"),
@@ -246,8 +246,8 @@ def note_deviation(latents: Latents) -> None:
     console.print(f"standard deviation of the latents: {deviation:.3g}")
     if not 1 / _FAR_FROM_ONE < deviation < _FAR_FROM_ONE:
         console.print(
-            "note: it should be near 1: they decode, but are no noise to interpolate or edit; take"
-            " more steps, other levels or another --by"
+            "note: that is far from 1: they decode, but are no noise to interpolate; take more"
+            " steps, other levels or another --by"
         )
 
 

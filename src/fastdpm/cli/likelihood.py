@@ -132,10 +132,6 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     kind = "sample" if len(bound.terms) == 1 else "samples"
     for note in levels.notes:
         console.print(f"note: {note}")
-    console.print(f"{bound.mean:.4f}{error} bits per dimension, {len(bound.terms)} {kind}")
-    console.print(f"over {_label(levels)}, {bound.variance} variance; {seconds:.1f} s")
-    moved = f"values rounded to them, by {bound.moved:.2g} of a step at most"
-    console.print(f"grey levels: {bound.grey.count}, {why}; {moved}")
     if levels.num_steps <= _MOST_ROWS:
         console.print(f"{'row':>7}{'t':>10}{'level':>10}{'bits':>12}")
         console.print(f"{'prior':>7}{'':20}{terms[0]:12.5f}")
@@ -144,8 +140,13 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
         ):
             name = "decoder" if row == levels.num_steps - 1 else str(row)
             console.print(f"{name:>7}{t:10.3f}{level:10.6f}{term:12.5f}")
-        return
-    console.print(f"prior {terms[0]:.5f}, rows {sum(terms[1:-1]):.5f}, decoder {terms[-1]:.5f}")
+    else:
+        rows = sum(terms[1:-1])
+        console.print(f"prior {terms[0]:.5f}, rows {rows:.5f}, decoder {terms[-1]:.5f}")
+    console.print(f"{bound.mean:.4f}{error} bits per dimension, {len(bound.terms)} {kind}")
+    console.print(f"over {_label(levels)}, {bound.variance} variance; {seconds:.1f} s")
+    moved = f"values rounded to them, by {bound.moved:.2g} of a step at most"
+    console.print(f"grey levels: {bound.grey.count}, {why}; {moved}")
 
 
 def _save(
