@@ -80,7 +80,7 @@ def main() -> None:
 def measure_digits(figures: Figures) -> None:
     """Images: the approximate encoders, the exact ones and the likelihood."""
     model = load_model("digits")
-    x = read_samples(Path("sklearn:digits-test"), model.config.data)[1]
+    x = read_samples(Path("sklearn:digits-test"), model.config.data).x
     for method, num_steps in (("first", 50), ("second", 33)):
         for choice, levels in chosen_levels(model, (num_steps,), ALL):
             asked = {"method": method, **choice, "n": 256}
@@ -97,7 +97,7 @@ def measure_digits(figures: Figures) -> None:
 def measure_sounds(figures: Figures, path: Path) -> None:
     """Sounds; around them lies silence, where the last row has no inverse."""
     model = load_model("spoken-digits")
-    x = read_samples(path, model.config.data, resize=True, n=100)[1]
+    x = read_samples(path, model.config.data, resize=True, n=100).x
     add_round_trips(figures, model, x, "implicit", (10, 50), (QUADRATIC,), last_row=False)
     add_round_trips(figures, model, x[:30], "invertible", (10, 50), ALL)
     add_round_trips(figures, model, x[:4], "implicit", (10,), (QUADRATIC,))

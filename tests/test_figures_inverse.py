@@ -73,7 +73,9 @@ def test_what_is_to_be_painted_is_striped_and_nothing_else_is(tmp_path):
     x = torch.zeros(1, 1, 8, 8)  # grey: what stands for nothing
     kept, result = x.clone(), x.clone()
     result[..., :4, :] = 0.5
-    write_edited_images(tmp_path / "a.png", [x, kept, result])
+    painted = np.zeros((1, 8, 8), dtype=bool)
+    painted[:, :4] = True
+    write_edited_images(tmp_path / "a.png", [x, kept, result], painted)
     with Image.open(tmp_path / "a.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     coloured = np.abs(pixels[..., 0] - pixels[..., 2]) > 20

@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ def write_png(path: Path, pixels: Pixels) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
+def magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Images, shape (..., H, W, C), with every pixel a square of ``scale`` by ``scale``."""
+    return images.repeat(scale, axis=-3).repeat(scale, axis=-2)
+
+
 def write_grid(path: Path, pixels: Pixels) -> None:
     """Write images, shape (n, H, W, C), as a grid of whole-number magnification."""
     count, height, width, channels = pixels.shape
@@ -64,7 +69,7 @@ def write_grid(path: Path, pixels: Pixels) -> None:
     for i, image in enumerate(pixels):
         top = gap + i // columns * (height * scale + gap)
         left = gap + i % columns * (width * scale + gap)
-        large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        large = magnified(image, scale)
         sheet[top : top + height * scale, left : left + width * scale] = large
     write_png(path, sheet)
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdpm.figures import DOTS_PER_INCH, MOST_SOUNDS, Pixels, save_figure, subplots, to_pixels
+from fastdpm.figures import (
+    DOTS_PER_INCH,
+    MOST_SOUNDS,
+    Pixels,
+    magnified,
+    save_figure,
+    subplots,
+    to_pixels,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +29,9 @@ _STRIPE = 4
 _STRIPES = np.array([(0xD5, 0x5E, 0x00), (0xFF, 0xE0, 0xC8)], dtype=np.uint8)
 
 
-def write_edited_images(path: Path, rows: Sequence[Tensor]) -> None:
+def write_edited_images(
+    path: Path, rows: Sequence[Tensor], painted: NDArray[np.bool_] | None
+) -> None:
     """Draw images below each other, one column a sample and at most 16 of them.
 
     Pixels are magnified by a whole number. Orange stripes mark what was not kept.
@@ -29,14 +39,16 @@ def write_edited_images(path: Path, rows: Sequence[Tensor]) -> None:
     Args:
         path: A figure, .png, .pdf or .svg.
         rows: Originals, what was kept if there was a mask, results, each (n, C, H, W) in [-1, 1].
+        painted: What was painted, shape (n, H, W), which is striped; None for everything.
     """
     shown = [row[:MOST_IMAGES] for row in rows]
     count, _, height, width = shown[0].shape
     scale = max(1, _LEAST_WIDTH // (count * width))
     scale = min(scale, max(1, 256 // max(height, width)))
-    images = [_magnified(to_pixels(row), scale) for row in shown]
-    if len(rows) == 3:
-        images[1] = _striped(images[1], _magnified(_painted(shown)[..., None], scale)[..., 0])
+    images = [magnified(to_pixels(row), scale) for row in shown]
+    if painted is not None:
+        where = magnified(painted[:MOST_IMAGES, ..., None], scale)
+        images[1] = _striped(images[1], where)
     high, wide = height * scale + _GAP, width * scale + _GAP
     sheet = np.full((len(rows) * high + _GAP, count * wide + _GAP, 3), 255, dtype=np.uint8)
     for i, row in enumerate(images):
@@ -85,27 +97,11 @@ def _names(rows: Sequence[Tensor]) -> list[str]:
     return ["original", "kept", "result"] if len(rows) == 3 else ["original", "result"]
 
 
-def _painted(rows: Sequence[Tensor]) -> NDArray[np.bool_]:
-    """What the rows show to be painted, shape (n, H, W).
-
-    Outside a mask all three are the same to the last bit. Under it nothing is kept, and the
-    result tells also where the original is what stands for nothing.
-    """
-    original, kept, result = rows
-    changed = (kept != original) | (result != original)
-    found: NDArray[np.bool_] = changed.any(dim=1).cpu().numpy()
-    return found
-
-
-def _magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
-    return images.repeat(scale, axis=1).repeat(scale, axis=2)
-
-
 def _striped(images: Pixels, where: NDArray[np.bool_]) -> Pixels:
-    """Images, (n, H, W, C), with slanted stripes there, (n, H, W); of three colours."""
-    down, right = np.indices(where.shape[1:])
+    """Images, (n, H, W, C), with slanted stripes there, (n, H, W, 1); of three colours."""
+    down, right = np.indices(where.shape[1:3])
     stripes = _STRIPES[(down + right) // _STRIPE % 2]
-    return np.where(where[..., None], stripes, images)
+    return np.where(where, stripes, images)
 
 
 def _write_sheet(path: Path, sheet: Pixels, names: Sequence[str], count: int) -> None:

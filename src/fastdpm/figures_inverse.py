@@ -19,6 +19,7 @@ from fastdpm.figures import (
     Pixels,
     draw_spectrum,
     draw_wave,
+    magnified,
     save_figure,
     subplots,
     to_pixels,
@@ -83,7 +84,7 @@ class Curve:
 
 def write_strip(path: Path, pixels: Pixels) -> None:
     """Write images, shape (n, H, W, C), side by side, each magnified by a whole number."""
-    large = _magnified(pixels, _STRIP_SIDE)
+    large = _to_side(pixels, _STRIP_SIDE)
     count, height, width, channels = large.shape
     sheet = np.full(
         (height + 2 * _GAP, count * (width + _GAP) + _GAP, channels), 255, dtype=np.uint8
@@ -96,7 +97,7 @@ def write_strip(path: Path, pixels: Pixels) -> None:
 
 def write_animation(path: Path, pixels: Pixels) -> None:
     """Write images, shape (n, H, W, C), as an animated PNG that runs there and back for ever."""
-    large = _magnified(pixels, _FRAME_SIDE)
+    large = _to_side(pixels, _FRAME_SIDE)
     frames = [Image.fromarray(f[..., 0] if f.shape[-1] == 1 else f) for f in large]
     frames += frames[-2:0:-1]
     buffer = io.BytesIO()
@@ -214,9 +215,9 @@ def _write_pairs(
     save_figure(figure, path)
 
 
-def _magnified(pixels: Pixels, side: int) -> Pixels:
+def _to_side(pixels: Pixels, side: int) -> Pixels:
     scale = max(1, side // max(pixels.shape[1:3]))
-    return pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    return magnified(pixels, scale)
 
 
 def _draw_curve(panel: Axes, curve: Curve) -> None:

@@ -7,7 +7,9 @@ was found and the option that fits it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -94,14 +96,18 @@ def read_samples(
         check_shape(str(path), images.shape[1:], data)
         images = images[:n]
         names = [f"{path}:{i}" for i in range(len(images))]
-        return Samples(names, _from_pixels(images), _ones(names))
+        return Samples(names, _from_pixels(images), torch.ones(len(names), dtype=torch.float64))
     names, samples, gain = [], [], []
+    at_model_level = cache(_at_model_level)
     for file in islice(_files(path, data), n):
         names.append(file.name)
         if data.modality == "image":
             sample, level = _image(file, data, resize), 1.0
         else:
-            sample, level = _sound(file, data, resize, resample)
+            place = Path(file.name)
+            ours = place in at_model_level(place.parent)
+            spec = replace(data, peak=None) if ours else data
+            sample, level = _sound(file, spec, resize, resample)
         samples.append(sample)
         gain.append(level)
     if not samples:
@@ -178,10 +184,6 @@ def _words(shape: tuple[int, ...]) -> str:
     return f"{shape[2]} x {shape[1]} {colour}"
 
 
-def _ones(names: list[str]) -> Tensor:
-    return torch.ones(len(names), dtype=torch.float64)
-
-
 def _sound(
     file: EncodedFile, data: DataSpec, resize: bool, resample: bool
 ) -> tuple[Tensor, float]:
@@ -194,7 +196,7 @@ def _sound(
         )
     if found != wanted:
         sound = resampled(sound, found, wanted)
-    sound, gain = at_peak(file.name, sound, None if _ours(file) else data.peak)
+    sound, gain = at_peak(file.name, sound, data.peak)
     length = data.shape[-1]
     if resize:
         sound = _centred(sound, length)
@@ -208,15 +210,12 @@ def _sound(
     return torch.from_numpy(sound.copy())[None], gain
 
 
-def _ours(file: EncodedFile) -> bool:
-    """Whether a sound is listed in the record of its folder, and so at the model's level.
-
-    A record with a gain is of sounds at the level of a user's files.
-    """
-    path = Path(file.name)
-    if path not in (recorded_files(path.parent) or ()):
-        return False
-    return "gain" not in json.loads((path.parent / RECORD).read_text(encoding="utf-8"))
+def _at_model_level(folder: Path) -> Collection[Path]:
+    """The sounds that a folder's record lists, unless it tells a gain from the model's level."""
+    files = recorded_files(folder)
+    if files is None or "gain" in json.loads((folder / RECORD).read_text(encoding="utf-8")):
+        return ()
+    return set(files)
 
 
 def _centred(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:

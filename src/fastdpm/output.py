@@ -109,8 +109,7 @@ class SampleFolder:
             gain: What to multiply each by, shape (n,); nothing is multiplied by 1.
         """
         if gain is not None and not bool((gain == 1).all()):
-            each = gain.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1))
-            samples = (samples.double() * each).float()
+            samples = at_level(samples, gain)
             self.gain += gain.tolist()
         self.path.mkdir(parents=True, exist_ok=True)
         self._remove(self.old)
@@ -254,6 +253,12 @@ def _words(value: Any) -> str:
         if isinstance(value, dict)
         else str(value)
     )
+
+
+def at_level(samples: Tensor, gain: Tensor) -> Tensor:
+    """Samples, shape (n, ...), each times its gain, shape (n,), and as exact as float32 is."""
+    each = gain.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1))
+    return (samples.double() * each).float()
 
 
 def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> None:

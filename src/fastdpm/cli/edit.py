@@ -182,12 +182,12 @@ def _draw(path: Path, rows: list[Tensor | None], mask: Tensor | None, data: Data
     from fastdpm.figures_edit import write_edited_images, write_edited_lines
 
     shown = [row for row in rows if row is not None]
-    if data.modality == "image":
-        write_edited_images(path, shown)
-        return
     painted = None
     if mask is not None:
         painted = torch.broadcast_to(mask, shown[0].shape).any(dim=1).numpy()
+    if data.modality == "image":
+        write_edited_images(path, shown, painted)
+        return
     write_edited_lines(path, shown, painted, data.sample_rate)
 
 

@@ -155,7 +155,7 @@ def _write(
     from fastdpm.figures import to_pixels, write_png
     from fastdpm.figures_inverse import write_animation, write_sound_strip, write_strip
     from fastdpm.files import write_text
-    from fastdpm.output import RECORD, write_wav
+    from fastdpm.output import RECORD, at_level, write_wav
 
     picture = folder / "strip.png"
     if data.modality == "image":
@@ -167,8 +167,7 @@ def _write(
         write_animation(folder / "animation.png", pixels)
     else:
         names = [f"{i:06d}.wav" for i in range(len(samples))]
-        levelled = samples[:, 0].cpu().double() * gain[:, None]
-        sounds, rate = levelled.float().numpy(), data.sample_rate or 0
+        sounds, rate = at_level(samples[:, 0].cpu(), gain).numpy(), data.sample_rate or 0
         facts |= {"gain": gain.tolist()}
         for name, sound in zip(names, sounds, strict=True):
             write_wav(folder / name, sound, rate)

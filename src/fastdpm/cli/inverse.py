@@ -277,16 +277,12 @@ def check_folder(out: Path, overwrite: bool) -> Collection[str]:
     from fastdpm.data import recorded_files
     from fastdpm.files import check_new_folder
 
-    if not out.is_dir() or not any(out.iterdir()):
-        check_new_folder(out)
-        return ()
     ours = {*_WRITTEN, *(path.name for path in recorded_files(out) or ())}
-    others = sorted(path.name for path in out.iterdir() if path.name not in ours)
-    if others or not overwrite:
-        advice = "" if others else ", or add --overwrite"
-        held = others[0] if others else "an earlier run"
-        raise InvalidArgumentError(f"{out} holds {held}: choose another --out{advice}")
     check_new_folder(out, ours)
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise InvalidArgumentError(
+            f"{out} holds an earlier run: choose another --out, or add --overwrite"
+        )
     return ours
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.evaluation.report_table import BEST, Cell, Comparison, Row
-from fastdpm.figures import save_figure
+from fastdpm.figures import magnified, save_figure
 
 Tile = NDArray[np.uint8]
 _DPI = 120
@@ -214,7 +214,7 @@ def _tiles(picture: NDArray[Any], sample_rate: int) -> list[Tile]:
 
 def _image_tile(image: Tile) -> Tile:
     scale = max(1, round(_TILE / max(image.shape[:2])))
-    large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    large = magnified(image, scale)
     return np.broadcast_to(large, (*large.shape[:2], 3))
 
 

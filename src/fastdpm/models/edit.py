@@ -115,7 +115,7 @@ def edit(
     check_data(model, x)
     recipe = model.config.recipe
     all_levels = recipe_levels(recipe, model.schedule) if levels is None else levels
-    model.check_plan(ddim_rev(all_levels))
+    model.check_plan(all_levels)
     if strength is None and level is None:
         strength = 0.5 if mask is None else 1.0
     part = levels_from(all_levels, model.schedule, level=level, strength=strength)

@@ -128,7 +128,7 @@ def encode(
     check_one_of("method of encoding", method, METHODS)
     if solver is not None and method != "implicit":
         raise InvalidArgumentError(f"method {method!r} solves nothing: drop the solver's options")
-    model.check_plan(ddim_rev(levels))
+    model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
     condition = own_condition(model, x, condition)
     parts = []

@@ -26,7 +26,6 @@ from fastdpm.core.likelihood import (
     GreyLevels,
     bound_coefficients,
 )
-from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.reverse import variance as noise_variance
 from fastdpm.models.config import DataSpec
 from fastdpm.models.diffuse import batches, noised, own_condition
@@ -150,7 +149,7 @@ def bits_per_dimension(
             " no grey levels"
         )
     check_data(model, x)
-    model.check_plan(ddim_rev(levels))
+    model.check_plan(levels)
     coefficients = bound_coefficients(levels)
     index, moved = grey_index(x, grey)
     if moved > rounding:

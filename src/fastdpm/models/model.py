@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -346,8 +347,8 @@ class Model:
             raise InvalidArgumentError(f"batch_size must be at least 1, got {wanted}")
         return wanted
 
-    def check_plan(self, plan: Plan) -> None:
-        """Check that a plan was made for this model's schedule.
+    def check_plan(self, plan: Plan | NoiseLevels) -> None:
+        """Check that a plan, or levels to make one of, are of this model's schedule.
 
         Raises:
             InvalidArgumentError: If a row asks the network at a step whose level is another.
