@@ -1,4 +1,13 @@
-"""Small models with random weights, made once for all tests."""
+"""Small models with random weights, made once for all tests.
+
+Each worker of pytest-xdist, and every process that a test starts, computes on one thread: on
+networks this small, several threads only wait for each other.
+"""
+
+import os
+
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_threads] = "1"  # before NumPy and PyTorch read them
 
 from pathlib import Path
 
