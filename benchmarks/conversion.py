@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from fastdpm.models.folder import build_network
 from fastdpm.models.presets import read_preset
+from fastdpm.networks.build import build_network
 
 _CONVERT = """
 import sys

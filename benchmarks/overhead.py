@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdpm import Plan, SampleNoise, VarianceSchedule, ddim_rev, levels_step, multistep_3, run
-from fastdpm.models.folder import build_network
+from fastdpm.networks.build import build_network
 from fastdpm.training.config import TrainConfig, read_train_config
 
 NUM_STEPS = 50

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm import load_model
+from fastdpm.data.mel import log_mel
+from fastdpm.data.spec import MelSpec
 from fastdpm.evaluation.metrics import Moments, frechet_distance
-from fastdpm.models.config import MelSpec
-from fastdpm.models.mel import log_mel
 from fastdpm.training.data import load_training_data
 
 Features = NDArray[np.float64]

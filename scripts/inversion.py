@@ -33,10 +33,10 @@ from fastdpm import (
     load_model,
 )
 from fastdpm.core.levels import SPACINGS
-from fastdpm.figures_likelihood import write_terms
-from fastdpm.files import write_text
-from fastdpm.inputs import read_samples
-from fastdpm.models.likelihood import Bound, grey_levels_of
+from fastdpm.data.files import write_text
+from fastdpm.data.inputs import read_samples
+from fastdpm.inverse.likelihood import Bound, grey_levels_of
+from fastdpm.output.figures_likelihood import write_terms
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 CHOICES = {"step": levels_step, "var": levels_var}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import inversion_page
 
-from fastdpm.evaluation.report import markdown
-from fastdpm.evaluation.report_table import Cell, Comparison, Metric, Score, read_results
+from fastdpm.evaluation.report.table import Cell, Comparison, Metric, Score, read_results
+from fastdpm.evaluation.report.write import markdown
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 IMAGES, SOUNDS, VOCODER = "digits", "spoken-digits", "spoken-digits-vocoder"

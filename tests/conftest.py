@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from fastdpm import Model, Recipe, load_model
-from fastdpm.models.config import DataSpec, MelSpec, ModelConfig
-from fastdpm.models.folder import build_network, write_folder
+from fastdpm.data.spec import DataSpec, MelSpec
+from fastdpm.models.config import ModelConfig
+from fastdpm.models.folder import write_folder
+from fastdpm.networks.build import build_network
 
 IMAGE = ModelConfig(
     name="tiny-image",

@@ -11,12 +11,12 @@ import soundfile
 import torch
 from PIL import Image
 
-from fastdpm import output
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.data.inputs import read_samples
 from fastdpm.evaluation.reconstruct import reconstruct
-from fastdpm.inputs import read_samples
-from fastdpm.models import latents as latents_module
-from fastdpm.models.latents_file import read_latents
+from fastdpm.inverse import encode as latents_module
+from fastdpm.inverse.latents_file import read_latents
+from fastdpm.output import folder as output
 from fastdpm.sampling import implicit
 from tests.conftest import IMAGE, SOUND, write_model
 

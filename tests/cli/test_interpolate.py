@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.inputs import read_samples
+from fastdpm.data.inputs import read_samples
 from tests.conftest import IMAGE
 
 

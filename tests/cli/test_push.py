@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from fastdpm import builtin_models
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.models.weights import sha256
-from tests.hub_server import serving
+from fastdpm.data.tensors import sha256
+from tests.models.hub_server import serving
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sample, tmp_pat
         os.close(handle)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fastdpm.files.os.fdopen", full)
+    monkeypatch.setattr("fastdpm.data.files.os.fdopen", full)
     code, _, err = sample("-n", "2", "--out", "x")
     assert code == 1
     assert "the disk is full" in err
@@ -199,7 +199,7 @@ def test_a_disk_that_fills_within_a_batch_leaves_what_can_be_resumed(
 ):
     import errno
 
-    from fastdpm.figures import write_png
+    from fastdpm.data.pixels import write_png
 
     written = []
 
@@ -209,7 +209,7 @@ def test_a_disk_that_fills_within_a_batch_leaves_what_can_be_resumed(
             raise OSError(errno.ENOSPC, "No space left on device")
         write_png(path, pixels)
 
-    monkeypatch.setattr("fastdpm.output.write_png", fill)
+    monkeypatch.setattr("fastdpm.output.folder.write_png", fill)
     code, _, err = sample("-n", "8", "--batch-size", "4", "--out", "x")
     assert code == 1
     assert "--resume" in err

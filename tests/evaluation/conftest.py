@@ -8,9 +8,9 @@ import soundfile
 import torch
 from PIL import Image
 
-from fastdpm.models.config import DataSpec
+from fastdpm.data.spec import DataSpec
 from fastdpm.models.features import FeaturesConfig, write_features
-from fastdpm.models.folder import CLASSIFIERS, build_network
+from fastdpm.networks.build import CLASSIFIERS, build_network
 from tests.conftest import IMAGE, MEL
 
 IMAGE_FEATURES = FeaturesConfig(

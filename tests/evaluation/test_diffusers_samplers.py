@@ -23,12 +23,13 @@ from fastdpm import (
     dpmpp_3m,
 )
 from fastdpm.core.levels import levels_given
+from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.diffusers_samplers import (
     DiffusersMethod,
     diffusers_methods,
     sample_diffusers,
 )
-from fastdpm.models.config import DataSpec, ModelConfig
+from fastdpm.models.config import ModelConfig
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None, reason="needs fastdpm[diffusers]"

@@ -427,7 +427,7 @@ def test_a_model_whose_weights_changed_is_drawn_again(measure, folders):
 
 def test_files_in_the_order_of_their_classes_score_as_in_any_other(tmp_path):
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    from fastdpm.data import DIGITS_TEST, digits_part
+    from fastdpm.data.datasets import DIGITS_TEST, digits_part
 
     images, labels = digits_part(DIGITS_TEST)
     chance = np.random.default_rng(1).permutation(len(images))

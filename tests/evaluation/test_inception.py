@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError, ModelError, evaluate
+from fastdpm.data.tensors import sha256
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.statistics import read_statistics
-from fastdpm.models.weights import sha256
 
 
 class StandIn(torch.nn.Module):

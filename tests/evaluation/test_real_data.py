@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from fastdpm import evaluate
-from fastdpm.data import DIGITS, digits_part
+from fastdpm.data.datasets import DIGITS, digits_part
 from fastdpm.evaluation.evaluate import Evaluation
 from fastdpm.evaluation.extract import FeatureExtractor
 from fastdpm.evaluation.metrics import (

@@ -14,9 +14,9 @@ from PIL import Image
 
 from fastdpm import FastDPMError, InvalidArgumentError
 from fastdpm.core.errors import DataError
-from fastdpm.evaluation.report import write_report
-from fastdpm.evaluation.report_table import Score, read_results
-from fastdpm.evaluation.report_words import summary
+from fastdpm.evaluation.report.table import Score, read_results
+from fastdpm.evaluation.report.words import summary
+from fastdpm.evaluation.report.write import write_report
 
 CHOICES = ("STEP linear", "STEP quadratic", "VAR linear", "VAR quadratic")
 FD, PRECISION = "frechet_distance", "precision"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError
+from fastdpm.data.mel import log_mel, mel_filters
 from fastdpm.evaluation.speech import (
     LEAST_RATE,
     MEL_FLOOR,
@@ -26,7 +27,6 @@ from fastdpm.evaluation.speech import (
     stft_resolutions,
     usable_metrics,
 )
-from fastdpm.models.mel import log_mel, mel_filters
 
 RATE = 8000
 PLAIN = ["log_mel_error", "stft_distance", "mel_cepstral_distortion"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastdpm import VarianceSchedule
-from fastdpm.models.diffusers_config import (
+from fastdpm.models.formats.diffusers_config import (
     DEFAULTS,
     clip_of,
     complete,
@@ -163,6 +163,6 @@ def test_levels_equal_those_of_diffusers():
 
 
 def test_the_mapping_needs_no_diffusers():
-    source = inspect.getsource(importlib.import_module("fastdpm.models.diffusers_config"))
+    source = inspect.getsource(importlib.import_module("fastdpm.models.formats.diffusers_config"))
     assert "import diffusers" not in source
     assert "from diffusers" not in source

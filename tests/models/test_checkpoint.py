@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastdpm import ModelError
-from fastdpm.models.checkpoint import choose_state, read_states
-from fastdpm.models.folder import build_network
-from fastdpm.models.weights import put_weights
+from fastdpm.models.formats.checkpoint import choose_state, read_states
+from fastdpm.networks.build import build_network
+from fastdpm.networks.weights import put_weights
 from tests.conftest import IMAGE, SOUND
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
+from fastdpm.data.tensors import read_tensors, write_tensors
 from fastdpm.models import convert as module
 from fastdpm.models.convert import convert
-from fastdpm.models.weights import read_tensors, write_tensors
 from tests.models.test_find import CASES, _state, tiny  # noqa: F401
 
 

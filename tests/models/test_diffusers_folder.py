@@ -15,7 +15,7 @@ from fastdpm import InvalidArgumentError, ModelError, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation.evaluate import MeasureOptions
 from fastdpm.models.convert import convert
-from fastdpm.models.diffusers_folder import recipe_of
+from fastdpm.models.formats.diffusers_folder import recipe_of
 
 diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 

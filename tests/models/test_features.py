@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastdpm import InvalidArgumentError, ModelError
+from fastdpm.data.spec import DataSpec
 from fastdpm.models.card import features_card
-from fastdpm.models.config import DataSpec
 from fastdpm.models.features import (
     FEATURES,
     FeaturesConfig,
@@ -18,7 +18,7 @@ from fastdpm.models.features import (
     load_features,
     write_features,
 )
-from fastdpm.models.folder import CLASSIFIERS, build_network
+from fastdpm.networks.build import CLASSIFIERS, build_network
 
 CONFIG = FeaturesConfig(
     name="tiny-features",

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
+from fastdpm.data.tensors import sha256
 from fastdpm.models import presets as module
 from fastdpm.models.find import find_model, is_model
-from fastdpm.models.folder import build_network
-from fastdpm.models.weights import sha256
+from fastdpm.networks.build import build_network
 from tests.conftest import IMAGE, SOUND, VOCODER
 
 ADM: dict[str, Any] = {

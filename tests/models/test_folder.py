@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
-from fastdpm.models.config import ModelConfig, build
-from fastdpm.models.folder import build_network, write_folder
+from fastdpm.core.structure import build
+from fastdpm.models.config import ModelConfig
+from fastdpm.models.folder import write_folder
+from fastdpm.networks.build import build_network
 from tests.conftest import IMAGE, VOCODER
 
 

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from fastdpm import load_model
 from fastdpm.models.convert import convert
-from tests.models.reference_adm import (
+from tests.networks.reference_adm import (
     adm_reference,
     cifar10_uncond_50m,
     guided_256_uncond,
     imagenet64_uncond_100m,
     lsun_uncond_100m,
 )
-from tests.models.reference_ddpm import ddpm_reference, ddpm_shapes
-from tests.models.reference_diffwave import (
+from tests.networks.reference_ddpm import ddpm_reference, ddpm_shapes
+from tests.networks.reference_diffwave import (
     authors_reference,
     ljspeech_shapes,
     lmnt_reference,

@@ -19,7 +19,7 @@ from fastdpm import (
     run,
 )
 from fastdpm.core.plan import Plan
-from fastdpm.data import DIGITS_TEST
+from fastdpm.data.datasets import DIGITS_TEST
 from fastdpm.evaluation.sources import open_data
 from fastdpm.sampling.implicit import invert
 from fastdpm.training.data import load_training_data

@@ -10,7 +10,7 @@ import torch
 
 from fastdpm import DataError, InvalidArgumentError
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.models.config import DataSpec
+from fastdpm.data.spec import DataSpec
 from fastdpm.models.features import load_features
 from fastdpm.training.classification import Accuracy, Classification
 from fastdpm.training.config import ClassifierConfig, ClassifierOptions, read_train_config

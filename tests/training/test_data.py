@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from fastdpm import DataError, MissingExtraError
-from fastdpm.models.config import DataSpec, MelSpec
-from fastdpm.models.mel import log_mel
+from fastdpm.data.mel import log_mel
+from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.training.data import load_training_data
 
 RGB = DataSpec("image", (3, 4, 4))
@@ -170,6 +170,6 @@ def test_a_missing_extra_is_named(monkeypatch):
     def refuse(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("fastdpm.data.importlib.import_module", refuse)
+    monkeypatch.setattr("fastdpm.data.datasets.importlib.import_module", refuse)
     with pytest.raises(MissingExtraError, match=r"pip install 'fastdpm\[train\]'"):
         load_training_data("sklearn:digits", DataSpec("image", (1, 8, 8)))

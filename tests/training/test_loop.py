@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
-from fastdpm.models.config import DataSpec
+from fastdpm.data.spec import DataSpec
 from fastdpm.models.features import check_classifies
 from fastdpm.models.folder import check_fits
 from fastdpm.training.config import CONFIGS, TrainConfig, TrainOptions, read_train_config

@@ -91,7 +91,7 @@ def compare(
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
     from fastdpm.evaluation.methods import choose_methods
-    from fastdpm.evaluation.report import write_report
+    from fastdpm.evaluation.report.write import write_report
     from fastdpm.models.find import find_model
     from fastdpm.models.presets import read_preset
 

@@ -12,7 +12,7 @@ from fastdpm.cli import choices
 from fastdpm.cli.inverse import Overwrite, check_folder
 
 if TYPE_CHECKING:
-    from fastdpm.models.latents_file import SavedLatents
+    from fastdpm.inverse.latents_file import SavedLatents
     from fastdpm.models.model import Model
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -33,11 +33,11 @@ def decode(
     Writes PNG files and a grid, or WAV files at the level of the originals and a picture of them,
     and samples.json. Data is cut to [-1, 1] and rounded to 8 or 16 bits when it is written.
     """
-    from fastdpm.files import new_folder
-    from fastdpm.models.latents import decode as decode_latents
-    from fastdpm.models.latents_file import read_latents
+    from fastdpm.data.files import new_folder
+    from fastdpm.inverse.encode import decode as decode_latents
+    from fastdpm.inverse.latents_file import read_latents
     from fastdpm.models.load import load_model
-    from fastdpm.output import SampleFolder
+    from fastdpm.output.folder import SampleFolder
 
     replaced = check_folder(out, overwrite)
     saved = read_latents(latents)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdpm.core.plan import Plan
-    from fastdpm.models.config import DataSpec
+    from fastdpm.data.spec import DataSpec
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 PICTURE = "edited.png"
@@ -82,11 +82,11 @@ def edit(
     """
     from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.core.reverse import ddim_rev
-    from fastdpm.files import new_folder
-    from fastdpm.models.diffuse import recipe_levels
-    from fastdpm.models.edit import edit as run_edit
-    from fastdpm.models.edit import levels_from, recipe_kappa
-    from fastdpm.output import SampleFolder
+    from fastdpm.data.files import new_folder
+    from fastdpm.inverse.diffuse import recipe_levels
+    from fastdpm.inverse.edit import edit as run_edit
+    from fastdpm.inverse.edit import levels_from, recipe_kappa
+    from fastdpm.output.folder import SampleFolder
     from fastdpm.progress import sampling_bar
 
     if strength is not None and at_level is not None:
@@ -149,7 +149,7 @@ def edit(
 def _marked(mask: Path | None, span: str | None, x: Tensor, data: DataSpec) -> Tensor | None:
     """The mask that is asked for, checked against the data, or None."""
     from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.models.edit import check_mask, read_mask, span_mask
+    from fastdpm.inverse.edit import check_mask, read_mask, span_mask
 
     if span is None:
         return None if mask is None else check_mask(read_mask(mask), x)
@@ -179,7 +179,7 @@ def _draw(path: Path, rows: list[Tensor | None], mask: Tensor | None, data: Data
     """Draw originals, what is kept of them if there is a mask, and results."""
     import torch
 
-    from fastdpm.figures_edit import write_edited_images, write_edited_lines
+    from fastdpm.output.figures_edit import write_edited_images, write_edited_lines
 
     shown = [row for row in rows if row is not None]
     painted = None

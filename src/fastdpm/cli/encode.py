@@ -61,7 +61,7 @@ def encode(
     noise and clipping do not apply.
     """
     from fastdpm.core.errors import SamplingError
-    from fastdpm.models.latents_file import select, usable, write_latents
+    from fastdpm.inverse.latents_file import select, usable, write_latents
 
     _check_out(out, inputs, overwrite)
     check_by(by, tolerance, keep_best)

@@ -78,9 +78,9 @@ def evaluate(
     and an interrupted run goes on where it was.
     """
     from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+    from fastdpm.data.files import check_place, write_text
     from fastdpm.evaluation import evaluate as stages
     from fastdpm.evaluation.drawn import DrawOptions
-    from fastdpm.files import check_place, write_text
 
     kept = choices.open_cache(cache)
     if save is not None and save_statistics is not None:
@@ -141,7 +141,7 @@ def _how_to_sample(
 def _print(found: Evaluation) -> None:
     from rich.table import Table
 
-    from fastdpm.evaluation.report_table import written
+    from fastdpm.evaluation.report.table import written
 
     table = Table("metric", "value ± standard error", "better")
     for metric in found.metrics:

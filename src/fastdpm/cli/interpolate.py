@@ -33,8 +33,8 @@ from fastdpm.cli.inverse import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastdpm.models.config import DataSpec
-    from fastdpm.models.latents import Latents
+    from fastdpm.data.spec import DataSpec
+    from fastdpm.inverse.encode import Latents
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -73,9 +73,9 @@ def interpolate(
     """
     import torch
 
-    from fastdpm.files import new_folder
-    from fastdpm.models.interpolate import between
-    from fastdpm.models.latents import decode
+    from fastdpm.data.files import new_folder
+    from fastdpm.inverse.encode import decode
+    from fastdpm.inverse.interpolate import between
 
     replaced = check_folder(out, overwrite)
     check_by(by, tolerance, keep_best)
@@ -121,7 +121,7 @@ def _check_two(names: list[str]) -> None:
 
 def _check_found(ends: Latents, names: list[str]) -> None:
     from fastdpm.core.errors import SamplingError
-    from fastdpm.models.latents_file import usable
+    from fastdpm.inverse.latents_file import usable
 
     advice = tell_lost(ends, names)
     if not usable(ends).all():
@@ -152,10 +152,11 @@ def _write(
     """Write the samples, their picture and the record; returns the picture's name."""
     import numpy as np
 
-    from fastdpm.figures import to_pixels, write_png
-    from fastdpm.figures_inverse import write_animation, write_sound_strip, write_strip
-    from fastdpm.files import write_text
-    from fastdpm.output import RECORD, at_level, write_wav
+    from fastdpm.data.files import write_text
+    from fastdpm.data.pixels import to_pixels, write_png
+    from fastdpm.data.record import RECORD
+    from fastdpm.data.sound import at_level, write_wav
+    from fastdpm.output.figures_inverse import write_animation, write_sound_strip, write_strip
 
     picture = folder / "strip.png"
     if data.modality == "image":

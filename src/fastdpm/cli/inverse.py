@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
-    from fastdpm.models.latents import ImplicitOptions, Latents
+    from fastdpm.inverse.encode import ImplicitOptions, Latents
     from fastdpm.models.model import Model
     from fastdpm.progress import RowCallback
 
@@ -124,8 +124,8 @@ def read_given(
     n: int | None = None,
 ) -> Given:
     """Load a model and what is to be encoded; the inputs are read before its weights are."""
-    from fastdpm.inputs import conditions_for, read_all
-    from fastdpm.models.condition import read_condition
+    from fastdpm.data.condition import read_condition
+    from fastdpm.data.inputs import conditions_for, read_all
     from fastdpm.models.find import find_model
     from fastdpm.models.load import open_model
 
@@ -189,7 +189,7 @@ def fitting_levels(levels: NoiseLevels, by: str, without_last_row: bool) -> Nois
 def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
     """Raise InvalidArgumentError for an unknown way to encode, or an option it does not have."""
     from fastdpm.core.errors import InvalidArgumentError, check_one_of
-    from fastdpm.models.latents import METHODS
+    from fastdpm.inverse.encode import METHODS
 
     check_one_of("--by", by, METHODS)
     if tolerance is not None and not 0 < tolerance < 1:
@@ -203,7 +203,7 @@ def check_by(by: str, tolerance: float | None, keep_best: bool) -> None:
 
 def solver_of(by: str, tolerance: float | None, keep_best: bool) -> ImplicitOptions | None:
     """How the implicit rows are solved, as the command line says; None for other methods."""
-    from fastdpm.models.latents import ImplicitOptions
+    from fastdpm.inverse.encode import ImplicitOptions
 
     if by != "implicit":
         return None
@@ -222,7 +222,7 @@ def encode_given(
     batch_size: int | None = None,
 ) -> Latents:
     """Encode under a progress bar."""
-    from fastdpm.models.latents import encode
+    from fastdpm.inverse.encode import encode
 
     size = given.model.batch_size(batch_size, given.condition)
     with encoding_bar(len(given.x), size, levels.num_steps, by) as advance:
@@ -240,7 +240,7 @@ def encode_given(
 
 def note_deviation(latents: Latents) -> None:
     """Print the latents' standard deviation, and what to do where it is far from 1."""
-    from fastdpm.models.latents_file import usable
+    from fastdpm.inverse.latents_file import usable
 
     deviation = float(latents.noise[usable(latents)].std())
     console.print(f"standard deviation of the latents: {deviation:.3g}")
@@ -253,7 +253,7 @@ def note_deviation(latents: Latents) -> None:
 
 def tell_lost(latents: Latents, names: list[str]) -> str:
     """Print the samples that have no latent, and say what to do about them."""
-    from fastdpm.models.latents_file import unsolved
+    from fastdpm.inverse.latents_file import unsolved
 
     for line in unsolved(latents, names):
         console.print(f"not converged: {line}")
@@ -274,8 +274,8 @@ def check_folder(out: Path, overwrite: bool) -> Collection[str]:
         The files that may be replaced.
     """
     from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.data import recorded_files
-    from fastdpm.files import check_new_folder
+    from fastdpm.data.files import check_new_folder
+    from fastdpm.data.record import recorded_files
 
     ours = {*_WRITTEN, *(path.name for path in recorded_files(out) or ())}
     check_new_folder(out, ours)
@@ -293,7 +293,7 @@ def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: list[Path
         InvalidArgumentError: If it has another suffix, no folder, or the place of an input.
     """
     from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.files import check_place
+    from fastdpm.data.files import check_place
 
     if path is None:
         return

@@ -23,8 +23,8 @@ from fastdpm.cli.inverse import (
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
+    from fastdpm.inverse.likelihood import Bound
     from fastdpm.models.config import ModelConfig
-    from fastdpm.models.likelihood import Bound
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 _MOST_ROWS = 60
@@ -74,9 +74,9 @@ def likelihood(
     The bound is that of sampling with kappa = 1; `--levels step -S T` takes all T steps.
     Sounds are scaled to the model's level and judged there.
     """
-    from fastdpm.files import FIGURE_SUFFIXES
-    from fastdpm.models.diffuse import recipe_levels
-    from fastdpm.models.likelihood import bits_per_dimension, grey_levels_of
+    from fastdpm.data.files import FIGURE_SUFFIXES
+    from fastdpm.inverse.diffuse import recipe_levels
+    from fastdpm.inverse.likelihood import bits_per_dimension, grey_levels_of
     from fastdpm.progress import sampling_bar
 
     check_output(save, (".json",), inputs)
@@ -116,7 +116,7 @@ def likelihood(
     if save is not None:
         _save(save, bound, config, given.inputs, seed=seed, clip=recipe.clip)
     if plot is not None:
-        from fastdpm.figures_likelihood import write_terms
+        from fastdpm.output.figures_likelihood import write_terms
 
         write_terms(plot, {_label(levels): bound})
         console.print(f"drawn to {plot}")
@@ -152,7 +152,7 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
 def _save(
     path: Path, bound: Bound, config: ModelConfig, names: list[str], *, seed: int, clip: str
 ) -> None:
-    from fastdpm.files import write_text
+    from fastdpm.data.files import write_text
 
     head = {
         "format": "fastdpm-likelihood",

@@ -26,7 +26,7 @@ def plan(
 ) -> None:
     """Print, draw or save the table of coefficients that `sample` runs; no network is loaded."""
     from fastdpm.core.schedule import VarianceSchedule
-    from fastdpm.files import write_text
+    from fastdpm.data.files import write_text
     from fastdpm.models.find import find_model
 
     config = find_model(model, checkpoint).config
@@ -34,7 +34,7 @@ def plan(
     compiled = recipe.compile(VarianceSchedule.from_config(config.schedule))
     typer.echo(str(compiled))
     if plot is not None:
-        from fastdpm.figures import write_plan
+        from fastdpm.output.figures import write_plan
 
         write_plan(plot, compiled)
         typer.echo(f"drawn to {plot}")

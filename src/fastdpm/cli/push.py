@@ -34,8 +34,8 @@ def push(
     The token is that of HF_TOKEN or of `hf auth login`.
     """
     from fastdpm.core.errors import ModelError
-    from fastdpm.hub import push as publish
     from fastdpm.models.config import CONFIG, find_folder, read_config
+    from fastdpm.models.hub import push as publish
     from fastdpm.models.load import load_model
 
     place = find_folder(folder)

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.evaluation.reconstruct import Reconstruction
-    from fastdpm.figures_inverse import Curve
-    from fastdpm.models.latents import ImplicitOptions
+    from fastdpm.inverse.encode import ImplicitOptions
+    from fastdpm.output.figures_inverse import Curve
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -103,7 +103,7 @@ def reconstruct(
     figure, and originals beside reconstructions. No noise is drawn. Reconstructions are cut to
     [-1, 1], as files of them would be, for all but the relative error.
     """
-    from fastdpm.files import new_folder
+    from fastdpm.data.files import new_folder
 
     methods, kinds, spacings = (
         _parts(option, text)
@@ -216,8 +216,8 @@ def _measure(
 
 def _write(folder: Path, given: Given, found: Sequence[Found]) -> None:
     """Write the record, the table and the figures."""
-    from fastdpm.figures_inverse import write_image_pairs, write_psnr, write_sound_pairs
-    from fastdpm.files import write_text
+    from fastdpm.data.files import write_text
+    from fastdpm.output.figures_inverse import write_image_pairs, write_psnr, write_sound_pairs
 
     config = given.model.config
     results = [
@@ -268,7 +268,7 @@ def _curves(found: Sequence[Found]) -> dict[str, list[Curve]]:
     """A curve for each choice of levels and method."""
     import numpy as np
 
-    from fastdpm.figures_inverse import Curve
+    from fastdpm.output.figures_inverse import Curve
 
     panels: dict[str, list[Curve]] = {}
     for choice, method in dict.fromkeys((one.choice, one.result.method) for one in found):
@@ -292,7 +292,7 @@ def _curves(found: Sequence[Found]) -> dict[str, list[Curve]]:
 
 def _shown(given: Given, found: Sequence[Found]) -> dict[str, Tensor]:
     """The originals, and what became of them over the first choice of levels; NaN if lost."""
-    from fastdpm.figures_inverse import MOST_COLUMNS
+    from fastdpm.output.figures_inverse import MOST_COLUMNS
 
     first = found[0].choice
     ends = {min(one.num_steps for one in found), max(one.num_steps for one in found)}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fastdpm.core.plan import Plan
     from fastdpm.models.model import Model
-    from fastdpm.output import SampleFolder
+    from fastdpm.output.folder import SampleFolder
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -63,10 +63,10 @@ def sample(
     Writes PNG files and a grid, or WAV files and a picture of them, and samples.json.
     """
     from fastdpm.core.errors import InvalidArgumentError, check_one_of
-    from fastdpm.models.condition import read_condition
+    from fastdpm.data.condition import read_condition
     from fastdpm.models.load import load_model
     from fastdpm.models.model import PRECISIONS
-    from fastdpm.output import SampleFolder, free_folder
+    from fastdpm.output.folder import SampleFolder, free_folder
 
     if resume and out is None:
         raise InvalidArgumentError("--resume needs the --out of the run to go on with")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError
-from fastdpm.files import write_bytes, write_text
+from fastdpm.data.files import write_bytes, write_text
 
 Arrays = dict[str, NDArray[Any]]
 _HOME = "fastdpm-cache-1"

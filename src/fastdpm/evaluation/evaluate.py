@@ -12,7 +12,8 @@ from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data import DIGITS, DIGITS_TEST, first_sample_rate, modality_of
+from fastdpm.data.datasets import DIGITS, DIGITS_TEST, first_sample_rate, modality_of
+from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
 from fastdpm.evaluation.extract import ALL, Extractor, open_extractor, statistics_of
@@ -26,7 +27,7 @@ from fastdpm.evaluation.statistics import (
     read_statistics,
 )
 from fastdpm.evaluation.vocoder import VocoderMeasure, read_recordings
-from fastdpm.models.config import DataSpec, builtin_models
+from fastdpm.models.config import builtin_models
 from fastdpm.models.features import (
     FEATURES,
     builtin_features,

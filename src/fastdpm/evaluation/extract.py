@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.drawn import ModelSource
 from fastdpm.evaluation.inception import InceptionExtractor
 from fastdpm.evaluation.metrics import Features, check_features
 from fastdpm.evaluation.sources import Source, Values, check_same_data, describe, to_samples
 from fastdpm.evaluation.statistics import Statistics, read_statistics
-from fastdpm.models.config import DataSpec
 from fastdpm.models.features import builtin_features, features_for, load_features
 from fastdpm.progress import sampling_bar
 

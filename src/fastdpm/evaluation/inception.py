@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from fastdpm.core.errors import InvalidArgumentError, MissingExtraError, ModelError, first_line
+from fastdpm.data.spec import DataSpec
+from fastdpm.data.tensors import sha256
 from fastdpm.evaluation.metrics import Features
 from fastdpm.evaluation.sources import Values
 from fastdpm.evaluation.statistics import INCEPTION
-from fastdpm.models.config import DataSpec
 from fastdpm.models.load import find_device
-from fastdpm.models.weights import sha256
 
 AUTO = "auto"
 _LAYERS = ["2048", "logits_unbiased"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
-from fastdpm.models.latents import ImplicitOptions, decode, encode
-from fastdpm.models.latents_file import select, usable
+from fastdpm.inverse.encode import ImplicitOptions, decode, encode
+from fastdpm.inverse.latents_file import select, usable
 from fastdpm.models.model import Model
 
 Values = tuple[float, ...]
@@ -104,7 +104,7 @@ def reconstruct(
         model: Whose data it is.
         x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
         levels: S + 1 levels in sampling order.
-        method: See :func:`fastdpm.models.latents.encode`, as for the other arguments.
+        method: See :func:`fastdpm.inverse.encode.encode`, as for the other arguments.
         solver: How the implicit rows are solved; of that method alone.
         condition: What each sample is encoded for.
         batch_size: Samples at a time.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data import (
+from fastdpm.data.datasets import (
     DIGITS,
     DIGITS_TEST,
     EncodedFile,
@@ -32,12 +32,12 @@ from fastdpm.data import (
     encoded_files,
     first_image_shape,
     no_files,
-    recorded_files,
 )
+from fastdpm.data.pixels import to_pixels
+from fastdpm.data.record import recorded_files
+from fastdpm.data.sound import read_sound
+from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import digest
-from fastdpm.figures import to_pixels
-from fastdpm.models.config import DataSpec
-from fastdpm.models.sound import read_sound
 
 Values = NDArray[Any]
 _BATCH = 256

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, MissingExtraError, check_one_of
-from fastdpm.models.config import MelSpec
-from fastdpm.models.mel import mel_filters
+from fastdpm.data.mel import mel_filters
+from fastdpm.data.spec import MelSpec
 
 Array = NDArray[np.float64]
 Sounds = NDArray[np.floating[Any]] | Sequence[NDArray[np.floating[Any]]]

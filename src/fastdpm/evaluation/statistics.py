@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.data.files import write_bytes
 from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
-from fastdpm.files import write_bytes
 
 REFERENCE = "reference.safetensors"
 MOST_FEATURES = 2000

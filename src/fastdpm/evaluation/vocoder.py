@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data import check_samples_alone, encoded_files, no_files
+from fastdpm.data.datasets import check_samples_alone, encoded_files, no_files
+from fastdpm.data.mel import log_mel, whole_frames
+from fastdpm.data.sound import read_sound
+from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import Cache, Shards, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler, sampling_key
 from fastdpm.evaluation.measure import Measured, Metric
 from fastdpm.evaluation.metrics import Score
 from fastdpm.evaluation.sources import Values, to_samples, to_values
 from fastdpm.evaluation.speech import PairScores, compare_sounds, least_length, usable_metrics
-from fastdpm.models.config import DataSpec, MelSpec
-from fastdpm.models.mel import log_mel, whole_frames
-from fastdpm.models.sound import read_sound
 from fastdpm.progress import RowCallback, sampling_bar
 
 Sound = NDArray[np.float32]

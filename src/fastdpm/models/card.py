@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastdpm.models.config import DataSpec, ModelConfig
+from fastdpm.data.spec import DataSpec
+from fastdpm.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from fastdpm.models.features import FeaturesConfig

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.files import check_new_folder, new_folder
+from fastdpm.data.condition import read_mel
+from fastdpm.data.files import check_new_folder, new_folder
 from fastdpm.models.card import model_card
 from fastdpm.models.config import MODEL_FILES, ModelConfig, check_name
 from fastdpm.models.find import find_model
-from fastdpm.models.folder import check_fits, read_mel, write_folder
-from fastdpm.models.weights import check_same
+from fastdpm.models.folder import check_fits, write_folder
+from fastdpm.networks.weights import check_same
 
 
 def convert(
@@ -35,7 +36,7 @@ def convert(
         source: A published checkpoint, or whatever else :func:`fastdpm.load_model` opens.
         out: The folder, which appears only once it is whole.
         preset: The preset that describes a checkpoint, a name or a TOML file; recognised if None.
-        layout: One of :data:`fastdpm.models.formats.FORMATS`; recognised if None.
+        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognised if None.
         name: Of the model; the preset's if None, or the folder's where several presets fit.
         half: Store the weights as 16-bit floating-point numbers.
         overwrite: Replace a model folder that is there.

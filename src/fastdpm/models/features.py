@@ -15,29 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, first_line
-from fastdpm.files import write_text
-from fastdpm.models.config import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    DataSpec,
-    build_versioned,
-    check_name,
-    find_in,
-    names_in,
-    plain,
-)
-from fastdpm.models.folder import (
-    CLASSIFIERS,
-    build_network,
-    check_weights,
-    load_weights,
-)
+from fastdpm.core.structure import build_versioned, plain
+from fastdpm.data.files import write_text
+from fastdpm.data.spec import DataSpec
+from fastdpm.data.tensors import write_tensors
+from fastdpm.models.config import CARD, CONFIG, WEIGHTS, check_name, find_in, names_in
+from fastdpm.models.folder import check_weights, load_weights
 from fastdpm.models.load import find_device
-from fastdpm.models.weights import write_tensors
+from fastdpm.networks.build import CLASSIFIERS, build_network
 
 FORMAT = "fastdpm-features"
-FEATURES = Path(__file__).parent.parent / "builtin_features"
+FEATURES = Path(__file__).parent.parent / "assets" / "features"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.hub import PREFIX, fetch
 from fastdpm.models.config import (
     BUILTIN,
     CONDITIONS,
@@ -22,10 +21,11 @@ from fastdpm.models.config import (
     names_in,
     read_config,
 )
+from fastdpm.models.hub import PREFIX, fetch
 from fastdpm.models.presets import Preset, presets, read_preset
 
 if TYPE_CHECKING:
-    from fastdpm.models.checkpoint import State
+    from fastdpm.models.formats.checkpoint import State
 
 _SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors", ".toml")
 
@@ -52,7 +52,7 @@ class FoundModel:
         """Of the weights, as the configuration says or the file is."""
         if self.config.weights_sha256:
             return self.config.weights_sha256
-        from fastdpm.models.weights import sha256
+        from fastdpm.data.tensors import sha256
 
         if self.weights is None:
             self.read()
@@ -79,7 +79,7 @@ def find_model(
             published checkpoint, or a preset (a name or a TOML file).
         checkpoint: The weights of a preset.
         layout: A layout of a checkpoint to insist on, one of
-            :data:`fastdpm.models.formats.FORMATS`; recognised if None.
+            :data:`fastdpm.models.formats.table.FORMATS`; recognised if None.
 
     Raises:
         InvalidArgumentError: If there is no such model, or a checkpoint fits no preset.
@@ -121,7 +121,7 @@ def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) ->
 
 def _of_folder(folder: Path, repository: str = "") -> FoundModel:
     if is_diffusers_folder(folder):
-        from fastdpm.models.diffusers_folder import read_diffusers_folder
+        from fastdpm.models.formats.diffusers_folder import read_diffusers_folder
 
         config, weights, read_unet = read_diffusers_folder(folder)
         if repository:  # whose folder in the cache is named after a commit
@@ -133,8 +133,8 @@ def _of_folder(folder: Path, repository: str = "") -> FoundModel:
     conditions = folder / CONDITIONS
 
     def read() -> State:
+        from fastdpm.data.tensors import read_tensors
         from fastdpm.models.folder import check_weights
-        from fastdpm.models.weights import read_tensors
 
         return read_tensors(check_weights(folder, config.weights_sha256))
 

@@ -9,54 +9,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of, first_line
-from fastdpm.files import write_bytes, write_text
-from fastdpm.models.adm_unet import ADMUNet
-from fastdpm.models.classifier import ImageClassifier, SoundClassifier
+from fastdpm.core.errors import InvalidArgumentError, ModelError, first_line
+from fastdpm.data.files import write_bytes, write_text
+from fastdpm.data.tensors import read_tensors, sha256, write_tensors
 from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, ModelConfig
-from fastdpm.models.diffusers_network import DiffusersNetwork
-from fastdpm.models.diffwave import DiffWave
-from fastdpm.models.lmnt_diffwave import LMNTDiffWave
-from fastdpm.models.unet import UNet
-from fastdpm.models.weights import check_same, put_weights, read_tensors, sha256, write_tensors
+from fastdpm.networks.build import build_network
+from fastdpm.networks.weights import check_same, put_weights
 from fastdpm.sampling.denoise import call_network, split_variance
-
-NETWORKS: dict[str, type[nn.Module]] = {
-    "unet": UNet,
-    "adm-unet": ADMUNet,
-    "diffwave": DiffWave,
-    "lmnt-diffwave": LMNTDiffWave,
-    "diffusers": DiffusersNetwork,
-}
-CLASSIFIERS: dict[str, type[nn.Module]] = {
-    "image-classifier": ImageClassifier,
-    "sound-classifier": SoundClassifier,
-}
-
-
-def build_network(
-    spec: Mapping[str, Any], known: Mapping[str, type[nn.Module]] = NETWORKS
-) -> nn.Module:
-    """Build a network from its "type", one of the ``known``, and arguments, with fresh weights.
-
-    Raises:
-        InvalidArgumentError: If the type is unknown or an argument does not fit.
-    """
-    arguments = dict(spec)
-    kind = arguments.pop("type", None)
-    check_one_of("network type", kind, known)
-    try:
-        return known[str(kind)](**arguments)
-    except Exception as error:  # torch and arithmetic fail in many ways on senseless sizes
-        raise InvalidArgumentError(
-            f"network {kind!r} cannot be built: {first_line(error)}"
-        ) from None
 
 
 def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Module:
@@ -139,19 +103,6 @@ def load_weights(path: Path, network: nn.Module) -> nn.Module:
     tensors = read_tensors(path)
     check_same(path, network.state_dict(), tensors, f"the network in {CONFIG}")
     return put_weights(network, tensors)
-
-
-def read_mel(path: Path) -> Tensor:
-    """Read the mel spectrograms of a safetensors file, its tensor "mel".
-
-    Raises:
-        ModelError: If the file is damaged.
-        InvalidArgumentError: If it holds no such tensor.
-    """
-    tensors = read_tensors(path)
-    if "mel" not in tensors:
-        raise InvalidArgumentError(f"{path} holds no tensor 'mel', only {sorted(tensors)}")
-    return tensors["mel"]
 
 
 def write_folder(

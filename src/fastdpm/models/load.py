@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
+from fastdpm.data.condition import read_mel
 from fastdpm.models.config import CONFIG
 from fastdpm.models.find import FoundModel, find_model
-from fastdpm.models.folder import check_fits, read_mel
+from fastdpm.models.folder import check_fits
 from fastdpm.models.model import Model
-from fastdpm.models.weights import check_same, put_weights
+from fastdpm.networks.weights import check_same, put_weights
 
 
 def load_model(

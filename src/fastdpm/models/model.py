@@ -17,8 +17,9 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.models.condition import check_labels, check_mel
-from fastdpm.models.config import DataSpec, ModelConfig
+from fastdpm.data.condition import check_labels, check_mel
+from fastdpm.data.spec import DataSpec
+from fastdpm.models.config import ModelConfig
 from fastdpm.progress import RowCallback, sampling_bar
 from fastdpm.sampling.denoise import (
     Autocast,

@@ -1,7 +1,7 @@
 """Published models as settings: only the weights are missing.
 
-A preset is a TOML file of ``fastdpm/presets``, or one of your own: the network, schedule and data
-of a checkpoint, how the paper compares methods on it, and where the files are published.
+A preset is a TOML file of ``fastdpm/assets/presets``, or one of your own: the network, schedule
+and data of a checkpoint, how the paper compares methods on it, and where the files are published.
 Source: Kong & Ping 2021, arXiv:2106.00132; their code, https://github.com/FengNiMa/FastDPM_pytorch.
 """
 
@@ -15,9 +15,11 @@ from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
-from fastdpm.models.config import DataSpec, ModelConfig, build
+from fastdpm.core.structure import build
+from fastdpm.data.spec import DataSpec
+from fastdpm.models.config import ModelConfig
 
-PRESETS = Path(__file__).parent.parent / "presets"
+PRESETS = Path(__file__).parent.parent / "assets" / "presets"
 METRICS = ("fid", "sound", "vocoder")
 _METHOD = re.compile(r"(var|step)-(linear|quadratic)-k(0(\.\d+)?|1)|standard(-large|-learned)?")
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
-from fastdpm.models.checkpoint import State, choose_state, read_states
+from fastdpm.data.tensors import sha256
 from fastdpm.models.config import ModelConfig
-from fastdpm.models.folder import NETWORKS, check_fits
-from fastdpm.models.formats import FORMATS, Format, Shapes, infer
+from fastdpm.models.folder import check_fits
+from fastdpm.models.formats.checkpoint import State, choose_state, read_states
+from fastdpm.models.formats.table import FORMATS, Format, Shapes, infer
 from fastdpm.models.presets import Preset, presets, read_preset
-from fastdpm.models.weights import check_same, sha256
+from fastdpm.networks.build import NETWORKS
+from fastdpm.networks.weights import check_same
 
 _NEAR = 0.8  # of a preset's tensors: a file that has so many is a damaged or changed one of it
 
@@ -25,7 +27,7 @@ def recognise(
     Args:
         path: The file.
         preset: What it is said to hold; whichever it fits to the last shape if None.
-        layout: One of :data:`fastdpm.models.formats.FORMATS`; recognised if None.
+        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognised if None.
 
     Returns:
         The configuration of the model, its weights, mapped from the file where that can be done,

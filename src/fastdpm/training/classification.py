@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import DataError
-from fastdpm.figures import MOST_SOUNDS, to_pixels, write_grid, write_sounds
+from fastdpm.data.pixels import to_pixels
 from fastdpm.models.card import features_card
 from fastdpm.models.features import FeatureNetwork, check_classifies, write_features
-from fastdpm.models.folder import CLASSIFIERS, build_network
+from fastdpm.networks.build import CLASSIFIERS, build_network
+from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
 from fastdpm.training.config import ClassifierConfig
 from fastdpm.training.data import TrainingData
 from fastdpm.training.task import Predict, Tell

@@ -9,7 +9,9 @@ from typing import Any, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
-from fastdpm.models.config import DataSpec, ModelConfig, build
+from fastdpm.core.structure import build
+from fastdpm.data.spec import DataSpec
+from fastdpm.models.config import ModelConfig
 from fastdpm.models.features import FeaturesConfig
 
 CONFIGS = Path(__file__).parent / "configs"

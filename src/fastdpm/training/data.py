@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import DataError
-from fastdpm.data import (
+from fastdpm.data.datasets import (
     DIGITS,
     DIGITS_TEST,
     check_shape,
@@ -18,9 +18,9 @@ from fastdpm.data import (
     encoded_files,
     no_files,
 )
-from fastdpm.models.config import DataSpec
-from fastdpm.models.mel import log_mel
-from fastdpm.models.sound import read_sound
+from fastdpm.data.mel import log_mel
+from fastdpm.data.sound import read_sound
+from fastdpm.data.spec import DataSpec
 
 
 @dataclass(frozen=True)

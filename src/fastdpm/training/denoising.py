@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.figures import to_pixels, write_grid, write_sounds
+from fastdpm.data.pixels import to_pixels
 from fastdpm.models.card import model_card
-from fastdpm.models.folder import build_network, check_fits, write_folder
+from fastdpm.models.folder import check_fits, write_folder
 from fastdpm.models.model import Model
+from fastdpm.networks.build import build_network
+from fastdpm.output.figures import write_grid, write_sounds
 from fastdpm.sampling.denoise import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData

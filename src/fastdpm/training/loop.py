@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
-from fastdpm.figures import write_loss
-from fastdpm.files import write_bytes, write_text
+from fastdpm.data.files import write_bytes, write_text
+from fastdpm.output.figures import write_loss
 from fastdpm.training.classification import Classification
 from fastdpm.training.config import ClassifierConfig, TrainConfig
 from fastdpm.training.data import TrainingData

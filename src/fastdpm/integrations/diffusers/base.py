@@ -26,7 +26,7 @@ from fastdpm.core.levels import levels_all
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import STANDARD, Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
-from fastdpm.models.diffusers_config import clip_of, complete, prediction_of, schedule_of
+from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.sampling.denoise import (
     ClipX0,
     Denoiser,

@@ -21,22 +21,23 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.models.condition import check_labels
-from fastdpm.models.config import DataSpec, ModelConfig
-from fastdpm.models.diffusers_config import prediction_of, schedule_of
-from fastdpm.models.diffusers_folder import arguments_of, data_of, model_name, recipe_of
-from fastdpm.models.diffusers_network import (
+from fastdpm.data.condition import check_labels
+from fastdpm.data.spec import DataSpec
+from fastdpm.integrations.diffusers.network import (
     HIDDEN,
     LABELS,
     POOLED,
     SIZES,
     Conditions,
     PipelineNetwork,
-    check_unet,
     decode,
     evaluating,
 )
+from fastdpm.models.config import ModelConfig
+from fastdpm.models.formats.diffusers_config import prediction_of, schedule_of
+from fastdpm.models.formats.diffusers_folder import arguments_of, data_of, model_name, recipe_of
 from fastdpm.models.model import Decoder, Model
+from fastdpm.networks.diffusers_unet import check_unet
 
 Labels = int | Sequence[int] | Tensor
 Size = int | tuple[int, int]

@@ -1,0 +1,1 @@
+"""What a sample is, and how it is read and written."""

@@ -1,0 +1,99 @@
+"""Files of tensors, and whether they are the weights of a network.
+
+A safetensors file is eight bytes of length, a JSON header and the tensors one after another, so
+that it can be written piece by piece: weights that are mapped from another file are never all in
+memory at once.
+Source: the format's description, https://github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fastdpm.core.errors import ModelError
+from fastdpm.data.files import write_chunks
+
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        ModelError: If it is no such file or is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> str:
+    """Write a safetensors file tensor by tensor.
+
+    Args:
+        path: The file.
+        tensors: By name; of floating point, whole numbers or truth values.
+        dtype: Of the floating-point tensors in the file; their own if None.
+
+    Returns:
+        The file's SHA-256, in hexadecimal.
+    """
+    stored = {name: stored_type(tensor, dtype) for name, tensor in tensors.items()}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * stored[name].itemsize
+        header[name] = {
+            "dtype": TYPES[stored[name]],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    digest = hashlib.sha256()
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        yield len(head).to_bytes(8, "little")
+        yield head
+        for name, tensor in tensors.items():
+            flat = tensor.detach().to("cpu", stored[name]).contiguous().reshape(-1)
+            yield flat.view(torch.uint8).numpy().data
+
+    def hashed() -> Iterator[bytes | memoryview]:
+        for chunk in chunks():
+            digest.update(chunk)
+            yield chunk
+
+    write_chunks(path, hashed())
+    return digest.hexdigest()
+
+
+def stored_type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The type a tensor has in a file where floating-point ones are stored as ``dtype``."""
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,104 @@
+"""What a comparison found and how it was measured, in plain sentences."""
+
+from __future__ import annotations
+
+from fastdpm.evaluation.report.table import TIED, Cell, Comparison
+
+_ERROR_MEANS = (
+    "± is one standard error over the samples, the reference taken as it is: a jackknife over"
+    " twentieths, for kernel distances the spread over blocks, for pairs that over pairs"
+)
+
+
+def summary(comparison: Comparison) -> list[str]:
+    """What was found, in plain sentences, by the primary metric."""
+    metric = comparison.primary
+    sentences = [
+        _sentence_of_best(comparison, cell)
+        for num_steps in comparison.steps
+        if (cell := comparison.best(metric, num_steps)) is not None
+    ]
+    if not sentences:
+        sentences = [f"No few-step method has a {metric.name}."]
+    reference = comparison.reference(metric)
+    if reference is not None:
+        at = reference.scores[metric.key].text
+        sentences.append(f"The {reference.name} is at {at} with {reference.cost}.")
+    floor = comparison.floor
+    if floor is not None and metric.key in floor.scores:
+        at = floor.scores[metric.key].text
+        sentences.append(f"Real data scored the same way ({floor.label}) are at {at}.")
+    sentences += _warnings(comparison)
+    return sentences
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What was measured and how, as names and values."""
+    results, model = comparison.results, comparison.results["model"]
+    checksum = str(model.get("weights_sha256") or "")[:12]
+    rate = model.get("sample_rate")
+    of = f"{model.get('modality')}{f' at {rate:,} Hz' if rate else ''}, T = {model['T']:,}"
+    named = [
+        ("Model", f"{comparison.model} ({of})"),
+        ("Weights", f"SHA-256 {checksum}…" if checksum else "not recorded"),
+        ("Features", results.get("features")),
+        ("Compared with", results.get("against")),
+        ("Samples", f"{comparison.n:,} a cell, unless the cell says otherwise"),
+        ("Seed", results.get("seed")),
+        ("Clip", results.get("clip")),
+        ("Precision", results.get("precision")),
+        ("Errors", _ERROR_MEANS),
+    ]
+    return [(name, str(value)) for name, value in named if value is not None]
+
+
+def legend(comparison: Comparison, *, dagger: str = "†") -> list[str]:
+    """How to read the marks of a table."""
+    lines = [
+        "S is the number of steps asked for; network evaluations are given where they differ.",
+        f"Bold: the best of its column. {dagger}: within one combined standard error"
+        " (root of the sum of squares) of the best. Methods share their seeds, so this is on the"
+        " large side; the best of many is favoured by chance.",
+    ]
+    if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
+        lines.append(
+            "A cell of more than S evaluations is not compared with its column, because it cost"
+            " more; the figure places it at its cost."
+        )
+    return lines
+
+
+def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
+    metric = comparison.primary
+    score = cell.scores[metric.key]
+    tied = list(comparison.marks(metric, cell.num_steps).values()).count(TIED)
+    text = f"S = {cell.num_steps}: the best {metric.name} is {score.text}, of {cell.name}"
+    if tied:
+        text += f", with {tied} other{'s' if tied > 1 else ''} within one combined standard error"
+    reference = comparison.reference(metric)
+    if reference is not None and reference.scores[metric.key].value > 0 and cell.evaluations:
+        times = score.value / reference.scores[metric.key].value
+        fewer = reference.evaluations / cell.evaluations
+        text += (
+            f"; {times:.3g} times the value of the {reference.name},"
+            f" in {fewer:.3g} times fewer evaluations"
+        )
+    return text + "."
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    """What keeps the numbers from being compared as they stand."""
+    found = []
+    floor = comparison.floor
+    counts = [(c.name, c.n) for c in comparison.references if c.n != comparison.n and c.n]
+    counts += [(floor.label, floor.n)] if floor is not None and floor.n != comparison.n else []
+    if counts:
+        others = ", ".join(f"{name}: {n:,}" for name, n in counts)
+        found.append(
+            f"Not everything was measured on {comparison.n:,} samples ({others}). Many metrics,"
+            " Fréchet distances among them, depend on the count: compare across counts with care."
+        )
+    failed = sum(cell.failed is not None for cell in comparison.cells)
+    if failed:
+        found.append(f"{failed} of {len(comparison.cells)} cells failed; the tables say why.")
+    return found + [f"{line}." for line in comparison.results.get("left_out") or ()]

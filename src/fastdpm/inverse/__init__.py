@@ -1,0 +1,1 @@
+"""From data towards noise: encoding, editing, interpolating, judging."""

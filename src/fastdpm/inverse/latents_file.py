@@ -1,0 +1,225 @@
+"""Files of latents: safetensors with the plan that decodes them inside.
+
+The tensors are those of :class:`fastdpm.inverse.encode.Latents` under their names; the metadata
+holds the format and its version, the plan as JSON, the method, the digest and name of the model,
+and the names of what was encoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
+from fastdpm.core.plan import Plan
+from fastdpm.data.files import write_bytes
+from fastdpm.inverse.encode import METHODS, Latents
+
+FORMAT, VERSION = "fastdpm-latents", "1"
+_TENSORS = ("x", "evaluations", "residual", "row")
+_OPTIONAL = ("past", "condition")
+_HEAD = ("plan", "fingerprint", "method", "model", "model_name", "inputs")
+
+
+class SavedLatents(NamedTuple):
+    """What a file of latents holds.
+
+    Attributes:
+        latents: The latents.
+        inputs: Names of what was encoded.
+        gain: What each sample's data is multiplied by to be at the level of its file, shape (n,).
+    """
+
+    latents: Latents
+    inputs: tuple[str, ...]
+    gain: Tensor
+
+
+def write_latents(
+    path: str | Path,
+    latents: Latents,
+    *,
+    inputs: Sequence[str] = (),
+    gain: Tensor | None = None,
+) -> None:
+    """Write latents; numbers come back to the last bit.
+
+    Args:
+        path: The file, by custom a .safetensors.
+        latents: As :func:`fastdpm.inverse.encode.encode` gives them, all of them converged or
+            taken as they are.
+        inputs: Names of what was encoded, one for each sample; numbers by default.
+        gain: What each sample's data is multiplied by to be at the level of its file, shape (n,);
+            1 by default.
+
+    Raises:
+        InvalidArgumentError: If the file cannot have that place, or the names are not one for each
+            sample.
+        DataError: If the latents hold values that are not finite.
+    """
+    names = list(inputs) or [str(i) for i in range(len(latents.x))]
+    if len(names) != len(latents.x):
+        raise InvalidArgumentError(
+            f"{len(latents.x)} latents need as many names, got {len(names)}"
+        )
+    _check_finite("these latents", latents)
+    tensors: dict[str, Tensor] = {name: getattr(latents, name) for name in _TENSORS}
+    tensors |= {n: getattr(latents, n) for n in _OPTIONAL if getattr(latents, n) is not None}
+    tensors["gain"] = torch.ones(len(names)) if gain is None else gain
+    tensors["gain"] = tensors["gain"].double()
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "plan": latents.plan.to_json(),
+        "fingerprint": latents.plan.fingerprint,
+        "method": latents.method,
+        "model": latents.model,
+        "model_name": latents.model_name,
+        "inputs": json.dumps(names),
+    }
+    write_bytes(Path(path), save({n: t.cpu().contiguous() for n, t in tensors.items()}, head))
+
+
+def read_latents(path: str | Path) -> SavedLatents:
+    """Read :func:`write_latents` back.
+
+    Raises:
+        DataError: If there is no such file, it holds no latents or is damaged, or its plan was
+            changed.
+    """
+    path = Path(path)
+    head, tensors = _read(path)
+    for key, wanted in (("format", FORMAT), ("version", VERSION)):
+        if head.get(key) != wanted:
+            raise DataError(
+                f"{path} is no file of latents: its {key} is {head.get(key)!r}, not {wanted!r}"
+            )
+    missing = [name for name in _HEAD if name not in head]
+    missing += [name for name in (*_TENSORS, "gain") if name not in tensors]
+    if missing:
+        raise DataError(f"{path} is not a whole file of latents: {', '.join(missing)} missing")
+    plan = _read_plan(path, head)
+    _check_tensors(path, tensors, plan)
+    inputs = _read_names(path, head["inputs"], len(tensors["x"]))
+    if head["method"] not in METHODS or (head["method"] == "invertible") != (plan.num_past > 0):
+        raise DataError(
+            f"{path} is damaged: {head['method']!r} does not encode for {plan.label!r}"
+        )
+    chosen = {name: tensors.get(name) for name in (*_TENSORS, *_OPTIONAL)}
+    named = {name: head[name] for name in ("method", "model", "model_name")}
+    latents = Latents(plan=plan, **named, **chosen)  # type: ignore[arg-type]
+    _check_finite(str(path), latents)
+    return SavedLatents(latents, inputs, tensors["gain"])
+
+
+def select(latents: Latents, which: Tensor) -> Latents:
+    """The latents of some samples, by their indices or by a mask, shape (n,)."""
+    names = (*_TENSORS, *_OPTIONAL)
+    tensors = {name: getattr(latents, name) for name in names}
+    return replace(latents, **{n: t[which] for n, t in tensors.items() if t is not None})
+
+
+def usable(latents: Latents) -> Tensor:
+    """Which samples have a latent, shape (n,): those that converged or whose best was kept."""
+    return torch.isfinite(latents.x).flatten(1).all(dim=1)
+
+
+def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
+    """One line for each sample that did not converge: its name, zero-based row and residual."""
+    last = latents.plan.num_rows - 1
+    return [
+        f"{names[i]}: row {int(latents.row[i])} of 0 to {last}, residual"
+        f" {float(latents.residual[i]):.2g}"
+        for i in torch.nonzero(latents.row >= 0).flatten().tolist()
+    ]
+
+
+def check_usable(latents: Latents, names: Sequence[str]) -> None:
+    """Raise SamplingError, naming row and residual, if a sample has no latent."""
+    lost = torch.nonzero(~usable(latents)).flatten()
+    if len(lost):
+        told = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
+        raise SamplingError(
+            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(told)}): encode by"
+            " another method, take more steps, or keep the best iterates"
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise DataError(f"no latents at {str(path)!r}: give a file that `fastdpm encode` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return dict(file.metadata() or {}), tensors
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _read_plan(path: Path, head: dict[str, str]) -> Plan:
+    try:
+        plan = Plan.from_json(head["plan"])
+    except InvalidArgumentError as error:
+        reason = str(error).split(":")[0]
+        raise DataError(f"the plan in {path} cannot be used ({reason}): encode again") from None
+    if plan.fingerprint != head["fingerprint"]:
+        raise DataError(
+            f"{path} was encoded for the plan {head['fingerprint']}, but the plan in it is"
+            f" {plan.fingerprint}: latents decode by their own plan alone; encode again"
+        )
+    return plan
+
+
+def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
+    x = tensors["x"]
+    wanted: dict[str, tuple[torch.Size, torch.dtype | None]] = {
+        "x": (x.shape, torch.float32),
+        "past": (x.shape, torch.float32),
+        "evaluations": (x.shape[:1], None),
+        "residual": (x.shape[:1], None),
+        "row": (x.shape[:1], None),
+        "gain": (x.shape[:1], torch.float64),
+    }
+    if x.ndim < 2 or not len(x):
+        raise DataError(f"{path} holds no latents: x has shape {tuple(x.shape)}")
+    if "condition" in tensors:
+        wanted["condition"] = (x.shape[:1] + tensors["condition"].shape[1:], None)
+    for name, tensor in tensors.items():
+        shape, dtype = wanted.get(name, (tensor.shape, None))
+        if tensor.shape != shape or dtype not in (None, tensor.dtype):
+            raise DataError(
+                f"{path} is damaged: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}"
+                f" beside x of shape {tuple(x.shape)}"
+            )
+    if plan.num_past != int("past" in tensors):
+        raise DataError(
+            f"{path} is damaged: its plan starts from {1 + plan.num_past} states, it holds"
+            f" {1 + int('past' in tensors)}"
+        )
+
+
+def _read_names(path: Path, text: str, count: int) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except json.JSONDecodeError:
+        names = None
+    if not isinstance(names, list) or len(names) != count:
+        raise DataError(f"{path} is damaged: its names are not those of {count} inputs")
+    return tuple(map(str, names))
+
+
+def _check_finite(what: str, latents: Latents) -> None:
+    for values in (latents.x, latents.past, latents.condition):
+        if values is not None and not torch.isfinite(values).all():
+            raise DataError(
+                f"{what} hold values that are not finite: leave out the samples that did not"
+                " converge"
+            )

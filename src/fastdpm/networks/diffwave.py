@@ -1,0 +1,255 @@
+"""DiffWave, unconditional or conditioned on a mel spectrogram, with its authors' names.
+
+Those are ``init_conv.0.conv``, ``residual_layer.residual_blocks.0.dilated_conv_layer.conv`` and
+so on, with the ``weight_g`` and ``weight_v`` of weight normalisation. As in the authors' code the
+step embedding also enters the residual path, because their block adds it in place.
+Source: Kong et al. 2021, arXiv:2009.09761, section 3 and appendix C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.networks.embedding import step_embedding
+
+
+class WeightNormed(nn.Module):
+    """Weight = g v / |v|, the norm over everything but the first axis, as checkpoints store it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        dims = tuple(range(1, weight.ndim))
+        self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight, dim=dims, keepdim=True))
+        self.weight_v = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+    @property
+    def weight(self) -> Tensor:
+        """The normalised weight."""
+        dims = tuple(range(1, self.weight_v.ndim))
+        norm = torch.linalg.vector_norm(self.weight_v, dim=dims, keepdim=True)
+        normed: Tensor = self.weight_v * (self.weight_g / norm)
+        return normed
+
+
+class NormedConv1d(WeightNormed):
+    """A weight-normalised convolution that keeps the length."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+    ) -> None:
+        weight = nn.init.kaiming_normal_(torch.empty(out_channels, in_channels, kernel_size))
+        super().__init__(weight, torch.zeros(out_channels))
+        self.dilation = dilation
+        self.padding = dilation * (kernel_size - 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in, L) to (batch, out, L)."""
+        return F.conv1d(x, self.weight, self.bias, padding=self.padding, dilation=self.dilation)
+
+
+class MelUpsample(WeightNormed):
+    """A weight-normalised transposed convolution that stretches the frames ``factor`` times.
+
+    It starts as linear interpolation within each band.
+    """
+
+    def __init__(self, factor: int) -> None:
+        tap = torch.arange(2 * factor) - (factor - 0.5)
+        weight = torch.zeros(1, 1, 3, 2 * factor)
+        weight[0, 0, 1] = 1 - tap.abs() / factor
+        super().__init__(weight, torch.zeros(1))
+        self.factor = factor
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Map (batch, 1, bands, frames) to (batch, 1, bands, frames * factor)."""
+        return F.conv_transpose2d(
+            mel,
+            self.weight,
+            self.bias,
+            stride=(1, self.factor),
+            padding=(1, self.factor // 2),
+        )
+
+
+class Conv(nn.Module):
+    """The authors' wrapper around a weight-normalised convolution; it only adds a name."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = NormedConv1d(in_channels, out_channels, kernel_size, dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in, L) to (batch, out, L)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class ZeroConv1d(nn.Module):
+    """A convolution of width 1 that starts at zero."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, 1)
+        nn.init.zeros_(self.conv.weight)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in, L) to (batch, out, L)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """A gated dilated convolution with a residual and a skip output."""
+
+    def __init__(
+        self,
+        res_channels: int,
+        skip_channels: int,
+        dilation: int,
+        embed_channels: int,
+        mel_bands: int | None,
+        mel_upsample: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.fc_t = nn.Linear(embed_channels, res_channels)
+        self.dilated_conv_layer = Conv(res_channels, 2 * res_channels, 3, dilation)
+        if mel_bands is not None:
+            self.upsample_conv2d = nn.ModuleList(MelUpsample(factor) for factor in mel_upsample)
+            self.mel_conv = Conv(mel_bands, 2 * res_channels)
+        self.res_conv = NormedConv1d(res_channels, res_channels, 1)
+        self.skip_conv = NormedConv1d(res_channels, skip_channels, 1)
+
+    def forward(
+        self, x: Tensor, embedding: Tensor, mel: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map (batch, res, L) to the next block's input and the skip output (batch, skip, L)."""
+        x = x + self.fc_t(embedding)[:, :, None]
+        h = self.dilated_conv_layer(x)
+        if mel is not None:
+            stretched = mel[:, None]
+            for upsample in self.upsample_conv2d:
+                stretched = F.leaky_relu(upsample(stretched), 0.4)
+            h = h + self.mel_conv(stretched[:, 0, :, : x.shape[-1]])
+        filtered, gate = h.chunk(2, dim=1)
+        out = torch.tanh(filtered) * torch.sigmoid(gate)
+        skip: Tensor = self.skip_conv(out)
+        return (x + self.res_conv(out)) * math.sqrt(0.5), skip
+
+
+class ResidualLayer(nn.Module):
+    """The shared step embedding and the stack of residual blocks."""
+
+    def __init__(self, blocks: Sequence[ResidualBlock], embed_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.embed_dim = embed_channels[0]
+        self.fc_t1 = nn.Linear(embed_channels[0], embed_channels[1])
+        self.fc_t2 = nn.Linear(embed_channels[1], embed_channels[2])
+        self.residual_blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, t: Tensor, mel: Tensor | None) -> Tensor:
+        """Map (batch, res, L) to the scaled sum of the skip outputs (batch, skip, L)."""
+        embedding = step_embedding(t, self.embed_dim).to(self.fc_t1.weight.dtype)
+        embedding = F.silu(self.fc_t2(F.silu(self.fc_t1(embedding))))
+        total: Tensor | None = None
+        for block in self.residual_blocks:
+            x, skip = block(x, embedding, mel)
+            total = skip if total is None else total + skip
+        if total is None:
+            raise InvalidArgumentError("DiffWave needs at least one residual layer")
+        return total * math.sqrt(1 / len(self.residual_blocks))
+
+
+class DiffWave(nn.Module):
+    """Predict eps from a noisy waveform.
+
+    Args:
+        res_channels: Channels of the residual path.
+        skip_channels: Channels of the skip outputs.
+        num_res_layers: Residual blocks.
+        dilation_cycle: Dilations run 1, 2, ..., 2^(cycle - 1) and start again.
+        embed_channels: Sizes of the step embedding and of its two layers.
+        mel_bands: Bands of the mel spectrogram that conditions the network; None for none.
+        mel_upsample: Factors whose product is the samples per mel frame.
+    """
+
+    def __init__(
+        self,
+        res_channels: int = 64,
+        skip_channels: int = 64,
+        num_res_layers: int = 30,
+        dilation_cycle: int = 10,
+        embed_channels: Sequence[int] = (128, 512, 512),
+        mel_bands: int | None = None,
+        mel_upsample: Sequence[int] = (16, 16),
+    ) -> None:
+        super().__init__()
+        self.mel_bands = mel_bands
+        self.hop_length = math.prod(mel_upsample)
+        self.init_conv = nn.Sequential(Conv(1, res_channels), nn.ReLU())
+        blocks = [
+            ResidualBlock(
+                res_channels,
+                skip_channels,
+                2 ** (n % dilation_cycle),
+                embed_channels[-1],
+                mel_bands,
+                mel_upsample,
+            )
+            for n in range(num_res_layers)
+        ]
+        self.residual_layer = ResidualLayer(blocks, embed_channels)
+        self.final_conv = nn.Sequential(
+            Conv(skip_channels, skip_channels), nn.ReLU(), ZeroConv1d(skip_channels, 1)
+        )
+
+    def forward(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """Predict eps.
+
+        Args:
+            x: Noisy waveforms, shape (batch, 1, L).
+            t: Zero-based real-valued steps, shape (batch,), float32 or float64.
+            mel: Mel spectrograms, shape (batch, bands, frames), frames * hop >= L; needed exactly
+                if the network is conditioned.
+
+        Returns:
+            Shape (batch, 1, L).
+
+        Raises:
+            InvalidArgumentError: If the condition is missing, surplus or of the wrong shape.
+        """
+        check_condition(x, mel, self.mel_bands, self.hop_length)
+        out: Tensor = self.final_conv(self.residual_layer(self.init_conv(x), t, mel))
+        return out
+
+
+def check_condition(x: Tensor, mel: Tensor | None, mel_bands: int | None, hop_length: int) -> None:
+    """Check that a network of ``mel_bands`` (None: unconditional) is given its condition.
+
+    Raises:
+        InvalidArgumentError: If it is missing, surplus or of the wrong shape for x (batch, 1, L).
+    """
+    if mel_bands is None:
+        if mel is not None:
+            raise InvalidArgumentError("this network is unconditional: drop the condition")
+        return
+    if mel is None:
+        raise InvalidArgumentError(
+            f"this network needs a mel spectrogram of {mel_bands} bands as its condition"
+        )
+    frames = math.ceil(x.shape[-1] / hop_length)
+    if mel.ndim != 3 or mel.shape[1] != mel_bands or mel.shape[2] < frames:
+        raise InvalidArgumentError(
+            f"{x.shape[-1]} samples need a mel spectrogram of shape (batch, {mel_bands},"
+            f" {frames} or more), got {tuple(mel.shape)}"
+        )

@@ -1,0 +1,239 @@
+"""DiffWave as LMNT published it, unconditional or conditioned on a mel spectrogram.
+
+Parameters carry LMNT's names. It differs from the authors' network in ``models/diffwave.py``:
+convolutions are plain, gate and filter stand in the other order, the step embedding stays out of
+the residual path, all layers share one upsampler, and the embedding is a table for whole steps,
+interpolated in between.
+Sources: https://github.com/lmnt-com/diffwave, version 0.1.2 and later; Kong et al. 2021,
+arXiv:2009.09761.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.networks.diffwave import check_condition
+
+_EMBEDDING, _HIDDEN = 128, 512
+_STRIDE = 16
+_SLOPE = 0.4
+
+
+def interpolated_embedding(t: Tensor) -> Tensor:
+    """Sines then cosines of whole steps, interpolated linearly between them.
+
+    Row k of the published table holds sin and cos of k f at 64 frequencies f from 1 up to 10^4,
+    and a step between two rows mixes these. The sines of the fractional step itself would be
+    other numbers altogether. Steps in (-1, 0), which levels cleaner than the first step ask for,
+    read row 0: of all that continues the table, this predicts best there, while a row -1 makes the
+    network useless, as does the last row, which the published code mixes in by its index -1.
+
+    Args:
+        t: Zero-based real-valued steps, shape (batch,), float32 or float64.
+
+    Returns:
+        Shape (batch, 128), in the type of ``t``.
+
+    Source: https://github.com/lmnt-com/diffwave, src/diffwave/model.py.
+    """
+    # Single precision where the published table has it: at f = 10^4, its rounding moves the
+    # angles of row 49 by 0.02.
+    exponents = np.arange(_EMBEDDING // 2, dtype=np.float32) * np.float32(4) / np.float32(63)
+    rounded = (10.0 ** exponents.astype(np.float64)).astype(np.float32)
+    frequencies = torch.tensor(rounded, device=t.device)
+    t = t.clamp_min(0)
+    before, after = (_row(k, frequencies).to(t) for k in (t.floor(), t.ceil()))
+    return before + (after - before) * (t - t.floor())[:, None]
+
+
+def _row(step: Tensor, frequencies: Tensor) -> Tensor:
+    angle = step.float()[:, None] * frequencies
+    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+
+
+class DiffusionEmbedding(nn.Module):
+    """The step embedding that all layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection1 = nn.Linear(_EMBEDDING, _HIDDEN)
+        self.projection2 = nn.Linear(_HIDDEN, _HIDDEN)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Map steps (batch,) to (batch, 512)."""
+        h = interpolated_embedding(t).to(self.projection1.weight.dtype)
+        return F.silu(self.projection2(F.silu(self.projection1(h))))
+
+
+class SpectrogramUpsampler(nn.Module):
+    """Stretches mel frames to samples, by 16 and by 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _stretching()
+        self.conv2 = _stretching()
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Map (batch, bands, frames) to (batch, bands, frames * 256)."""
+        h = F.leaky_relu(self.conv1(mel[:, None]), _SLOPE)
+        return F.leaky_relu(self.conv2(h), _SLOPE)[:, 0]
+
+
+def _stretching() -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(1, 1, (3, 2 * _STRIDE), (1, _STRIDE), (1, _STRIDE // 2))
+
+
+class ResidualBlock(nn.Module):
+    """A gated dilated convolution with a residual and a skip output."""
+
+    def __init__(self, channels: int, dilation: int, mel_bands: int | None) -> None:
+        super().__init__()
+        self.dilated_conv = _conv(channels, 2 * channels, 3, dilation)
+        self.diffusion_projection = nn.Linear(_HIDDEN, channels)
+        if mel_bands is not None:
+            self.conditioner_projection = _conv(mel_bands, 2 * channels)
+        self.output_projection = _conv(channels, 2 * channels)
+
+    def forward(
+        self, x: Tensor, embedding: Tensor, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Map (batch, channels, L) to the next block's input and the skip output, as large."""
+        h = self.dilated_conv(x + self.diffusion_projection(embedding)[:, :, None])
+        if condition is not None:
+            h = h + self.conditioner_projection(condition)
+        gate, filtered = h.chunk(2, dim=1)
+        out = self.output_projection(torch.sigmoid(gate) * torch.tanh(filtered))
+        residual, skip = out.chunk(2, dim=1)
+        return (x + residual) / math.sqrt(2), skip
+
+
+class LMNTDiffWave(nn.Module):
+    """Predict eps from a noisy waveform.
+
+    Args:
+        residual_channels: Channels of all paths.
+        residual_layers: Residual blocks.
+        dilation_cycle_length: Dilations run 1, 2, ..., 2^(cycle - 1) and start again.
+        mel_bands: Bands of the mel spectrogram that conditions the network, 256 samples a frame;
+            None for none.
+        num_train_steps: Rows of the step embedding's table; steps end at the last one.
+    """
+
+    def __init__(
+        self,
+        residual_channels: int = 64,
+        residual_layers: int = 30,
+        dilation_cycle_length: int = 10,
+        mel_bands: int | None = None,
+        num_train_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        if residual_layers < 1 or num_train_steps < 1:
+            raise InvalidArgumentError(
+                "LMNT's DiffWave needs at least one residual layer and one training step, got"
+                f" {residual_layers} and {num_train_steps}"
+            )
+        self.mel_bands = mel_bands
+        self.hop_length = _STRIDE**2
+        self.num_train_steps = num_train_steps
+        self.input_projection = _conv(1, residual_channels)
+        self.diffusion_embedding = DiffusionEmbedding()
+        if mel_bands is not None:
+            self.spectrogram_upsampler = SpectrogramUpsampler()
+        self.residual_layers = nn.ModuleList(
+            ResidualBlock(residual_channels, 2 ** (n % dilation_cycle_length), mel_bands)
+            for n in range(residual_layers)
+        )
+        self.skip_projection = _conv(residual_channels, residual_channels)
+        self.output_projection = _conv(residual_channels, 1)
+        nn.init.zeros_(self.output_projection.weight)
+
+    def forward(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """Predict eps.
+
+        Args:
+            x: Noisy waveforms, shape (batch, 1, L).
+            t: Zero-based real-valued steps in (-1, num_train_steps - 1], shape (batch,), float32
+                or float64.
+            mel: Mel spectrograms, shape (batch, bands, frames), frames * hop >= L; needed exactly
+                if the network is conditioned.
+
+        Returns:
+            Shape (batch, 1, L).
+
+        Raises:
+            InvalidArgumentError: If a step has no place in the table, or the condition is missing,
+                surplus or of the wrong shape.
+        """
+        check_condition(x, mel, self.mel_bands, self.hop_length)
+        self._check_steps(t)
+        condition = None
+        if mel is not None:
+            condition = self.spectrogram_upsampler(mel)[:, :, : x.shape[-1]]
+        embedding = self.diffusion_embedding(t)
+        h = F.relu(self.input_projection(x))
+        total = torch.zeros_like(h)
+        for layer in self.residual_layers:
+            h, skip = layer(h, embedding, condition)
+            total = total + skip
+        total = total / math.sqrt(len(self.residual_layers))
+        out: Tensor = self.output_projection(F.relu(self.skip_projection(total)))
+        return out
+
+    def _check_steps(self, t: Tensor) -> None:
+        last = self.num_train_steps - 1
+        if t.is_meta or bool(((t > -1) & (t <= last)).all()):
+            return
+        raise InvalidArgumentError(
+            f"the network's table of steps ends at {last}, got steps from {float(t.min()):g} to"
+            f" {float(t.max()):g}: its num_train_steps must be that of the schedule"
+        )
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1
+) -> nn.Conv1d:
+    padding = dilation * (kernel_size - 1) // 2
+    conv = nn.Conv1d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+    nn.init.kaiming_normal_(conv.weight)
+    return conv
+
+
+def infer_arguments(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arguments of :class:`LMNTDiffWave` that names and shapes of a state tell.
+
+    They tell nothing of ``dilation_cycle_length`` and ``num_train_steps``: the table of steps is
+    not stored.
+
+    Args:
+        shapes: Of a state's tensors, by name.
+
+    Raises:
+        ModelError: If tensors are missing that say so, or the state was written by diffwave 0.1.0
+            or 0.1.1, whose network had the same names and computed something else.
+    """
+    needed = ["input_projection.weight", "diffusion_embedding.projection1.weight"]
+    missing = [name for name in needed if name not in shapes]
+    layers = {int(m[1]) for name in shapes if (m := re.match(r"residual_layers\.(\d+)\.", name))}
+    if missing or not layers:
+        raise ModelError(f"it lacks {', '.join(missing) or 'residual_layers'}")
+    if len(shapes["diffusion_embedding.projection1.weight"]) != 2:
+        raise ModelError(
+            "it was written by diffwave 0.1.0 or 0.1.1, whose network computes something else:"
+            " take weights of version 0.1.2 or later"
+        )
+    projection = shapes.get("residual_layers.0.conditioner_projection.weight")
+    return {
+        "residual_channels": shapes["input_projection.weight"][0],
+        "residual_layers": max(layers) + 1,
+        "mel_bands": None if projection is None else projection[1],
+    }

@@ -1,0 +1,258 @@
+"""The DDPM U-Net, with the parameter names of its PyTorch port and of DDIM's code.
+
+Those are ``temb.dense.0``, ``conv_in``, ``down.0.block.0.norm1``, ``mid.attn_1.proj_out``,
+``up.0.upsample.conv``, ``norm_out``, ``conv_out`` and so on, so that published weights load as
+they are.
+Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdpm.networks.embedding import step_embedding
+
+
+def _norm(groups: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class ResnetBlock(nn.Module):
+    """Two normalised convolutions with the step embedding added between them."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, temb_channels: int, dropout: float, groups: int
+    ) -> None:
+        super().__init__()
+        self.norm1 = _norm(groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.temb_proj = nn.Linear(temb_channels, out_channels)
+        self.norm2 = _norm(groups, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.has_shortcut = in_channels != out_channels
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        """Map (batch, in, H, W) to (batch, out, H, W); ``temb`` is the activated embedding."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.temb_proj(temb)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        shortcut = self.nin_shortcut(x) if self.has_shortcut else x
+        out: Tensor = shortcut + h
+        return out
+
+
+class AttnBlock(nn.Module):
+    """Self-attention of one head over all pixels."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = _norm(groups, channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, C, H, W) to the same shape."""
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        out: Tensor = self.proj_out(h)
+        return x + out
+
+
+class Downsample(nn.Module):
+    """Halve both sides: a strided convolution padded at the right and bottom, or mean pooling."""
+
+    def __init__(self, channels: int, with_conv: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2) if with_conv else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, C, H, W) to (batch, C, H / 2, W / 2)."""
+        if self.conv is None:
+            return F.avg_pool2d(x, 2)
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Upsample(nn.Module):
+    """Double both sides by repetition, then convolve."""
+
+    def __init__(self, channels: int, with_conv: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, C, H, W) to (batch, C, 2 H, 2 W)."""
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class Stage(nn.Module):
+    """One resolution: blocks, their attention (or none), and a change of resolution (or none)."""
+
+    downsample: Downsample
+    upsample: Upsample
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleList()
+        self.attn = nn.ModuleList()
+
+    def run_block(self, index: int, x: Tensor, temb: Tensor) -> Tensor:
+        """Apply block ``index`` and its attention."""
+        h: Tensor = self.block[index](x, temb)
+        if len(self.attn):
+            h = self.attn[index](h)
+        return h
+
+
+class StepNetwork(nn.Module):
+    """Two dense layers over the sinusoidal embedding of the step."""
+
+    def __init__(self, base_channels: int) -> None:
+        super().__init__()
+        wide = 4 * base_channels
+        self.dense = nn.ModuleList([nn.Linear(base_channels, wide), nn.Linear(wide, wide)])
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map (batch, base) to (batch, 4 base), activated as every block wants it."""
+        return F.silu(self.dense[1](F.silu(self.dense[0](embedding))))
+
+
+class Middle(nn.Module):
+    """Two blocks around attention, at the smallest resolution."""
+
+    def __init__(self, channels: int, temb_channels: int, dropout: float, groups: int) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
+        self.attn_1 = AttnBlock(channels, groups)
+        self.block_2 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        """Map (batch, C, H, W) to the same shape."""
+        out: Tensor = self.block_2(self.attn_1(self.block_1(x, temb)), temb)
+        return out
+
+
+class UNet(nn.Module):
+    """Predict eps from a noisy image.
+
+    Args:
+        image_size: Height and width; must halve evenly once per stage after the first.
+        in_channels: Image channels.
+        out_channels: Channels returned; twice ``in_channels`` where a variance is learned.
+        base_channels: Channels of the first stage, a multiple of ``num_groups``.
+        channel_multipliers: Channels of each stage in units of ``base_channels``.
+        num_res_blocks: Blocks of each stage on the way down; one more on the way up.
+        attention_resolutions: Heights at which every block is followed by attention.
+        dropout: Probability in [0, 1).
+        resample_with_conv: Convolve when changing resolution.
+        num_groups: Groups of every normalisation.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        base_channels: int = 128,
+        channel_multipliers: Sequence[int] = (1, 2, 2, 2),
+        num_res_blocks: int = 2,
+        attention_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.0,
+        resample_with_conv: bool = True,
+        num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        self.base_channels = base_channels
+        self.num_res_blocks = num_res_blocks
+        self.widths = [base_channels * m for m in channel_multipliers]
+        self.sizes = [image_size >> i for i in range(len(self.widths))]
+        self.attention_resolutions = tuple(attention_resolutions)
+        self.resample_with_conv = resample_with_conv
+        self.block_options = (4 * base_channels, dropout, num_groups)
+        self.temb = StepNetwork(base_channels)
+        self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
+        skips = self._build_down()
+        self.mid = Middle(self.widths[-1], *self.block_options)
+        self._build_up(skips)
+        self.norm_out = _norm(num_groups, self.widths[0])
+        self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
+
+    def _build_down(self) -> list[int]:
+        """Stages from the largest resolution down; returns the channels of every skip."""
+        skips, channels = [self.base_channels], self.base_channels
+        self.down = nn.ModuleList()
+        for i, width in enumerate(self.widths):
+            inputs = [channels] + [width] * (self.num_res_blocks - 1)
+            down = self._stage(inputs, i)
+            skips += [width] * self.num_res_blocks
+            channels = width
+            if i < len(self.widths) - 1:
+                down.downsample = Downsample(width, self.resample_with_conv)
+                skips.append(width)
+            self.down.append(down)
+        return skips
+
+    def _build_up(self, skips: list[int]) -> None:
+        """Stages from the smallest resolution up, each block joined by the latest skip."""
+        channels = self.widths[-1]
+        self.up = nn.ModuleList()
+        for i, width in reversed(list(enumerate(self.widths))):
+            inputs = [channels + skips.pop()]
+            inputs += [width + skips.pop() for _ in range(self.num_res_blocks)]
+            up = self._stage(inputs, i)
+            channels = width
+            if i > 0:
+                up.upsample = Upsample(width, self.resample_with_conv)
+            self.up.insert(0, up)
+
+    def _stage(self, inputs: list[int], i: int) -> Stage:
+        """Blocks of stage ``i`` with the given input channels, and their attention."""
+        stage = Stage()
+        for channels in inputs:
+            stage.block.append(ResnetBlock(channels, self.widths[i], *self.block_options))
+            if self.sizes[i] in self.attention_resolutions:
+                stage.attn.append(AttnBlock(self.widths[i], self.block_options[-1]))
+        return stage
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict eps.
+
+        Args:
+            x: Noisy images, shape (batch, in_channels, H, W).
+            t: Zero-based real-valued steps, shape (batch,), float32 or float64.
+
+        Returns:
+            Shape (batch, out_channels, H, W).
+        """
+        embedding = step_embedding(t, self.base_channels)
+        temb = self.temb(embedding.to(self.conv_in.weight.dtype))
+        h: Tensor = self.conv_in(x)
+        skips = [h]
+        down, up = cast("list[Stage]", self.down), cast("list[Stage]", self.up)
+        for i, stage in enumerate(down):
+            for j in range(self.num_res_blocks):
+                h = stage.run_block(j, h, temb)
+                skips.append(h)
+            if i < len(down) - 1:
+                h = stage.downsample(h)
+                skips.append(h)
+        h = self.mid(h, temb)
+        for i in reversed(range(len(up))):
+            for j in range(self.num_res_blocks + 1):
+                h = up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)
+            if i > 0:
+                h = up[i].upsample(h)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return out

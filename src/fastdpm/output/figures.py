@@ -1,0 +1,182 @@
+"""Pictures: image grids, sounds, series, loss curves and plans.
+
+Images pass from [-1, 1] to 0 ... 255 by clamping; nothing is stretched to its own extremes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.plan import Plan
+from fastdpm.data.files import FIGURE_SUFFIXES, write_bytes
+from fastdpm.data.pixels import Pixels, write_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_SOUNDS = 8
+DOTS_PER_INCH = 120
+_GRID_SIDE = 512
+_WINDOW, _HOP = 256, 64
+_QUIETEST_DB, _LOUDEST_DB = -120, -30
+
+
+def magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Images, shape (..., H, W, C), with every pixel a square of ``scale`` by ``scale``."""
+    return images.repeat(scale, axis=-3).repeat(scale, axis=-2)
+
+
+def write_grid(path: Path, pixels: Pixels) -> None:
+    """Write images, shape (n, H, W, C), as a grid of whole-number magnification."""
+    count, height, width, channels = pixels.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = max(1, _GRID_SIDE // (columns * max(height, width)))
+    gap = 2
+    sheet = np.full(
+        (rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap, channels),
+        255,
+        dtype=np.uint8,
+    )
+    for i, image in enumerate(pixels):
+        top = gap + i // columns * (height * scale + gap)
+        left = gap + i % columns * (width * scale + gap)
+        large = magnified(image, scale)
+        sheet[top : top + height * scale, left : left + width * scale] = large
+    write_png(path, sheet)
+
+
+def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> None:
+    """Draw waveforms and spectrograms of the first eight sounds, shape (n, samples)."""
+    shown = sounds[:MOST_SOUNDS]
+    figure, axes = subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
+    for i, sound in enumerate(shown):
+        wave, spectrum = axes[0][i], axes[1][i]
+        draw_wave(wave, sound, sample_rate)
+        wave.set_title(f"sample {i}")
+        draw_spectrum(spectrum, sound, sample_rate)
+        spectrum.set_xlabel("seconds")
+        if i > 0:
+            wave.set_yticklabels([])
+            spectrum.set_yticklabels([])
+    axes[0][0].set_ylabel("amplitude")
+    axes[1][0].set_ylabel("frequency (Hz)")
+    save_figure(figure, path)
+
+
+def write_series(path: Path, series: NDArray[np.float32]) -> None:
+    """Draw the channels of the first eight series, shape (n, channels, length), as lines."""
+    shown = series[:MOST_SOUNDS]
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, axes = subplots(rows, columns, (2.6 * columns + 0.8, 2.2 * rows + 0.4))
+    panels = [panel for row in axes for panel in row]
+    for i, panel in enumerate(panels):
+        if i >= len(shown):
+            panel.set_axis_off()
+            continue
+        panel.plot(shown[i].T, linewidth=0.8)
+        panel.set(xlim=(0, max(1, shown.shape[2] - 1)), ylim=(-1.05, 1.05), title=f"sample {i}")
+        if i % columns > 0:
+            panel.set_yticklabels([])
+    figure.supxlabel("position")
+    figure.supylabel("value of each channel")
+    save_figure(figure, path)
+
+
+def write_loss(path: Path, name: str, steps: Sequence[int], losses: Sequence[float]) -> None:
+    """Draw a training loss of this name against the step, both axes logarithmic."""
+    figure, axes = subplots(1, 1, (7.0, 4.0))
+    axes[0][0].loglog(steps, losses, linewidth=1)
+    axes[0][0].set(xlabel="training step", ylabel=name)
+    axes[0][0].grid(alpha=0.3, which="both")
+    save_figure(figure, path)
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Draw a plan: its levels against the network's steps, and the coefficients of each row."""
+    figure, axes = subplots(1, 2, (11.0, 4.2))
+    levels, weights = axes[0]
+    levels.plot(plan.t, plan.level[:-1], "o-", markersize=4)
+    levels.invert_xaxis()
+    levels.set(xlabel="step given to the network", ylabel="level r (1 is clean)", ylim=(0, 1.02))
+    levels.set_title(f"{plan.num_rows} rows, {plan.fingerprint}")
+    rows = np.arange(plan.num_rows)
+    for name, table in (("a", plan.a), ("b", plan.b)):
+        for column in range(table.shape[1]):
+            weights.plot(rows, table[:, column], ".-", label=f"{name}[{column}]")
+    weights.plot(rows, plan.c, "k.--", label="c", linewidth=1)
+    weights.set(xlabel="row", ylabel="coefficient", title="weights of states, predictions, noise")
+    weights.legend(ncols=2, fontsize="small")
+    for panel in (levels, weights):
+        panel.grid(alpha=0.3)
+    figure.suptitle(plan.label)
+    save_figure(figure, path)
+
+
+def draw_wave(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
+    """Draw a sound, shape (samples,), against seconds."""
+    panel.plot(np.arange(len(sound)) / sample_rate, sound, linewidth=0.5)
+    panel.set(xlim=(0, len(sound) / sample_rate), ylim=(-1, 1))
+
+
+def draw_spectrum(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
+    """Draw the spectrogram of a sound, shape (samples,): seconds, Hz, and decibels as colours."""
+    power = power_in_db(sound, sample_rate)
+    panel.imshow(
+        power,
+        extent=(0, power.shape[1] * _HOP / sample_rate, 0, sample_rate / 2),
+        origin="lower",
+        aspect="auto",
+        vmin=_QUIETEST_DB,
+        vmax=_LOUDEST_DB,
+    )
+    panel.set_xlim(0, len(sound) / sample_rate)
+
+
+def power_in_db(sound: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
+    """Power per Hz of a sound, shape (samples,), in decibels; silence is the floor, -120.
+
+    Returns:
+        Shape (frequencies from 0 to half the sample rate, ceil(samples / 64)): a column for every
+        64 samples, of a Hann window of 256 around them.
+    """
+    columns = math.ceil(len(sound) / _HOP)
+    before = (_WINDOW - _HOP) // 2
+    padded = np.zeros((columns - 1) * _HOP + _WINDOW)
+    padded[before : before + len(sound)] = sound
+    window = np.hanning(_WINDOW)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP] * window
+    power = np.abs(np.fft.rfft(frames)) ** 2 / (sample_rate * np.sum(window**2))
+    power[:, 1:-1] *= 2  # the other half of the spectrum, which is the same
+    found: NDArray[np.float64] = 10 * np.log10(np.maximum(power.T, 10 ** (_QUIETEST_DB / 10)))
+    return found
+
+
+def subplots(
+    rows: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure outside pyplot, so that no display and no global state is involved."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in axes]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole, at ``DOTS_PER_INCH``; the suffix says how: .png, .pdf or .svg."""
+    if path.suffix not in FIGURE_SUFFIXES:
+        raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=DOTS_PER_INCH)
+    write_bytes(path, buffer.getbuffer())

@@ -1,0 +1,362 @@
+"""What a user gives to a model is read as its data, or refused with what was found."""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image, ImageOps
+
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.data.inputs import conditions_for, read_all, read_samples
+from fastdpm.data.spec import DataSpec
+from tests.conftest import IMAGE, SOUND, VOCODER
+
+GREY, SPEECH, MEL_SPEECH = IMAGE.data, SOUND.data, VOCODER.data
+COLOUR = DataSpec("image", (3, 8, 8))
+
+
+def _write(path: Path, pixels) -> Path:
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(path)
+    return path
+
+
+def _speak(path: Path, samples: int = 512, rate: int = 8000, scale: float = 0.5) -> Path:
+    sound = scale * np.sin(np.arange(samples) * 2 * np.pi * 400 / rate)
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (8, 8))
+
+
+def test_pixels_become_data_by_one_rule(tmp_path, pixels):
+    names, x, _ = read_samples(_write(tmp_path / "a.png", pixels), GREY)
+    assert names == [str(tmp_path / "a.png")]
+    assert x.dtype == torch.float32
+    np.testing.assert_allclose(x[0, 0].numpy(), pixels / 127.5 - 1, atol=1e-7)
+
+
+def test_a_folder_and_an_archive_are_read_in_order(tmp_path, pixels):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, name in enumerate(("b.png", "a.png", "c.png")):
+        _write(folder / name, np.full((8, 8), 10 * i))
+    (folder / "notes.txt").write_text("no image")
+    names, x, _ = read_samples(folder, GREY)
+    assert [Path(name).name for name in names] == ["a.png", "b.png", "c.png"]
+    assert ((x[:, 0, 0, 0] + 1) * 127.5).round().tolist() == [10, 0, 20]
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name in ("b.png", "a.png", "c.png"):
+            archive.write(folder / name, name)
+    torch.testing.assert_close(read_samples(tmp_path / "in.zip", GREY)[1], x)
+    torch.testing.assert_close(read_samples(folder, GREY, n=2)[1], x[:2])
+    names, both, _ = read_all([folder, folder / "b.png"], GREY)
+    torch.testing.assert_close(both, torch.cat([x, x[1:2]]))
+    assert len(read_all([folder, folder / "b.png"], GREY, n=3)[0]) == 3
+
+
+def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path):
+    left = np.zeros((20, 40))
+    left[:, 20:] = 255
+    path = _write(tmp_path / "wide.png", left)
+    with pytest.raises(DataError, match=r"40 x 20 grey, the model's images are 8 x 8 grey.*--res"):
+        read_samples(path, GREY)
+    _, x, _ = read_samples(path, GREY, resize=True)
+    assert x.shape == (1, 1, 8, 8)
+    assert x[0, 0, :, 0].max() < -0.8
+    assert x[0, 0, :, -1].min() > 0.8
+    assert x.abs().max() <= 1
+
+
+def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixels):
+    red = np.zeros((8, 8, 3))
+    red[..., 0] = 255
+    path = _write(tmp_path / "red.png", red)
+    with pytest.raises(DataError, match="8 x 8 RGB, the model's images are 8 x 8 grey"):
+        read_samples(path, GREY)
+    grey = read_samples(path, GREY, resize=True)[1]
+    assert grey.unique().numel() == 1
+    _, x, _ = read_samples(_write(tmp_path / "grey.png", pixels), COLOUR)
+    torch.testing.assert_close(x[:, 0], x[:, 2])
+
+
+def _png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """An RGB file of 16 bits a channel, which Pillow reads but does not write."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        end = zlib.crc32(name + body).to_bytes(4, "big")
+        return len(body).to_bytes(4, "big") + name + body + end
+
+    height, width, _ = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("resize", [False, True])
+@pytest.mark.parametrize("data", [GREY, COLOUR])
+def test_an_image_that_would_lose_something_is_refused_by_what_it_is(tmp_path, data, resize):
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    rgb = Image.merge("RGB", [grey, grey, grey])
+    wide = np.full((8, 8), 60000, dtype=np.uint16)
+    palette = rgb.quantize(8)
+    cases = [
+        (_encoded(Image.fromarray(wide)), "is 16-bit grey: convert it to 8-bit grey or RGB"),
+        (_png_of_16_bits(np.stack([wide] * 3, axis=-1)), "is 16-bit RGB: convert"),
+        (_encoded(Image.fromarray(wide), "TIFF"), "is 16-bit grey: convert"),
+        (_encoded(grey.convert("F"), "TIFF"), "is 32-bit float grey: convert"),
+        (_encoded(grey.convert("I"), "TIFF"), "is 32-bit grey: convert"),
+        (_encoded(rgb.convert("CMYK"), "JPEG"), "is CMYK: convert"),
+        (_encoded(grey.convert("LA")), "is grey with transparency: put it on a background"),
+        (_encoded(rgb.convert("RGBA")), "is RGB with transparency"),
+        (_encoded(palette, transparency=0), "is a palette with transparency"),
+        (_encoded(palette, transparency=bytes([0, 99, 255])), "is a palette with transparency"),
+        (_encoded(grey, transparency=0), "is grey with transparency"),
+        (_encoded(rgb, transparency=(0, 0, 0)), "is RGB with transparency"),
+    ]
+    for encoded, message in cases:
+        (tmp_path / "a.png").write_bytes(encoded)
+        with pytest.raises(DataError, match=message) as caught:
+            read_samples(tmp_path / "a.png", data, resize=resize)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_palette_is_read_as_its_colours_and_as_grey_where_they_are_grey(tmp_path, pixels):
+    grey = Image.fromarray(pixels.astype(np.uint8) // 8 * 8)
+    grey.convert("RGB").quantize(256).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as image:
+        assert image.mode == "P"
+    x = read_samples(tmp_path / "grey.png", GREY).x
+    np.testing.assert_allclose(x[0, 0].numpy(), np.asarray(grey) / 127.5 - 1, atol=1e-7)
+    torch.testing.assert_close(read_samples(tmp_path / "grey.png", COLOUR).x, x.expand(1, 3, 8, 8))
+    bands = np.repeat([[255, 0, 0], [0, 128, 255]], 32, axis=0).reshape(8, 8, 3)
+    Image.fromarray(bands.astype(np.uint8)).quantize(2).save(tmp_path / "colour.png")
+    x = read_samples(tmp_path / "colour.png", COLOUR).x
+    np.testing.assert_allclose(x[0].numpy(), bands.transpose(2, 0, 1) / 127.5 - 1, atol=1e-7)
+    with pytest.raises(DataError, match="is 8 x 8 RGB, the model's images are 8 x 8 grey"):
+        read_samples(tmp_path / "colour.png", GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_photo_is_read_as_its_exif_orientation_turns_it(tmp_path, kind, orientation):
+    photo = Image.fromarray(np.add.outer(np.arange(4) * 60, np.arange(8) * 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a.{kind.lower()}"
+    encoded = _encoded(photo, kind, **{"tiffinfo" if kind == "TIFF" else "exif": exif})
+    path.write_bytes(encoded)
+    with Image.open(io.BytesIO(encoded)) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    assert wanted.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
+    x = read_samples(path, DataSpec("image", (1, *wanted.shape))).x
+    np.testing.assert_allclose(x[0, 0].numpy(), wanted / 127.5 - 1, atol=1e-7)
+    size = f"{wanted.shape[1]} x {wanted.shape[0]} grey"
+    with pytest.raises(DataError, match=f"is {size}, the model's images are 8 x 8 grey"):
+        read_samples(path, GREY)
+    fitted = ImageOps.fit(Image.fromarray(wanted), (8, 8), Image.Resampling.LANCZOS)
+    x = read_samples(path, GREY, resize=True).x
+    np.testing.assert_allclose(x[0, 0].numpy(), np.asarray(fitted) / 127.5 - 1, atol=1e-7)
+
+
+def test_damaged_exif_does_not_keep_an_image_from_being_read(tmp_path, pixels):
+    exif = Image.Exif()
+    exif[274] = 6
+    encoded = _encoded(Image.fromarray(pixels.astype(np.uint8)), exif=exif)
+    header = exif.tobytes()[6:14]  # byte order and the place of the tags, behind "Exif"
+    assert header in encoded
+    for damage in (b"MMMMMMMM", header[:4] + b"\xff" * 4):
+        body = encoded.replace(header, damage)
+        start = body.index(b"eXIf")
+        end = start + 4 + int.from_bytes(body[start - 4 : start], "big")
+        checked = body[:end] + zlib.crc32(body[start:end]).to_bytes(4, "big") + body[end + 4 :]
+        (tmp_path / "a.png").write_bytes(checked)
+        x = read_samples(tmp_path / "a.png", GREY).x
+        np.testing.assert_allclose(x[0, 0].numpy(), pixels / 127.5 - 1, atol=1e-7)
+
+
+def test_images_are_not_resampled(tmp_path, pixels):
+    for path in (_write(tmp_path / "a.png", pixels), Path("sklearn:digits-test")):
+        with pytest.raises(InvalidArgumentError, match="--resample is for sounds: drop it"):
+            read_samples(path, GREY, resample=True)
+
+
+def test_sounds_are_scaled_to_the_peak_of_the_training_but_samples_are_not(tmp_path):
+    scaled = replace(SPEECH, peak=0.9)
+    path = _speak(tmp_path / "000000.wav")
+    assert read_samples(path, SPEECH)[1].abs().max() == pytest.approx(0.5, abs=1e-3)
+    assert read_samples(path, scaled)[1].abs().max() == pytest.approx(0.9, abs=1e-6)
+    (tmp_path / "samples.json").write_text('{"files": ["000000.wav"]}')
+    for own in (path, tmp_path):
+        assert read_samples(own, scaled)[1].abs().max() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_gain_brings_a_sound_back_to_the_level_of_its_file(tmp_path):
+    scaled = replace(SPEECH, peak=0.9)
+    for name, scale in (("000000.wav", 0.5), ("000001.wav", 0.2)):
+        _speak(tmp_path / name, scale=scale)
+    paths = sorted(tmp_path.glob("*.wav"))
+    files = torch.tensor(np.stack([soundfile.read(path)[0] for path in paths]))
+    for samples in (read_samples(tmp_path, scaled), read_all(paths, scaled)):
+        assert samples.gain.dtype == torch.float64
+        torch.testing.assert_close(
+            samples.x[:, 0] * samples.gain[:, None], files, atol=1e-6, rtol=0
+        )
+    assert read_samples(tmp_path, SPEECH).gain.tolist() == [1, 1]
+    record = {"files": [path.name for path in paths]}
+    for own, peaks in ((record, [0.5, 0.2]), (record | {"gain": [0.5, 0.2]}, [0.9, 0.9])):
+        (tmp_path / "samples.json").write_text(json.dumps(own))
+        samples = read_samples(tmp_path, scaled)
+        assert samples.x.abs().amax((1, 2)).tolist() == pytest.approx(peaks, abs=1e-3)
+        torch.testing.assert_close(
+            samples.x[:, 0] * samples.gain[:, None], files, atol=1e-6, rtol=0
+        )
+
+
+def test_images_have_a_gain_of_one(tmp_path, pixels):
+    assert read_samples(_write(tmp_path / "a.png", pixels), GREY).gain.tolist() == [1]
+    assert read_samples(Path("sklearn:digits-test"), GREY, n=2).gain.tolist() == [1, 1]
+
+
+def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
+    short = _speak(tmp_path / "short.wav", 500)
+    with pytest.raises(DataError, match=r"has 500 samples, the model's sounds have 512.*--resize"):
+        read_samples(short, SPEECH)
+    _, x, _ = read_samples(short, SPEECH, resize=True)
+    whole = torch.from_numpy(soundfile.read(short, dtype="float32")[0])
+    torch.testing.assert_close(x[0, 0, 6:506], whole)
+    assert x[0, 0, :6].abs().max() == x[0, 0, 506:].abs().max() == 0
+    long = _speak(tmp_path / "long.wav", 603)
+    _, cut, _ = read_samples(long, SPEECH, resize=True)
+    whole = torch.from_numpy(soundfile.read(long, dtype="float32")[0])
+    torch.testing.assert_close(cut[0, 0], whole[45:557])
+
+
+def test_a_sound_of_another_rate_is_resampled_when_asked(tmp_path):
+    path = _speak(tmp_path / "fast.wav", 1024, 16000)
+    with pytest.raises(DataError, match=r"16000 Hz, the model's sounds at 8000 Hz.*--resample"):
+        read_samples(path, SPEECH)
+    _, x, _ = read_samples(path, SPEECH, resample=True)
+    wanted = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
+    np.testing.assert_allclose(x[0, 0, 20:-20], wanted[20:-20], atol=0.01)
+
+
+def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_path):
+    path = _speak(tmp_path / "a.wav", 1001)
+    _, x, _ = read_samples(path, MEL_SPEECH)
+    assert x.shape == (1, 1, 1008)
+    _speak(tmp_path / "b.wav", 900)
+    with pytest.raises(DataError, match=r"a\.wav has 1008 samples.*b\.wav 912.*one by one"):
+        read_samples(tmp_path, MEL_SPEECH)
+    with pytest.raises(DataError, match="has 1008 samples"):
+        read_all([path, tmp_path / "b.wav"], MEL_SPEECH)
+
+
+@pytest.mark.parametrize(("peak", "rate"), [(None, 8000), (0.9, 8000), (None, 44100)])
+def test_sounds_that_are_no_data_are_refused_each_in_its_own_line(tmp_path, peak, rate):
+    broken = np.zeros(512)
+    broken[5:8] = np.nan, np.inf, -np.inf
+    cases = [
+        (np.zeros((512, 2)), "has 2 channels: mix it to mono"),
+        (np.zeros(0), "has no samples: leave it out"),
+        (broken, r"has 3 of 512 values that are not finite .*: repair it or leave it out"),
+    ]
+    if peak is None:
+        cases.append((np.full(512, 1.5), r"has values up to 1\.5\d*, outside \[-1, 1\]: scale it"))
+    else:
+        cases.append(
+            (np.zeros(512), r"is silent, so it has no peak to scale to 0\.9: leave it out")
+        )
+    for sound, message in cases:
+        soundfile.write(tmp_path / "a.wav", sound, rate, subtype="FLOAT")
+        with pytest.raises(DataError, match=message) as caught:
+            read_samples(tmp_path / "a.wav", replace(SPEECH, peak=peak), resample=True)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "AIFF", "FLAC"])
+def test_a_sound_that_is_cut_off_is_refused_and_not_taken_short(tmp_path, kind):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2000)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sound, 8000, format=kind, subtype="PCM_16")
+    whole = path.read_bytes()
+    assert read_samples(path, SPEECH, resize=True).x.shape == (1, 1, 512)
+    for cut in (len(whole) // 2, len(whole) - 2):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"is cut off after .* copy it anew|not a whole sound"):
+            read_samples(path, SPEECH, resize=True)
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF024])
+def test_a_sound_whose_header_leaves_its_length_open_is_read(tmp_path, length):
+    path = _speak(tmp_path / "a.wav")
+    whole = path.read_bytes()
+    place = whole.index(b"data") + 4
+    path.write_bytes(whole[:place] + length.to_bytes(4, "little") + whole[place + 4 :])
+    assert read_samples(path, SPEECH).x.abs().max() == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_resampling_a_loud_sound_does_not_push_it_out_of_range(tmp_path, rate):
+    square = np.sign(np.sin(np.arange(rate // 5) * 2 * np.pi * 400 / rate + 0.1))
+    soundfile.write(tmp_path / "a.wav", square, rate, subtype="FLOAT")
+    x = read_samples(tmp_path / "a.wav", SPEECH, resample=True, resize=True).x
+    assert 0.99 < x.abs().max() <= 1
+    scaled = read_samples(
+        tmp_path / "a.wav", replace(SPEECH, peak=0.9), resample=True, resize=True
+    )
+    assert float(scaled.gain) == pytest.approx(1 / 0.9, rel=1e-6)
+    torch.testing.assert_close(scaled.x / 0.9, x)
+
+
+def test_what_is_no_data_at_all_is_refused_in_one_line(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"no input at .*: give an image"):
+        read_samples(tmp_path / "none.png", GREY)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(DataError, match="not a whole image"):
+        read_samples(tmp_path / "broken.png", GREY, resize=True)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
+    with pytest.raises(DataError, match=r"not a whole sound file: Format not recognised\.$"):
+        read_samples(tmp_path / "broken.wav", SPEECH)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        read_samples(tmp_path / "empty", GREY)
+    with pytest.raises(InvalidArgumentError, match="series are not read"):
+        read_samples(tmp_path, DataSpec("series", (2, 16)))
+    with pytest.raises(InvalidArgumentError, match="no input"):
+        read_all([], GREY)
+
+
+def test_samples_are_encoded_for_what_they_are_or_what_is_stated(tmp_path):
+    sounds = read_samples(_speak(tmp_path / "a.wav", 640), MEL_SPEECH)[1]
+    own = conditions_for(sounds, MEL_SPEECH, None)
+    assert own is not None
+    assert own.shape == (1, 8, 40)
+    assert conditions_for(sounds, MEL_SPEECH, own) is own
+    with pytest.raises(InvalidArgumentError, match="39 frames"):
+        conditions_for(sounds, MEL_SPEECH, own[..., :39])
+    x = torch.zeros(3, 1, 8, 8)
+    assert conditions_for(x, GREY, None) is None
+    classes = replace(GREY, classes=4)
+    with pytest.raises(InvalidArgumentError, match="has classes: say of which"):
+        conditions_for(x, classes, None)
+    with pytest.raises(InvalidArgumentError, match=r"3 samples need one condition .* got 2"):
+        conditions_for(x, classes, torch.tensor([1, 2]))
+    assert conditions_for(x, classes, torch.tensor([1])) is not None
