@@ -60,7 +60,6 @@ from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMSchedul
 from .inverse.diffuse import diffuse as diffuse
 from .inverse.diffuse import diffusion_chain as diffusion_chain
 from .inverse.edit import edit as edit
-from .inverse.encode import ImplicitOptions as ImplicitOptions
 from .inverse.encode import Latents as Latents
 from .inverse.encode import decode as decode
 from .inverse.encode import encode as encode
@@ -72,14 +71,14 @@ from .models.config import builtin_models as builtin_models
 from .models.load import load_model as load_model
 from .models.model import Decoder as Decoder
 from .models.model import Model as Model
+from .sampling.ask import (
+    Denoiser as Denoiser,
+)
 from .sampling.denoise import (
     Autocast as Autocast,
 )
 from .sampling.denoise import (
     ClipX0 as ClipX0,
-)
-from .sampling.denoise import (
-    Denoiser as Denoiser,
 )
 from .sampling.denoise import (
     DynamicThreshold as DynamicThreshold,
@@ -93,6 +92,7 @@ from .sampling.denoise import (
 from .sampling.denoise import (
     X0Prediction as X0Prediction,
 )
+from .sampling.implicit import ImplicitOptions as ImplicitOptions
 from .sampling.noise import SampleNoise as SampleNoise
 from .sampling.run import run as run
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-RowCallback = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from fastdpm.sampling.state import Callback, SamplingState
 
 
 @contextmanager
-def sampling_bar(samples: int, batch_size: int, rows: int) -> Iterator[RowCallback]:
-    """Show how many of ``samples`` are drawn, each batch advancing with its plan's rows.
+def sampling_bar() -> Iterator[Callback]:
+    """Show how many samples are done.
 
     Yields:
-        A callback for the first sample of a batch and the row that it has finished.
+        A callback for ``Model.sample`` and whatever else goes through samples batch by batch.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,10 +31,10 @@ def sampling_bar(samples: int, batch_size: int, rows: int) -> Iterator[RowCallba
         transient=True,
     )
     with bar:
-        task = bar.add_task(f"{rows} evaluations", total=samples)
+        task = bar.add_task("", total=None)
 
-        def advance(first: int, row: int) -> None:
-            in_batch = min(batch_size, samples - first)
-            bar.update(task, completed=first + in_batch * (row + 1) / rows)
+        def advance(state: SamplingState) -> None:
+            rows = f"{state.num_rows} evaluations"
+            bar.update(task, description=rows, completed=state.done, total=state.total)
 
         yield advance

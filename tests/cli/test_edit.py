@@ -159,4 +159,4 @@ def test_what_has_no_likelihood_is_one_line(command, arguments, said):
 def test_digits_have_17_grey_levels(command, capsys):
     assert cli.run(["likelihood", "digits", "sklearn:digits-test", "-n", "4", "-S", "4"]) == 0
     out = capsys.readouterr().out
-    assert "grey levels: 17, those of scikit-learn's handwritten digits; values rounded" in out
+    assert "grey levels: 17, those of the model's data; values rounded" in out

@@ -119,7 +119,7 @@ def test_a_recipes_noise_does_not_apply_and_stated_levels_do(call, sound):
         (("--by", "first", "--keep-best"), "--keep-best would change nothing"),
         (("--by", "implicit", "--tolerance", "0"), "must lie between 0 and 1, got 0"),
         (("--by", "implicit", "--tolerance", "nan"), "must lie between 0 and 1, got nan"),
-        (("-S", "2", "--without-last-row"), "needs 2 rows or more, these levels make 1"),
+        (("-S", "2", "--without-last-row"), "at least 2 rows, these levels make 1"),
         (("--condition", "3"), "takes no condition"),
         (("-S", "1"), "must lie in [2, 100]"),
     ],
@@ -243,7 +243,7 @@ def test_samples_that_do_not_converge_are_named_and_the_others_written(call, ima
     def lose_one(*arguments, **options):
         found = solve(*arguments, **options)
         found.row[1], found.residual[1] = 2, 0.25
-        if not options["keep_best"]:
+        if not arguments[3].keep_best:
             found.x[1] = np.nan
         return found
 

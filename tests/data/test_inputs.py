@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.inputs import conditions_for, read_all, read_samples
+from fastdpm.data.inputs import read_all, read_samples
 from fastdpm.data.spec import DataSpec
 from tests.conftest import IMAGE, SOUND, VOCODER
 
@@ -342,21 +342,3 @@ def test_what_is_no_data_at_all_is_refused_in_one_line(tmp_path):
         read_samples(tmp_path, DataSpec("series", (2, 16)))
     with pytest.raises(InvalidArgumentError, match="no input"):
         read_all([], GREY)
-
-
-def test_samples_are_encoded_for_what_they_are_or_what_is_stated(tmp_path):
-    sounds = read_samples(_speak(tmp_path / "a.wav", 640), MEL_SPEECH)[1]
-    own = conditions_for(sounds, MEL_SPEECH, None)
-    assert own is not None
-    assert own.shape == (1, 8, 40)
-    assert conditions_for(sounds, MEL_SPEECH, own) is own
-    with pytest.raises(InvalidArgumentError, match="39 frames"):
-        conditions_for(sounds, MEL_SPEECH, own[..., :39])
-    x = torch.zeros(3, 1, 8, 8)
-    assert conditions_for(x, GREY, None) is None
-    classes = replace(GREY, classes=4)
-    with pytest.raises(InvalidArgumentError, match="has classes: say of which"):
-        conditions_for(x, classes, None)
-    with pytest.raises(InvalidArgumentError, match=r"3 samples need one condition .* got 2"):
-        conditions_for(x, classes, torch.tensor([1, 2]))
-    assert conditions_for(x, classes, torch.tensor([1])) is not None

@@ -194,7 +194,7 @@ def test_the_evaluations_told_are_those_that_were_made(key, num_steps):
         num_steps,
         range(3),
         batch_size=2,
-        callback=lambda first, evaluation: seen.append((first, evaluation)),
+        callback=lambda state: seen.append((state.first, state.row)),
     )
     told = [count for _, _, count in batches]
     expected = num_steps + (9 if "pndm" in key else 1 if "plms" in key else 0)

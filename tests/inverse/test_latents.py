@@ -13,7 +13,7 @@ from fastdpm import Recipe, load_model
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.data.inputs import read_samples
 from fastdpm.data.mel import log_mel
-from fastdpm.inverse.encode import METHODS, ImplicitOptions, decode, encode
+from fastdpm.inverse.encode import METHODS, decode, encode
 from fastdpm.inverse.interpolate import arc_weights, between, interpolate
 from fastdpm.inverse.latents_file import (
     check_usable,
@@ -23,6 +23,7 @@ from fastdpm.inverse.latents_file import (
     usable,
     write_latents,
 )
+from fastdpm.sampling.implicit import ImplicitOptions
 from tests.conftest import IMAGE, MEL, write_model
 
 CHOICES = [(levels, spacing) for levels in ("var", "step") for spacing in ("linear", "quadratic")]

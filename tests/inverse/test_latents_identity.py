@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fastdpm import Decoder, Model, VarianceSchedule, ddim_rev, diffuse, levels_step
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.evaluation.reconstruct import reconstruct
-from fastdpm.inverse.encode import ImplicitOptions, decode, encode
+from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.latents_file import select
-from fastdpm.sampling.implicit import invert
+from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.sampling.noise import SampleNoise
 
 SCHEDULE = VarianceSchedule.linear(num_train_steps=100, beta_start=1e-4, beta_end=0.1)
@@ -149,8 +149,8 @@ def test_the_residual_is_that_of_the_row_that_is_named():
         return 0.1 * x
 
     x = torch.ones(1, 4, dtype=torch.float64)
-    lost = invert(plan, lambda at: network, x, most=30)
-    kept = invert(plan, lambda at: network, x, most=30, keep_best=True)
+    lost = invert(plan, lambda at: network, x, ImplicitOptions(most=30))
+    kept = invert(plan, lambda at: network, x, ImplicitOptions(most=30, keep_best=True))
     assert lost.row.tolist() == kept.row.tolist() == [3]
     assert float(lost.residual) == float(kept.residual)
 

@@ -21,7 +21,7 @@ from fastdpm import (
 from fastdpm.core.plan import Plan
 from fastdpm.data.datasets import DIGITS_TEST
 from fastdpm.evaluation.sources import open_data
-from fastdpm.sampling.implicit import invert
+from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.training.data import load_training_data
 
 SCHEDULE = VarianceSchedule.linear()
@@ -44,7 +44,7 @@ def _data(n: int = 6) -> Tensor:
 @pytest.mark.parametrize("num_steps", [5, 20])
 def test_the_inverse_of_linear_rows_is_found(num_steps):
     plan, network = ddim_rev(levels_step(SCHEDULE, num_steps)), _gaussian(0.5)
-    found = invert(plan, lambda at: network, 0.5 * _data(), tolerance=1e-10)
+    found = invert(plan, lambda at: network, 0.5 * _data(), ImplicitOptions(tolerance=1e-10))
     assert bool((found.row == -1).all())
     assert float(found.residual.max()) <= 1e-10
     torch.testing.assert_close(run(plan, network, found.x), 0.5 * _data(), rtol=0, atol=1e-8)
@@ -62,7 +62,7 @@ def test_a_map_whose_plain_iteration_diverges_is_solved():
 
     a, b = float(plan.a[0, 0]), float(plan.b[0, 0])
     assert abs(b * slope / a) > 1.5  # the fixed-point map at 0
-    found = invert(plan, lambda at: network, 0.01 * _data(), tolerance=1e-9)
+    found = invert(plan, lambda at: network, 0.01 * _data(), ImplicitOptions(tolerance=1e-9))
     assert bool((found.row == -1).all())
     torch.testing.assert_close(run(plan, network, found.x), 0.01 * _data(), rtol=0, atol=1e-9)
 
@@ -76,11 +76,11 @@ def test_a_row_without_an_inverse_is_named_and_falls_back_only_if_told_to():
         return torch.where(t[:, None] == r, (0.3 - a * x) / b, 0.1 * x)
 
     data = _data(2)
-    found = invert(plan, lambda at: network, data, most=30)
+    found = invert(plan, lambda at: network, data, ImplicitOptions(most=30))
     assert found.row.tolist() == [2, 2]
     assert bool(torch.isnan(found.x).all())
     assert float(found.residual.min()) > 0.01
-    kept = invert(plan, lambda at: network, data, most=30, keep_best=True)
+    kept = invert(plan, lambda at: network, data, ImplicitOptions(most=30, keep_best=True))
     assert kept.row.tolist() == [2, 2]
     assert bool(torch.isfinite(kept.x).all())
 
@@ -97,15 +97,15 @@ def test_evaluations_are_those_that_were_made_and_solved_samples_rest():
         return counted
 
     data = torch.cat([torch.zeros(1, 5, dtype=torch.float64), _data(3)])
-    found = invert(plan, select, data, tolerance=1e-9)
+    found = invert(plan, select, data, ImplicitOptions(tolerance=1e-9))
     assert found.evaluations.tolist() == asked.tolist()
     assert int(asked[0]) < int(asked[1:].min())  # zeros are solved at once
 
 
 def test_a_sample_does_not_depend_on_its_batch():
     plan, network = ddim_rev(levels_step(SCHEDULE, 8)), _gaussian(0.5)
-    together = invert(plan, lambda at: network, _data(), tolerance=1e-9)
-    alone = invert(plan, lambda at: network, _data()[2:3], tolerance=1e-9)
+    together = invert(plan, lambda at: network, _data(), ImplicitOptions(tolerance=1e-9))
+    alone = invert(plan, lambda at: network, _data()[2:3], ImplicitOptions(tolerance=1e-9))
     torch.testing.assert_close(together.x[2:3], alone.x, rtol=1e-9, atol=1e-9)
     assert together.evaluations[2] == alone.evaluations[0]
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_inverted_is_refused(change, message):
     kappa = change.pop("kappa", 0.0)
     plan = ddim_rev(levels_step(SCHEDULE, 5), kappa)
     with pytest.raises(InvalidArgumentError, match=message):
-        invert(plan, lambda at: _gaussian(0.5), _data(), **change)
+        invert(plan, lambda at: _gaussian(0.5), _data(), ImplicitOptions(**change))
 
 
 def _one_row() -> Plan:
@@ -161,14 +161,16 @@ def test_rows_with_steep_slopes_of_either_sign_are_solved_in_few_evaluations(slo
     def network(x: Tensor, t: Tensor) -> Tensor:
         return slope * (x + 0.02 * torch.sin(x))
 
-    found = invert(plan, lambda at: network, target, tolerance=1e-12)
+    found = invert(plan, lambda at: network, target, ImplicitOptions(tolerance=1e-12))
     torch.testing.assert_close(run(plan, network, found.x), target, rtol=1e-11, atol=0)
     assert int(found.evaluations[0]) < 20
 
 
 def test_the_residual_of_the_best_iterate_is_what_decoding_misses():
     target = torch.tensor([[1.5, 0.2]]).double()
-    found = invert(_one_row(), lambda at: _bounded, target, most=60, keep_best=True)
+    found = invert(
+        _one_row(), lambda at: _bounded, target, ImplicitOptions(most=60, keep_best=True)
+    )
     off = (run(_one_row(), _bounded, found.x) - target).norm() / target.norm()
     assert (found.row.tolist(), found.evaluations.tolist()) == ([0], [60])
     assert float(off) == pytest.approx(float(found.residual[0]), rel=1e-9)
@@ -178,7 +180,11 @@ def test_the_residual_of_the_best_iterate_is_what_decoding_misses():
 def test_more_evaluations_never_leave_a_worse_iterate():
     target = torch.tensor([[1.5, 0.2]]).double()
     residuals = [
-        float(invert(_one_row(), lambda at: _bounded, target, most=most, keep_best=True).residual)
+        float(
+            invert(
+                _one_row(), lambda at: _bounded, target, ImplicitOptions(most=most, keep_best=True)
+            ).residual
+        )
         for most in range(1, 60)
     ]
     assert residuals == sorted(residuals, reverse=True)
@@ -198,10 +204,12 @@ def test_rounding_of_a_huge_state_does_not_pass_for_a_solution():
         rows.append(row)
 
     x = torch.full((1, 3), 2.0, dtype=torch.float64)
-    found = invert(plan, lambda at: fails_last, x, most=30, callback=each)
+    found = invert(plan, lambda at: fails_last, x, ImplicitOptions(most=30), callback=each)
     assert (found.row.tolist(), found.evaluations.tolist(), rows) == ([4], [30], [4])
     rows.clear()
-    kept = invert(plan, lambda at: fails_last, x, most=30, keep_best=True, callback=each)
+    kept = invert(
+        plan, lambda at: fails_last, x, ImplicitOptions(most=30, keep_best=True), callback=each
+    )
     assert (kept.row.tolist(), rows) == ([4], [4, 3, 2, 1, 0])
     assert kept.residual[0] == found.residual[0] > 0.3
 
@@ -225,11 +233,11 @@ def test_a_sample_is_solved_with_its_own_network_beside_samples_that_finish_befo
 
 def test_a_sample_that_starts_anew_does_not_disturb_the_others():
     target = torch.tensor([[0.3, 0.2], [1.5, 0.2], [-0.6, 0.1]]).double()
-    alone = invert(_one_row(), lambda at: _bounded, target[[0, 2]], most=90)
-    beside = invert(_one_row(), lambda at: _bounded, target, most=90)
+    alone = invert(_one_row(), lambda at: _bounded, target[[0, 2]], ImplicitOptions(most=90))
+    beside = invert(_one_row(), lambda at: _bounded, target, ImplicitOptions(most=90))
     assert beside.row.tolist() == [-1, 0, -1]
     torch.testing.assert_close(beside.x[[0, 2]], alone.x, rtol=1e-12, atol=0)
-    again = invert(_one_row(), lambda at: _bounded, target[1:2], most=90)
+    again = invert(_one_row(), lambda at: _bounded, target[1:2], ImplicitOptions(most=90))
     assert float(again.residual[0]) == pytest.approx(float(beside.residual[1]), rel=1e-9)
 
 
@@ -241,7 +249,7 @@ def test_a_network_that_overflows_on_the_way_gets_a_new_start():
         calls.append(len(x))
         return torch.full_like(x, math.inf) if len(calls) == 2 else network(x, t)
 
-    found = invert(plan, lambda at: overflows, x, tolerance=1e-10)
+    found = invert(plan, lambda at: overflows, x, ImplicitOptions(tolerance=1e-10))
     assert bool((found.row == -1).all())
     assert int(found.evaluations.max()) < 30
     torch.testing.assert_close(run(plan, network, found.x), x, rtol=1e-8, atol=1e-8)

@@ -16,6 +16,7 @@ from fastdpm.cli.decode import decode
 from fastdpm.cli.edit import edit
 from fastdpm.cli.encode import encode
 from fastdpm.cli.evaluate import evaluate
+from fastdpm.cli.expand import expanded
 from fastdpm.cli.interpolate import interpolate
 from fastdpm.cli.likelihood import likelihood
 from fastdpm.cli.models import models
@@ -23,33 +24,43 @@ from fastdpm.cli.plan import plan
 from fastdpm.cli.push import push
 from fastdpm.cli.reconstruct import reconstruct
 from fastdpm.cli.sample import sample
+from fastdpm.cli.terminal import in_options
 from fastdpm.cli.train import train
 from fastdpm.core.errors import FastDPMError
 
-app = typer.Typer(
-    help="Sample trained diffusion models in few network evaluations.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (
-    sample,
-    plan,
-    evaluate,
-    compare,
-    encode,
-    decode,
-    reconstruct,
-    interpolate,
-    edit,
-    likelihood,
-    convert,
-    push,
-    models,
-    train,
-    cache,
-):
-    app.command()(command)
+COMMANDS = {
+    command.__name__: command
+    for command in (
+        sample,
+        plan,
+        evaluate,
+        compare,
+        encode,
+        decode,
+        reconstruct,
+        interpolate,
+        edit,
+        likelihood,
+        convert,
+        push,
+        models,
+        train,
+        cache,
+    )
+}
+
+
+def make_app(command: str | None = None) -> typer.Typer:
+    """The application; the help of ``command`` alone, or of all, is complete."""
+    app = typer.Typer(
+        help="Sample trained diffusion models in few network evaluations.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, function in COMMANDS.items():
+        app.command()(expanded(function, shown=command in (None, name)))
+    return app
 
 
 def main() -> None:
@@ -59,10 +70,12 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; every failure a user can cause is one line on the error stream."""
+    command = arguments[0] if arguments else ""
+    app = make_app(command)
     try:
         code = app(arguments or ["--help"], prog_name="fastdpm", standalone_mode=False)
     except FastDPMError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(in_options(str(error), _options(app, command)), error.exit_code)
     except TyperException as error:
         return _fail(f"{error.format_message()} (see fastdpm --help)", 2)
     except OSError as error:
@@ -76,6 +89,13 @@ def run(arguments: list[str]) -> int:
     if code == 130:  # how Typer tells of an interrupt that no command has explained
         return _fail("interrupted", 130)
     return code if isinstance(code, int) else 0
+
+
+def _options(app: typer.Typer, command: str) -> dict[str, str]:
+    """What is typed for each option of a command, by its parameter."""
+    chosen = getattr(typer.main.get_command(app), "commands", {}).get(command)
+    parameters = [] if chosen is None else chosen.params
+    return {p.name: p.opts[0] for p in parameters if p.opts[0].startswith("-")}
 
 
 def _describe(error: OSError) -> str:

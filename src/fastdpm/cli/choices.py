@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import sys
-from collections.abc import Callable, Collection
-from copy import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from fastdpm.cli.expand import Options
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
@@ -23,22 +22,13 @@ NumSteps = Annotated[
     int | None,
     typer.Option("--steps", "-S", help="S, network evaluations, from 2 to T.", show_default=False),
 ]
-Levels = Annotated[
-    str | None, typer.Option(help="var or step: how the S levels are chosen.", show_default=False)
-]
-Spacing = Annotated[str | None, typer.Option(help="linear or quadratic.", show_default=False)]
+Levels = Annotated[str | None, typer.Option(show_default=False)]
+Spacing = Annotated[str | None, typer.Option(show_default=False)]
 Kappa = Annotated[
     float | None,
     typer.Option(help="0 is DDIM-rev, 1 is DDPM-rev, or in between.", show_default=False),
 ]
-Method = Annotated[
-    str | None,
-    typer.Option(
-        help="ddim-rev, dpmpp-2m, dpmpp-3m, multistep-3, standard, standard-large or"
-        " standard-learned.",
-        show_default=False,
-    ),
-]
+Method = Annotated[str | None, typer.Option(show_default=False)]
 Unbounded = Annotated[
     bool, typer.Option("--unbounded", help="VAR without the authors' bound on its variances.")
 ]
@@ -69,7 +59,6 @@ Seed = Annotated[int, typer.Option(help="Sample i depends on the seed and i alon
 BatchSize = Annotated[
     int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="Of the network: float32, bf16 or fp16.")]
 ModelName = Annotated[
     str,
@@ -116,7 +105,7 @@ CacheFolder = Annotated[
 
 
 @dataclass(frozen=True)
-class Stated:
+class Stated(Options):
     """What a command line states of a recipe; None or False where it says nothing."""
 
     steps: NumSteps = None
@@ -128,6 +117,18 @@ class Stated:
     at_steps: AtSteps = None
     at_levels: AtLevels = None
     variances: Variances = None
+
+    @classmethod
+    def helps(cls) -> Mapping[str, str]:
+        """What the tables of samplers and levels hold."""
+        from fastdpm.core.levels import first_names, second_names
+        from fastdpm.core.samplers import SAMPLERS
+
+        return {
+            "method": f"{listed(SAMPLERS)}.",
+            "levels": f"{listed(first_names())}: how the S levels are chosen.",
+            "spacing": f"{listed(second_names())}.",
+        }
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe with the stated choices changed."""
@@ -160,47 +161,10 @@ class Stated:
             )
 
 
-def takes_recipe(
-    *, without: Collection[str] = (), **helps: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of :class:`Stated` where its parameter ``stated`` stands.
-
-    Args:
-        without: Options that the command has no use for.
-        helps: Help of options that mean something else here.
-    """
-    options = {
-        name: option.replace(annotation=_with_help(option.annotation, helps.get(name)))
-        for name, option in inspect.signature(Stated, eval_str=True).parameters.items()
-        if name not in without
-    }
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            parameters += options.values() if parameter.name == "stated" else [parameter]
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-
-        @wraps(command)
-        def run(**given: Any) -> None:
-            stated = Stated(**{name: given.pop(name) for name in options})
-            command(stated=stated, **given)
-
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return run
-
-    return decorate
-
-
-def _with_help(annotation: Any, text: str | None) -> Any:
-    """An annotated option, with another help text if there is one."""
-    if text is None:
-        return annotation
-    kind, option = get_args(annotation)
-    option = copy(option)
-    option.help = text
-    return Annotated[kind, option]
+def listed(names: Iterable[str]) -> str:
+    """Names with commas and an "or"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def told_command() -> str:

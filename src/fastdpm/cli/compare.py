@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.models.presets import CompareSettings
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
-
 
 def compare(
+    *,
     model: choices.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and the report.")],
     steps: Annotated[
@@ -74,8 +74,8 @@ def compare(
     ] = None,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
     precision: choices.Precision = "float32",
+    machine: Machine,
     cache: choices.CacheFolder = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another comparison in the folder.")
@@ -99,6 +99,7 @@ def compare(
     command = choices.told_command()
     _check_folder(out, command, overwrite=overwrite)
     found_model = find_model(model, checkpoint)
+    machine.use_threads(found_model.config, n, batch_size)
     preset = read_preset(model) if checkpoint is not None else None
     if preset is not None and preset.compare is not None:
         table = preset.compare
@@ -114,8 +115,10 @@ def compare(
             found_model,
             counts,
             chosen,
-            measuring=MeasureOptions(against, n, features, inception, device, kept, progress=True),
-            options=DrawOptions(seed, precision, batch_size, device),
+            measuring=MeasureOptions(
+                against, n, features, inception, machine.device, kept, progress=True
+            ),
+            options=DrawOptions(seed, precision, batch_size, machine.device),
             clip=clip,
             reference_n=reference_n,
             command=command,

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
+from fastdpm.cli.terminal import console
 
 
 def convert(

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import Overwrite, check_folder
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import Overwrite, check_folder
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.inverse.latents_file import SavedLatents
     from fastdpm.models.model import Model
-
-console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def decode(
@@ -26,7 +25,7 @@ def decode(
     overwrite: Overwrite = False,
     checkpoint: choices.Checkpoint = None,
     batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
+    machine: Machine,
 ) -> None:
     """Bring encoded data back, by the plan that lies beside it and the model that encoded it.
 
@@ -36,12 +35,15 @@ def decode(
     from fastdpm.data.files import new_folder
     from fastdpm.inverse.encode import decode as decode_latents
     from fastdpm.inverse.latents_file import read_latents
-    from fastdpm.models.load import load_model
+    from fastdpm.models.find import find_model
+    from fastdpm.models.load import open_model
     from fastdpm.output.folder import SampleFolder
 
     replaced = check_folder(out, overwrite)
     saved = read_latents(latents)
-    loaded = load_model(model, device, checkpoint=checkpoint)
+    found = find_model(model, checkpoint)
+    machine.use_threads(found.config, len(saved.latents.x), batch_size)
+    loaded = open_model(found, machine.device)
     data = loaded.finished(decode_latents(loaded, saved.latents, batch_size))
     rows = saved.latents.plan.num_rows
     with new_folder(out, replaced) as place:

@@ -7,34 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import (
-    Condition,
-    Inputs,
-    Most,
-    Overwrite,
-    Resample,
-    Resize,
-    check_folder,
-    read_given,
-)
+from fastdpm.cli.expand import changes
+from fastdpm.cli.inputs import Inputs, Most, Source
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import Overwrite, check_folder
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
-
-console = Console(soft_wrap=True, highlight=False, markup=False)
 PICTURE = "edited.png"
 
 
-@choices.takes_recipe(without=("method",))
+@changes(choices.Stated, without=("method",))
 def edit(
     *,
-    model: choices.ModelName,
+    source: Source,
     inputs: Inputs,
     n: Most = None,
     strength: Annotated[
@@ -64,13 +56,8 @@ def edit(
     ] = None,
     stated: choices.Stated,
     clip: choices.Clip = None,
-    condition: Condition = None,
-    resize: Resize = False,
-    resample: Resample = False,
-    checkpoint: choices.Checkpoint = None,
     seed: choices.Seed = 0,
-    batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
+    machine: Machine,
     out: Annotated[Path, typer.Option(help="Folder.", show_default=False)],
     overwrite: Overwrite = False,
 ) -> None:
@@ -81,35 +68,28 @@ def edit(
     originals and results, and samples.json.
     """
     from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.core.reverse import ddim_rev
     from fastdpm.data.files import new_folder
-    from fastdpm.inverse.diffuse import recipe_levels
-    from fastdpm.inverse.edit import edit as run_edit
-    from fastdpm.inverse.edit import levels_from, recipe_kappa
+    from fastdpm.inverse.edit import plan_edit, run_edit
     from fastdpm.output.folder import SampleFolder
     from fastdpm.progress import sampling_bar
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("give --strength or --at-level, not both")
     replaced = check_folder(out, overwrite)
-    given = read_given(
-        model,
-        inputs,
-        checkpoint=checkpoint,
-        device=device,
-        condition=condition,
-        resize=resize,
-        resample=resample,
-        n=n,
-    )
+    given = source.read(inputs, machine, n)
     config, x = given.model.config, given.x
     recipe = stated.recipe(config.recipe, clip)
     marked = _marked(mask, span, x, config.data)
-    if strength is None and at_level is None:
-        strength = 0.5 if marked is None else 1.0
-    levels = recipe_levels(recipe, given.model.schedule)
-    part = levels_from(levels, given.model.schedule, level=at_level, strength=strength)
-    plan = ddim_rev(part, recipe_kappa(recipe))
+    levels = recipe.choose_levels(given.model.schedule)
+    how = plan_edit(
+        given.model,
+        level=at_level,
+        strength=strength,
+        masked=marked is not None,
+        levels=levels,
+        kappa=recipe.stochasticity,
+    )
+    plan = how.plan
     identity = {
         "model": config.name,
         "weights_sha256": config.weights_sha256,
@@ -120,21 +100,17 @@ def edit(
     for note in levels.notes:
         console.print(f"note: {note}")
     began = time.perf_counter()
-    size = given.model.batch_size(batch_size, given.condition)
-    with sampling_bar(len(x), size, plan.num_rows) as advance:
+    with sampling_bar() as bar:
         found = run_edit(
             given.model,
             x,
-            level=at_level,
-            strength=strength,
+            how,
             mask=marked,
-            levels=levels,
-            kappa=recipe_kappa(recipe),
             clip=recipe.clip,
             seed=seed,
             condition=given.condition,
-            batch_size=size,
-            callback=advance,
+            batch_size=source.batch_size,
+            callback=bar,
         )
     seconds = time.perf_counter() - began
     facts = {"inputs": given.inputs, "painted": _share(marked), "n": len(found)}

@@ -6,53 +6,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import (
+from fastdpm.cli.expand import changes
+from fastdpm.cli.inputs import (
     ENCODING_HELP,
-    By,
-    Condition,
+    Encoding,
     Inputs,
-    KeepBest,
     Most,
-    Resample,
-    Resize,
-    Tolerance,
-    WithoutLastRow,
-    check_by,
-    check_output,
-    encode_given,
-    encoding_levels,
+    Source,
     note_deviation,
-    read_given,
     tell_lost,
 )
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import check_output
+from fastdpm.cli.terminal import console
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
 
-
-@choices.takes_recipe(without=("method",), **ENCODING_HELP)
+@changes(choices.Stated, without=("method",), **ENCODING_HELP)
 def encode(
     *,
-    model: choices.ModelName,
+    source: Source,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier file of latents.")
     ] = False,
     n: Most = None,
-    by: By = "invertible",
+    encoding: Encoding,
     stated: choices.Stated,
-    tolerance: Tolerance = None,
-    keep_best: KeepBest = False,
-    without_last_row: WithoutLastRow = False,
-    condition: Condition = None,
-    resize: Resize = False,
-    resample: Resample = False,
-    checkpoint: choices.Checkpoint = None,
-    batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
+    machine: Machine,
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` brings back.
 
@@ -64,21 +47,8 @@ def encode(
     from fastdpm.inverse.latents_file import select, usable, write_latents
 
     _check_out(out, inputs, overwrite)
-    check_by(by, tolerance, keep_best)
-    given = read_given(
-        model,
-        inputs,
-        checkpoint=checkpoint,
-        device=device,
-        condition=condition,
-        resize=resize,
-        resample=resample,
-        n=n,
-    )
-    levels = encoding_levels(stated, given.model, by, without_last_row)
-    latents = encode_given(
-        given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
-    )
+    given = source.read(inputs, machine, n)
+    latents = encoding.encode(given, stated, source.batch_size)
     advice = tell_lost(latents, given.names)
     kept = usable(latents)
     count, total = int(kept.sum()), len(kept)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
     from fastdpm.evaluation.evaluate import Evaluation
     from fastdpm.models.find import FoundModel
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
 
-
-@choices.takes_recipe()
 def evaluate(
     *,
     samples: Annotated[
@@ -49,8 +47,8 @@ def evaluate(
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
     precision: choices.Precision = "float32",
+    machine: Machine,
     cache: choices.CacheFolder = None,
     scale_to_peak: Annotated[
         bool,
@@ -89,11 +87,20 @@ def evaluate(
         if path is not None:
             check_place(path)
     measuring = stages.MeasureOptions(
-        against, n, features, inception, device, kept, progress=True, scale_to_peak=scale_to_peak
+        against,
+        n,
+        features,
+        inception,
+        machine.device,
+        kept,
+        progress=True,
+        scale_to_peak=scale_to_peak,
     )
     measured = _found(samples, checkpoint)
+    if not isinstance(measured, str):
+        machine.use_threads(measured.config, n, batch_size)
     recipe, compiled = _how_to_sample(measured, stated, plan, clip)
-    draw = DrawOptions(seed, precision, batch_size, device)
+    draw = DrawOptions(seed, precision, batch_size, machine.device)
     try:
         if save_statistics is not None:
             kind = stages.save_statistics(samples, save_statistics, measuring)

@@ -7,28 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import (
+from fastdpm.cli.expand import changes
+from fastdpm.cli.inputs import (
     ENCODING_HELP,
-    By,
-    Condition,
+    Encoding,
     Given,
-    KeepBest,
-    Overwrite,
-    Resample,
-    Resize,
-    Tolerance,
-    WithoutLastRow,
-    check_by,
-    check_folder,
-    encode_given,
-    encoding_levels,
+    Source,
     note_deviation,
-    read_given,
     tell_lost,
 )
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import Overwrite, check_folder
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,34 +28,24 @@ if TYPE_CHECKING:
     from fastdpm.data.spec import DataSpec
     from fastdpm.inverse.encode import Latents
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
-
 _PAUSE_SECONDS = 0.2
 _CLOSE = 1e-4
 
 End = Annotated[Path, typer.Argument(help="An image or a mono sound.")]
 
 
-@choices.takes_recipe(without=("method",), **ENCODING_HELP)
+@changes(choices.Stated, without=("method",), **ENCODING_HELP)
 def interpolate(
     *,
-    model: choices.ModelName,
+    source: Source,
     a: End,
     b: End,
     n: Annotated[int, typer.Option("-n", help="How many, the two ends among them.", min=2)] = 9,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     overwrite: Overwrite = False,
-    by: By = "invertible",
+    encoding: Encoding,
     stated: choices.Stated,
-    tolerance: Tolerance = None,
-    keep_best: KeepBest = False,
-    without_last_row: WithoutLastRow = False,
-    condition: Condition = None,
-    resize: Resize = False,
-    resample: Resample = False,
-    checkpoint: choices.Checkpoint = None,
-    batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
+    machine: Machine,
 ) -> None:
     """Go from one image or sound to another, along the sphere of their latents.
 
@@ -78,25 +60,14 @@ def interpolate(
     from fastdpm.inverse.interpolate import between
 
     replaced = check_folder(out, overwrite)
-    check_by(by, tolerance, keep_best)
-    given = read_given(
-        model,
-        [a, b],
-        checkpoint=checkpoint,
-        device=device,
-        condition=condition,
-        resize=resize,
-        resample=resample,
-        n=3,
-    )
+    given = source.read([a, b], machine, n=3)
     _check_two(given.names)
-    levels = encoding_levels(stated, given.model, by, without_last_row)
-    ends = encode_given(
-        given, levels, by, tolerance=tolerance, keep_best=keep_best, batch_size=batch_size
-    )
+    ends = encoding.encode(given, stated, source.batch_size)
     _check_found(ends, given.names)
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
-    samples = given.model.finished(decode(given.model, between(ends, fractions), batch_size))
+    samples = given.model.finished(
+        decode(given.model, between(ends, fractions), source.batch_size)
+    )
     error = _worst_error(given.x, samples[[0, -1]])
     gain = torch.lerp(given.gain[0], given.gain[1], fractions)
     with new_folder(out, replaced) as folder:

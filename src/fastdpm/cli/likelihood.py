@@ -8,32 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import (
-    Condition,
-    Inputs,
-    Most,
-    Resample,
-    Resize,
-    check_output,
-    read_given,
-)
+from fastdpm.cli.expand import changes
+from fastdpm.cli.inputs import Inputs, Most, Source
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import check_output
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.inverse.likelihood import Bound
     from fastdpm.models.config import ModelConfig
-
-console = Console(soft_wrap=True, highlight=False, markup=False)
 _MOST_ROWS = 60
 
 
-@choices.takes_recipe(without=("kappa", "method"))
+@changes(choices.Stated, without=("kappa", "method"))
 def likelihood(
     *,
-    model: choices.ModelName,
+    source: Source,
     inputs: Inputs,
     n: Most = None,
     stated: choices.Stated,
@@ -53,13 +46,8 @@ def likelihood(
         ),
     ] = None,
     clip: choices.Clip = None,
-    condition: Condition = None,
-    resize: Resize = False,
-    resample: Resample = False,
-    checkpoint: choices.Checkpoint = None,
     seed: choices.Seed = 0,
-    batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
+    machine: Machine,
     save: Annotated[
         Path | None,
         typer.Option(help="Save every term and sample as JSON.", show_default=False),
@@ -75,29 +63,18 @@ def likelihood(
     Sounds are scaled to the model's level and judged there.
     """
     from fastdpm.data.files import FIGURE_SUFFIXES
-    from fastdpm.inverse.diffuse import recipe_levels
     from fastdpm.inverse.likelihood import bits_per_dimension, grey_levels_of
     from fastdpm.progress import sampling_bar
 
     check_output(save, (".json",), inputs)
     check_output(plot, FIGURE_SUFFIXES, inputs)
-    given = read_given(
-        model,
-        inputs,
-        checkpoint=checkpoint,
-        device=device,
-        condition=condition,
-        resize=resize,
-        resample=resample,
-        n=n,
-    )
+    given = source.read(inputs, machine, n)
     config = given.model.config
     recipe = stated.recipe(config.recipe, clip)
-    levels = recipe_levels(recipe, given.model.schedule)
+    levels = recipe.choose_levels(given.model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
-    size = given.model.batch_size(batch_size, given.condition)
     began = time.perf_counter()
-    with sampling_bar(len(given.x), size, levels.num_steps) as advance:
+    with sampling_bar() as bar:
         bound = bits_per_dimension(
             given.model,
             given.x,
@@ -105,12 +82,10 @@ def likelihood(
             grey,
             variance=variance,
             clip=recipe.clip,
-            # Sounds are scaled to the model's peak, which leaves their grey levels.
-            rounding=0.5 if config.data.modality == "audio" else 0.1,
             seed=seed,
             condition=given.condition,
-            batch_size=size,
-            callback=advance,
+            batch_size=source.batch_size,
+            callback=bar,
         )
     _print(bound, why, time.perf_counter() - began)
     if save is not None:

@@ -10,7 +10,6 @@ import typer
 from fastdpm.cli import choices
 
 
-@choices.takes_recipe()
 def plan(
     *,
     model: choices.ModelName = "digits",

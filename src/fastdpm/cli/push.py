@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
+from fastdpm.cli.terminal import console
 
 
 def push(

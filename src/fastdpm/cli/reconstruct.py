@@ -17,35 +17,29 @@ from rich.console import Console
 from rich.table import Table
 
 from fastdpm.cli import choices
-from fastdpm.cli.inverse import (
-    Condition,
+from fastdpm.cli.inputs import (
     Given,
     Inputs,
     KeepBest,
     Most,
-    Overwrite,
-    Resample,
-    Resize,
+    Source,
     Tolerance,
     WithoutLastRow,
-    check_by,
-    check_folder,
-    encoding_bar,
+    cut,
     encoding_recipe,
-    fitting_levels,
-    read_given,
     solver_of,
 )
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import Overwrite, check_folder
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.evaluation.reconstruct import Reconstruction
-    from fastdpm.inverse.encode import ImplicitOptions
     from fastdpm.output.figures_inverse import Curve
-
-console = Console(soft_wrap=True, highlight=False, markup=False)
+    from fastdpm.sampling.implicit import ImplicitOptions
 
 _RECORD, _TABLE = "reconstruct.json", "reconstruct.csv"
 _CURVES, _SAMPLES = "psnr.png", "samples.png"
@@ -63,7 +57,7 @@ class Found(NamedTuple):
 
 def reconstruct(
     *,
-    model: choices.ModelName,
+    source: Source,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     overwrite: Overwrite = False,
@@ -89,12 +83,7 @@ def reconstruct(
     tolerance: Tolerance = None,
     keep_best: KeepBest = False,
     without_last_row: WithoutLastRow = False,
-    condition: Condition = None,
-    resize: Resize = False,
-    resample: Resample = False,
-    checkpoint: choices.Checkpoint = None,
-    batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
+    machine: Machine,
 ) -> None:
     """Encode and decode images or sounds, and measure how near they come back.
 
@@ -103,43 +92,30 @@ def reconstruct(
     figure, and originals beside reconstructions. No noise is drawn. Reconstructions are cut to
     [-1, 1], as files of them would be, for all but the relative error.
     """
+    from fastdpm.core.errors import check_one_of
     from fastdpm.data.files import new_folder
+    from fastdpm.inverse.encode import METHODS
 
     methods, kinds, spacings = (
         _parts(option, text)
         for option, text in (("--by", by), ("--levels", levels), ("--spacing", spacing))
     )
     for method in methods:
-        check_by(method, None, False)
-    check_by("implicit" if "implicit" in methods else methods[0], tolerance, keep_best)
+        check_one_of("`method`", method, METHODS)
+    solver = solver_of(tolerance, keep_best)
     counts = sorted(set(choices.parse_whole_numbers("--steps", steps)))
     replaced = check_folder(out, overwrite)
-    given = read_given(
-        model,
-        inputs,
-        checkpoint=checkpoint,
-        device=device,
-        condition=condition,
-        resize=resize,
-        resample=resample,
-        n=n,
-    )
-    chosen = _choose_levels(
-        given,
-        counts,
-        kinds,
-        spacings,
-        "invertible" if "invertible" in methods else methods[0],
-        without_last_row,
-    )
+    given = source.read(inputs, machine, n)
+    chosen = _choose_levels(given, counts, kinds, spacings, without_last_row)
     for note in dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes):
         console.print(f"note: {note}")
     asked = list(product(chosen.items(), methods))
     found = []
     for i, (((choice, count), compiled), method) in enumerate(asked, 1):
         _tell_place(f"{i} of {len(asked)}: {method}, {choice}, S = {count}")
-        solver = solver_of(method, tolerance, keep_best)
-        found.append(Found(choice, count, _measure(given, compiled, method, solver, batch_size)))
+        options = solver if method == "implicit" or "implicit" not in methods else None
+        result = _measure(given, compiled, method, options, source.batch_size)
+        found.append(Found(choice, count, result))
     with new_folder(out, replaced) as folder:
         _write(folder, given, found)
     _print(given, found)
@@ -172,19 +148,17 @@ def _choose_levels(
     counts: Sequence[int],
     kinds: Sequence[str],
     spacings: Sequence[str],
-    by: str,
     without_last_row: bool,
 ) -> dict[tuple[str, int], NoiseLevels]:
     """Levels by their choice in words and S; without kinds or spacings, the recommended one."""
-    recommended = encoding_recipe(choices.Stated(), given.model.config.recipe)
+    recommended = encoding_recipe(choices.Stated(), given.model)
     kinds = kinds or [recommended.levels]
     spacings = spacings or [recommended.spacing]
     return {
-        (f"{kind.upper()} {space}", count): fitting_levels(
+        (f"{kind.upper()} {space}", count): cut(
             recommended.replace(num_steps=count, levels=kind, spacing=space).choose_levels(
                 given.model.schedule
             ),
-            by,
             without_last_row,
         )
         for kind, space, count in product(kinds, spacings, counts)
@@ -199,9 +173,9 @@ def _measure(
     batch_size: int | None,
 ) -> Reconstruction:
     from fastdpm.evaluation.reconstruct import reconstruct
+    from fastdpm.progress import sampling_bar
 
-    size = given.model.batch_size(batch_size, given.condition)
-    with encoding_bar(len(given.x), size, levels.num_steps, method) as advance:
+    with sampling_bar() as bar:
         return reconstruct(
             given.model,
             given.x,
@@ -210,7 +184,7 @@ def _measure(
             solver=solver,
             condition=given.condition,
             batch_size=batch_size,
-            advance=advance,
+            callback=bar,
         )
 
 

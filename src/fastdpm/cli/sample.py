@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from fastdpm.models.model import Model
     from fastdpm.output.folder import SampleFolder
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
 
-
-@choices.takes_recipe()
 def sample(
     *,
     model: choices.ModelName = "digits",
@@ -45,8 +43,8 @@ def sample(
     ] = None,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
-    device: choices.Device = "auto",
     precision: choices.Precision = "float32",
+    machine: Machine,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; by default a new one under samples/.", show_default=False),
@@ -64,22 +62,20 @@ def sample(
     """
     from fastdpm.core.errors import InvalidArgumentError, check_one_of
     from fastdpm.data.condition import read_condition
-    from fastdpm.models.load import load_model
+    from fastdpm.models.find import find_model
+    from fastdpm.models.load import open_model
     from fastdpm.models.model import PRECISIONS
     from fastdpm.output.folder import SampleFolder, free_folder
 
     if resume and out is None:
         raise InvalidArgumentError("--resume needs the --out of the run to go on with")
     check_one_of("precision", precision, PRECISIONS)
-    loaded = load_model(model, device, checkpoint=checkpoint)
+    found = find_model(model, checkpoint)
+    machine.use_threads(found.config, n, batch_size)
+    loaded = open_model(found, machine.device)
     config = loaded.config
     chosen = stated.recipe(config.recipe, clip)
-    if plan is None:
-        compiled = chosen.compile(loaded.schedule)
-    else:
-        stated.check_none_beside_plan()
-        compiled = choices.read_plan(plan)
-        loaded.check_plan(compiled)
+    compiled = chosen.compile(loaded.schedule) if plan is None else _saved(plan, stated, loaded)
     given = None if condition is None else read_condition(condition, config.data)
     chosen_for = loaded.check_condition(given)
     count = n if n is not None else 16 if chosen_for is None else len(chosen_for)
@@ -123,6 +119,14 @@ def sample(
     )
 
 
+def _saved(path: Path, stated: choices.Stated, model: Model) -> Plan:
+    """A saved plan, which leaves nothing to choose."""
+    stated.check_none_beside_plan()
+    plan = choices.read_plan(path)
+    model.check_plan(plan)
+    return plan
+
+
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
@@ -134,10 +138,9 @@ def _draw(
     from fastdpm.core.errors import InterruptedRunError
     from fastdpm.progress import sampling_bar
 
-    size = model.batch_size(options["batch_size"], options["condition"])
     try:
-        with sampling_bar(len(todo), size, plan.num_rows) as advance:
-            for indices, samples in model.sample_batches(todo, plan, callback=advance, **options):
+        with sampling_bar() as bar:
+            for indices, samples in model.sample_batches(todo, plan, callback=bar, **options):
                 folder.write(indices, samples)
     except KeyboardInterrupt:
         kept = f"{len(folder.done)} samples are in {folder.path}: " if folder.done else ""

@@ -11,17 +11,17 @@ from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from fastdpm.cli import choices
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.training.loop import Progress
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
-
 
 def train(
+    *,
     config: Annotated[
         str,
         typer.Argument(
@@ -49,7 +49,7 @@ def train(
         str | None,
         typer.Option(help="Held-out data, with which a classifier's accuracy is measured."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    machine: Machine,
 ) -> None:
     """Train a model, or a classifier whose features measure samples, on a CPU or a GPU.
 
@@ -62,7 +62,7 @@ def train(
     from fastdpm.training.loop import Trainer, check_folder
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
-    where = find_device(device)
+    where = find_device(machine.device)
     options = settings.training
     check_folder(out, resume=resume)
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)

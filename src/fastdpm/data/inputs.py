@@ -32,7 +32,7 @@ from fastdpm.data.datasets import (
     no_files,
     read_pixels,
 )
-from fastdpm.data.mel import log_mel, whole_frames
+from fastdpm.data.mel import whole_frames
 from fastdpm.data.record import RECORD, recorded_files
 from fastdpm.data.sound import at_peak, decode_sound, resampled
 from fastdpm.data.spec import DataSpec
@@ -233,38 +233,3 @@ def _check_alike(names: Sequence[str], samples: Sequence[Tensor]) -> None:
                 f"{names[0]} has {samples[0].shape[-1]} samples, {name} {sample.shape[-1]}: encode"
                 " sounds of other lengths one by one, or add --resize"
             )
-
-
-def conditions_for(x: Tensor, data: DataSpec, stated: Tensor | None) -> Tensor | None:
-    """What each sample of a user is to be encoded for.
-
-    Args:
-        x: Data, shape (n, *data shape).
-        data: What the model was trained on.
-        stated: What the user says, (1, ...) or (n, ...), or None.
-
-    Returns:
-        What was stated; for a vocoder where nothing was, the mel spectrogram of each sound; None
-        for a model without conditions.
-
-    Raises:
-        InvalidArgumentError: If a model with classes is told none, or there is one condition
-            neither for all nor for each.
-    """
-    if stated is None:
-        if data.classes is not None:
-            raise InvalidArgumentError(
-                "the model has classes: say of which the samples are, with --condition 3 for all"
-                " or 3,1,4 for each"
-            )
-        return None if data.mel is None else log_mel(x[:, 0], data.mel)
-    if len(stated) not in (1, len(x)):
-        raise InvalidArgumentError(
-            f"{len(x)} samples need one condition for all or one for each, got {len(stated)}"
-        )
-    if data.mel is not None and stated.shape[-1] * data.mel.hop_length != x.shape[-1]:
-        raise InvalidArgumentError(
-            f"a condition of {stated.shape[-1]} frames is for {data.mel.hop_length} x as many"
-            f" samples, the sound has {x.shape[-1]}: leave it out to take the sound's own"
-        )
-    return stated

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 
@@ -73,6 +75,8 @@ class DataSpec:
         classes: How many classes the network is told apart by their numbers, from 0; None if it
             takes none.
         description: Which data, in words.
+        grey_levels: How many values it takes, where that is not 256 for images or 65,536 for
+            sounds; decides nothing but the likelihood of data.
     """
 
     modality: str
@@ -82,6 +86,7 @@ class DataSpec:
     mel: MelSpec | None = None
     classes: int | None = None
     description: str = ""
+    grey_levels: int | None = None
 
     def __post_init__(self) -> None:
         check_one_of("modality", self.modality, MODALITIES)
@@ -103,3 +108,11 @@ class DataSpec:
             )
         if self.peak is not None and not 0 < self.peak <= 1:
             raise InvalidArgumentError(f"peak must lie in (0, 1], got {self.peak}")
+        if self.grey_levels is not None and self.grey_levels < 2:
+            raise InvalidArgumentError(f"grey_levels must be at least 2, got {self.grey_levels}")
+
+    def deciding(self) -> dict[str, Any]:
+        """Plain values of all that decides samples and features, for digests."""
+        values = dataclasses.asdict(self)
+        del values["grey_levels"]
+        return values

@@ -52,9 +52,9 @@ from fastdpm.core.errors import (
 from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import PRECISIONS, Model
-from fastdpm.progress import RowCallback
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
+from fastdpm.sampling.ask import Denoiser, Network, ask
 from fastdpm.sampling.noise import SampleNoise
+from fastdpm.sampling.state import Callback, after_rows
 
 _SPACINGS = ("leading", "linspace", "trailing")
 _KARRAS = "karras"
@@ -150,7 +150,7 @@ def sample_diffusers(
     batch_size: int | None = None,
     condition: Tensor | None = None,
     precision: str = "float32",
-    callback: RowCallback | None = None,
+    callback: Callback | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor, int]]:
     """Draw the samples of the given indices by a scheduler of diffusers, batch by batch.
 
@@ -169,8 +169,8 @@ def sample_diffusers(
         batch_size: Samples at a time; chosen by their size if not given.
         condition: As :meth:`fastdpm.Model.sample` takes it.
         precision: Of the network: "float32", "bf16" or "fp16".
-        callback: Called as ``callback(first, evaluation)`` after each network evaluation, with
-            the position of the batch's first sample among ``samples``.
+        callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each network
+            evaluation.
 
     Yields:
         The indices of a batch, its samples as float32 in [-1, 1] on the model's device, and the
@@ -193,23 +193,20 @@ def sample_diffusers(
     check_one_of("precision", precision, PRECISIONS)
     condition = model.check_condition(condition)
     shape = model.sample_shape(condition)
-    size = model.batch_size(batch_size, condition)
     _Chain(method, model.schedule, num_steps)  # fails here, before any work, if it cannot be done
 
     def batches() -> Iterator[tuple[Sequence[int], Tensor, int]]:
-        for first in range(0, len(samples), size):
-            batch = samples[first : first + size]
-            chosen = None
-            if condition is not None:
-                chosen = condition[[i % len(condition) for i in batch]].to(model.device)
+        for first, batch in model.split(samples, batch_size, condition):
             x = SampleNoise(seed, batch).start(shape, device=model.device)
             generators = _generators(seed, batch) if method.stochastic else None
+            chosen = model.condition_of(condition, batch)
             network = model.denoiser(chosen, clip=clip, precision=precision)
             chain = _Chain(method, model.schedule, num_steps)
+            each = after_rows(callback, first, len(samples), len(chain.steps))
             for evaluation in range(len(chain.steps)):
                 x = chain.step(network, evaluation, x, generators)
-                if callback is not None:
-                    callback(first, evaluation)
+                if each is not None:
+                    each(evaluation, x)
             yield batch, model.finished(x), chain.evaluations
 
     return batches()
@@ -268,15 +265,9 @@ class _Chain:
         generators: list[torch.Generator] | None,
     ) -> Tensor:
         """Ask the network once and let the scheduler make its next state of the answer."""
-        t = torch.full((x.shape[0],), self.steps[row], dtype=x.dtype, device=x.device)
-        out = predict_eps(network, x, t, float(self.levels[row]))
-        eps = split_variance(out, x)[0].to(x.dtype)
+        where = f"{self.where}, evaluation {row}"
+        eps, _ = ask(network, x, float(self.steps[row]), float(self.levels[row]), where)
         self.evaluations += 1
-        if eps.shape != x.shape or not torch.isfinite(eps).all():
-            raise SamplingError(
-                f"{self.where}, evaluation {row}: the network returned values that are not finite,"
-                f" or not of shape {tuple(x.shape)}: check its weights and precision"
-            )
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]
         try:

@@ -21,7 +21,7 @@ from fastdpm.evaluation.sources import Source, Values, to_values
 from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.load import open_model
 from fastdpm.models.model import Model
-from fastdpm.progress import RowCallback
+from fastdpm.sampling.state import Callback
 
 _DECIDING = ("fastdpm", "torch", "numpy")
 
@@ -39,10 +39,10 @@ class Sampler(Protocol):
 
     @property
     def rows(self) -> int:
-        """Calls of the progress callback for a batch."""
+        """Network evaluations of a sample."""
 
     def draw(
-        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: RowCallback
+        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
         """Batches of samples and the network evaluations that each sample of them took."""
 
@@ -93,7 +93,7 @@ class PlanSampler:
         return self.plan.num_rows
 
     def draw(
-        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: RowCallback
+        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
         """See :class:`Sampler`."""
         batches = model.sample_batches(
@@ -101,7 +101,7 @@ class PlanSampler:
             self.plan,
             clip=self.clip,
             callback=callback,
-            **options.keywords(),
+            **options.keywords() | {"condition": model.check_condition(options.condition)},
         )
         for _, batch in batches:
             yield batch, self.plan.num_rows
@@ -155,7 +155,7 @@ class ModelSource(Source):
         self.label = f"{handle.config.name}, {sampler.label}"
         self.key = sampling_key(handle, sampler, options)
         self.shards = cache.shards("samples", self.key)
-        self.advance: RowCallback = lambda first, row: None
+        self.callback: Callback | None = None
 
     def count(self, wanted: int) -> int:
         """See :class:`Source`."""
@@ -170,7 +170,7 @@ class ModelSource(Source):
             return
         at, began = todo.start, time.perf_counter()
         for batch, evaluations in self.sampler.draw(
-            self.handle.model, todo, self.options, self.advance
+            self.handle.model, todo, self.options, self.callback
         ):
             values = to_values(batch)
             if batch.is_cuda:

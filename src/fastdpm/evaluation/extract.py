@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,7 +132,7 @@ def features_key(source: Source, extractor: Extractor) -> str:
     """Digest of what decides the features of a source."""
     network = (extractor.name, extractor.fingerprint, extractor.settings)
     versions = {name: version(name) for name in _DECIDING}
-    return digest(_VERSION, versions, source.key, asdict(source.data), network)
+    return digest(_VERSION, versions, source.key, source.data.deciding(), network)
 
 
 def statistics_of(source: Source, extractor: Extractor, cache: Cache) -> Statistics:
@@ -155,7 +155,5 @@ def _progress(source: Source, count: int, shown: bool) -> Iterator[None]:
     if not shown or not isinstance(source, ModelSource) or source.shards.count >= count:
         yield
         return
-    size = source.handle.model.batch_size(source.options.batch_size)
-    with sampling_bar(count - source.shards.count, size, source.sampler.rows) as advance:
-        source.advance = advance
+    with sampling_bar() as source.callback:
         yield

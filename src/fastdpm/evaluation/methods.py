@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import MappingProxyType
 
 from torch import Tensor
 
+from fastdpm.core import levels, samplers
 from fastdpm.core.errors import InvalidArgumentError, MissingExtraError
-from fastdpm.core.levels import SPACINGS
-from fastdpm.core.recipe import LEVELS, MULTISTEP, STANDARD, Recipe
+from fastdpm.core.levels import LevelChoice
+from fastdpm.core.recipe import Recipe
+from fastdpm.core.samplers import Sampler as Row
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
     DiffusersMethod,
@@ -22,18 +23,10 @@ from fastdpm.evaluation.diffusers_samplers import (
 )
 from fastdpm.evaluation.drawn import DrawOptions, PlanSampler, Sampler
 from fastdpm.models.model import Model
-from fastdpm.progress import RowCallback
+from fastdpm.sampling.state import Callback
 
 GROUPS = ("paper", "multistep", "standard", "diffusers")
-_MULTISTEP_NAMES = MappingProxyType(
-    {
-        "dpmpp-2m": "DPM-Solver++ 2M",
-        "dpmpp-3m": "DPM-Solver++ 3M",
-        "multistep-3": "third-order multistep",
-    }
-)
-_PAPER = re.compile(r"(var|step)-(linear|quadratic)-k(\d*\.?\d+)")
-_OVER_LEVELS = re.compile(rf"({'|'.join(MULTISTEP)})-(var|step)-(linear|quadratic)")
+_KAPPA = re.compile(r"-k(\d*\.?\d+)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Method:
                 )
             return DiffusersSampler(self.diffusers, num_steps, clip)
         recipe = self.recipe or Recipe()
-        if self.family != "standard":
+        if not recipe.takes_all_steps:
             recipe = recipe.replace(num_steps=num_steps)
         return PlanSampler(recipe.compile(schedule), clip)
 
@@ -99,7 +92,7 @@ class DiffusersSampler:
         return self.method.num_evaluations(self.num_steps)
 
     def draw(
-        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: RowCallback
+        self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
         """See :class:`fastdpm.evaluation.drawn.Sampler`."""
         batches = sample_diffusers(
@@ -149,49 +142,53 @@ def choose_methods(
 
 
 def _group(name: str, kappas: Sequence[float]) -> tuple[Method, ...]:
-    over = [(levels, spacing) for levels in reversed(LEVELS) for spacing in SPACINGS]
-    if name == "paper":
-        return tuple(_paper(*choice, kappa) for kappa in kappas for choice in over)
-    if name == "multistep":
-        return tuple(_multistep(method, *choice) for method in MULTISTEP for choice in over)
+    if name == "diffusers":
+        return tuple(_of_diffusers(method) for method in diffusers_methods())
+    rows = [row for row in samplers.SAMPLERS.values() if row.family == name]
     if name == "standard":
-        return (_standard("standard"),)
-    return tuple(_of_diffusers(method) for method in diffusers_methods())
+        return (_over_all_steps(rows[0]),)
+    return tuple(
+        _over_levels(row, choice, kappa)
+        for row in rows
+        for kappa in (kappas if row.takes_kappa else (0.0,))
+        for choice in sorted(levels.CHOICES.values(), key=lambda choice: choice.levels)
+    )
 
 
 def _method(key: str) -> Method:
-    if matched := _PAPER.fullmatch(key):
-        return _paper(matched[1], matched[2], float(matched[3]))
-    if matched := _OVER_LEVELS.fullmatch(key):
-        return _multistep(*matched.groups())
-    if key in STANDARD:
-        return _standard(key)
     if key.startswith("diffusers-"):
         return _of_diffusers(*diffusers_methods([key]))
+    stem = _KAPPA.sub("", key)
+    for row in samplers.SAMPLERS.values():
+        if row.all_steps and key == row.name:
+            return _over_all_steps(row)
+        for choice in () if row.all_steps else levels.CHOICES.values():
+            kappa = _KAPPA.fullmatch(key[len(stem) :])
+            if stem == _stem(row, choice) and (kappa is not None) == row.takes_kappa:
+                return _over_levels(row, choice, float(kappa[1]) if kappa else 0.0)
     raise InvalidArgumentError(
         f"no method {key!r}: give a group ({', '.join(GROUPS)}) or a key such as var-linear-k0,"
         " step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or diffusers-ddim-trailing"
     )
 
 
-def _paper(levels: str, spacing: str, kappa: float) -> Method:
-    group = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}.get(kappa, f"kappa = {kappa:g}")
-    recipe = Recipe(levels=levels, spacing=spacing, kappa=kappa)
-    key = f"{levels}-{spacing}-k{kappa:g}"
-    return Method(key, "paper", group, f"{levels.upper()} {spacing}", recipe)
+def _stem(row: Row, choice: LevelChoice) -> str:
+    """A key but for its kappa; the paper's own process goes without its name."""
+    return choice.name if row.family == "paper" else f"{row.name}-{choice.name}"
 
 
-def _multistep(method: str, levels: str, spacing: str) -> Method:
-    recipe = Recipe(method=method, levels=levels, spacing=spacing)
-    key = f"{method}-{levels}-{spacing}"
-    choice = f"{levels.upper()} {spacing}"
-    return Method(key, "multistep", _MULTISTEP_NAMES[method], choice, recipe)
+def _over_levels(row: Row, choice: LevelChoice, kappa: float) -> Method:
+    recipe = Recipe(method=row.name, levels=choice.levels, spacing=choice.spacing, kappa=kappa)
+    key, group = _stem(row, choice), row.title
+    if row.takes_kappa:
+        key = f"{key}-k{kappa:g}"
+        named = {0.0: "DDIM-rev", 1.0: "DDPM-rev"} if row.family == "paper" else {}
+        group = named.get(kappa, f"kappa = {kappa:g}")
+    return Method(key, row.family, group, choice.title, recipe)
 
 
-def _standard(method: str) -> Method:
-    kind = STANDARD[method]
-    group = "standard sampler" + ("" if kind == "small" else f", {kind} variance")
-    return Method(method, "standard", group, "", Recipe(method=method))
+def _over_all_steps(row: Row) -> Method:
+    return Method(row.name, row.family, row.title, "", Recipe(method=row.name))
 
 
 def _of_diffusers(method: DiffusersMethod) -> Method:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,11 @@ from torch import Tensor
 
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
-from fastdpm.inverse.encode import ImplicitOptions, decode, encode
+from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.latents_file import select, usable
 from fastdpm.models.model import Model
+from fastdpm.sampling.implicit import ImplicitOptions
+from fastdpm.sampling.state import Callback
 
 Values = tuple[float, ...]
 
@@ -96,7 +97,7 @@ def reconstruct(
     solver: ImplicitOptions | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
-    advance: Callable[[int, int], None] | None = None,
+    callback: Callback | None = None,
 ) -> Reconstruction:
     """Encode data, decode it, and say how near it came.
 
@@ -108,7 +109,8 @@ def reconstruct(
         solver: How the implicit rows are solved; of that method alone.
         condition: What each sample is encoded for.
         batch_size: Samples at a time.
-        advance: Called as ``advance(first, row)`` after each row of encoding.
+        callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row of
+            encoding.
 
     Raises:
         InvalidArgumentError: If the data does not fit the model, or an argument does not fit.
@@ -122,7 +124,7 @@ def reconstruct(
         solver=solver,
         condition=condition,
         batch_size=batch_size,
-        advance=advance,
+        callback=callback,
     )
     kept = usable(latents)
     back = torch.full(x.shape, torch.nan)

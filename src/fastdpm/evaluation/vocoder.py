@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
@@ -25,7 +25,8 @@ from fastdpm.evaluation.measure import Measured, Metric
 from fastdpm.evaluation.metrics import Score
 from fastdpm.evaluation.sources import Values, to_samples, to_values
 from fastdpm.evaluation.speech import PairScores, compare_sounds, least_length, usable_metrics
-from fastdpm.progress import RowCallback, sampling_bar
+from fastdpm.progress import sampling_bar
+from fastdpm.sampling.state import Callback
 
 Sound = NDArray[np.float32]
 _VERSION = 1  # of the metrics; a change of any number must change it
@@ -107,13 +108,11 @@ class VocoderMeasure:
     ) -> Measured:
         """Let the model speak the first ``n`` mel spectrograms, and compare."""
         count = min(self.n if n is None else n, self.n)
-        bar: AbstractContextManager[RowCallback] = nullcontext(lambda first, row: None)
-        if self.progress:
-            bar = sampling_bar(count, 1, sampler.rows)
         records = []
-        with bar as advance:
+        with sampling_bar() if self.progress else nullcontext() as bar:
             for index in range(count):
-                spoken = self._speak(index, handle, sampler, options, advance)
+                each = None if bar is None else _of_all(bar, index, count)
+                spoken = self._speak(index, handle, sampler, options, each)
                 records.append(self._compare(index, spoken))
         found = {
             metric.key: PairScores(np.array([record[metric.key] for record in records]))
@@ -147,7 +146,7 @@ class VocoderMeasure:
         """The first sounds, float32 (k, length), the shorter ones padded with silence."""
         sounds = []
         for index in range(min(count, self.n)):
-            spoken = self._speak(index, handle, sampler, options, lambda first, row: None)
+            spoken = self._speak(index, handle, sampler, options)
             (arrays,) = spoken.read(0, 1)
             sounds.append(to_samples(arrays["samples"])[0, 0])
         return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
@@ -158,7 +157,7 @@ class VocoderMeasure:
         handle: ModelHandle,
         sampler: Sampler,
         options: DrawOptions,
-        advance: RowCallback,
+        callback: Callback | None = None,
     ) -> Shards:
         """What the model makes of a recording, drawn if it is not kept yet."""
         spoken = self._shards(index, handle, sampler, options)
@@ -168,7 +167,7 @@ class VocoderMeasure:
         mel = log_mel(torch.from_numpy(recording[None]), _mel(self.data))
         chosen = replace(options, condition=mel)
         began = time.perf_counter()
-        batches = sampler.draw(handle.model, [index], chosen, lambda _, row: advance(index, row))
+        batches = sampler.draw(handle.model, [index], chosen, callback)
         for sound, evaluations in batches:
             spoken.append(
                 0,
@@ -204,6 +203,11 @@ class VocoderMeasure:
             record |= {name: float(arrays[name][0]) for name in ("seconds", "evaluations")}
             self.cache.write_record("pairs", key, record)
         return record
+
+
+def _of_all(bar: Callback, index: int, count: int) -> Callback:
+    """A callback of a recording that is drawn by itself, as one of all of them."""
+    return lambda state: bar(replace(state, first=index, total=count))
 
 
 def _mel(data: DataSpec) -> MelSpec:

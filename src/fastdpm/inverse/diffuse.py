@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.levels import NoiseLevels, levels_all
+from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import forward_variances
-from fastdpm.core.recipe import STANDARD, Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import Model
 from fastdpm.sampling.run import Noise
@@ -130,10 +129,3 @@ def diffusion_chain(levels: NoiseLevels) -> DiffusionChain:
     eta = forward_variances(levels)[::-1]
     level = levels.level[::-1]
     return DiffusionChain(level, level[1:] / level[:-1], np.sqrt(eta))
-
-
-def recipe_levels(recipe: Recipe, schedule: VarianceSchedule) -> NoiseLevels:
-    """The levels that a recipe samples over; all of them for the standard samplers."""
-    if recipe.method in STANDARD:
-        return levels_all(schedule)
-    return recipe.choose_levels(schedule)

@@ -11,7 +11,7 @@ arXiv:2201.09865, section 4.1, for painting (without its resampling).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,15 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import STANDARD, Recipe
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.inverse.batches import batches, own_condition
-from fastdpm.inverse.diffuse import check_level, noised, recipe_levels
-from fastdpm.inverse.encode import check_data
+from fastdpm.inverse.batches import batches, check_data, own_condition
+from fastdpm.inverse.diffuse import check_level, noised
 from fastdpm.models.model import Model
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
+from fastdpm.sampling.ask import Denoiser, Network, predict_eps, split_variance
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import Noise, run
+from fastdpm.sampling.state import Callback, after_rows
 
 
 class KnownPart(Denoiser):
@@ -64,6 +63,47 @@ class KnownPart(Denoiser):
         return eps if learned is None else torch.cat([eps, learned], dim=1)
 
 
+@dataclass(frozen=True)
+class EditPlan:
+    """How data is edited.
+
+    Attributes:
+        plan: Samples it back.
+        unseen: Whether it starts from pure noise, so that nothing under a mask is seen.
+    """
+
+    plan: Plan
+    unseen: bool
+
+
+def plan_edit(
+    model: Model,
+    *,
+    level: float | None = None,
+    strength: float | None = None,
+    masked: bool = False,
+    levels: NoiseLevels | None = None,
+    kappa: float | None = None,
+) -> EditPlan:
+    """The plan of an edit; arguments as in :func:`edit`.
+
+    Raises:
+        InvalidArgumentError: If the model is latent, or a choice is out of range.
+    """
+    if model.decoder is not None:
+        raise InvalidArgumentError(
+            f"model {model.config.name!r} is latent: edit data of a model of the data itself"
+        )
+    recipe = model.config.recipe
+    whole = recipe.choose_levels(model.schedule) if levels is None else levels
+    model.check_plan(whole)
+    if strength is None and level is None:
+        strength = 1.0 if masked else 0.5
+    part = levels_from(whole, model.schedule, level=level, strength=strength)
+    plan = ddim_rev(part, recipe.stochasticity if kappa is None else kappa)
+    return EditPlan(plan, bool(part.level[0] <= whole.level[0]))
+
+
 def edit(
     model: Model,
     x: Tensor,
@@ -77,7 +117,7 @@ def edit(
     seed: int = 0,
     condition: Tensor | None = None,
     batch_size: int | None = None,
-    callback: Callable[[int, int], None] | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Noise data to a level and sample it back, everywhere or under a mask only.
 
@@ -99,7 +139,7 @@ def edit(
         condition: What each sample is edited for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
-        callback: Called as ``callback(first, row)`` after each row.
+        callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
     Returns:
         Shape of ``x``, float32 in [-1, 1], on the CPU; outside the mask the values of ``x``, to
@@ -109,42 +149,61 @@ def edit(
         InvalidArgumentError: If the data, the mask or a choice does not fit.
         SamplingError: If the network returns something unusable.
     """
-    if model.decoder is not None:
-        raise InvalidArgumentError(
-            f"model {model.config.name!r} is latent: edit data of a model of the data itself"
-        )
+    how = plan_edit(
+        model,
+        level=level,
+        strength=strength,
+        masked=mask is not None,
+        levels=levels,
+        kappa=kappa,
+    )
+    return run_edit(
+        model,
+        x,
+        how,
+        mask=mask,
+        clip=clip,
+        seed=seed,
+        condition=condition,
+        batch_size=batch_size,
+        callback=callback,
+    )
+
+
+def run_edit(
+    model: Model,
+    x: Tensor,
+    how: EditPlan,
+    *,
+    mask: Tensor | None = None,
+    clip: str | None = None,
+    seed: int = 0,
+    condition: Tensor | None = None,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Edit data as planned; arguments as in :func:`edit`."""
     check_data(model, x)
-    recipe = model.config.recipe
-    all_levels = recipe_levels(recipe, model.schedule) if levels is None else levels
-    model.check_plan(all_levels)
-    if strength is None and level is None:
-        strength = 0.5 if mask is None else 1.0
-    part = levels_from(all_levels, model.schedule, level=level, strength=strength)
     unknown = None if mask is None else check_mask(mask, x)
-    plan = ddim_rev(part, recipe_kappa(recipe) if kappa is None else kappa)
     condition = own_condition(model, x, condition)
-    unseen = part.level[0] <= all_levels.level[0]
+    plan, clip = how.plan, model.config.recipe.clip if clip is None else clip
     results = []
     for indices, data, chosen in batches(model, x, condition, batch_size):
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
-        start = noised(data, float(part.level[0]), z)
-        network = model.denoiser(chosen, clip=recipe.clip if clip is None else clip)
+        start = noised(data, float(plan.level[0]), z)
+        network = model.denoiser(chosen, clip=clip)
         if unknown is not None:
             here = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
             network = KnownPart(network, data, here, plan, noise)
-            start = torch.where(here, z, start) if unseen else start
-        state = run(plan, network, start, noise=noise, callback=_each(callback, indices.start))
+            start = torch.where(here, z, start) if how.unseen else start
+        each = after_rows(callback, indices.start, len(x), plan.num_rows)
+        state = run(plan, network, start, noise=noise, callback=each)
         results.append(model.finished(state).float().cpu())
     found = torch.cat(results)
     if unknown is None:
         return found
     return torch.where(unknown.to(found.device), found, x.float().cpu())
-
-
-def recipe_kappa(recipe: Recipe) -> float:
-    """The stochasticity that a recipe samples with; 1 for the standard samplers."""
-    return 1.0 if recipe.method in STANDARD else recipe.kappa
 
 
 def levels_from(
@@ -281,9 +340,3 @@ def span_mask(span: tuple[float, float], samples: int, sample_rate: int) -> Tens
     mask = torch.zeros(samples, dtype=torch.bool)
     mask[first:last] = True
     return mask
-
-
-def _each(
-    callback: Callable[[int, int], None] | None, first: int
-) -> Callable[[int, Tensor], None] | None:
-    return None if callback is None else lambda row, _x: callback(first, row)

@@ -25,35 +25,21 @@ from fastdpm.core.inverse import (
 )
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import Recipe
 from fastdpm.core.reverse import ddim_rev
-from fastdpm.inverse.batches import batches, own_condition
+from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.model import Model
-from fastdpm.sampling.implicit import invert
+from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.sampling.run import run
+from fastdpm.sampling.state import Callback, RowCallback, after_rows
 
+_NUM_STEPS = 50
 METHODS = ("first", "second", "implicit", "invertible")
 _PLANS: dict[str, Callable[[NoiseLevels], Plan]] = {
     "first": first_order_inverse,
     "second": second_order_inverse,
     "invertible": leapfrog_inverse,
 }
-
-
-@dataclass(frozen=True)
-class ImplicitOptions:
-    """How rows are solved; see :func:`fastdpm.sampling.implicit.invert`.
-
-    Attributes:
-        tolerance: Largest relative residual of a row, in (0, 1).
-        most: Evaluations that a row may take.
-        memory: How many differences of iterates are combined, from 1; 3 to 5 suit most networks.
-        keep_best: Go on from the best iterate of a row that does not converge.
-    """
-
-    tolerance: float = 2e-5
-    most: int = 1000
-    memory: int = 5
-    keep_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +86,7 @@ def encode(
     solver: ImplicitOptions | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
-    advance: Callable[[int, int], None] | None = None,
+    callback: Callback | None = None,
 ) -> Latents:
     """Encode data into noise, deterministically (kappa = 0).
 
@@ -115,8 +101,7 @@ def encode(
         condition: What each sample is encoded for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
-        advance: Called as ``advance(first, row)`` after each row, with the position of the batch's
-            first sample.
+        callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
     Returns:
         Latents on the CPU.
@@ -125,21 +110,35 @@ def encode(
         InvalidArgumentError: If the data has another shape or range, or an argument does not fit.
         SamplingError: If the network returns something unusable.
     """
-    check_one_of("method of encoding", method, METHODS)
+    check_one_of("`method`", method, METHODS)
     if solver is not None and method != "implicit":
-        raise InvalidArgumentError(f"method {method!r} solves nothing: drop the solver's options")
+        raise InvalidArgumentError(
+            f"`method` {method!r} solves nothing, so {solver.describe()} would change nothing:"
+            " drop it"
+        )
     model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
     condition = own_condition(model, x, condition)
     parts = []
+    rows = levels.num_steps * (2 if method == "second" else 1)
+    implicit = method == "implicit"
     for indices, batch, chosen in batches(model, x, condition, batch_size):
-        each = None if advance is None else _each(advance, indices.start)
-        if method == "implicit":
+        each = after_rows(callback, indices.start, len(x), rows, backwards=implicit)
+        if implicit:
             part = _solved(model, batch, chosen, levels, solver or ImplicitOptions(), each)
         else:
             part = _planned(model, batch, chosen, levels, method, each)
         parts.append(part)
     return _joined(parts, model)
+
+
+def recommended_recipe(model: Model) -> Recipe:
+    """What to encode over: the levels of the recommended recipe, without noise, at S = 50.
+
+    At so many steps the latents of most models have a standard deviation near 1.
+    """
+    quiet = model.config.recipe.replace(method="ddim-rev").replace(kappa=0.0)
+    return quiet.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
 
 
 def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Tensor:
@@ -180,33 +179,6 @@ def decoding_plan(levels: NoiseLevels, method: str) -> Plan:
     return leapfrog_rest(levels) if method == "invertible" else ddim_rev(levels)
 
 
-def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
-    """Check that data, or the latent states of a latent model, can be a model's.
-
-    Raises:
-        InvalidArgumentError: If it is no tensor of real floating-point numbers, has another shape,
-            is not finite, or leaves [-1, 1] where it is ``bounded`` and not latent.
-    """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        found = x.dtype if isinstance(x, Tensor) else type(x)
-        raise InvalidArgumentError(f"data must be a tensor of floating-point numbers, got {found}")
-    shape = model.sample_shape(None)
-    if model.config.data.mel is not None and x.ndim == 3 and model.decoder is None:
-        shape = (shape[0], x.shape[-1])  # a vocoder's sounds may have any length
-    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape or not x.numel():
-        kind = "data" if model.decoder is None else "latent data, of its own encoder,"
-        raise InvalidArgumentError(
-            f"{kind} of model {model.config.name!r} has shape"
-            f" (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
-        )
-    if not torch.isfinite(x).all():
-        raise InvalidArgumentError("the data holds values that are not finite")
-    if bounded and model.decoder is None and float(x.abs().max()) > 1 + 1e-6:
-        raise InvalidArgumentError(
-            f"data lies in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
-        )
-
-
 def model_digest(model: Model) -> str:
     """What decides the latents of a model's data: its weights, and what it computes with them.
 
@@ -224,17 +196,13 @@ def model_digest(model: Model) -> str:
     return digest.hexdigest()[:16]
 
 
-def _each(advance: Callable[[int, int], None], first: int) -> Callable[[int, Tensor], None]:
-    return lambda row, _x: advance(first, row)
-
-
 def _planned(
     model: Model,
     x: Tensor,
     condition: Tensor | None,
     levels: NoiseLevels,
     method: str,
-    each: Callable[[int, Tensor], None] | None,
+    each: RowCallback | None,
 ) -> Latents:
     """Encode a batch by a plan."""
     plan = _PLANS[method](levels)
@@ -266,7 +234,7 @@ def _solved(
     condition: Tensor | None,
     levels: NoiseLevels,
     solver: ImplicitOptions,
-    each: Callable[[int, Tensor], None] | None,
+    each: RowCallback | None,
 ) -> Latents:
     """Encode a batch by solving its rows."""
     plan = ddim_rev(levels)
@@ -274,10 +242,7 @@ def _solved(
         plan,
         lambda at: model.denoiser(None if condition is None else condition[at]),
         x,
-        tolerance=solver.tolerance,
-        most=solver.most,
-        memory=solver.memory,
-        keep_best=solver.keep_best,
+        solver,
         callback=each,
     )
     return Latents(

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
-from fastdpm.inverse.encode import ImplicitOptions, Latents, decode, encode
+from fastdpm.inverse.encode import Latents, decode, encode
 from fastdpm.inverse.latents_file import check_usable
 from fastdpm.models.model import Model
+from fastdpm.sampling.implicit import ImplicitOptions
 
 _LEAST_SINE = 1e-6
 

@@ -11,14 +11,13 @@ Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 and 13; Nichol & Dhariwal 2021, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import (
     VARIANCES,
@@ -28,14 +27,13 @@ from fastdpm.core.likelihood import (
 )
 from fastdpm.core.reverse import variance as noise_variance
 from fastdpm.data.spec import DataSpec
-from fastdpm.inverse.batches import batches, own_condition
+from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffuse import noised
-from fastdpm.inverse.encode import check_data
 from fastdpm.models.model import Model
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
+from fastdpm.sampling.ask import Denoiser, Network, ask
 from fastdpm.sampling.noise import SampleNoise
+from fastdpm.sampling.state import Callback, after_rows
 
-_DIGITS = "scikit-learn's handwritten digits"
 _SOUND = 65_536
 
 
@@ -108,11 +106,11 @@ def bits_per_dimension(
     *,
     variance: str = "large",
     clip: str = "none",
-    rounding: float = 0.1,
+    rounding: float | None = None,
     seed: int = 0,
     condition: Tensor | None = None,
     batch_size: int | None = None,
-    callback: Callable[[int, int], None] | None = None,
+    callback: Callback | None = None,
 ) -> Bound:
     """Bound the likelihood of data under sampling over ``levels`` with kappa = 1.
 
@@ -127,12 +125,13 @@ def bits_per_dimension(
         clip: What is done to the clean data that a prediction implies; see
             :class:`fastdpm.Recipe`.
         rounding: How far a value between two grey levels may lie from the nearer, in steps, from
-            0 to 0.5, which rounds any. It is rounded to it.
+            0 to 0.5, which rounds any. It is rounded to it. By default 0.1, and 0.5 for sounds:
+            scaling them to the model's peak takes them off their grey levels.
         seed: Noise is drawn from (seed, sample, row).
         condition: What each sample is judged for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
-        callback: Called as ``callback(first, row)`` after each row.
+        callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
     Returns:
         The bound of every sample, on the CPU.
@@ -142,6 +141,8 @@ def bits_per_dimension(
         SamplingError: If the network returns something unusable.
     """
     check_one_of("variance", variance, VARIANCES)
+    if rounding is None:
+        rounding = 0.5 if model.config.data.modality == "audio" else 0.1
     if not 0 <= rounding <= 0.5:
         raise InvalidArgumentError(f"rounding must lie in [0, 0.5] of a step, got {rounding:g}")
     if model.decoder is not None:
@@ -166,10 +167,11 @@ def bits_per_dimension(
         network = model.denoiser(chosen, clip=clip)
         noise = SampleNoise(seed, indices)
         terms = [_prior(batch, float(levels.level[0]))]
+        each = after_rows(callback, indices.start, len(x), levels.num_steps)
         for row in range(levels.num_steps):
             terms.append(rows.term(network, batch, row, noise(row, batch)))
-            if callback is not None:
-                callback(indices.start, row)
+            if each is not None:
+                each(row, batch)
         parts.append(torch.stack(terms, dim=1).cpu())
     return Bound(levels, torch.cat(parts) / math.log(2), grey, variance, moved)
 
@@ -179,22 +181,22 @@ def grey_levels_of(data: DataSpec, count: int | None = None) -> tuple[GreyLevels
 
     Args:
         data: What the model was trained on.
-        count: Their number, if it is stated; 256 for images, 17 for scikit-learn's digits and
-            65,536 for sounds if it is not.
+        count: Their number, if it is stated; else what the data itself says, or 256 for images
+            and 65,536 for sounds.
 
     Raises:
         InvalidArgumentError: For series, which have no usual number, unless it is stated.
     """
-    if data.modality == "series" and count is None:
-        raise InvalidArgumentError("series have no usual number of grey levels: state it")
-    if data.modality == "audio":
-        why = "as 16-bit sounds have" if count is None else "as stated"
-        return GreyLevels.signed(_SOUND if count is None else count), why
-    if count is not None:
-        return GreyLevels.spanning(count), "as stated"
-    if data.description.startswith(_DIGITS):
-        return GreyLevels.spanning(17), f"those of {_DIGITS}"
-    return GreyLevels.spanning(256), "as 8-bit images have"
+    why = "as stated"
+    if count is None and data.grey_levels is not None:
+        count, why = data.grey_levels, "those of the model's data"
+    if count is None:
+        if data.modality == "series":
+            raise InvalidArgumentError("series have no usual number of grey levels: state `count`")
+        sound = data.modality == "audio"
+        count, why = (_SOUND, "as 16-bit sounds have") if sound else (256, "as 8-bit images have")
+    kind = GreyLevels.signed if data.modality == "audio" else GreyLevels.spanning
+    return kind(count), why
 
 
 def grey_index(x: Tensor, grey: GreyLevels) -> tuple[Tensor, float]:
@@ -266,8 +268,8 @@ class _Rows:
         c = self.coefficients
         level = float(c.level[row])
         x = noised(x0, level, z)
-        t = torch.full((len(x),), float(c.t[row]), dtype=x.dtype, device=x.device)
-        eps, learned = self._checked(predict_eps(network, x, t, level), x, row)
+        where = f"row {row} of {c.level.size}"
+        eps, learned = ask(network, x, float(c.t[row]), level, where)
         log_variance = self._log_variance(row, x, learned)
         if row == c.level.size - 1:
             mean = (x - math.sqrt(noise_variance(c.level)[row]) * eps) / level
@@ -288,14 +290,4 @@ class _Rows:
                 "variance 'learned' is what some networks return; this one returns none: use"
                 " 'small' or 'large'"
             )
-        return 0.5 * (low + high) + 0.5 * (high - low) * learned.to(x.dtype)
-
-    def _checked(self, out: Tensor, x: Tensor, row: int) -> tuple[Tensor, Tensor | None]:
-        eps, learned = split_variance(out, x)
-        rows = self.coefficients.level.size
-        if eps.shape != x.shape or not torch.isfinite(eps).all():
-            raise SamplingError(
-                f"row {row} of {rows}: the network returned shape {tuple(eps.shape)} for states of"
-                f" shape {tuple(x.shape)}, or values that are not finite: check its weights"
-            )
-        return eps.to(x.dtype), learned
+        return 0.5 * (low + high) + 0.5 * (high - low) * learned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -67,7 +66,7 @@ class ModelConfig:
 
     def computes(self) -> str:
         """Digest of what decides the model's samples beside its weights, 16 hex digits."""
-        data = dataclasses.asdict(self.data) | {"description": ""}
+        data = self.data.deciding() | {"description": ""}
         decides = (self.network, self.schedule, self.prediction, self.time_scale, data)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 

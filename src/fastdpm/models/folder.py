@@ -20,14 +20,14 @@ from fastdpm.data.tensors import read_tensors, sha256, write_tensors
 from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, ModelConfig
 from fastdpm.networks.build import build_network
 from fastdpm.networks.weights import check_same, put_weights
-from fastdpm.sampling.denoise import call_network, split_variance
+from fastdpm.sampling.ask import call_network, split_variance
 
 
 def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Module:
     """Check that a network takes its data and returns a prediction of the same shape.
 
     It may return twice the channels, where ``learned_variance`` allows it: see
-    :func:`fastdpm.sampling.denoise.split_variance`.
+    :func:`fastdpm.sampling.ask.split_variance`.
 
     Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
 
@@ -40,12 +40,7 @@ def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Modu
     mel = config.data.mel
     with torch.device("meta"):
         network = build_network(config.network)
-        x, t = torch.empty(2, *config.data.shape), torch.empty(2)
-        condition = None
-        if mel is not None:
-            condition = torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length))
-        if config.data.classes is not None:
-            condition = torch.zeros(2, dtype=torch.int64)
+        x, t, *condition = example_inputs(config, 2)
     _check_classes(network, config.data.classes)
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(
@@ -53,7 +48,7 @@ def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Modu
             f" but a frame of its data has {mel.hop_length}"
         )
     try:
-        out = call_network(network, x, t, condition)
+        out = call_network(network, x, t, *condition)
     except Exception as error:  # whatever a layer says about its input
         raise InvalidArgumentError(
             f"the network does not take data of shape {config.data.shape}: {first_line(error)}"
@@ -65,6 +60,17 @@ def check_fits(config: ModelConfig, *, learned_variance: bool = True) -> nn.Modu
             f" {config.data.shape}"
         )
     return network
+
+
+def example_inputs(config: ModelConfig, batch: int) -> list[Tensor]:
+    """State, step and, if the network takes one, condition: of the right shapes, no more."""
+    x, mel = torch.empty(batch, *config.data.shape), config.data.mel
+    inputs = [x, torch.empty(batch)]
+    if mel is not None:
+        inputs.append(torch.empty(batch, mel.bands, -(-x.shape[-1] // mel.hop_length)))
+    if config.data.classes is not None:
+        inputs.append(torch.zeros(batch, dtype=torch.int64))
+    return inputs
 
 
 def _check_classes(network: nn.Module, classes: int | None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,17 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import check_labels, check_mel
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
-from fastdpm.progress import RowCallback, sampling_bar
+from fastdpm.sampling.ask import Denoiser, Network, call_network
 from fastdpm.sampling.denoise import (
     Autocast,
     ClipX0,
-    Denoiser,
     DynamicThreshold,
-    Network,
     VPrediction,
     X0Prediction,
-    call_network,
 )
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import run
+from fastdpm.sampling.state import Callback, SamplingState, after_rows
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLIPS: dict[str, type[ClipX0] | type[DynamicThreshold]] = {
@@ -172,6 +171,7 @@ class Model:
         condition: Tensor | None = None,
         precision: str = "float32",
         progress: bool = False,
+        callback: Callback | None = None,
     ) -> Tensor:
         """Draw samples 0 ... n - 1 of a seed; unstated choices are the recommended recipe's.
 
@@ -193,6 +193,7 @@ class Model:
                 classes. By default the model's own, ``conditions``.
             precision: Of the network: "float32", "bf16" or "fp16".
             progress: Show a progress bar.
+            callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
         Returns:
             Shape (n, *data shape), float32 in [-1, 1], on the model's device; sounds of a vocoder
@@ -216,18 +217,16 @@ class Model:
             raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the choices")
         else:
             self.check_plan(plan)
-        condition = self.check_condition(condition)
-        size = self.batch_size(batch_size, condition)
-        with sampling_bar(n, size, plan.num_rows) if progress else nullcontext() as advance:
+        with _shown(callback) if progress else nullcontext(callback) as told:
             batches = self.sample_batches(
                 range(n),
                 plan,
                 clip=recipe.clip,
                 seed=seed,
-                batch_size=size,
-                condition=condition,
+                batch_size=batch_size,
+                condition=self.check_condition(condition),
                 precision=precision,
-                callback=advance,
+                callback=told,
             )
             return torch.cat([batch for _, batch in batches])
 
@@ -241,35 +240,45 @@ class Model:
         batch_size: int | None = None,
         condition: Tensor | None = None,
         precision: str = "float32",
-        callback: RowCallback | None = None,
+        callback: Callback | None = None,
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Draw the samples of the given indices by a plan, batch by batch; see :meth:`sample`.
 
-        ``callback(first, row)`` is called after each row with the position of the batch's first
-        sample among ``samples``.
+        ``condition`` is what :meth:`check_condition` returned, by default the model's own.
 
         Yields:
             The indices of a batch and its samples.
         """
         if len(samples) < 1:
             raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
-        condition = self.check_condition(condition)
+        if condition is None:
+            condition = self.check_condition(None)
         shape = self.sample_shape(condition)
-        size = self.batch_size(batch_size, condition)
-        for first in range(0, len(samples), size):
-            batch = samples[first : first + size]
+        for first, batch in self.split(samples, batch_size, condition):
             noise = SampleNoise(seed, batch)
-            chosen = None
-            if condition is not None:
-                chosen = condition[[i % len(condition) for i in batch]].to(self.device)
+            chosen = self.condition_of(condition, batch)
             x = run(
                 plan,
                 self.denoiser(chosen, clip=clip, precision=precision),
                 noise.start(shape, device=self.device),
                 noise=noise,
-                callback=_after_row(callback, first),
+                callback=after_rows(callback, first, len(samples), plan.num_rows),
             )
             yield batch, self.finished(x)
+
+    def split(
+        self, samples: Sequence[int], batch_size: int | None, condition: Tensor | None
+    ) -> Iterator[tuple[int, Sequence[int]]]:
+        """The samples batch by batch, each with the position of its first one."""
+        size = self.batch_size(batch_size, condition)
+        for first in range(0, len(samples), size):
+            yield first, samples[first : first + size]
+
+    def condition_of(self, condition: Tensor | None, samples: Sequence[int]) -> Tensor | None:
+        """What samples of these indices are conditioned on, number i mod m, on the device."""
+        if condition is None:
+            return None
+        return condition[[i % len(condition) for i in samples]].to(self.device)
 
     def denoiser(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
@@ -277,20 +286,23 @@ class Model:
         """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
         check_one_of("clip", clip, ("none", *_CLIPS))
         check_one_of("precision", precision, PRECISIONS)
+        # Networks that check their condition at each call need not: it was checked when it came.
+        unchecked = getattr(type(self.network), "forward_unchecked", None)
+        network = self.network if unchecked is None else partial(unchecked, self.network)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
-            told = (t * self.config.time_scale).to(self.dtype)
-            return call_network(self.network, x.to(self.dtype), told, condition).to(x.dtype)
+            step = (t * self.config.time_scale).to(self.dtype)
+            return call_network(network, x.to(self.dtype), step, condition).to(x.dtype)
 
         raw: Network = plain
         if precision != "float32":
             raw = Autocast(plain, PRECISIONS[precision])
-        network: Network | Denoiser = raw
+        made: Network | Denoiser = raw
         if self.config.prediction == "v":
-            network = VPrediction(raw)
+            made = VPrediction(raw)
         elif self.config.prediction == "x0":
-            network = X0Prediction(raw)
-        return network if clip == "none" else _CLIPS[clip](network)
+            made = X0Prediction(raw)
+        return made if clip == "none" else _CLIPS[clip](made)
 
     @torch.no_grad()
     def finished(self, x: Tensor) -> Tensor:
@@ -342,8 +354,7 @@ class Model:
             InvalidArgumentError: If it is below 1.
         """
         if wanted is None:
-            values = math.prod(self.sample_shape(condition))
-            return max(1, min(_MAX_BATCH, _BATCH_VALUES // values))
+            return fitting_batch(self.sample_shape(condition))
         if wanted < 1:
             raise InvalidArgumentError(f"batch_size must be at least 1, got {wanted}")
         return wanted
@@ -367,7 +378,21 @@ class Model:
             )
 
 
-def _after_row(callback: RowCallback | None, first: int) -> Callable[[int, Tensor], None] | None:
-    if callback is None:
-        return None
-    return lambda row, _x: callback(first, row)
+def fitting_batch(shape: Sequence[int]) -> int:
+    """A batch size that suits states of this shape."""
+    return max(1, min(_MAX_BATCH, _BATCH_VALUES // math.prod(shape)))
+
+
+@contextmanager
+def _shown(callback: Callback | None) -> Iterator[Callback]:
+    """A progress bar, and what else is to be told."""
+    from fastdpm.progress import sampling_bar
+
+    with sampling_bar() as bar:
+
+        def tell(state: SamplingState) -> None:
+            bar(state)
+            if callback is not None:
+                callback(state)
+
+        yield tell

@@ -229,6 +229,10 @@ class DiffWave(nn.Module):
             InvalidArgumentError: If the condition is missing, surplus or of the wrong shape.
         """
         check_condition(x, mel, self.mel_bands, self.hop_length)
+        return self.forward_unchecked(x, t, mel)
+
+    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, for a condition that was checked."""
         out: Tensor = self.final_conv(self.residual_layer(self.init_conv(x), t, mel))
         return out
 

@@ -175,6 +175,10 @@ class LMNTDiffWave(nn.Module):
                 surplus or of the wrong shape.
         """
         check_condition(x, mel, self.mel_bands, self.hop_length)
+        return self.forward_unchecked(x, t, mel)
+
+    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, for a condition that was checked."""
         self._check_steps(t)
         condition = None
         if mel is not None:

@@ -1,61 +1,31 @@
 """Denoisers: what turns a network's answer into a consistent prediction of eps.
 
 A plan is linear in eps; whatever is not (clipping, guidance) or is parametrised otherwise
-(v, x0) wraps the network. A plain network is called as ``network(x, t)``, a :class:`Denoiser`
-as ``denoiser(x, t, level)``, because r is needed to pass between x0 and eps:
+(v, x0) wraps the network:
 
     x = r x0 + sqrt(1 - r^2) eps,    v = r eps - sqrt(1 - r^2) x0.
 
-A network may return twice the channels: the second half is then a learned variance, which every
-wrapper hands on as it is.
+A learned variance behind the prediction is handed on as it is.
 Source: Ho et al. 2020, arXiv:2006.11239; Salimans & Ho 2022, arXiv:2202.00512, for v.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-
-Network = Callable[[Tensor, Tensor], Tensor]
-
-
-class Denoiser(ABC):
-    """A prediction of eps that needs to know the level of its input."""
-
-    @abstractmethod
-    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
-        """Predict eps for states ``x`` (batch, ...) at steps ``t`` (batch,) and ``level``."""
-
-
-def call_network(
-    network: Callable[..., Tensor], x: Tensor, t: Tensor, condition: Tensor | None
-) -> Tensor:
-    """Ask a network that takes a condition only if there is one."""
-    return network(x, t) if condition is None else network(x, t, condition)
-
-
-def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float) -> Tensor:
-    """Ask a network or a denoiser for eps."""
-    if isinstance(network, Denoiser):
-        return network(x, t, level)
-    return network(x, t)
-
-
-def split_variance(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The prediction for ``x``, and the learned variance if the network returned one behind it.
-
-    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1.
-    """
-    if out.ndim > 1 and out.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
-        prediction, variance = out.chunk(2, dim=1)
-        return prediction, variance
-    return out, None
+from fastdpm.sampling.ask import (
+    Denoiser,
+    Network,
+    call_network,
+    predict_eps,
+    split_variance,
+)
 
 
 def _sigma(level: float) -> float:
@@ -188,7 +158,7 @@ class Guidance:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided prediction, shaped like ``x``."""
-        both = self.network(torch.cat([x, x]), torch.cat([t, t]), self.conditions)
+        both = call_network(self.network, torch.cat([x, x]), torch.cat([t, t]), self.conditions)
         (empty, _), (wanted, learned) = (split_variance(half, x) for half in both.chunk(2))
         guided = torch.lerp(empty, wanted, self.scale)
         return guided if learned is None else torch.cat([guided, learned], dim=1)
@@ -212,4 +182,4 @@ class Autocast:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The prediction in the type of ``x``."""
         with torch.autocast(x.device.type, self.dtype):
-            return self.network(x, t).to(x.dtype)
+            return call_network(self.network, x, t).to(x.dtype)

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
+from fastdpm.sampling.ask import Denoiser, Network, ask, checked
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import combine
+from fastdpm.sampling.state import RowCallback
 
 Select = Callable[[Tensor], Network | Denoiser]
 
@@ -39,6 +40,41 @@ _PATIENCE = 20
 _REACH = 100.0
 _RIDGE = 1e-10
 _FAINT = 1e-3  # silence has no relative error
+
+
+@dataclass(frozen=True)
+class ImplicitOptions:
+    """How rows are solved.
+
+    Attributes:
+        tolerance: Largest relative residual of a row, in (0, 1).
+        most: Evaluations that a row may take of a sample, at least 1.
+        memory: How many differences of iterates are combined, from 1; 3 to 5 suit most networks.
+        keep_best: Go on from the best iterate of a row that does not converge.
+
+    Raises:
+        InvalidArgumentError: If a value is out of range.
+    """
+
+    tolerance: float = 2e-5
+    most: int = 1000
+    memory: int = 5
+    keep_best: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise InvalidArgumentError(
+                f"`tolerance` must lie between 0 and 1, got {self.tolerance:g}"
+            )
+        if self.most < 1 or self.memory < 1:
+            raise InvalidArgumentError(
+                f"most and memory must be at least 1, got {self.most} and {self.memory}"
+            )
+
+    def describe(self) -> str:
+        """The options that differ from their defaults."""
+        stated = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return " and ".join(f"`{name}`" for name in stated or ["solver"])
 
 
 @dataclass(frozen=True)
@@ -63,17 +99,17 @@ class Inversion:
     row: Tensor
 
 
+DEFAULTS = ImplicitOptions()
+
+
 @torch.no_grad()
 def invert(
     plan: Plan,
     select: Select,
     x: Tensor,
+    options: ImplicitOptions = DEFAULTS,
     *,
-    tolerance: float = 2e-5,
-    most: int = 1000,
-    memory: int = 5,
-    keep_best: bool = False,
-    callback: Callable[[int, Tensor], None] | None = None,
+    callback: RowCallback | None = None,
 ) -> Inversion:
     """Encode data so that ``plan`` decodes it, row by row from the clean end.
 
@@ -86,18 +122,16 @@ def invert(
         plan: Of first order and without noise, as :func:`fastdpm.ddim_rev` makes it.
         select: ``select(indices)`` is the network for these samples of the batch, shape (n,).
         x: Data at the plan's last level, shape (batch, ...), float32 or float64; not changed.
-        tolerance: Largest relative residual of a row, in (0, 1).
-        most: Evaluations that a row may take of a sample.
-        memory: How many differences of iterates are combined, from 1; 3 to 5 suit most networks.
-        keep_best: Go on from the best iterate of a row that does not converge.
+        options: How rows are solved.
         callback: Called as ``callback(row, x)`` after each row, the last row of the plan first.
 
     Raises:
-        InvalidArgumentError: If the plan is another, or an argument is out of range.
+        InvalidArgumentError: If the plan is another, or the data not finite.
         SamplingError: If the network returns the wrong shape, or is not finite at a row's first
             iterate; the row is named.
     """
-    _check(plan, x, tolerance, most, memory)
+    _check(plan, x)
+    tolerance, keep_best = options.tolerance, options.keep_best
     size, device = len(x), x.device
     state, eps = x.clone(), torch.zeros_like(x)
     evaluations = torch.zeros(size, dtype=torch.int64, device=device)
@@ -107,8 +141,10 @@ def invert(
         going = torch.nonzero((failed < 0) | keep_best).flatten()
         if not len(going):
             break
-        search = _Search(_Equation(plan, row, select, going, state[going]), eps[going], memory)
-        search.run(tolerance, most)
+        search = _Search(
+            _Equation(plan, row, select, going, state[going]), eps[going], options.memory
+        )
+        search.run(tolerance, options.most)
         state[going], eps[going] = search.best, search.best_eps
         evaluations[going] += search.evaluations
         worst = torch.maximum(residual[going], search.residual)
@@ -122,7 +158,7 @@ def invert(
     return Inversion(state, evaluations, residual, failed)
 
 
-def _check(plan: Plan, x: Tensor, tolerance: float, most: int, memory: int) -> None:
+def _check(plan: Plan, x: Tensor) -> None:
     if plan.a.shape[1] > 1 or plan.b.shape[1] > 1 or plan.draws_noise:
         raise InvalidArgumentError(
             f"only the rows of first-order plans without noise have an inverse to solve for, got"
@@ -132,10 +168,6 @@ def _check(plan: Plan, x: Tensor, tolerance: float, most: int, memory: int) -> N
         raise InvalidArgumentError(
             f"data to invert must be float32 or float64 and finite, got {x.dtype}"
         )
-    if not 0 < tolerance < 1:
-        raise InvalidArgumentError(f"tolerance must lie between 0 and 1, got {tolerance:g}")
-    if most < 1 or memory < 1:
-        raise InvalidArgumentError(f"most and memory must be at least 1, got {most} and {memory}")
 
 
 class _Equation:
@@ -161,15 +193,8 @@ class _Equation:
         return (self.target - self.b * eps) / self.a
 
     def eps(self, x: Tensor) -> Tensor:
-        """One evaluation."""
-        t = torch.full((len(x),), self.t, dtype=x.dtype, device=x.device)
-        eps = split_variance(predict_eps(self.network, x, t, self.level), x)[0]
-        if eps.shape != x.shape:
-            raise SamplingError(
-                f"{self.name}: the network returned shape {tuple(eps.shape)} for a state of"
-                f" shape {tuple(x.shape)}"
-            )
-        return eps.to(x.dtype)
+        """One evaluation; of iterates that went astray, values may be not finite."""
+        return ask(self.network, x, self.t, self.level, self.name, finite=False)[0]
 
     def step(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """The step to the image of ``x``, and the relative size of what decoding misses.
@@ -207,11 +232,8 @@ class _Search:
         for count in range(most):
             eps = self.equation.eps(x)
             step, residual = self.equation.step(x, eps)
-            if count == 0 and not torch.isfinite(eps).all():
-                raise SamplingError(
-                    f"{self.equation.name}: the network returned values that are not finite (NaN"
-                    " or infinity): check its weights and precision"
-                )
+            if count == 0:
+                checked(eps, x, self.equation.name)
             self._record(x, eps, residual)
             going = residual > min(tolerance, _AIM)
             going &= (self.residual[self.active] > tolerance) | (self.idle < _SETTLED)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.denoise import Denoiser, Network, predict_eps, split_variance
+from fastdpm.sampling.ask import Denoiser, Network, answer, checked
 
 Noise = Callable[[int, Tensor], Tensor]
 Callback = Callable[[int, Tensor], None]
@@ -56,12 +56,12 @@ def run(
     states = deque([x, *past], maxlen=plan.a.shape[1])
     predictions: deque[Tensor] = deque(maxlen=plan.b.shape[1])
     for row in range(plan.num_rows):
-        t = torch.full((x.shape[0],), plan.t[row], dtype=x.dtype, device=x.device)
         if len(predictions) == plan.b.shape[1]:
             predictions.pop()  # free the oldest before the network needs its memory
-        out = predict_eps(network, states[0], t, float(plan.asked[row]))
+        where = f"row {row} of {plan.num_rows}"
+        out = answer(network, states[0], float(plan.t[row]), float(plan.asked[row]), where)
         z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
-        eps, learned = _checked(out, x, row, plan.num_rows)
+        eps, learned = checked(out, x, where)
         del out
         predictions.appendleft(eps)
         del eps
@@ -123,25 +123,3 @@ def add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | No
         )
     low, high = (float(bound) for bound in plan.log_variance[row])
     new.add_(z * torch.exp(0.25 * (low + high) + 0.25 * (high - low) * learned))
-
-
-def _checked(out: Tensor, x: Tensor, row: int, rows: int) -> tuple[Tensor, Tensor | None]:
-    """The network's prediction of eps and its learned variance, if it has one."""
-    if not isinstance(out, Tensor):
-        raise SamplingError(
-            f"row {row} of {rows}: the network returned a {type(out).__name__}, not a tensor: wrap"
-            " it in a function that returns its prediction of eps"
-        )
-    eps, learned = split_variance(out, x)
-    if eps.shape != x.shape:
-        raise SamplingError(
-            f"row {row} of {rows}: the network returned shape {tuple(eps.shape)} for a state of"
-            f" shape {tuple(x.shape)}"
-        )
-    eps = eps.to(x.dtype)
-    if not torch.isfinite(eps).all():
-        raise SamplingError(
-            f"row {row} of {rows}: the network returned values that are not finite (NaN or"
-            " infinity): check its weights and precision"
-        )
-    return eps, None if learned is None else learned.to(x.dtype)

@@ -20,7 +20,7 @@ from fastdpm.models.folder import check_fits, write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network
 from fastdpm.output.figures import write_grid, write_sounds
-from fastdpm.sampling.denoise import call_network
+from fastdpm.sampling.ask import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
 from fastdpm.training.task import Predict, Tell

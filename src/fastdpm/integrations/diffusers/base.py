@@ -21,21 +21,18 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import levels_all
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import STANDARD, Recipe
+from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
+from fastdpm.sampling.ask import Denoiser, Network, checked, predict_eps, steps_like
 from fastdpm.sampling.denoise import (
     ClipX0,
-    Denoiser,
     DynamicThreshold,
-    Network,
     VPrediction,
     X0Prediction,
-    predict_eps,
-    split_variance,
 )
 
 Timesteps = Tensor | Array | Sequence[float]
@@ -222,7 +219,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 raise InvalidArgumentError("timesteps must be at least one step, got none")
             return self._compile(recipe.replace(at_steps=tuple(steps)))
         fixed = recipe.variances or recipe.at_steps
-        if num_steps is None or (fixed is None and recipe.method not in STANDARD):
+        if num_steps is None or (fixed is None and not recipe.takes_all_steps):
             return self._compile(recipe.replace(num_steps=num_steps))
         plan = self._compile(recipe)
         if num_steps != plan.num_rows:
@@ -265,7 +262,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The plan, compiled over all training steps if none was asked for."""
         if self.plan is None:
             recipe = self._recipe
-            if recipe.method not in STANDARD:
+            if not recipe.takes_all_steps:
                 recipe = recipe.replace(at_steps=tuple(levels_all(self.schedule).t))
             plan = self._compile(recipe)
             self._use(plan, given=False)
@@ -276,10 +273,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """What the network's ``output`` for ``sample`` says, read at a level below 1."""
         plan = self._planned()
         x = sample.float() if sample.dtype in _HALF else sample
-        t = torch.full((x.shape[0],), plan.t[row], dtype=x.dtype, device=x.device)
+        t, where = steps_like(x, plan.t[row]), f"row {row} of {plan.num_rows}"
         plain = self._converted(output.to(x.dtype))
-        raw, learned = split_variance(predict_eps(plain, x, t, level), x)
-        _check(raw, x, row, plan.num_rows)
+        raw, learned = checked(predict_eps(plain, x, t, level), x, where)
         clip = self._clip(lambda x, t: raw)
         sigma = math.sqrt((1 - level) * (1 + level))
         x0 = (x - sigma * raw) / level
@@ -350,16 +346,3 @@ def _numbers(timesteps: Timesteps) -> Array:
         return np.asarray(timesteps, dtype=np.float64).ravel()
     except (TypeError, ValueError):
         raise InvalidArgumentError(f"timesteps must be numbers, got {timesteps!r}") from None
-
-
-def _check(eps: Tensor, x: Tensor, row: int, rows: int) -> None:
-    if eps.shape != x.shape:
-        raise SamplingError(
-            f"row {row} of {rows}: the network returned shape {tuple(eps.shape)} for a state of"
-            f" shape {tuple(x.shape)}"
-        )
-    if not torch.isfinite(eps).all():
-        raise SamplingError(
-            f"row {row} of {rows}: the network returned values that are not finite (NaN or"
-            " infinity): check its weights and precision"
-        )

@@ -17,11 +17,10 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from fastdpm.core import samplers
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import MULTISTEP
-from fastdpm.core.reverse import ddim_rev
 from fastdpm.integrations.diffusers.base import (
     FastDPMSchedulerOutput,
     PlanScheduler,
@@ -154,7 +153,7 @@ class FastDPMScheduler(PlanScheduler):
                     " plan that starts there"
                 )
             tail = NoiseLevels(whole.level, whole.t)[begin_index:]
-            self.plan = MULTISTEP[self.config["method"]](tail)
+            self.plan = samplers.find(self.config["method"]).over(tail)
         else:
             self.plan = whole
         self._begin_index = begin_index
@@ -224,14 +223,15 @@ class FastDPMScheduler(PlanScheduler):
         plan = self._planned()
         if not eta:
             return plan, row
-        if self._given or self.config["method"] != "ddim-rev":
+        sampler = samplers.find(self.config["method"])
+        if self._given or not sampler.takes_kappa:
             raise InvalidArgumentError(
-                f"eta replaces the kappa of method 'ddim-rev', got eta={eta:g} with"
+                f"eta replaces kappa where a method takes it, got eta={eta:g} with"
                 f" {plan.label}: leave it at 0"
             )
         if not 0 <= eta <= 1:
             raise InvalidArgumentError(f"eta must lie in [0, 1], got {eta:g}")
-        return ddim_rev(NoiseLevels(plan.level, plan.t)[row : row + 1], eta), 0
+        return sampler.over(NoiseLevels(plan.level, plan.t)[row : row + 1], eta), 0
 
     def _advanced(self, plan: Plan, row: int, x: Tensor, eps: Tensor) -> Tensor:
         """A row but for its noise."""

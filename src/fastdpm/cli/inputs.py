@@ -1,0 +1,215 @@
+"""What the commands of the inverse direction take: a model, and samples as its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastdpm.cli import choices
+from fastdpm.cli.expand import Options
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.terminal import console
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdpm.core.levels import NoiseLevels
+    from fastdpm.core.recipe import Recipe
+    from fastdpm.inverse.encode import Latents
+    from fastdpm.models.model import Model
+    from fastdpm.sampling.implicit import ImplicitOptions
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Images or mono sounds, or folders, zip archives or Parquet files of them.",
+        metavar="INPUT...",
+    ),
+]
+Most = Annotated[
+    int | None,
+    typer.Option("-n", help="At most so many, the first ones.", min=1, show_default=False),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="Of --by implicit: largest relative residual.", show_default=False),
+]
+KeepBest = Annotated[
+    bool,
+    typer.Option(
+        "--keep-best",
+        help="Of --by implicit: go on with the best that was found where a row does not converge.",
+    ),
+]
+WithoutLastRow = Annotated[
+    bool,
+    typer.Option(
+        "--without-last-row",
+        help="Leave out the row that ends at clean data, and take the data as its noisy side: for"
+        " --by implicit where that row has no inverse, as in digital silence.",
+    ),
+]
+
+ENCODING_HELP = {
+    "steps": "S, from 2 to T; by default 50, which keeps the latents of most models near noise.",
+    "kappa": "Must be 0: encoding draws no noise.",
+}
+_FAR_FROM_ONE = 2.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user gave: a model, and samples as its data."""
+
+    model: Model
+    names: list[str]
+    x: Tensor
+    gain: Tensor
+    condition: Tensor | None
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names as they are recorded: of files, not of where they lie."""
+        return [Path(name).name for name in self.names]
+
+
+@dataclass(frozen=True)
+class Source(Options):
+    """A model, and how samples are made its data."""
+
+    model: choices.ModelName
+    condition: Annotated[
+        str | None,
+        typer.Option(
+            help="What the samples are of: labels, one for all or 3,1,4 for each; for a vocoder a"
+            " mel spectrogram or a sound, by default each sound's own.",
+            show_default=False,
+        ),
+    ] = None
+    resize: Annotated[
+        bool,
+        typer.Option(
+            "--resize",
+            help="Crop and scale images to the model's size and colours, centre sounds in its"
+            " window.",
+        ),
+    ] = False
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Resample sounds to the model's rate.")
+    ] = False
+    checkpoint: choices.Checkpoint = None
+    batch_size: choices.BatchSize = None
+
+    def read(self, paths: list[Path], machine: Machine, n: int | None = None) -> Given:
+        """Load the model and the samples; the inputs are read before its weights are."""
+        from fastdpm.core.errors import InvalidArgumentError
+        from fastdpm.data.condition import read_condition
+        from fastdpm.data.inputs import read_all
+        from fastdpm.models.find import find_model
+        from fastdpm.models.load import open_model
+
+        found = find_model(self.model, self.checkpoint)
+        data = found.config.data
+        names, x, gain = read_all(paths, data, resize=self.resize, resample=self.resample, n=n)
+        condition = None if self.condition is None else read_condition(self.condition, data)
+        if condition is not None and len(condition) not in (1, len(x)):
+            raise InvalidArgumentError(
+                f"{len(x)} samples need one `condition` for all or one for each, got"
+                f" {len(condition)}"
+            )
+        machine.use_threads(found.config, len(x), self.batch_size)
+        return Given(open_model(found, machine.device), names, x, gain, condition)
+
+
+@dataclass(frozen=True)
+class Encoding(Options):
+    """How samples are encoded."""
+
+    by: Annotated[
+        str,
+        typer.Option(
+            help="How: first or second order (one or two evaluations a row), implicit (some ten),"
+            " or invertible (one, exact)."
+        ),
+    ] = "invertible"
+    tolerance: Tolerance = None
+    keep_best: KeepBest = False
+    without_last_row: WithoutLastRow = False
+
+    def encode(self, given: Given, stated: choices.Stated, batch_size: int | None) -> Latents:
+        """Encode over the levels that are stated, under a progress bar; notes are printed."""
+        from fastdpm.inverse.encode import encode
+        from fastdpm.progress import sampling_bar
+
+        levels = encoding_recipe(stated, given.model).choose_levels(given.model.schedule)
+        for note in levels.notes:
+            console.print(f"note: {note}")
+        with sampling_bar() as bar:
+            return encode(
+                given.model,
+                given.x,
+                cut(levels, self.without_last_row),
+                self.by,
+                solver=solver_of(self.tolerance, self.keep_best),
+                condition=given.condition,
+                batch_size=batch_size,
+                callback=bar,
+            )
+
+
+def encoding_recipe(stated: choices.Stated, model: Model) -> Recipe:
+    """The recommended way to encode, with the stated choices changed.
+
+    Raises:
+        InvalidArgumentError: If noise is asked for, which does not run backwards.
+    """
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.inverse.encode import recommended_recipe
+
+    if stated.kappa:
+        raise InvalidArgumentError(
+            f"encoding draws no noise: `kappa` must be 0, got {stated.kappa:g}"
+        )
+    return stated.recipe(recommended_recipe(model))
+
+
+def cut(levels: NoiseLevels, without_last_row: bool) -> NoiseLevels:
+    """Levels, or all but the cleanest."""
+    return levels[:-1] if without_last_row else levels
+
+
+def solver_of(tolerance: float | None, keep_best: bool) -> ImplicitOptions | None:
+    """How implicit rows are solved, as far as it is stated; None if nothing is."""
+    from fastdpm.sampling.implicit import ImplicitOptions
+
+    if tolerance is None:
+        return ImplicitOptions(keep_best=True) if keep_best else None
+    return ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
+
+
+def note_deviation(latents: Latents) -> None:
+    """Print the latents' standard deviation, and what to do where it is far from 1."""
+    from fastdpm.inverse.latents_file import usable
+
+    deviation = float(latents.noise[usable(latents)].std())
+    console.print(f"standard deviation of the latents: {deviation:.3g}")
+    if not 1 / _FAR_FROM_ONE < deviation < _FAR_FROM_ONE:
+        console.print(
+            "note: that is far from 1: they decode, but are no noise to interpolate; take more"
+            " steps, other levels or another --by"
+        )
+
+
+def tell_lost(latents: Latents, names: list[str]) -> str:
+    """Print the samples that have no latent, and say what to do about them."""
+    from fastdpm.inverse.latents_file import unsolved
+
+    for line in unsolved(latents, names):
+        console.print(f"not converged: {line}")
+    last = latents.plan.num_rows - 1
+    at_clean = latents.plan.level[-1] == 1 and bool((latents.row[latents.row >= 0] == last).all())
+    other = "leave that row out (--without-last-row)" if at_clean else "take more steps"
+    return f"encode --by invertible, {other}, or add --keep-best"

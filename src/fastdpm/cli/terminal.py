@@ -1,0 +1,29 @@
+"""What all commands print with, and how errors are told in terms of options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from rich.console import Console
+
+console = Console(soft_wrap=True, highlight=False, markup=False)
+
+# Python's names of what a command line calls otherwise.
+_RENAMED = {"num_steps": "steps", "method": "by", "layout": "format"}
+_ARGUMENT = re.compile(r"`([a-z_][a-z0-9_]*)`")
+
+
+def in_options(message: str, options: Mapping[str, str]) -> str:
+    """A message of the library, with options in place of the arguments that it names.
+
+    Args:
+        message: Names arguments as `name`.
+        options: What is typed for each parameter of the command, such as "--batch-size".
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        name = match[1]
+        return options.get(name) or options.get(_RENAMED.get(name, "")) or name
+
+    return _ARGUMENT.sub(replaced, message)

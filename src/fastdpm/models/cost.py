@@ -1,0 +1,31 @@
+"""What an evaluation of a network costs, and how many threads it is worth."""
+
+from __future__ import annotations
+
+import torch
+
+from fastdpm.models.config import ModelConfig
+from fastdpm.models.folder import example_inputs
+from fastdpm.networks.build import build_network
+
+# Below this, threads spend more time waiting for each other than they save; far more on a busy
+# machine.
+_FLOPS_A_THREAD = 1e9
+
+
+def evaluation_flops(config: ModelConfig) -> float:
+    """Floating-point operations of one evaluation for one sample; nothing is computed for it.
+
+    Raises:
+        InvalidArgumentError: If the network cannot be built.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        build_network(config.network)(*example_inputs(config, 1))
+    return float(counter.get_total_flops())
+
+
+def fitting_threads(flops: float, most: int) -> int:
+    """Threads for calls of so many operations: one for each 10^9, from 1 to ``most``."""
+    return max(1, min(most, int(flops / _FLOPS_A_THREAD)))

@@ -1,0 +1,123 @@
+"""Asking a network: the one place where what it returns is checked.
+
+A network is called as ``network(x, t)`` with steps of shape (batch,); a :class:`Denoiser` as
+``denoiser(x, t, level)``, because it needs the level to pass between clean data and eps. Of twice
+the channels, the second half is a learned variance.
+Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1, for the learned variance.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fastdpm.core.errors import SamplingError
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+class _NoTensorError(SamplingError):
+    """A network returned something else."""
+
+
+class Denoiser(ABC):
+    """A prediction of eps that needs to know the level of its input."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
+        """Predict eps for states ``x`` (batch, ...) at steps ``t`` (batch,) and ``level``."""
+
+
+def ask(
+    network: Network | Denoiser,
+    x: Tensor,
+    t: float,
+    level: float,
+    where: str,
+    *,
+    finite: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """The eps that a network or denoiser predicts, and the learned variance if there is one.
+
+    Args:
+        network: What to ask.
+        x: States, shape (batch, ...), float32 or float64.
+        t: Their zero-based step.
+        level: Their level.
+        where: What an error names, such as "row 3 of 10".
+        finite: Refuse values that are not finite; checking waits for a GPU.
+
+    Returns:
+        Both shaped like ``x``, in its type.
+
+    Raises:
+        SamplingError: If the answer is no tensor, of another shape, or not finite.
+    """
+    return checked(answer(network, x, t, level, where), x, where, finite=finite)
+
+
+def answer(network: Network | Denoiser, x: Tensor, t: float, level: float, where: str) -> Tensor:
+    """What a network returns for ``x``, still to be checked; arguments as in :func:`ask`."""
+    try:
+        return predict_eps(network, x, steps_like(x, t), level)
+    except _NoTensorError as error:
+        raise SamplingError(f"{where}: {error}") from None
+
+
+def checked(
+    out: Tensor, x: Tensor, where: str, *, finite: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """What a network returned for ``x``, split and checked; see :func:`ask`."""
+    eps, learned = split_variance(out, x)
+    if eps.shape != x.shape:
+        raise SamplingError(
+            f"{where}: the network returned shape {tuple(eps.shape)} for a state of shape"
+            f" {tuple(x.shape)}"
+        )
+    eps = eps.to(x.dtype)
+    if finite and not torch.isfinite(eps).all():
+        raise SamplingError(
+            f"{where}: the network returned values that are not finite (NaN or infinity): check"
+            " its weights and precision"
+        )
+    return eps, None if learned is None else learned.to(x.dtype)
+
+
+def steps_like(x: Tensor, t: float) -> Tensor:
+    """The step ``t`` for every state, shape (batch,), in the type and on the device of ``x``."""
+    return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
+
+
+def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float) -> Tensor:
+    """Ask a network or a denoiser for eps; its shape is not checked yet."""
+    if isinstance(network, Denoiser):
+        return network(x, t, level)
+    return call_network(network, x, t)
+
+
+def call_network(
+    network: Callable[..., Tensor], x: Tensor, t: Tensor, condition: Tensor | None = None
+) -> Tensor:
+    """Call a network, with its condition if there is one.
+
+    Raises:
+        SamplingError: If it returns no tensor.
+    """
+    out = network(x, t) if condition is None else network(x, t, condition)
+    if not isinstance(out, Tensor):
+        raise _NoTensorError(
+            f"the network returned a {type(out).__name__}, not a tensor: wrap it in a function"
+            " that returns its prediction"
+        )
+    return out
+
+
+def split_variance(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The prediction for ``x``, and the learned variance if the network returned one behind it."""
+    if out.ndim > 1 and out.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
+        prediction, variance = out.chunk(2, dim=1)
+        return prediction, variance
+    return out, None
