@@ -99,7 +99,6 @@ def compare(
     command = choices.told_command()
     _check_folder(out, command, overwrite=overwrite)
     found_model = find_model(model, checkpoint)
-    machine.use_threads(found_model.config, n, batch_size)
     preset = read_preset(model) if checkpoint is not None else None
     if preset is not None and preset.compare is not None:
         table = preset.compare
@@ -110,6 +109,7 @@ def compare(
     counts = choices.parse_whole_numbers("--steps", "5,10,20,50" if steps is None else steps)
     names = None if methods is None else methods.split(",")
     chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
+    machine.use_threads(found_model.config, n, batch_size)
     try:
         found = measure_all(
             found_model,
