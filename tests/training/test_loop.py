@@ -273,7 +273,7 @@ def test_every_configuration_in_the_package_builds():
     ("text", "message"),
     [
         ("name = ", "is not TOML"),
-        ('name = "x"', "lacks network"),
+        ('name = "x"', r"x\.toml: network .*data .*schedule "),
         ("[training]\nsteps = 0\nbatch_size = 1", "steps must be at least 1"),
         ("[training]\nsteps = 1\nbatch_size = 1\nlr = 1", "does not know lr"),
         ("[training]\nsteps = 1\nbatch_size = 1\nprecision = 'fp8'", "precision must be one of"),
