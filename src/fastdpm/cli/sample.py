@@ -12,8 +12,6 @@ from rich.console import Console
 from fastdpm.cli import choices
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastdpm.core.plan import Plan
     from fastdpm.models.model import Model
     from fastdpm.output.folder import SampleFolder
@@ -64,6 +62,8 @@ def sample(
     """
     from fastdpm.core.errors import InvalidArgumentError, check_one_of
     from fastdpm.data.condition import read_condition
+    from fastdpm.data.tensors import values_digest
+    from fastdpm.models.identity import config_digest
     from fastdpm.models.load import load_model
     from fastdpm.models.model import PRECISIONS
     from fastdpm.output.folder import SampleFolder, free_folder
@@ -80,16 +80,17 @@ def sample(
         stated.check_none_beside_plan()
         compiled = choices.read_plan(plan)
         loaded.check_plan(compiled)
-    given = None if condition is None else read_condition(condition, config.data)
-    chosen_for = loaded.check_condition(given)
+    chosen_for = loaded.check_condition(
+        None if condition is None else read_condition(condition, config.data)
+    )
     count = n if n is not None else 16 if chosen_for is None else len(chosen_for)
     identity: dict[str, Any] = {
         "model": config.name,
         "weights_sha256": config.weights_sha256,
-        "network": config.computes(),
+        "network": config_digest(config),
         "plan": {"label": compiled.label, "fingerprint": compiled.fingerprint},
         "clip": chosen.clip,
-        "condition": None if chosen_for is None else _digest(chosen_for),
+        "condition": None if chosen_for is None else values_digest(chosen_for),
         "seed": seed,
         "precision": precision,
     }
@@ -111,8 +112,10 @@ def sample(
         _draw(loaded, compiled, folder, todo, options)
     seconds = time.perf_counter() - began
     total = loaded.schedule.num_train_steps
-    facts = {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
-    picture = folder.finish(facts | {"seconds": round(seconds, 3)})
+    picture = folder.finish(
+        {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
+        | {"seconds": round(seconds, 3)}
+    )
     kind = {"image": "image", "audio": "sound"}.get(config.data.modality, "sample")
     shown = "they" if len(folder.done) <= folder.most_shown else f"the first {folder.most_shown}"
     console.print(f"{_count(len(todo), kind)} drawn, {len(folder.done)} in {path}")
@@ -145,9 +148,3 @@ def _draw(
         raise InterruptedRunError(
             f"interrupted: {kept}{again if folder.done else 'nothing was written'}"
         ) from None
-
-
-def _digest(tensor: Tensor) -> str:
-    import hashlib
-
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -213,11 +213,8 @@ class Trainer:
         rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
         write_text(self.out / "loss.csv", f"step,loss\n{rows}")
         if len(self.losses) > 1:
-            write_loss(
-                self.out / "loss.png",
-                self.task.loss_name,
-                *zip(*self.losses, strict=True),
-            )
+            steps, losses = zip(*self.losses, strict=True)
+            write_loss(self.out / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
         """Write ``samples.png`` and tell how good the averaged weights are."""

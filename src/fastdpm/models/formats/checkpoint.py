@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from fastdpm.core.errors import ModelError, first_line
 from fastdpm.data.tensors import read_tensors
@@ -82,7 +83,7 @@ def read_states(path: Path) -> list[tuple[str, State]]:
 def _unpickled(path: Path, head: bytes) -> Any:
     try:
         # torch tells of the pickle protocol, which readers cannot change.
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
+        with warnings.catch_warnings(), safe_globals(_numbers()):
             warnings.simplefilter("ignore")
             # Only the zip layout can be mapped: states that are not wanted are then never read.
             # By the name ".safetensors" torch would take the file for what it is not.
@@ -105,12 +106,10 @@ def _unpickled(path: Path, head: bytes) -> Any:
 
 def _asked(path: Path, head: bytes) -> str:
     """What reading a file would have run, of a pickle the first; nothing is run to see it."""
-    with suppress(Exception), path.open("rb") as file:  # it may be damaged as well
+    # It may be damaged as well, or no pickle at all.
+    with suppress(Exception), path.open("rb") as file, safe_globals(_numbers()):
         if head.startswith(_ZIP):
-            with torch.serialization.safe_globals(_numbers()):
-                return ", ".join(
-                    sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-                )
+            return ", ".join(sorted(get_unsafe_globals_in_checkpoint(file)))
         return next(chain.from_iterable(_globals(file) for _ in range(_PARTS)), "")
     return ""
 
@@ -130,8 +129,8 @@ def _globals(file: BinaryIO) -> Iterator[str]:
 def _numbers() -> list[Any]:
     """What makes NumPy's numbers, which trainers keep beside the weights; none runs code."""
     scalar: Any = np.float64(0).__reduce__()[0]
-    names = [(scalar, name) for name in _SCALARS]
-    return [*names, np.dtype, *(type(np.dtype(name)) for name in _NUMBERS)]
+    kinds = [type(np.dtype(name)) for name in _NUMBERS]
+    return [*((scalar, name) for name in _SCALARS), np.dtype, *kinds]
 
 
 def _reason(error: Exception) -> str:
