@@ -22,7 +22,6 @@ from fastdpm import (
 )
 from fastdpm.core.inverse import (
     first_order_inverse,
-    leapfrog,
     leapfrog_inverse,
     leapfrog_rest,
     noise_ratio,
@@ -48,6 +47,13 @@ def _data() -> Tensor:
 def _error(encode: Callable[[NoiseLevels], Plan], levels: NoiseLevels) -> float:
     latent = run(encode(levels), _network, _data())
     return float((run(ddim_rev(levels), _network, latent) - _data()).abs().max())
+
+
+def leapfrog(levels: NoiseLevels) -> Plan:
+    """The two-step plan from one state: its first row is DDIM-rev's."""
+    first, rest = ddim_rev(levels), leapfrog_rest(levels)
+    a, b = np.vstack([[first.a[0, 0], 0.0], rest.a]), np.vstack([first.b[:1], rest.b])
+    return Plan(levels.level, levels.t, a, b, np.zeros(levels.num_steps), "two steps")
 
 
 @pytest.mark.parametrize("num_steps", [2, 3, 10, 50])

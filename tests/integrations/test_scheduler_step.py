@@ -27,7 +27,7 @@ from fastdpm import (
     run,
     standard,
 )
-from fastdpm.core.inverse import leapfrog
+from tests.core.test_inverse import leapfrog
 from tests.integrations.conftest import NETWORKS, SHAPE, sample, smooth, start
 
 LINEAR = VarianceSchedule.linear()

@@ -324,6 +324,8 @@ def test_a_pair_of_states_is_combined_with_one_set_of_weights(image_model, image
     weights = arc_weights(ends.past[0], ends.past[1], fraction.double()).float()
     torch.testing.assert_close(found.x, torch.tensordot(weights, ends.x, dims=1))
     torch.testing.assert_close(found.past, torch.tensordot(weights, ends.past, dims=1))
+    assert found.model_name == ends.model_name == "tiny-image"
+    assert (found.model, found.plan, found.method) == (ends.model, ends.plan, ends.method)
     assert torch.equal(found.x[[0, 2]], ends.x)
     assert torch.equal(found.past[[0, 2]], ends.past)
 

@@ -134,6 +134,16 @@ def test_code_in_a_checkpoint_is_named_and_not_run(tmp_path, as_pickle):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_what_makes_tensors_and_numbers_is_not_what_a_checkpoint_asks_for(tmp_path, zipped):
+    path = tmp_path / "model.ckpt"
+    saved = {"w": torch.zeros(2), "loss": np.float64(0.25), "a": _Trap(tmp_path / "marker")}
+    torch.save(saved, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match=r"asks for (posix|nt)\.mkdir to be run"):
+        read_states(path)
+    assert not (tmp_path / "marker").exists()
+
+
 def test_a_pickle_that_torch_did_not_write_is_refused_unread(tmp_path):
     path, marker = tmp_path / "model.pkl", tmp_path / "marker"
     path.write_bytes(pickle.dumps(_Trap(marker), protocol=4))

@@ -318,5 +318,5 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     folder = _write(tmp_path / "x", _network(), safe=False)
     torch.save({"a": torch.ones(1), "b": MeasureOptions()}, folder / "unet" / "y.bin")
     (folder / "unet" / "y.bin").rename(folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"evaluate\.MeasureOptions to be run"):
+    with pytest.raises(ModelError, match=r"evaluate\.MeasureOptions.* to be run"):
         load_model(folder)

@@ -274,5 +274,5 @@ def test_a_preset_that_is_none_says_why(tmp_path):
     with pytest.raises(InvalidArgumentError, match=r"own.toml is no preset: Invalid value"):
         find_model(path)
     path.write_text('name = "own"\n')
-    with pytest.raises(InvalidArgumentError, match="lacks network, schedule, data"):
+    with pytest.raises(InvalidArgumentError, match=r"own\.toml: network .*schedule .*data "):
         find_model(path)

@@ -1,5 +1,6 @@
 """Training learns, resumes where it was, and writes a model that samples."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from fastdpm.models.features import check_classifies
 from fastdpm.models.folder import check_fits
 from fastdpm.training.config import CONFIGS, TrainConfig, TrainOptions, read_train_config
 from fastdpm.training.data import TrainingData
-from fastdpm.training.loop import Trainer, check_folder
+from fastdpm.training.loop import Progress, Trainer, check_folder, share_of_rate, time_left
 from tests.conftest import IMAGE, VOCODER
 from tests.training.test_classification import classifier_config
 
@@ -111,6 +112,35 @@ def test_a_killed_run_takes_the_same_steps_when_resumed(make_any):
     _check_resumed(make_any)
 
 
+def test_a_checkpoint_without_the_first_learning_rate_is_resumed(make_any):
+    """As it was written when the rate was set before each step; 7 is in the cosine's part."""
+    whole, part = make_any("whole"), make_any("part")
+    for _ in range(12):
+        whole.take_step()
+    for _ in range(7):
+        before = part.optimizer.param_groups[0]["lr"]
+        part.take_step()
+    group = part.optimizer.param_groups[0]
+    del group["initial_lr"]
+    group["lr"] = before
+    part.save()
+    resumed = make_any("part")
+    resumed.resume()
+    for _ in range(5):
+        resumed.take_step()
+    for a, b in ((whole.network, resumed.network), (whole.ema, resumed.ema)):
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
+
+
+def test_the_averaged_weights_of_a_checkpoint_have_the_networks_names(make_any):
+    trainer = make_any()
+    trainer.take_step()
+    trainer.save()
+    saved = torch.load(trainer.out / "checkpoint.pt", weights_only=True)
+    assert list(saved["ema"]) == list(saved["network"]) == list(trainer.network.state_dict())
+    torch.testing.assert_close(saved["ema"], trainer.ema.state_dict(), rtol=0, atol=0)
+
+
 def test_a_resumed_run_drops_out_what_the_whole_one_does(make):
     config = replace(_config(IMAGE), network={**IMAGE.network, "dropout": 0.2})
     _check_resumed(lambda name: make(name, config))
@@ -137,6 +167,28 @@ def test_a_vocoder_trains_on_its_own_mel(tmp_path):
     assert load_model(tmp_path / "model").config.data.mel == VOCODER.data.mel
 
 
+@pytest.mark.parametrize("steps", [1, 2, 12])
+def test_averaged_weights_follow_faster_as_long_as_there_were_few_steps(make_any, steps):
+    """By the sum over all steps, d_k = min(ema_decay, (1 + k) / (10 + k)) of step k."""
+    trainer = make_any(ema_decay=0.5)
+    decays = [min(0.5, (1 + k) / (10 + k)) for k in range(1, steps + 1)]
+    states = [_copied(trainer.network)]
+    for _ in range(steps):
+        trainer.take_step()
+        states.append(_copied(trainer.network))
+    weights = [1 - d for d in [0.0, *decays]]
+    weights[0] = 1.0
+    shares = [w * math.prod(decays[k:]) for k, w in enumerate(weights)]
+    assert sum(shares) == pytest.approx(1)
+    for name, found in trainer.ema.state_dict().items():
+        expected = sum(share * s[name] for share, s in zip(shares, states, strict=True))
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def _copied(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.double() for name, value in network.state_dict().items()}
+
+
 def test_averaged_weights_follow_the_trained_ones(make_any):
     trainer = make_any(ema_decay=0.0)
     trainer.take_step()
@@ -144,14 +196,45 @@ def test_averaged_weights_follow_the_trained_ones(make_any):
 
 
 def test_the_learning_rate_rises_and_falls_to_zero(make_any):
-    trainer = make_any(steps=20, warmup_steps=4, learning_rate=1.0)
-    rates = []
-    for step in range(21):
-        trainer.step = step
-        rates.append(trainer._learning_rate())
-    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rates[12] == pytest.approx(0.5)
+    trainer = make_any(steps=20, warmup_steps=4, learning_rate=0.5)
+    rates = [trainer.optimizer.param_groups[0]["lr"]]
+    for _ in range(20):
+        trainer.take_step()
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates[:5] == [0.125, 0.25, 0.375, 0.5, 0.5]
+    assert rates[8] == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
+    assert rates[12] == pytest.approx(0.25)
+    assert rates[16] == pytest.approx(0.25 * (1 - math.sqrt(0.5)))
     assert rates[20] == pytest.approx(0.0)
+
+
+def test_without_a_warm_up_the_rate_begins_at_its_whole():
+    options = TrainOptions(steps=2, batch_size=1, warmup_steps=0)
+    assert [share_of_rate(options, k) for k in range(3)] == pytest.approx([1, 0.5, 0])
+    alone = replace(options, steps=3, warmup_steps=3)
+    assert [share_of_rate(alone, k) for k in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_the_time_left_is_told_at_the_pace_since_the_first_report():
+    assert time_left((50, 100.0), (150, 120.0), steps=200) == pytest.approx(10)
+    assert time_left((50, 100.0), (50, 100.0), steps=200) == pytest.approx(300)
+    assert time_left((50, 100.0), (200, 150.0), steps=200) == 0
+
+
+def test_a_run_reports_the_time_that_is_left_to_it(make_any, monkeypatch):
+    """A clock that moves a second a step, after a resumed run of 1,000 s; 130 s are allowed."""
+    trainer = make_any(steps=400)
+    trainer.seconds = 1000.0
+    monkeypatch.setattr("fastdpm.training.loop.time.monotonic", lambda: float(trainer.step))
+    told: list[Progress] = []
+    trainer.train(seconds=130, report=told.append)
+    assert [(p.step, p.seconds) for p in told] == [(50, 1050.0), (100, 1100.0)]
+    assert [p.left for p in told] == [80.0, 30.0]
+    assert [p.loss for p in told] == [loss for _, loss in trainer.losses[:2]]
+    told.clear()
+    trainer.train(report=told.append)
+    assert [p.step for p in told] == [150, 200, 250, 300, 350, 400]
+    assert [p.left for p in told[1:]] == [200.0, 150.0, 100.0, 50.0, 0.0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_any):
@@ -273,7 +356,7 @@ def test_every_configuration_in_the_package_builds():
     ("text", "message"),
     [
         ("name = ", "is not TOML"),
-        ('name = "x"', "lacks network"),
+        ('name = "x"', r"x\.toml: network .*data .*schedule "),
         ("[training]\nsteps = 0\nbatch_size = 1", "steps must be at least 1"),
         ("[training]\nsteps = 1\nbatch_size = 1\nlr = 1", "does not know lr"),
         ("[training]\nsteps = 1\nbatch_size = 1\nprecision = 'fp8'", "precision must be one of"),

@@ -13,8 +13,6 @@ from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastdpm.core.plan import Plan
     from fastdpm.models.model import Model
     from fastdpm.output.folder import SampleFolder
@@ -62,7 +60,9 @@ def sample(
     """
     from fastdpm.core.errors import InvalidArgumentError, check_one_of
     from fastdpm.data.condition import read_condition
+    from fastdpm.data.tensors import values_digest
     from fastdpm.models.find import find_model
+    from fastdpm.models.identity import config_digest
     from fastdpm.models.load import open_model
     from fastdpm.models.model import PRECISIONS
     from fastdpm.output.folder import SampleFolder, free_folder
@@ -82,10 +82,10 @@ def sample(
     identity: dict[str, Any] = {
         "model": config.name,
         "weights_sha256": config.weights_sha256,
-        "network": config.computes(),
+        "network": config_digest(config),
         "plan": {"label": compiled.label, "fingerprint": compiled.fingerprint},
         "clip": chosen.clip,
-        "condition": None if chosen_for is None else _digest(chosen_for),
+        "condition": None if chosen_for is None else values_digest(chosen_for),
         "seed": seed,
         "precision": precision,
     }
@@ -107,8 +107,10 @@ def sample(
         _draw(loaded, compiled, folder, todo, options)
     seconds = time.perf_counter() - began
     total = loaded.schedule.num_train_steps
-    facts = {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
-    picture = folder.finish(facts | {"seconds": round(seconds, 3)})
+    picture = folder.finish(
+        {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
+        | {"seconds": round(seconds, 3)}
+    )
     kind = {"image": "image", "audio": "sound"}.get(config.data.modality, "sample")
     shown = "they" if len(folder.done) <= folder.most_shown else f"the first {folder.most_shown}"
     console.print(f"{_count(len(todo), kind)} drawn, {len(folder.done)} in {path}")
@@ -148,9 +150,3 @@ def _draw(
         raise InterruptedRunError(
             f"interrupted: {kept}{again if folder.done else 'nothing was written'}"
         ) from None
-
-
-def _digest(tensor: Tensor) -> str:
-    import hashlib
-
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:16]

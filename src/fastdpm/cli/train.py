@@ -73,11 +73,10 @@ def train(
     if resume:
         trainer.resume()
         console.print(f"going on at step {trainer.step:,}")
-    limit = math.inf if minutes is None else 60 * minutes
     with _stop_at_signal() as asked:
         finished = trainer.train(
-            seconds=limit,
-            report=_Reporter(options.steps, limit),
+            seconds=math.inf if minutes is None else 60 * minutes,
+            report=_Reporter(options.steps),
             should_stop=asked.is_set,
         )
     if finished:
@@ -104,20 +103,14 @@ def _stop_at_signal() -> Iterator[Event]:
 class _Reporter:
     """Prints where a run stands, at most every ten seconds."""
 
-    def __init__(self, steps: int, limit: float) -> None:
-        self.steps, self.limit = steps, limit
-        self.first: Progress | None = None
-        self.told = -math.inf
+    def __init__(self, steps: int) -> None:
+        self.steps, self.told = steps, -math.inf
 
     def __call__(self, progress: Progress) -> None:
-        first = self.first = self.first or progress
         if progress.seconds - self.told < 10 and progress.step < self.steps:
             return
         self.told = progress.seconds
-        pace = (progress.seconds - first.seconds) / max(progress.step - first.step, 1)
-        pace = pace or progress.seconds / progress.step
-        left = min(pace * (self.steps - progress.step), self.limit)
         console.print(
             f"step {progress.step:,} of {self.steps:,}  loss {progress.loss:.4f}"
-            f"  {progress.seconds / 60:.1f} min spent, at most {left / 60:.0f} min left"
+            f"  {progress.seconds / 60:.1f} min spent, at most {progress.left / 60:.0f} min left"
         )

@@ -62,29 +62,12 @@ def second_order_inverse(levels: NoiseLevels) -> Plan:
     return Plan(level, t, a, b, np.zeros(2 * rows), label, levels.notes, told=told)
 
 
-def leapfrog(levels: NoiseLevels) -> Plan:
-    """Decode by two steps: each row uses the last two states and one evaluation.
+def leapfrog_rest(levels: NoiseLevels) -> Plan:
+    """Decode from a pair of states, at levels 0 and 1, by two steps.
 
     With h+ and h- the distances in u of a row's level to the noisier and the cleaner one,
 
         x~' = (h-/h+)^2 x~_before + (1 - (h-/h+)^2) x~ - h- (h+ + h-) / h+ eps(x, t).
-
-    Row 0 has one state only and is DDIM-rev's; :func:`leapfrog_rest` leaves it out.
-
-    Returns:
-        A plan of S rows with two columns of states.
-    """
-    first = ddim_rev(levels)
-    a, b = _two_steps(levels.level)
-    a = np.vstack([[first.a[0, 0], 0.0], a])
-    b = np.vstack([first.b[:1], b])
-    label = f"two-step plan over {levels.label}"
-    zeros = np.zeros(levels.num_steps)
-    return Plan(levels.level, levels.t, a, b, zeros, label, levels.notes)
-
-
-def leapfrog_rest(levels: NoiseLevels) -> Plan:
-    """The two-step plan without its first row: from a pair of states, at levels 0 and 1.
 
     Returns:
         A plan of S - 1 rows; its run is given the state of level 1, and that of level 0 as past.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_args, get_origin
+
+from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
+from cattrs.gen import make_dict_structure_fn
 
 from fastdpm.core.errors import InvalidArgumentError
 
@@ -19,25 +21,12 @@ def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
     Raises:
         InvalidArgumentError: If the values do not fit ``kind``.
     """
-    if not isinstance(data, Mapping):
-        raise InvalidArgumentError(f"{where} must be a table of values, got {data!r}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise InvalidArgumentError(
-            f"{where} does not know {', '.join(unknown)}: it takes {', '.join(fields)}"
-        )
-    missing = [
-        name
-        for name, f in fields.items()
-        if name not in data
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise InvalidArgumentError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()})
+    try:
+        return _converter().structure(data, kind)
+    except (BaseValidationError, TypeError) as error:
+        told = (fault.rpartition(" @ ") for fault in transform_error(error, "", _fault))
+        faults = "; ".join(f"{place}{said}".lstrip(".: ") for said, _, place in told)
+        raise InvalidArgumentError(f"{where}: {faults}") from None
 
 
 def build_versioned(kind: type[_T], data: Mapping[str, Any], what: str, name: str) -> _T:
@@ -52,21 +41,46 @@ def build_versioned(kind: type[_T], data: Mapping[str, Any], what: str, name: st
     return build(kind, body, "config")
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    origin = typing.get_origin(hint) or hint
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(typing.get_args(hint)[0], v, where) for v in value)
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, origin) or (origin is not bool and isinstance(value, bool)):
-        raise InvalidArgumentError(f"{where} must be a {origin.__name__}, got {value!r}")
+@cache
+def _converter() -> Converter:
+    """Fills dataclasses and tuples; a value of another type is refused and not converted."""
+    converter = Converter()
+
+    def fields(kind: type) -> Any:
+        fill: Any = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+        return lambda data, _: fill(_checked(data, dict, Mapping), kind)
+
+    def items(data: Any, hint: Any) -> Any:
+        if get_origin(hint) is dict:
+            return _checked(data, dict)
+        each: Any = list[get_args(hint)[0]]  # type: ignore[misc]
+        return tuple(converter.structure(_checked(data, list, tuple), each))
+
+    def holds_items(hint: Any) -> bool:
+        return get_origin(hint) in (dict, tuple)
+
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, fields)
+    converter.register_structure_hook_func(holds_items, items)
+    converter.register_structure_hook(float, lambda data, _: float(_checked(data, float, int)))
+    for kind in (bool, int, str):
+        converter.register_structure_hook(kind, _checked)
+    return converter
+
+
+def _checked(value: Any, *kinds: type) -> Any:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f" must be of type {kinds[0].__name__}, got {value!r}")
     return value
+
+
+def _fault(error: BaseException, _: object) -> str:
+    """What goes after the place of an error: of the checks here, or of a dataclass's own."""
+    if isinstance(error, KeyError):
+        return " is missing"
+    if isinstance(error, ForbiddenExtraKeysError):
+        unknown, known = sorted(error.extra_fields), dataclasses.fields(error.cl)
+        return f" does not know {', '.join(unknown)}: it takes {', '.join(f.name for f in known)}"
+    return str(error) if isinstance(error, TypeError) else f": {error}"
 
 
 def plain(value: Any) -> Any:

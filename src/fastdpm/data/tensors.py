@@ -76,8 +76,7 @@ def write_tensors(
         yield len(head).to_bytes(8, "little")
         yield head
         for name, tensor in tensors.items():
-            flat = tensor.detach().to("cpu", stored[name]).contiguous().reshape(-1)
-            yield flat.view(torch.uint8).numpy().data
+            yield tensor_bytes(tensor.to("cpu", stored[name]))
 
     def hashed() -> Iterator[bytes | memoryview]:
         for chunk in chunks():
@@ -91,6 +90,23 @@ def write_tensors(
 def stored_type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """The type a tensor has in a file where floating-point ones are stored as ``dtype``."""
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's values one after another, the last axis running fastest."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Checksum of a tensor's type, shape and values, in hexadecimal."""
+    described = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    return hashlib.sha256(described + tensor_bytes(tensor)).hexdigest()
+
+
+def values_digest(tensor: Tensor) -> str:
+    """Checksum of a tensor's values alone, 16 hexadecimal digits."""
+    return hashlib.sha256(tensor_bytes(tensor)).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:

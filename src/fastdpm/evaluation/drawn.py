@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -14,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
+from fastdpm.data.tensors import tensor_digest
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.sources import Source, Values, to_values
 from fastdpm.models.find import FoundModel, find_model
+from fastdpm.models.identity import config_digest, weights_digest
 from fastdpm.models.load import open_model
 from fastdpm.models.model import Model
 from fastdpm.sampling.state import Callback
@@ -116,7 +116,7 @@ class ModelHandle:
         if isinstance(model, Model):
             self._model = model
             self.config = model.config
-            self.weights = _weights_digest(model)
+            self.weights = weights_digest(model)
         else:
             self._found = model if isinstance(model, FoundModel) else find_model(model)
             self.config = self._found.config
@@ -132,7 +132,7 @@ class ModelHandle:
     @property
     def key(self) -> str:
         """Digest of weights, network, schedule and what else of the configuration decides."""
-        return digest(self.weights, self.config.computes(), *self._custom())
+        return digest(self.weights, config_digest(self.config), *self._custom())
 
     def _custom(self) -> list[str]:
         """What more decides the samples of a model that only exists in memory."""
@@ -140,7 +140,7 @@ class ModelHandle:
             return []
         model = self.model
         decoder = "" if model.decoder is None else f"{model.decoder.shape} {model.decoder.name}"
-        conditions = tensor_digest(model.conditions)
+        conditions = "" if model.conditions is None else tensor_digest(model.conditions)
         return [self.config.name, repr(model.network), conditions, decoder]
 
 
@@ -200,26 +200,3 @@ def sampling_key(handle: ModelHandle, sampler: Sampler, options: DrawOptions) ->
     versions = {name: version(name) for name in _DECIDING}
     stated = [] if options.condition is None else [tensor_digest(options.condition)]
     return digest(handle.key, sampler.key, options.seed, options.precision, versions, *stated)
-
-
-def tensor_digest(tensor: Tensor | None) -> str:
-    """Of a tensor's values and shape; empty for none."""
-    if tensor is None:
-        return ""
-    values = tensor.detach().cpu().contiguous().reshape(-1)
-    shaped = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return hashlib.sha256(shaped + values.view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-def _weights_digest(model: Model) -> str:
-    """Of the weights as they are now, which may differ from those of the model's folder."""
-    state = model.network.state_dict()
-    if not state:
-        raise InvalidArgumentError(
-            f"the network of model {model.config.name!r} has no weights to know its results by:"
-            " make it a torch module that registers its own"
-        )
-    total = hashlib.sha256()
-    for name, tensor in state.items():
-        total.update(f"{name} {tensor_digest(tensor)}".encode())
-    return total.hexdigest()

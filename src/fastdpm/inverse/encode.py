@@ -8,7 +8,6 @@ Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inve
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +27,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.inverse.batches import batches, check_data, own_condition
+from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.sampling.run import run
@@ -56,7 +56,7 @@ class Latents:
             converged, shape (n,); 0 where nothing was solved.
         row: For each sample the row of the plan that did not converge, -1 if all did.
         condition: What each sample was encoded for, shape (n, ...), or None.
-        model: Digest of the model that encoded them, :func:`model_digest`.
+        model: Digest of the model that encoded them, :func:`fastdpm.models.identity.model_digest`.
         model_name: Its name, for people.
     """
 
@@ -177,23 +177,6 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
 def decoding_plan(levels: NoiseLevels, method: str) -> Plan:
     """The plan that brings back what a method encodes."""
     return leapfrog_rest(levels) if method == "invertible" else ddim_rev(levels)
-
-
-def model_digest(model: Model) -> str:
-    """What decides the latents of a model's data: its weights, and what it computes with them.
-
-    Returns:
-        16 hex digits.
-    """
-    digest = hashlib.sha256(model.config.computes().encode())
-    if model.config.network["type"] == "custom":
-        digest.update(repr(model.network).encode())
-    for name, value in model.network.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(name.encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _planned(

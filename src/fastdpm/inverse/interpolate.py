@@ -15,6 +15,8 @@ al. 2021, arXiv:2010.02502, appendix D.5.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -110,12 +112,10 @@ def between(ends: Latents, fraction: Tensor) -> Latents:
     weights = arc_weights(ends.noise[0], ends.noise[1], fraction)
     straight = torch.stack([1 - fraction, fraction], dim=1)
     count = len(fraction)
-    return Latents(
+    return replace(
+        ends,
         x=_combine(weights, ends.x),
         past=None if ends.past is None else _combine(weights, ends.past),
-        plan=ends.plan,
-        method=ends.method,
-        model=ends.model,
         evaluations=torch.zeros(count, dtype=ends.evaluations.dtype),
         residual=ends.residual.max().expand(count).clone(),
         row=torch.full((count,), -1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -63,12 +62,6 @@ class ModelConfig:
         if not 0 < self.time_scale < math.inf:
             raise InvalidArgumentError(f"time_scale must be above 0, got {self.time_scale}")
         VarianceSchedule.from_config(self.schedule)
-
-    def computes(self) -> str:
-        """Digest of what decides the model's samples beside its weights, 16 hex digits."""
-        data = self.data.deciding() | {"description": ""}
-        decides = (self.network, self.schedule, self.prediction, self.time_scale, data)
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; unset values are left out."""

@@ -6,11 +6,10 @@ one that was never stopped.
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.output.figures import write_loss
 from fastdpm.training.classification import Classification
-from fastdpm.training.config import ClassifierConfig, TrainConfig
+from fastdpm.training.config import ClassifierConfig, TrainConfig, TrainOptions
 from fastdpm.training.data import TrainingData
 from fastdpm.training.denoising import Denoising
 from fastdpm.training.task import Predict, Task
@@ -36,11 +37,12 @@ _LOG_EVERY = 50
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, the last logged loss and the time spent, in seconds."""
+    """Where a run stands: steps done, the last logged loss, seconds spent and, at most, left."""
 
     step: int
     loss: float
     seconds: float
+    left: float
 
 
 class Trainer:
@@ -83,12 +85,16 @@ class Trainer:
             for parameter in self.network.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        # With buffers, so with the running statistics of normalisations.
+        self._average = AveragedModel(self.network, multi_avg_fn=self._follow, use_buffers=True)
+        self._average.n_averaged.fill_(1)  # at 0 the first step would replace the fresh weights
+        self.ema: nn.Module = self._average.module.eval().requires_grad_(False)
         self.optimizer = self.task.optimizer(self.network)
         half = options.precision == "bf16" or (options.precision == "auto" and on_gpu)
         self.autocast = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
         self.predict: Predict = self.network
         self.step = 0
+        self._rate = self._schedule()
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
         self._recent: list[Tensor] = []
@@ -117,6 +123,7 @@ class Trainer:
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds = saved["step"], saved["seconds"]
+        self._rate = self._schedule()
         self.losses = [(int(s), float(v)) for s, v in saved["losses"]]
 
     def train(
@@ -133,6 +140,7 @@ class Trainer:
         """
         options = self.config.training
         began, before = time.monotonic(), self.seconds
+        first: tuple[int, float] | None = None
         next_checkpoint = before + 60 * options.checkpoint_minutes
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
@@ -143,7 +151,10 @@ class Trainer:
             self.seconds = before + time.monotonic() - began
             if self.step % _LOG_EVERY == 0 or self.step == options.steps:
                 self._log()
-                report(Progress(self.step, self.losses[-1][1], self.seconds))
+                now = (self.step, self.seconds)
+                first = first or now
+                left = min(time_left(first, now, options.steps), before + seconds - self.seconds)
+                report(Progress(self.step, self.losses[-1][1], self.seconds, max(left, 0.0)))
             if self.seconds >= next_checkpoint:
                 self.save()
                 next_checkpoint = self.seconds + 60 * options.checkpoint_minutes
@@ -166,10 +177,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_clip)
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
         self.optimizer.step()
+        self._rate.step()
         self.step += 1
-        self._average()
+        self._average.update_parameters(self.network)
         return loss.detach()
 
     def _ask(self, seed: int, *inputs: Tensor) -> Any:
@@ -202,11 +213,8 @@ class Trainer:
         rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
         write_text(self.out / "loss.csv", f"step,loss\n{rows}")
         if len(self.losses) > 1:
-            write_loss(
-                self.out / "loss.png",
-                self.task.loss_name,
-                *zip(*self.losses, strict=True),
-            )
+            steps, losses = zip(*self.losses, strict=True)
+            write_loss(self.out / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
         """Write ``samples.png`` and tell how good the averaged weights are."""
@@ -247,19 +255,18 @@ class Trainer:
         for name, value in self.network.named_buffers():
             value.copy_(kept[name])  # batch statistics must not remember the trial
 
-    def _learning_rate(self) -> float:
+    def _schedule(self) -> LambdaLR:
+        """Sets the optimizer's learning rate for the step to come, and for every one after it."""
         options = self.config.training
-        if self.step < options.warmup_steps:
-            return options.learning_rate * (self.step + 1) / options.warmup_steps
-        left = (self.step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
-        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * left))
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = options.learning_rate
+        return LambdaLR(self.optimizer, partial(share_of_rate, options), last_epoch=self.step - 1)
 
-    @torch.no_grad()
-    def _average(self) -> None:
+    def _follow(self, kept: Sequence[Tensor], trained: Sequence[Tensor], _: object) -> None:
+        """Move averages towards trained values, faster as long as there were few steps."""
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
-        averaged = self.network.state_dict()  # with the running statistics of normalisations
-        for name, kept in self.ema.state_dict().items():
-            kept.lerp_(averaged[name], 1 - decay)
+        for average, value in zip(kept, trained, strict=True):
+            average.lerp_(value, 1 - decay)
 
     def _log(self) -> None:
         """Note the mean loss since the last time; a checkpoint is only written after it."""
@@ -272,6 +279,24 @@ class Trainer:
                 f"the loss is {loss} at step {self.step}: lower the learning rate or use float32"
             )
         self.losses.append((self.step, loss))
+
+
+def share_of_rate(options: TrainOptions, step: int) -> float:
+    """Share of the learning rate at a step, from 0: it rises evenly, then falls along a cosine."""
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    done = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def time_left(first: tuple[int, float], now: tuple[int, float], steps: int) -> float:
+    """Seconds to the last of ``steps``, at the pace since the first report.
+
+    ``first`` and ``now`` are steps done and seconds spent at a report; the pace of the whole run
+    counts where they are the same.
+    """
+    pace = (now[1] - first[1]) / max(now[0] - first[0], 1) or now[1] / now[0]
+    return pace * (steps - now[0])
 
 
 def _task(

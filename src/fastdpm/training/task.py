@@ -28,7 +28,7 @@ class Task(Protocol):
         """The network with fresh weights, from PyTorch's global generator, on the CPU."""
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer; the learning rate of its groups is set before every step."""
+        """The optimizer at the configured learning rate, a share of which every step takes."""
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
         """Loss of the batch that belongs to a step, drawn from the step's own generator."""

@@ -8,22 +8,26 @@ epoch, step, averaged state] as DDIM's does.
 from __future__ import annotations
 
 import pickletools
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from fastdpm.core.errors import ModelError, first_line
 from fastdpm.data.tensors import read_tensors
 
 State = Mapping[str, Tensor]
 _ZIP, _PICKLES = b"PK\x03\x04", (b"\x80", b"\x0a")
-_REFUSED = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
+_PARTS = 4  # pickles of a file of torch before 1.6, up to that of the weights
+_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+_VALUES = ("torch.", "collections.", "_codecs.", "numpy.dtype", *_SCALARS)
 _PARALLEL = "module."  # what DataParallel puts before every name
 _DEPTH = 3
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
@@ -79,7 +83,7 @@ def read_states(path: Path) -> list[tuple[str, State]]:
 def _unpickled(path: Path, head: bytes) -> Any:
     try:
         # torch tells of the pickle protocol, which readers cannot change.
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
+        with warnings.catch_warnings(), safe_globals(_numbers()):
             warnings.simplefilter("ignore")
             # Only the zip layout can be mapped: states that are not wanted are then never read.
             # By the name ".safetensors" torch would take the file for what it is not.
@@ -88,8 +92,7 @@ def _unpickled(path: Path, head: bytes) -> Any:
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler fails in many ways on foreign or truncated bytes
-        refused = _REFUSED.search(str(error))
-        asked = refused[1] if refused else _asked_by_pickle(path, head)
+        asked = _asked(path, head)
         if asked:
             raise ModelError(
                 f"{path} asks for {asked} to be run when it is read, which is refused: save"
@@ -101,30 +104,33 @@ def _unpickled(path: Path, head: bytes) -> Any:
         ) from None
 
 
-def _asked_by_pickle(path: Path, head: bytes) -> str:
-    """What a plain pickle would have run, the first that it names; nothing is run to see it."""
-    if head.startswith(_ZIP):
-        return ""
-    texts: list[str] = []
-    try:
-        with path.open("rb") as file:
-            for code, argument, _ in pickletools.genops(file):
-                if code.name == "GLOBAL":
-                    return str(argument).replace(" ", ".")
-                if code.name == "STACK_GLOBAL" and len(texts) > 1:
-                    return ".".join(texts[-2:])
-                if isinstance(argument, str):
-                    texts.append(argument)
-    except Exception:  # it is damaged as well, or no pickle at all
-        return ""
+def _asked(path: Path, head: bytes) -> str:
+    """What reading a file would have run, of a pickle the first; nothing is run to see it."""
+    # It may be damaged as well, or no pickle at all.
+    with suppress(Exception), path.open("rb") as file, safe_globals(_numbers()):
+        if head.startswith(_ZIP):
+            return ", ".join(sorted(get_unsafe_globals_in_checkpoint(file)))
+        return next(chain.from_iterable(_globals(file) for _ in range(_PARTS)), "")
     return ""
+
+
+def _globals(file: BinaryIO) -> Iterator[str]:
+    """What a plain pickle asks for, beside what makes tensors and numbers."""
+    texts: list[str] = []
+    for code, argument, _ in pickletools.genops(file):
+        if isinstance(argument, str):
+            texts.append(argument.replace(" ", "."))
+        if code.name in ("GLOBAL", "STACK_GLOBAL"):
+            name = ".".join(texts[-1 if code.name == "GLOBAL" else -2 :])
+            if not name.startswith(_VALUES):
+                yield name
 
 
 def _numbers() -> list[Any]:
     """What makes NumPy's numbers, which trainers keep beside the weights; none runs code."""
     scalar: Any = np.float64(0).__reduce__()[0]
-    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [*names, np.dtype, *(type(np.dtype(name)) for name in _NUMBERS)]
+    kinds = [type(np.dtype(name)) for name in _NUMBERS]
+    return [*((scalar, name) for name in _SCALARS), np.dtype, *kinds]
 
 
 def _reason(error: Exception) -> str:

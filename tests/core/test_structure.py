@@ -1,0 +1,105 @@
+"""Dataclasses from JSON and TOML take what fits their types, and name whatever does not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fastdpm import InvalidArgumentError
+from fastdpm.core.structure import build, plain
+
+
+@dataclass(frozen=True)
+class Inner:
+    sizes: tuple[int, ...]
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0:
+            raise InvalidArgumentError(f"rate must be above 0, got {self.rate}")
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    inner: Inner
+    other: Inner | None = None
+    count: int = 0
+    flag: bool = False
+    scales: tuple[float, ...] | None = None
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+GOOD: dict[str, Any] = {"name": "x", "inner": {"sizes": [1, 2]}}
+
+
+def test_what_fits_becomes_what_the_dataclass_says():
+    free = {"a": [1, {"b": None}], "c": (2,)}
+    values = {"other": {"sizes": (3,), "rate": 2}, "scales": [1, 0.5], "free": free, "flag": True}
+    made = build(Outer, GOOD | values, "x")
+    assert made == Outer(
+        "x", Inner((1, 2)), Inner((3,), 2.0), flag=True, scales=(1.0, 0.5), free=free
+    )
+    assert made.other is not None
+    assert isinstance(made.other.rate, float)
+    assert made.scales is not None
+    assert [type(scale) for scale in made.scales] == [float, float]
+    assert build(Outer, GOOD | {"other": None, "scales": None}, "x") == build(Outer, GOOD, "x")
+
+
+def test_plain_values_are_read_back():
+    made = Outer("x", Inner((1, 2)), scales=(0.5,), free={"a": 1})
+    told = plain(made)
+    assert told["inner"] == {"sizes": [1, 2], "rate": 1.0}
+    assert "other" not in told
+    assert build(Outer, told, "x") == made
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "parts"),
+    [
+        ({"count": "3"}, "count", ["int", "'3'"]),
+        ({"count": 3.0}, "count", ["int", "3.0"]),
+        ({"count": True}, "count", ["int", "True"]),
+        ({"count": None}, "count", ["int", "None"]),
+        ({"flag": 1}, "flag", ["bool", "1"]),
+        ({"flag": "true"}, "flag", ["bool", "'true'"]),
+        ({"name": 3}, "name", ["str", "3"]),
+        ({"scales": [1.0, "2"]}, "scales", ["float", "'2'"]),
+        ({"scales": [True]}, "scales", ["float", "True"]),
+        ({"scales": 2.0}, "scales", ["list", "2.0"]),
+        ({"inner": {"sizes": "12"}}, "inner.sizes", ["list", "'12'"]),
+        ({"inner": {"sizes": {"1": 2}}}, "inner.sizes", ["list", "{'1': 2}"]),
+        ({"inner": {"sizes": [1.0]}}, "inner.sizes", ["int", "1.0"]),
+        ({"inner": [["sizes", [1]]]}, "inner", ["dict", "[['sizes', [1]]]"]),
+        ({"inner": None}, "inner", ["dict", "None"]),
+        ({"other": {"sizes": [1], "rate": "2"}}, "other.rate", ["float", "'2'"]),
+        ({"other": {}}, "other.sizes", ["missing"]),
+        ({"other": {"sizes": [1], "rat": 2}}, "other", ["rat", "sizes, rate"]),
+        ({"other": {"sizes": [1], "rate": -1}}, "other", ["rate", "-1.0"]),
+        ({"free": [["a", 1]]}, "free", ["dict", "[['a', 1]]"]),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_place_and_what_is_expected(change, place, parts):
+    with pytest.raises(InvalidArgumentError) as caught:
+        build(Outer, GOOD | change, "x")
+    said = str(caught.value)
+    assert re.match(rf"x: {re.escape(place)}[ :\[]", said), said
+    assert all(part in said for part in parts), said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("data", [None, [], "name", 3])
+def test_what_is_no_table_is_refused(data):
+    with pytest.raises(InvalidArgumentError, match=r"^x: .*got "):
+        build(Outer, data, "x")
+
+
+def test_every_fault_is_told_at_once():
+    with pytest.raises(InvalidArgumentError) as caught:
+        build(Outer, {"inner": {"rate": "fast"}, "colour": 1}, "x")
+    for part in ("name ", "inner.sizes ", "inner.rate ", "'fast'", "colour"):
+        assert part in str(caught.value)
