@@ -41,11 +41,17 @@ def _cells(config: ModelConfig) -> list[str]:
 
 
 def _built_in() -> Table:
-    from fastdpm.models.config import WEIGHTS, builtin_models, find_folder, read_config
+    from fastdpm.models.config import (
+        WEIGHTS,
+        ModelConfig,
+        builtin_models,
+        find_folder,
+        read_config,
+    )
 
     table = _table("weights")
     for name in builtin_models():
-        config = read_config(find_folder(name))
+        config = read_config(find_folder(name), ModelConfig)
         size = f"{(find_folder(name) / WEIGHTS).stat().st_size / 2**20:.1f} MiB"
         table.add_row(*_cells(config), size, config.licence)
     return table

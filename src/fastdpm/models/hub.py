@@ -18,19 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdpm.core.errors import (
-    FastDPMError,
-    InvalidArgumentError,
-    ModelError,
-    check_installed,
-)
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_installed
+from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PREFIX = "hf:"
-FILES = ("config.json", "model.safetensors", "README.md", "conditions.safetensors")
-"""What a published model folder may hold; all but the last must be there."""
 
 _REVISION = re.compile(r"\w[\w./+-]*", re.ASCII)
 _REPO = re.compile(
@@ -156,8 +150,8 @@ def push(
     """
     check_installed("huggingface_hub", "huggingface_hub", "hub")
     _check_name(repo_id, revision)
-    files = [name for name in FILES if (folder / name).is_file()]
-    lacking = [name for name in FILES[:-1] if name not in files]
+    files = [name for name in MODEL_FILES if (folder / name).is_file()]
+    lacking = [name for name in (CONFIG, WEIGHTS, CARD) if name not in files]
     if lacking:
         raise ModelError(f"{folder} is no whole model folder: {' and '.join(lacking)} is missing")
     from huggingface_hub import HfApi, constants, get_token
@@ -203,7 +197,7 @@ def _commit(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     there = api.model_info(repo, revision=revision).siblings or []
-    stale = [f.rfilename for f in there if f.rfilename in FILES and f.rfilename not in files]
+    stale = [f.rfilename for f in there if f.rfilename in MODEL_FILES and f.rfilename not in files]
     api.create_commit(
         repo,
         operations=[

@@ -153,6 +153,11 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
+def is_preset(name: str) -> bool:
+    """Whether :func:`read_preset` would take a name, or a file by its suffix."""
+    return name.endswith(".toml") or name in presets()
+
+
 def read_preset(name_or_file: str | Path) -> Preset:
     """Read a preset by its name, or from a TOML file of one's own.
 

@@ -1,19 +1,22 @@
-"""Every network by its type, as configurations name it."""
+"""Every network by its type, as configurations name it, and whether it takes its data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of, first_line
+from fastdpm.data.spec import DataSpec
 from fastdpm.networks.adm_unet import ADMUNet
 from fastdpm.networks.classifier import ImageClassifier, SoundClassifier
 from fastdpm.networks.diffusers_unet import DiffusersNetwork
 from fastdpm.networks.diffwave import DiffWave
 from fastdpm.networks.lmnt_diffwave import LMNTDiffWave
 from fastdpm.networks.unet import UNet
+from fastdpm.sampling.denoise import call_network, split_variance
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "unet": UNet,
@@ -47,3 +50,58 @@ def build_network(
         raise InvalidArgumentError(
             f"network {kind!r} cannot be built: {first_line(error)}"
         ) from None
+
+
+def check_fits(
+    spec: Mapping[str, Any], data: DataSpec, *, learned_variance: bool = True
+) -> nn.Module:
+    """Build a network and check that it takes data and returns a prediction of the same shape.
+
+    It may return twice the channels, where ``learned_variance`` allows it: see
+    :func:`fastdpm.sampling.denoise.split_variance`.
+
+    Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
+
+    Returns:
+        The network on the meta device, still without weights.
+
+    Raises:
+        InvalidArgumentError: If it cannot be built or does not fit.
+    """
+    mel = data.mel
+    with torch.device("meta"):
+        network = build_network(spec)
+        x, t = torch.empty(2, *data.shape), torch.empty(2)
+        condition = None
+        if mel is not None:
+            condition = torch.empty(2, mel.bands, -(-x.shape[-1] // mel.hop_length))
+        if data.classes is not None:
+            condition = torch.zeros(2, dtype=torch.int64)
+    _check_classes(network, data.classes)
+    if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
+        raise InvalidArgumentError(
+            f"the network stretches a mel frame to {getattr(network, 'hop_length', None)} samples,"
+            f" but a frame of its data has {mel.hop_length}"
+        )
+    try:
+        out = call_network(network, x, t, condition)
+    except Exception as error:  # whatever a layer says about its input
+        raise InvalidArgumentError(
+            f"the network does not take data of shape {data.shape}: {first_line(error)}"
+        ) from None
+    prediction = split_variance(out, x)[0] if learned_variance else out
+    if prediction.shape != x.shape:
+        raise InvalidArgumentError(
+            f"the network returns shape {tuple(out.shape[1:])} for data of shape {data.shape}"
+        )
+    return network
+
+
+def _check_classes(network: nn.Module, classes: int | None) -> None:
+    """Raise InvalidArgumentError if a network takes another number of classes, where it says."""
+    known = getattr(network, "num_classes", classes)
+    if known != classes:
+        raise InvalidArgumentError(
+            f"the network takes {known or 'no'} classes, but its data has {classes or 'none'}: put"
+            " the same number into network and data.classes"
+        )

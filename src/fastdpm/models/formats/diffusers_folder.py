@@ -23,6 +23,7 @@ from fastdpm.models.formats.diffusers_config import clip_of, complete, predictio
 from fastdpm.networks.diffusers_unet import CLASSES, check_unet
 
 SCHEDULER = "scheduler_config.json"
+UNET_MARK = "time_embedding.linear_1.weight"  # in the weights of most U-Nets, and nowhere else
 _STEM = "diffusion_pytorch_model"
 _WEIGHTS = (f"{_STEM}.safetensors", f"{_STEM}.bin")
 _LATENT = ("vae", "vqvae", "text_encoder")
