@@ -10,8 +10,8 @@ import results
 from typer.testing import CliRunner
 
 from fastdpm.cli.app import app
-from fastdpm.models.config import ModelConfig, builtin_models, find_folder, read_config
-from fastdpm.models.features import FEATURES, FeaturesConfig, builtin_features, load_features
+from fastdpm.models.config import BUILTIN, ModelConfig, builtin_models, read_config
+from fastdpm.models.features import builtin_features, find_features, load_features
 from fastdpm.models.presets import presets, read_preset
 from fastdpm.networks.build import check_fits
 
@@ -57,7 +57,7 @@ def models() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     ]
     for name in builtin_models():
-        config = read_config(find_folder(name), ModelConfig)
+        config = read_config(BUILTIN / name, ModelConfig)
         made = config.provenance
         shape = " x ".join(map(str, config.data.shape))
         trained = f"{made['steps']:,} steps of {made['batch_size']}, {made['minutes']:.0f} min"
@@ -86,7 +86,7 @@ def feature_networks() -> str:
         "| --- | --- | --- | --- | --- | --- |\n",
     ]
     for name in builtin_features():
-        config = read_config(FEATURES / name, FeaturesConfig)
+        _, config = find_features(name)
         made = config.provenance
         accuracy = f"{made['held_out_accuracy']:.2%} ± {made['held_out_error']:.2%}"
         cells = [
@@ -128,7 +128,7 @@ def published() -> str:
             f"{config.time_scale:g}",
             f"{count / 1e6:.1f} M",
             config.recipe.describe(),
-            f"[`{source.checkpoint}`]({source.checkpoint_from})" if source else "",
+            f"[`{source.checkpoint}`]({source.checkpoint_from})",
         ]
         rows.append(f"| {' | '.join(cells)} |\n")
     return "".join(rows)

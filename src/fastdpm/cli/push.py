@@ -34,11 +34,11 @@ def push(
     The token is that of HF_TOKEN or of `hf auth login`.
     """
     from fastdpm.core.errors import ModelError
-    from fastdpm.models.config import CONFIG, ModelConfig, find_folder, read_config
+    from fastdpm.models.config import BUILTIN, CONFIG, ModelConfig, find_in, read_config
     from fastdpm.models.hub import push as publish
     from fastdpm.models.load import load_model
 
-    place = find_folder(folder)
+    place = find_in(BUILTIN, "model", folder)
     config = read_config(place, ModelConfig)
     if not config.weights_sha256:
         raise ModelError(

@@ -104,15 +104,6 @@ def builtin_models() -> list[str]:
     return names_in(BUILTIN)
 
 
-def find_folder(name_or_path: str | Path) -> Path:
-    """The folder of a built-in name or a path.
-
-    Raises:
-        InvalidArgumentError: If there is neither.
-    """
-    return find_in(BUILTIN, "model", name_or_path)
-
-
 def names_in(base: Path) -> list[str]:
     """Names of the folders below ``base`` that hold a configuration."""
     return sorted(path.parent.name for path in base.glob(f"*/{CONFIG}"))

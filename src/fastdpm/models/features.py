@@ -134,10 +134,16 @@ def features_for(data: DataSpec) -> str | None:
     """The built-in feature network for samples of this modality, shape and sample rate."""
     wanted = (data.modality, data.shape, data.sample_rate)
     for name in builtin_features():
-        known = read_config(FEATURES / name, FeaturesConfig).data
+        known = find_features(name)[1].data
         if (known.modality, known.shape, known.sample_rate) == wanted:
             return name
     return None
+
+
+def find_features(name_or_path: str | Path) -> tuple[Path, FeaturesConfig]:
+    """The folder of a built-in feature network or a path, and what it says."""
+    folder = find_in(FEATURES, "feature network", name_or_path)
+    return folder, read_config(folder, FeaturesConfig)
 
 
 def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwork:
@@ -152,8 +158,7 @@ def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwo
         ModelError: If its files are damaged or do not fit together.
         FastDPMError: If the device is absent.
     """
-    folder = find_features(name_or_path)
-    config = read_config(folder, FeaturesConfig)
+    folder, config = find_features(name_or_path)
     weights = read_weights(folder, config.weights_sha256)
     network = network_of(folder / WEIGHTS, weights, lambda: check_classifies(config))
     return FeatureNetwork(config, put_weights(network, weights).to(find_device(device)))
@@ -183,12 +188,3 @@ def check_classifies(config: FeaturesConfig) -> nn.Module:
             f" {len(config.classes)}"
         )
     return network
-
-
-def find_features(name_or_path: str | Path) -> Path:
-    """The folder of a built-in feature network or a path.
-
-    Raises:
-        InvalidArgumentError: If there is neither.
-    """
-    return find_in(FEATURES, "feature network", name_or_path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def find_model(
     if is_preset(name):
         return _without_weights(read_preset(name))
     if name.startswith(PREFIX):
-        return _of_folder(fetch(name), name.removeprefix(PREFIX).partition("@")[0])
+        return _of_folder(fetch(name))
     folder = BUILTIN / name if name in names_in(BUILTIN) else path
     if folder.is_dir():
         return _of_folder(folder)
@@ -122,14 +122,12 @@ def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) ->
         )
 
 
-def _of_folder(folder: Path, repository: str = "") -> FoundModel:
+def _of_folder(folder: Path) -> FoundModel:
     foreign: Callable[[], State] | None = None
     if is_diffusers_folder(folder):
         from fastdpm.models.formats.diffusers_folder import read_diffusers_folder
 
         config, weights, foreign = read_diffusers_folder(folder)
-        if repository:  # whose folder in the cache is named after a commit
-            config = replace(config, name=repository.rpartition("/")[2])
     elif (folder / CONFIG).is_file():
         config, weights = read_config(folder, ModelConfig), folder / WEIGHTS
     else:
@@ -150,8 +148,7 @@ def _of_folder(folder: Path, repository: str = "") -> FoundModel:
 
 def _without_weights(preset: Preset) -> FoundModel:
     source = preset.source
-    known = source is not None and source.checkpoint
-    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source and known else ""
+    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source.checkpoint else ""
 
     def missing() -> tuple[nn.Module, State]:
         raise InvalidArgumentError(

@@ -62,18 +62,9 @@ def write_folder(
     conditions: Tensor | None = None,
     dtype: torch.dtype | None = torch.float16,
 ) -> Config:
-    """Write the folder of a model or a feature network.
+    """Write the folder of a model or a feature network; returns the config as written.
 
-    Args:
-        folder: Created if it is not there.
-        config: What it holds.
-        weights: By name.
-        card: The text of its ``README.md``.
-        conditions: Mel spectrograms that come with a vocoder, shape (m, bands, frames).
-        dtype: Of the weights and conditions in the files; their own if None.
-
-    Returns:
-        The configuration with the checksum of the weights.
+    ``dtype`` is that of the weights and conditions in the files, their own if None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checksum = write_tensors(folder / WEIGHTS, weights, dtype)

@@ -42,7 +42,7 @@ def recognise(
     if layout is not None:
         check_one_of("format", layout, table.FORMATS)
     form, marked = _recognised(path, read_states(path), layout)
-    state = choose_state(path, marked, len)
+    state = choose_state(path, marked)
     if preset is None:
         config, network, notes = _fitting(path, form, state)
         described = f"a network of {form.title}"
@@ -88,9 +88,12 @@ def _completed(
             f" describes {kind}: choose the preset of this file"
         )
     try:
-        network = form.arguments(shapes, config.data.shape[-1]) | config.network
-    except ModelError as error:
-        raise ModelError(f"{path} does not fit preset {preset.name}: {error}") from None
+        network = form.infer(shapes, config.data.shape[-1]) | config.network
+    except (ModelError, LookupError, ArithmeticError, ValueError) as error:
+        raise ModelError(
+            f"{path} does not fit preset {preset.name}: its tensors are not those of {form.title}"
+            f" ({error})"
+        ) from None
     unstated = form.unstated(network)
     if unstated:
         raise InvalidArgumentError(

@@ -149,7 +149,7 @@ def _place_of_unet(folder: Path) -> Path:
 
 
 def _read(path: Path, kind: str) -> State:
-    state = choose_state(path, read_states(path), len)
+    state = choose_state(path, read_states(path))
     if kind == "UNet1DModel":  # whose attention still has those names
         return {f"unet.{name}": tensor for name, tensor in state.items()}
     return {

@@ -24,10 +24,7 @@ def infer(shapes: Shapes, _height: int) -> dict[str, Any]:
         "res_channels": shapes["init_conv.0.conv.weight_v"][0],
         "skip_channels": shapes[f"{first}.skip_conv.weight_v"][0],
         "num_res_layers": count(shapes, rf"{re.escape(_BLOCKS)}\.(\d+)\."),
-        "embed_channels": [
-            *reversed(shapes[_EMBEDDING]),
-            shapes["residual_layer.fc_t2.weight"][0],
-        ],
+        "embed_channels": [*shapes[_EMBEDDING][::-1], shapes["residual_layer.fc_t2.weight"][0]],
     }
     bands = shapes.get(f"{first}.mel_conv.conv.weight_v")
     if bands is not None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastdpm.core.errors import ModelError
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -20,7 +18,8 @@ class Format:
         title: Whose it is, in words.
         network: The type of network that it holds.
         mark: A tensor that no other layout has.
-        infer: The arguments of the network that names and shapes tell, for data of a height.
+        infer: The arguments of the network that names and shapes tell, for data of a height;
+            ModelError, LookupError, ArithmeticError or ValueError where tensors are missing.
         unstated: Given the network as far as it is known, the arguments of which a preset must
             state one, as weights do not show them; "" for none.
     """
@@ -30,17 +29,6 @@ class Format:
     mark: str
     infer: Callable[[Shapes, int], dict[str, Any]]
     unstated: Callable[[Mapping[str, Any]], str] = lambda network: ""
-
-    def arguments(self, shapes: Shapes, height: int) -> dict[str, Any]:
-        """What :attr:`infer` tells.
-
-        Raises:
-            ModelError: If tensors are missing that say so.
-        """
-        try:
-            return self.infer(shapes, height)
-        except (ModelError, LookupError, ArithmeticError, ValueError) as error:
-            raise ModelError(f"its tensors are not those of {self.title} ({error})") from None
 
 
 def count(shapes: Shapes, pattern: str) -> int:
