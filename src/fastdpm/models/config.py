@@ -26,6 +26,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONDITIONS = "conditions.safetensors"
 MODEL_FILES = (CONFIG, WEIGHTS, CARD, CONDITIONS)
 DIFFUSERS_PIPELINE = "model_index.json"
+OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")  # of pipelines that are more than a U-Net
 BUILTIN = Path(__file__).parent.parent / "assets" / "models"
 PREDICTIONS = ("epsilon", "v", "x0")
 Config = TypeVar("Config", "ModelConfig", "FeaturesConfig")

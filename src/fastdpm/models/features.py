@@ -141,7 +141,12 @@ def features_for(data: DataSpec) -> str | None:
 
 
 def find_features(name_or_path: str | Path) -> tuple[Path, FeaturesConfig]:
-    """The folder of a built-in feature network or a path, and what it says."""
+    """The folder of a built-in feature network or a path, and what it says.
+
+    Raises:
+        InvalidArgumentError: If there is neither.
+        ModelError: If it cannot be read or does not describe a feature network.
+    """
     folder = find_in(FEATURES, "feature network", name_or_path)
     return folder, read_config(folder, FeaturesConfig)
 

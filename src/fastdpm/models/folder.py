@@ -6,7 +6,7 @@ Weights are only ever read as safetensors, which cannot execute code.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from fastdpm.core.errors import InvalidArgumentError, ModelError
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.data.tensors import read_tensors, sha256, write_tensors
 from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, Config
+from fastdpm.models.formats.checkpoint import State
 from fastdpm.networks.weights import check_same
 
 
-def read_weights(folder: Path, checksum: str) -> dict[str, Tensor]:
+def read_weights(folder: Path, checksum: str) -> State:
     """The weights of a folder, after a look at their checksum if there is one.
 
     Raises:
@@ -38,9 +39,7 @@ def read_weights(folder: Path, checksum: str) -> dict[str, Tensor]:
     return read_tensors(path)
 
 
-def network_of(
-    path: Path, weights: Mapping[str, Tensor], build: Callable[[], nn.Module]
-) -> nn.Module:
+def network_of(path: Path, weights: State, build: Callable[[], nn.Module]) -> nn.Module:
     """The network of the configuration beside a file, to which the file's weights belong.
 
     Raises:
@@ -57,7 +56,7 @@ def network_of(
 def write_folder(
     folder: Path,
     config: Config,
-    weights: Mapping[str, Tensor],
+    weights: State,
     card: str,
     conditions: Tensor | None = None,
     dtype: torch.dtype | None = torch.float16,

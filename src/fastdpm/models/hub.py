@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_installed
-from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, WEIGHTS
+from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, OTHER_NETWORKS, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -42,7 +42,6 @@ _WEIGHTS = (
     ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"),
 )
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx")
-_OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")
 _SECONDS = 3.0  # to wait for a hub whose answer is not needed, as all is in the cache
 
 _WORDS = 200  # characters of another library's error
@@ -263,7 +262,7 @@ def _choose(name: str, repo: str, files: Sequence[str]) -> tuple[list[str], list
         InvalidArgumentError: If it is a pipeline of several networks, large and of no use here.
         ModelError: If it has no weights that can be read.
     """
-    others = [place for place in _OTHER_NETWORKS if any(f.startswith(f"{place}/") for f in files)]
+    others = [place for place in OTHER_NETWORKS if any(f.startswith(f"{place}/") for f in files)]
     if others:
         raise InvalidArgumentError(
             f"{name} is a pipeline with {' and '.join(others)}, more than a network: open it in"

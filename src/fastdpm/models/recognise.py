@@ -138,8 +138,7 @@ def _shared(network: nn.Module, shapes: Shapes) -> float:
 
 def _alike(path: Path, fitting: list[ModelConfig]) -> tuple[ModelConfig, tuple[str, ...]]:
     """One configuration for the presets that a network fits, if they say the same of it."""
-    names = [config.name for config in fitting]
-    told = ", ".join(names)
+    told = ", ".join(config.name for config in fitting)
     first = fitting[0]
     said = [
         (c.network | {"dropout": 0.0}, c.schedule, c.data.shape, c.prediction, c.time_scale)
