@@ -26,14 +26,15 @@ import sys
 from pathlib import Path
 import safetensors.torch
 from fastdpm.models.convert import convert
-from fastdpm.models.folder import check_fits
 from fastdpm.models.presets import read_preset
+from fastdpm.networks.build import check_fits
 
 def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
-check_fits(read_preset("cifar10-ddpm").model_config())
+known = read_preset("cifar10-ddpm")
+check_fits(known.network, known.data)
 Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the parent until then
 before = peak()
 convert(sys.argv[1], Path(sys.argv[2]), preset="lsun-bedroom")

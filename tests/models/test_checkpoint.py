@@ -28,7 +28,8 @@ def _network(config, seed: int) -> nn.Module:
 
 
 def _read(path: Path, wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return choose_state(path, read_states(path), lambda state: len(wanted.keys() & state.keys()))
+    states = [(key, state) for key, state in read_states(path) if wanted.keys() & state.keys()]
+    return choose_state(path, states)
 
 
 def _output(network: nn.Module, shape: tuple[int, ...]) -> Tensor:

@@ -13,6 +13,8 @@ from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.data.tensors import read_tensors, write_tensors
 from fastdpm.models import convert as module
 from fastdpm.models.convert import convert
+from fastdpm.models.find import find_model
+from fastdpm.models.load import open_model
 from tests.models.test_find import CASES, _state, tiny  # noqa: F401
 
 
@@ -194,3 +196,40 @@ def test_converting_the_lsun_model_takes_little_more_than_its_size():
     )
     times = float(done.stdout.splitlines()[-1].split()[0])
     assert times <= 2.2
+
+
+def test_a_conversion_enters_few_functions_of_other_rooms():
+    script = Path(__file__).parents[2] / "benchmarks" / "crossings.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], check=True, capture_output=True, text=True, timeout=300
+    )
+    *told, total = done.stdout.splitlines()
+    entered = [line.strip() for line in told if line.startswith(" ")]
+    assert {"data.files.new_folder", "networks.build.check_fits"} <= set(entered)
+    assert total.endswith(f"{len(entered)} functions")
+    assert len(entered) <= 12
+
+
+def test_two_models_of_one_checkpoint_share_no_network(tiny):  # noqa: F811
+    found = find_model(tiny / "tiny-image.pt")
+    first, second = open_model(found), open_model(found)
+    with torch.no_grad():
+        next(first.network.parameters()).zero_()
+    assert next(second.network.parameters()).any()
+
+
+def test_the_folder_names_a_model_that_several_presets_fit_as_far_as_it_can(tiny):  # noqa: F811
+    text = (tiny / "tiny-image.toml").read_text()
+    (tiny / "tiny-other.toml").write_text(text.replace('"tiny-image"', '"tiny-other"'))
+    config, _ = convert(tiny / "tiny-image.pt", tiny / "my model")
+    assert config.name == "my-model"
+
+
+def test_a_conversion_that_fails_makes_no_folder_above_its_own(tiny):  # noqa: F811
+    for name in ("not/allowed", "..", ""):
+        with pytest.raises(InvalidArgumentError, match="name is made of"):
+            convert(tiny / "tiny-image.pt", tiny / "a" / "b" / "out", name=name)
+    assert _left(tiny) == []
+    convert(tiny / "tiny-image.pt", tiny / "a" / "b" / "out")
+    assert load_model(tiny / "a" / "b" / "out").config.name == "tiny-image"
+    assert sorted(p.name for p in (tiny / "a" / "b").iterdir()) == ["out"]

@@ -16,8 +16,8 @@ from fastdpm.models.features import (
     builtin_features,
     features_for,
     load_features,
-    write_features,
 )
+from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 
 CONFIG = FeaturesConfig(
@@ -41,7 +41,7 @@ CONFIG = FeaturesConfig(
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     weights = build_network(CONFIG.network, CLASSIFIERS).state_dict()
-    write_features(tmp_path, CONFIG, weights, features_card(CONFIG))
+    write_folder(tmp_path, CONFIG, weights, features_card(CONFIG))
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def test_another_network_has_another_fingerprint(folder, tmp_path):
     first = load_features(folder).fingerprint
     torch.manual_seed(1)
     weights = build_network(CONFIG.network, CLASSIFIERS).state_dict()
-    write_features(tmp_path / "other", CONFIG, weights, "")
+    write_folder(tmp_path / "other", CONFIG, weights, "")
     assert load_features(tmp_path / "other").fingerprint != first
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from fastdpm import InvalidArgumentError, VarianceSchedule
 from fastdpm.evaluation.methods import choose_methods
-from fastdpm.models.folder import check_fits
 from fastdpm.models.presets import CompareSettings, presets, read_preset
+from fastdpm.networks.build import check_fits
 
 PAPER = [
     "celeba64-ddim",
@@ -28,7 +28,7 @@ def test_a_preset_takes_its_data_and_says_where_its_weights_are(name):
     preset = read_preset(name)
     config = preset.model_config()
     assert preset.name == config.name == name
-    network = check_fits(config)
+    network = check_fits(config.network, config.data)
     assert all(weight.is_meta for weight in network.parameters())
     assert config.recipe.compile(VarianceSchedule.from_config(config.schedule)).num_rows > 1
     assert preset.source is not None
@@ -60,7 +60,8 @@ def test_a_table_of_the_paper_compiles(name):
     ],
 )
 def test_networks_have_the_published_number_of_parameters(name, millions):
-    count = sum(w.numel() for w in check_fits(read_preset(name).model_config()).parameters())
+    preset = read_preset(name)
+    count = sum(w.numel() for w in check_fits(preset.network, preset.data).parameters())
     digits = len(millions.partition(".")[2])
     assert f"{count / 1e6:.{digits}f}" == millions
 
@@ -98,7 +99,8 @@ def test_networks_have_the_published_number_of_parameters(name, millions):
     ],
 )
 def test_networks_have_the_published_names_and_shapes(name, published):
-    state = check_fits(read_preset(name).model_config()).state_dict()
+    preset = read_preset(name)
+    state = check_fits(preset.network, preset.data).state_dict()
     assert {key: tuple(state[key].shape) for key in published} == published
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastdpm import InvalidArgumentError, ModelError
-from fastdpm.models.formats.adm import infer_arguments
+from fastdpm.models.formats.adm import infer
 from fastdpm.networks.adm_unet import ADMUNet, cosine_step_embedding
 from tests.networks import reference_adm
 from tests.networks.reference_adm import Shapes, adm_reference
@@ -254,7 +254,7 @@ def test_names_and_shapes_are_those_of_the_published_checkpoints(
 
 @every_full
 def test_shapes_of_published_checkpoints_tell_their_arguments(shapes, parameters, size, arguments):
-    inferred = infer_arguments(shapes, size)
+    inferred = infer(shapes, size)
     told = inferred.keys() & arguments.keys()
     assert {name: inferred[name] for name in told} == {name: arguments[name] for name in told}
     assert _shapes(inferred | {"num_heads": 4}) == shapes
@@ -274,7 +274,7 @@ NOT_TOLD = {"num_heads", "num_heads_upsample", "num_head_channels", "new_attenti
 
 @every_small
 def test_arguments_come_back_from_shapes(arguments):
-    inferred = infer_arguments(_shapes(arguments), arguments["image_size"])
+    inferred = infer(_shapes(arguments), arguments["image_size"])
     for name in arguments.keys() - NOT_TOLD:
         if name in inferred or not name.startswith(("resblock", "conv")):
             assert inferred[name] == arguments[name]
@@ -284,18 +284,18 @@ def test_arguments_come_back_from_shapes(arguments):
 
 
 def test_arguments_that_nothing_depends_on_are_left_out():
-    guided = infer_arguments(_shapes(SMALLER["guided"]))
+    guided = infer(_shapes(SMALLER["guided"]))
     assert guided["resblock_updown"] is True
     assert "conv_resample" not in guided
-    one_stage = infer_arguments(_shapes(SMALLER["one stage"]))
+    one_stage = infer(_shapes(SMALLER["one stage"]))
     assert not {"resblock_updown", "conv_resample"} & one_stage.keys()
-    assert infer_arguments(_shapes(SMALL))["conv_resample"] is True
-    assert infer_arguments(_shapes(SMALLER["pooling"]))["conv_resample"] is False
+    assert infer(_shapes(SMALL))["conv_resample"] is True
+    assert infer(_shapes(SMALLER["pooling"]))["conv_resample"] is False
 
 
 def test_without_a_size_attention_is_told_by_stage():
     shapes = FULL["256x256_diffusion_uncond"][0]
-    inferred = infer_arguments(shapes)
+    inferred = infer(shapes)
     assert inferred["attention_stages"] == [3, 4, 5]
     assert not {"attention_resolutions", "image_size"} & inferred.keys()
 
@@ -307,7 +307,7 @@ def test_a_multiplier_that_rounds_below_its_channels_still_gives_them_back(chann
     multipliers = [1, math.nextafter(channels / 352, math.inf)]
     shapes = _shapes(arguments | {"model_channels": 352, "channel_mult": multipliers})
     assert shapes["output_blocks.0.0.in_layers.2.weight"][0] == channels
-    assert _shapes(infer_arguments(shapes, 16) | {"num_heads": 1}) == shapes
+    assert _shapes(infer(shapes, 16) | {"num_heads": 1}) == shapes
 
 
 def _without(shapes: Shapes, prefix: str) -> Shapes:
@@ -329,7 +329,7 @@ def _without(shapes: Shapes, prefix: str) -> Shapes:
 )
 def test_a_state_of_another_network_is_refused(change, message):
     with pytest.raises(ModelError, match=message):
-        infer_arguments(change(_shapes(SMALL)))
+        infer(change(_shapes(SMALL)))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm import InvalidArgumentError, ModelError
+from fastdpm.models.formats.lmnt import infer
 from fastdpm.networks.diffwave import DiffWave
-from fastdpm.networks.lmnt_diffwave import LMNTDiffWave, infer_arguments, interpolated_embedding
+from fastdpm.networks.lmnt_diffwave import LMNTDiffWave, interpolated_embedding
 from tests.networks import reference_diffwave as published
 
 STEPS = [0.0, 7.0, 49.0, 0.25, 17.625, 48.9]
@@ -137,18 +138,18 @@ def test_a_fresh_network_predicts_nothing():
     ],
 )
 def test_a_states_shapes_tell_the_arguments_of_its_network(arguments):
-    assert infer_arguments(_shapes(LMNTDiffWave(**arguments))) == arguments
+    assert infer(_shapes(LMNTDiffWave(**arguments))) == arguments
 
 
 def test_states_of_other_networks_are_told_apart():
     shapes: dict[str, Any] = published.lmnt_shapes(8, 1, None)
     old = shapes | {"diffusion_embedding.projection1.weight": (512, 128, 1)}
     with pytest.raises(ModelError, match=r"0\.1\.0 or 0\.1\.1.*take weights of version 0\.1\.2"):
-        infer_arguments(old)
+        infer(old)
     with pytest.raises(ModelError, match=r"lacks input_projection\.weight"):
-        infer_arguments({name: s for name, s in shapes.items() if "input" not in name})
+        infer({name: s for name, s in shapes.items() if "input" not in name})
     with pytest.raises(ModelError, match="lacks residual_layers"):
-        infer_arguments({name: s for name, s in shapes.items() if "layers" not in name})
+        infer({name: s for name, s in shapes.items() if "layers" not in name})
 
 
 @pytest.mark.parametrize("arguments", [{"residual_layers": 0}, {"num_train_steps": 0}])

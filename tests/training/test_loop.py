@@ -12,7 +12,7 @@ import torch
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.features import check_classifies
-from fastdpm.models.folder import check_fits
+from fastdpm.networks.build import check_fits
 from fastdpm.training.config import CONFIGS, TrainConfig, TrainOptions, read_train_config
 from fastdpm.training.data import TrainingData
 from fastdpm.training.loop import Progress, Trainer, check_folder, share_of_rate, time_left
@@ -313,8 +313,8 @@ def test_what_cannot_be_sampled_is_found_before_the_training(make, tmp_path, cha
 def test_a_network_that_stretches_its_mel_wrongly_is_refused():
     wrong = replace(VOCODER, network={**VOCODER.network, "mel_upsample": [4, 8]})
     with pytest.raises(InvalidArgumentError, match="stretches a mel frame to 32 samples"):
-        check_fits(wrong)
-    check_fits(VOCODER)
+        check_fits(wrong.network, wrong.data)
+    check_fits(VOCODER.network, VOCODER.data)
 
 
 def test_a_trained_vocoder_samples_without_a_condition(tmp_path):
@@ -344,7 +344,8 @@ def test_every_configuration_in_the_package_builds():
         config = read_train_config(name)
         assert config.name == name
         if isinstance(config, TrainConfig):
-            assert sum(p.numel() for p in check_fits(config.model_config({})).parameters()) > 1e5
+            network = check_fits(config.network, config.data)
+            assert sum(p.numel() for p in network.parameters()) > 1e5
         else:
             assert (
                 sum(p.numel() for p in check_classifies(config.features_config({})).parameters())

@@ -41,12 +41,12 @@ def _cells(config: ModelConfig) -> list[str]:
 
 
 def _built_in() -> Table:
-    from fastdpm.models.config import WEIGHTS, builtin_models, find_folder, read_config
+    from fastdpm.models.config import BUILTIN, WEIGHTS, ModelConfig, builtin_models, read_config
 
     table = _table("weights")
     for name in builtin_models():
-        config = read_config(find_folder(name))
-        size = f"{(find_folder(name) / WEIGHTS).stat().st_size / 2**20:.1f} MiB"
+        config = read_config(BUILTIN / name, ModelConfig)
+        size = f"{(BUILTIN / name / WEIGHTS).stat().st_size / 2**20:.1f} MiB"
         table.add_row(*_cells(config), size, config.licence)
     return table
 
@@ -57,6 +57,5 @@ def _presets() -> Table:
     table = _table("checkpoint")
     for preset in map(read_preset, presets()):
         config = preset.model_config()
-        file = preset.source.checkpoint if preset.source else ""
-        table.add_row(*_cells(config), file, config.licence)
+        table.add_row(*_cells(config), preset.source.checkpoint, config.licence)
     return table

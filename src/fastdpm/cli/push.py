@@ -33,12 +33,12 @@ def push(
     The token is that of HF_TOKEN or of `hf auth login`.
     """
     from fastdpm.core.errors import ModelError
-    from fastdpm.models.config import CONFIG, find_folder, read_config
+    from fastdpm.models.config import BUILTIN, CONFIG, ModelConfig, find_in, read_config
     from fastdpm.models.hub import push as publish
     from fastdpm.models.load import load_model
 
-    place = find_folder(folder)
-    config = read_config(place)
+    place = find_in(BUILTIN, "model", folder)
+    config = read_config(place, ModelConfig)
     if not config.weights_sha256:
         raise ModelError(
             f"{place / CONFIG} has no weights_sha256, by which others see that their copy is"

@@ -41,7 +41,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
+def new_folder(path: Path, replaced: Collection[str] = (), advice: str = "") -> Iterator[Path]:
     """A folder to be filled that takes its place only once it is whole.
 
     Whatever goes wrong leaves what was there before.
@@ -49,18 +49,20 @@ def new_folder(path: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     Args:
         path: The place.
         replaced: Names of files that may be there and are replaced; no other file may.
+        advice: See :func:`check_new_folder`.
 
     Raises:
         InvalidArgumentError: If something else has the place: see :func:`check_new_folder`.
     """
-    check_new_folder(path, replaced)
+    check_new_folder(path, replaced, advice)
     place = path.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-", suffix=".part"))
+    above = next(p for p in place.parents if p.exists())
+    temporary = Path(tempfile.mkdtemp(dir=above, prefix=f".{place.name}-", suffix=".part"))
     aside = temporary.with_suffix(".old")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
             place.rename(aside)
         temporary.rename(place)

@@ -28,12 +28,7 @@ from fastdpm.evaluation.statistics import (
 )
 from fastdpm.evaluation.vocoder import VocoderMeasure, read_recordings
 from fastdpm.models.config import builtin_models
-from fastdpm.models.features import (
-    FEATURES,
-    builtin_features,
-    find_features,
-    read_features_config,
-)
+from fastdpm.models.features import FEATURES, builtin_features, find_features
 from fastdpm.models.find import FoundModel, is_model
 from fastdpm.models.model import Model
 
@@ -253,12 +248,12 @@ def guess_data(path: str, features: str | None) -> DataSpec:
         InvalidArgumentError: If no built-in network takes sounds of that rate.
     """
     if features is not None:
-        return read_features_config(find_features(features)).data
+        return find_features(features)[1].data
     if path in (DIGITS, DIGITS_TEST) or path.endswith(".npz") or modality_of(path) == "image":
         return image_data(path)
     rate = first_sample_rate(path)
     for name in builtin_features():
-        data = read_features_config(FEATURES / name).data
+        data = find_features(name)[1].data
         if data.sample_rate == rate:
             return data
     raise InvalidArgumentError(

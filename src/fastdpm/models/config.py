@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.recipe import Recipe
@@ -16,13 +16,18 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
 from fastdpm.data.spec import DataSpec
 
+if TYPE_CHECKING:
+    from fastdpm.models.features import FeaturesConfig
+
 FORMAT = "fastdpm-model"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONDITIONS = "conditions.safetensors"
 MODEL_FILES = (CONFIG, WEIGHTS, CARD, CONDITIONS)
 DIFFUSERS_PIPELINE = "model_index.json"
+OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")  # of pipelines that are more than a U-Net
 BUILTIN = Path(__file__).parent.parent / "assets" / "models"
 PREDICTIONS = ("epsilon", "v", "x0")
+Config = TypeVar("Config", "ModelConfig", "FeaturesConfig")
 
 
 @dataclass(frozen=True)
@@ -92,15 +97,6 @@ def builtin_models() -> list[str]:
     return names_in(BUILTIN)
 
 
-def find_folder(name_or_path: str | Path) -> Path:
-    """The folder of a built-in name or a path.
-
-    Raises:
-        InvalidArgumentError: If there is neither.
-    """
-    return find_in(BUILTIN, "model", name_or_path)
-
-
 def names_in(base: Path) -> list[str]:
     """Names of the folders below ``base`` that hold a configuration."""
     return sorted(path.parent.name for path in base.glob(f"*/{CONFIG}"))
@@ -134,14 +130,14 @@ def is_diffusers_folder(folder: Path) -> bool:
         return False
 
 
-def read_config(folder: Path) -> ModelConfig:
+def read_config(folder: Path, kind: type[Config]) -> Config:
     """Read ``config.json``.
 
     Raises:
-        ModelError: If it cannot be read or does not describe a model.
+        ModelError: If it cannot be read or does not describe what ``kind`` does.
     """
     path = folder / CONFIG
     try:
-        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return kind.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise ModelError(f"{path}: {error}") from None

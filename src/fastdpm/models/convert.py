@@ -10,12 +10,12 @@ import torch
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.condition import read_mel
-from fastdpm.data.files import check_new_folder, new_folder
+from fastdpm.data.files import new_folder
 from fastdpm.models.card import model_card
-from fastdpm.models.config import MODEL_FILES, ModelConfig, check_name
+from fastdpm.models.config import MODEL_FILES, ModelConfig
 from fastdpm.models.find import find_model
-from fastdpm.models.folder import check_fits, write_folder
-from fastdpm.networks.weights import check_same
+from fastdpm.models.folder import write_folder
+from fastdpm.models.formats.diffusers_folder import model_name
 
 
 def convert(
@@ -50,38 +50,23 @@ def convert(
     """
     replaced = MODEL_FILES if overwrite else ()
     advice = "" if overwrite else ", or add --overwrite if it is a model folder"
-    check_new_folder(out, replaced, advice)
-    if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
-        raise InvalidArgumentError(f"{source} lies in {out}: choose another --out")
-    if name is not None:
-        check_name(name)
-    found = find_model(source if preset is None else preset, source if preset else None, layout)
-    weights = found.read()
-    config = replace(found.config, name=name or _name(found.config, out, bool(found.notes)))
-    try:
-        network = check_fits(config)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{source}: {error}") from None
-    check_same(Path(source), network.state_dict(), weights, "its own configuration")
-    made = {
-        "converted_from": Path(source).name,
-        "checkpoint_sha256": found.config.weights_sha256,
-        "converted_by": f"fastdpm {version('fastdpm')}",
-    }
-    config = replace(config, provenance=config.provenance | made)
-    with new_folder(out, replaced) as folder:
-        dtype = torch.float16 if half else None
-        card = model_card(config)
+    with new_folder(out, replaced, advice) as folder:
+        if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
+            raise InvalidArgumentError(f"{source} lies in {out}: choose another --out")
+        if preset is None:
+            found = find_model(source, None, layout)
+        else:
+            found = find_model(preset, source, layout)
+        _, weights = found.read()
+        if name is None:
+            name = model_name(out.name) if found.notes else found.config.name
+        made = {
+            "converted_from": Path(source).name,
+            "checkpoint_sha256": found.config.weights_sha256,
+            "converted_by": f"fastdpm {version('fastdpm')}",
+        }
+        config = replace(found.config, name=name, provenance=found.config.provenance | made)
         conditions = None if found.conditions is None else read_mel(found.conditions)
-        written = write_folder(folder, config, weights, card, conditions, dtype)
+        dtype = torch.float16 if half else None
+        written = write_folder(folder, config, weights, model_card(config), conditions, dtype)
     return written, found.notes
-
-
-def _name(config: ModelConfig, out: Path, ambiguous: bool) -> str:
-    if not ambiguous:
-        return config.name
-    try:
-        check_name(out.name)
-    except InvalidArgumentError:
-        return config.name
-    return out.name

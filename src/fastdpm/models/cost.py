@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from fastdpm.models.config import ModelConfig
-from fastdpm.models.folder import example_inputs
-from fastdpm.networks.build import build_network
+from fastdpm.networks.build import build_network, example_inputs
 
 # Below this, threads spend more time waiting for each other than they save; far more on a busy
 # machine.
@@ -22,7 +21,7 @@ def evaluation_flops(config: ModelConfig) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        build_network(config.network)(*example_inputs(config, 1))
+        build_network(config.network)(*example_inputs(config.data, 1))
     return float(counter.get_total_flops())
 
 

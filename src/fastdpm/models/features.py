@@ -5,24 +5,22 @@ Like a model it is a folder: ``config.json``, ``model.safetensors`` and ``README
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError, first_line
+from fastdpm.core.errors import InvalidArgumentError, first_line
 from fastdpm.core.structure import build_versioned, plain
-from fastdpm.data.files import write_text
 from fastdpm.data.spec import DataSpec
-from fastdpm.data.tensors import write_tensors
-from fastdpm.models.config import CARD, CONFIG, WEIGHTS, check_name, find_in, names_in
-from fastdpm.models.folder import check_weights, load_weights
+from fastdpm.models.config import WEIGHTS, check_name, find_in, names_in, read_config
+from fastdpm.models.folder import network_of, read_weights
 from fastdpm.models.load import find_device
 from fastdpm.networks.build import CLASSIFIERS, build_network
+from fastdpm.networks.weights import put_weights
 
 FORMAT = "fastdpm-features"
 FEATURES = Path(__file__).parent.parent / "assets" / "features"
@@ -136,10 +134,21 @@ def features_for(data: DataSpec) -> str | None:
     """The built-in feature network for samples of this modality, shape and sample rate."""
     wanted = (data.modality, data.shape, data.sample_rate)
     for name in builtin_features():
-        known = read_features_config(FEATURES / name).data
+        known = find_features(name)[1].data
         if (known.modality, known.shape, known.sample_rate) == wanted:
             return name
     return None
+
+
+def find_features(name_or_path: str | Path) -> tuple[Path, FeaturesConfig]:
+    """The folder of a built-in feature network or a path, and what it says.
+
+    Raises:
+        InvalidArgumentError: If there is neither.
+        ModelError: If it cannot be read or does not describe a feature network.
+    """
+    folder = find_in(FEATURES, "feature network", name_or_path)
+    return folder, read_config(folder, FeaturesConfig)
 
 
 def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwork:
@@ -154,27 +163,10 @@ def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwo
         ModelError: If its files are damaged or do not fit together.
         FastDPMError: If the device is absent.
     """
-    folder = find_features(name_or_path)
-    config = read_features_config(folder)
-    path = check_weights(folder, config.weights_sha256)
-    try:
-        network = check_classifies(config)
-    except InvalidArgumentError as error:
-        raise ModelError(f"{folder / CONFIG}: {error}") from None
-    return FeatureNetwork(config, load_weights(path, network).to(find_device(device)))
-
-
-def read_features_config(folder: Path) -> FeaturesConfig:
-    """Read ``config.json``.
-
-    Raises:
-        ModelError: If it cannot be read or does not describe a feature network.
-    """
-    path = folder / CONFIG
-    try:
-        return FeaturesConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise ModelError(f"{path}: {error}") from None
+    folder, config = find_features(name_or_path)
+    weights = read_weights(folder, config.weights_sha256)
+    network = network_of(folder / WEIGHTS, weights, lambda: check_classifies(config))
+    return FeatureNetwork(config, put_weights(network, weights).to(find_device(device)))
 
 
 def check_classifies(config: FeaturesConfig) -> nn.Module:
@@ -201,24 +193,3 @@ def check_classifies(config: FeaturesConfig) -> nn.Module:
             f" {len(config.classes)}"
         )
     return network
-
-
-def write_features(
-    folder: Path, config: FeaturesConfig, weights: Mapping[str, Tensor], card: str
-) -> FeaturesConfig:
-    """Write the folder of a feature network, weights in fp16; returns the config as written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    checksum = write_tensors(folder / WEIGHTS, weights, torch.float16)
-    written = replace(config, weights_sha256=checksum)
-    write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
-    write_text(folder / CARD, card)
-    return written
-
-
-def find_features(name_or_path: str | Path) -> Path:
-    """The folder of a built-in feature network or a path.
-
-    Raises:
-        InvalidArgumentError: If there is neither.
-    """
-    return find_in(FEATURES, "feature network", name_or_path)

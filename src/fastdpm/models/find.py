@@ -6,7 +6,8 @@ Whatever needs PyTorch is imported where a file of weights is opened, so that pl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,14 @@ from fastdpm.models.config import (
     read_config,
 )
 from fastdpm.models.hub import PREFIX, fetch
-from fastdpm.models.presets import Preset, presets, read_preset
+from fastdpm.models.presets import Preset, is_preset, presets, read_preset
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fastdpm.models.formats.checkpoint import State
 
-_SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors", ".toml")
+_SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,15 @@ class FoundModel:
     Attributes:
         config: Its configuration.
         weights: The file of its weights; None for a preset without a checkpoint.
-        read: Reads them, checked against the configuration's checksum if it has one.
+        read: The network on the meta device, and the weights, which were found to fit it and the
+            configuration's checksum if it has one.
         conditions: File of the spectrograms that come with a vocoder, if there is one.
         notes: What a reader must know.
     """
 
     config: ModelConfig
     weights: Path | None
-    read: Callable[[], State]
+    read: Callable[[], tuple[nn.Module, State]]
     conditions: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -62,7 +66,7 @@ class FoundModel:
 def is_model(name_or_path: str | Path) -> bool:
     """Whether :func:`find_model` would look for a model there, not for samples."""
     name, path = str(name_or_path), Path(name_or_path)
-    named = name in names_in(BUILTIN) or name in presets() or name.startswith(PREFIX)
+    named = name in names_in(BUILTIN) or is_preset(name) or name.startswith(PREFIX)
     folder = (path / CONFIG).is_file() or is_diffusers_folder(path)
     return named or folder or (path.suffix in _SUFFIXES)
 
@@ -86,13 +90,13 @@ def find_model(
         ModelError: If its files are damaged, would execute code or do not fit together.
     """
     name, path = str(name_or_path), Path(name_or_path)
-    _check_used(name, checkpoint, layout)
-    if checkpoint is not None:
+    if is_preset(name) and checkpoint is not None:
         return _of_checkpoint(Path(checkpoint), read_preset(name), layout)
-    if name in presets() or name.endswith(".toml"):
+    _check_used(name, checkpoint, layout)
+    if is_preset(name):
         return _without_weights(read_preset(name))
     if name.startswith(PREFIX):
-        return _of_folder(fetch(name), name.removeprefix(PREFIX).partition("@")[0])
+        return _of_folder(fetch(name))
     folder = BUILTIN / name if name in names_in(BUILTIN) else path
     if folder.is_dir():
         return _of_folder(folder)
@@ -107,46 +111,46 @@ def find_model(
 
 def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) -> None:
     """Raise InvalidArgumentError if a checkpoint or a format beside this name changes nothing."""
-    preset = name in presets() or name.endswith(".toml")
-    if checkpoint is not None and not preset:
+    if checkpoint is not None:
         raise InvalidArgumentError(
             f"{name} is no preset, so a checkpoint beside it would change nothing: drop it,"
             f" or name one of {', '.join(presets())}, or a TOML file of your own"
         )
-    if layout is not None and checkpoint is None and not Path(name).is_file():
+    if layout is not None and not Path(name).is_file():
         raise InvalidArgumentError(
             f"{name} is no checkpoint, so a format would change nothing: drop it"
         )
 
 
-def _of_folder(folder: Path, repository: str = "") -> FoundModel:
+def _of_folder(folder: Path) -> FoundModel:
+    foreign: Callable[[], State] | None = None
     if is_diffusers_folder(folder):
         from fastdpm.models.formats.diffusers_folder import read_diffusers_folder
 
-        config, weights, read_unet = read_diffusers_folder(folder)
-        if repository:  # whose folder in the cache is named after a commit
-            config = replace(config, name=repository.rpartition("/")[2])
-        return FoundModel(config, weights, read_unet)
-    if not (folder / CONFIG).is_file():
+        config, weights, foreign = read_diffusers_folder(folder)
+    elif (folder / CONFIG).is_file():
+        config, weights = read_config(folder, ModelConfig), folder / WEIGHTS
+    else:
         raise InvalidArgumentError(f"{folder} is no model folder: it holds no {CONFIG}")
-    config = read_config(folder)
+
+    def read() -> tuple[nn.Module, State]:
+        from fastdpm.models.folder import network_of, read_weights
+        from fastdpm.networks.build import check_fits
+
+        state = foreign() if foreign else read_weights(folder, config.weights_sha256)
+        network = network_of(weights, state, lambda: check_fits(config.network, config.data))
+        return network, state
+
     conditions = folder / CONDITIONS
-
-    def read() -> State:
-        from fastdpm.data.tensors import read_tensors
-        from fastdpm.models.folder import check_weights
-
-        return read_tensors(check_weights(folder, config.weights_sha256))
-
-    return FoundModel(config, folder / WEIGHTS, read, conditions if conditions.is_file() else None)
+    own = foreign is None and conditions.is_file()
+    return FoundModel(config, weights, read, conditions if own else None)
 
 
 def _without_weights(preset: Preset) -> FoundModel:
     source = preset.source
-    known = source is not None and source.checkpoint
-    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source and known else ""
+    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source.checkpoint else ""
 
-    def missing() -> State:
+    def missing() -> tuple[nn.Module, State]:
         raise InvalidArgumentError(
             f"{preset.name} is a preset, which has no weights: give their file to --checkpoint"
             f"{where}"
@@ -158,5 +162,6 @@ def _without_weights(preset: Preset) -> FoundModel:
 def _of_checkpoint(path: Path, preset: Preset | None, layout: str | None) -> FoundModel:
     from fastdpm.models.recognise import recognise
 
-    config, state, notes = recognise(path, preset, layout)
-    return FoundModel(config, path, lambda: state, notes=notes)
+    config, network, state, notes = recognise(path, preset, layout)
+    # Each reader gets a network of its own to put the weights into.
+    return FoundModel(config, path, lambda: (deepcopy(network), state), notes=notes)

@@ -18,19 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdpm.core.errors import (
-    FastDPMError,
-    InvalidArgumentError,
-    ModelError,
-    check_installed,
-)
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_installed
+from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, OTHER_NETWORKS, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PREFIX = "hf:"
-FILES = ("config.json", "model.safetensors", "README.md", "conditions.safetensors")
-"""What a published model folder may hold; all but the last must be there."""
 
 _REVISION = re.compile(r"\w[\w./+-]*", re.ASCII)
 _REPO = re.compile(
@@ -48,7 +42,6 @@ _WEIGHTS = (
     ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"),
 )
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx")
-_OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")
 _SECONDS = 3.0  # to wait for a hub whose answer is not needed, as all is in the cache
 
 _WORDS = 200  # characters of another library's error
@@ -156,8 +149,8 @@ def push(
     """
     check_installed("huggingface_hub", "huggingface_hub", "hub")
     _check_name(repo_id, revision)
-    files = [name for name in FILES if (folder / name).is_file()]
-    lacking = [name for name in FILES[:-1] if name not in files]
+    files = [name for name in MODEL_FILES if (folder / name).is_file()]
+    lacking = [name for name in (CONFIG, WEIGHTS, CARD) if name not in files]
     if lacking:
         raise ModelError(f"{folder} is no whole model folder: {' and '.join(lacking)} is missing")
     from huggingface_hub import HfApi, constants, get_token
@@ -203,7 +196,7 @@ def _commit(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     there = api.model_info(repo, revision=revision).siblings or []
-    stale = [f.rfilename for f in there if f.rfilename in FILES and f.rfilename not in files]
+    stale = [f.rfilename for f in there if f.rfilename in MODEL_FILES and f.rfilename not in files]
     api.create_commit(
         repo,
         operations=[
@@ -269,7 +262,7 @@ def _choose(name: str, repo: str, files: Sequence[str]) -> tuple[list[str], list
         InvalidArgumentError: If it is a pipeline of several networks, large and of no use here.
         ModelError: If it has no weights that can be read.
     """
-    others = [place for place in _OTHER_NETWORKS if any(f.startswith(f"{place}/") for f in files)]
+    others = [place for place in OTHER_NETWORKS if any(f.startswith(f"{place}/") for f in files)]
     if others:
         raise InvalidArgumentError(
             f"{name} is a pipeline with {' and '.join(others)}, more than a network: open it in"

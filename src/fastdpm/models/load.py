@@ -8,11 +8,9 @@ import torch
 
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
 from fastdpm.data.condition import read_mel
-from fastdpm.models.config import CONFIG
 from fastdpm.models.find import FoundModel, find_model
-from fastdpm.models.folder import check_fits
 from fastdpm.models.model import Model
-from fastdpm.networks.weights import check_same, put_weights
+from fastdpm.networks.weights import put_weights
 
 
 def load_model(
@@ -39,13 +37,7 @@ def load_model(
 def open_model(found: FoundModel, device: str = "cpu") -> Model:
     """Read the weights of a model that was found; see :func:`load_model`."""
     where = find_device(device)
-    weights = found.read()
-    place = found.weights or Path(CONFIG)
-    try:
-        network = check_fits(found.config)
-    except InvalidArgumentError as error:
-        raise ModelError(f"{place.parent / CONFIG}: {error}") from None
-    check_same(place, network.state_dict(), weights, f"the network in {CONFIG}")
+    network, weights = found.read()
     model = Model(found.config, put_weights(network, weights).to(where))
     if found.conditions is not None:
         try:

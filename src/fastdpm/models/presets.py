@@ -116,7 +116,7 @@ class Preset:
     prediction: str = "epsilon"
     time_scale: float = 1.0
     compare: CompareSettings | None = None
-    source: PresetSource | None = None
+    source: PresetSource = PresetSource()
     published: Published | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class Preset:
     def model_config(self) -> ModelConfig:
         """The configuration of the model, its weights' checksum aside."""
         provenance: dict[str, Any] = {"preset": self.name}
-        if self.source is not None and self.source.checkpoint:
+        if self.source.checkpoint:
             provenance |= {
                 "checkpoint": self.source.checkpoint,
                 "checkpoint_from": self.source.checkpoint_from,
@@ -142,8 +142,8 @@ class Preset:
             recipe=self.recipe,
             prediction=self.prediction,
             time_scale=self.time_scale,
-            licence=self.source.licence if self.source else "unknown",
-            attribution=self.source.attribution if self.source else "",
+            licence=self.source.licence,
+            attribution=self.source.attribution,
             provenance=provenance,
         )
 
@@ -151,6 +151,11 @@ class Preset:
 def presets() -> list[str]:
     """Names of all presets."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def is_preset(name: str) -> bool:
+    """Whether :func:`read_preset` would take a name, or a file by its suffix."""
+    return name.endswith(".toml") or name in presets()
 
 
 def read_preset(name_or_file: str | Path) -> Preset:

@@ -1,6 +1,6 @@
 """DiffWave as LMNT published it, unconditional or conditioned on a mel spectrogram.
 
-Parameters carry LMNT's names. It differs from the authors' network in ``models/diffwave.py``:
+Parameters carry LMNT's names. It differs from the authors' network in ``networks/diffwave.py``:
 convolutions are plain, gate and filter stand in the other order, the step embedding stays out of
 the residual path, all layers share one upsampler, and the embedding is a table for whole steps,
 interpolated in between.
@@ -11,16 +11,13 @@ arXiv:2009.09761.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.networks.diffwave import check_condition
 
 _EMBEDDING, _HIDDEN = 128, 512
@@ -210,34 +207,3 @@ def _conv(
     conv = nn.Conv1d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
     nn.init.kaiming_normal_(conv.weight)
     return conv
-
-
-def infer_arguments(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments of :class:`LMNTDiffWave` that names and shapes of a state tell.
-
-    They tell nothing of ``dilation_cycle_length`` and ``num_train_steps``: the table of steps is
-    not stored.
-
-    Args:
-        shapes: Of a state's tensors, by name.
-
-    Raises:
-        ModelError: If tensors are missing that say so, or the state was written by diffwave 0.1.0
-            or 0.1.1, whose network had the same names and computed something else.
-    """
-    needed = ["input_projection.weight", "diffusion_embedding.projection1.weight"]
-    missing = [name for name in needed if name not in shapes]
-    layers = {int(m[1]) for name in shapes if (m := re.match(r"residual_layers\.(\d+)\.", name))}
-    if missing or not layers:
-        raise ModelError(f"it lacks {', '.join(missing) or 'residual_layers'}")
-    if len(shapes["diffusion_embedding.projection1.weight"]) != 2:
-        raise ModelError(
-            "it was written by diffwave 0.1.0 or 0.1.1, whose network computes something else:"
-            " take weights of version 0.1.2 or later"
-        )
-    projection = shapes.get("residual_layers.0.conditioner_projection.weight")
-    return {
-        "residual_channels": shapes["input_projection.weight"][0],
-        "residual_layers": max(layers) + 1,
-        "mel_bands": None if projection is None else projection[1],
-    }

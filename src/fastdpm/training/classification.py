@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from fastdpm.core.errors import DataError
 from fastdpm.data.pixels import to_pixels
 from fastdpm.models.card import features_card
-from fastdpm.models.features import FeatureNetwork, check_classifies, write_features
+from fastdpm.models.features import FeatureNetwork, check_classifies
+from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
 from fastdpm.training.config import ClassifierConfig
@@ -122,7 +123,7 @@ class Classification:
                 "held_out_count": found.count,
             }
         config = self.config.features_config(provenance)
-        write_features(folder, config, weights, features_card(config))
+        write_folder(folder, config, weights, features_card(config))
 
     def _rows(self, step: int) -> Tensor:
         """The rows of a step's batch: without repetition in an epoch, if the data suffices."""

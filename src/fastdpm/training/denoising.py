@@ -16,9 +16,9 @@ from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.pixels import to_pixels
 from fastdpm.models.card import model_card
-from fastdpm.models.folder import check_fits, write_folder
+from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
-from fastdpm.networks.build import build_network
+from fastdpm.networks.build import build_network, check_fits
 from fastdpm.output.figures import write_grid, write_sounds
 from fastdpm.sampling.ask import call_network
 from fastdpm.training.config import TrainConfig
@@ -46,7 +46,7 @@ class Denoising:
             raise InvalidArgumentError(
                 "a network that takes classes is not trained here: drop data.classes"
             )
-        check_fits(config.model_config({}), learned_variance=False)
+        check_fits(config.network, config.data, learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
         config.recipe.compile(schedule)  # so that it fails now and not after the training
         self.config, self.data = config, data

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastdpm.core.errors import ModelError
+from fastdpm.models.formats.format import Format, Shapes, count
 
+_MARK = "time_embed.0.weight"
 _FOREIGN = "the weights are not those of an improved-diffusion or guided-diffusion U-Net:"
 
 
-def infer_arguments(
-    shapes: Mapping[str, tuple[int, ...]], image_size: int | None = None
-) -> dict[str, Any]:
+def infer(shapes: Shapes, image_size: int | None = None) -> dict[str, Any]:
     """Read from the names and shapes of a state what they decide of its network.
 
     They do not tell num_heads, num_head_channels, num_heads_upsample, new_attention_order, dropout
@@ -29,18 +29,18 @@ def infer_arguments(
         Arguments by name, as JSON would have them; whole multipliers are int. Where attention
         stands is told as "attention_stages", counted from 0; given ``image_size``, as
         "attention_resolutions" from the largest down, beside "image_size", so that
-        ``ADMUNet(**infer_arguments(shapes, size), num_heads=4)`` has these shapes.
+        ``ADMUNet(**infer(shapes, size), num_heads=4)`` has these shapes.
 
     Raises:
         ModelError: If it is no state of such a U-Net.
     """
-    width = _shape(shapes, "time_embed.0.weight", 2)[1]
-    count = 1 + max(_found(shapes, r"input_blocks\.(\d+)\..+"), default=0)
-    changes = _changes(shapes, count)
+    width = _shape(shapes, _MARK, 2)[1]
+    blocks = count(shapes, r"input_blocks\.(\d+)\..+") or 1
+    changes = _changes(shapes, blocks)
     per_stage = changes.pop("per_stage")
-    if per_stage < 2 or count % per_stage:
-        raise ModelError(f"{_FOREIGN} {count} input blocks do not divide into stages")
-    stages = range(0, count, per_stage)
+    if per_stage < 2 or blocks % per_stage:
+        raise ModelError(f"{_FOREIGN} {blocks} input blocks do not divide into stages")
+    stages = range(0, blocks, per_stage)
     wide = [_shape(shapes, f"input_blocks.{i + 1}.0.in_layers.2.weight", 4)[0] for i in stages]
     attention = _found(shapes, r"input_blocks\.(\d+)\.1\.qkv\.weight")
     attends = sorted({(n - 1) // per_stage for n in attention})
@@ -70,16 +70,16 @@ def _multiplier(channels: int, unit: int) -> float:
     return ratio if int(unit * ratio) == channels else math.nextafter(ratio, math.inf)
 
 
-def _changes(shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, Any]:
+def _changes(shapes: Shapes, total: int) -> dict[str, Any]:
     """How the resolution changes, and the number of input blocks from one change to the next."""
     # A block that halves has the names of any other; one that doubles follows another block.
     blocks = _found(shapes, r"output_blocks\.(\d+)\.[12]\.in_layers\.0\.weight")
     if blocks:
         return {"per_stage": min(blocks) + 1, "resblock_updown": True}
     convolutions = _found(shapes, r"input_blocks\.(\d+)\.0\.op\.weight")
-    pooled = set(range(count)) - _found(shapes, r"input_blocks\.(\d+)\..+")
+    pooled = set(range(total)) - _found(shapes, r"input_blocks\.(\d+)\..+")
     if not convolutions | pooled:
-        return {"per_stage": count}
+        return {"per_stage": total}
     return {
         "per_stage": min(convolutions | pooled),
         "resblock_updown": False,
@@ -87,13 +87,25 @@ def _changes(shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, Any
     }
 
 
-def _found(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> set[int]:
+def _found(shapes: Shapes, pattern: str) -> set[int]:
     """The number in every name that has the pattern."""
     return {int(match[1]) for name in shapes if (match := re.fullmatch(pattern, name))}
 
 
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int) -> tuple[int, ...]:
+def _shape(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
     shape = tuple(shapes.get(name, ()))
     if len(shape) != axes or 0 in shape:
         raise ModelError(f"{_FOREIGN} {name} is missing or has another shape")
     return shape
+
+
+def _unstated(network: Mapping[str, Any]) -> str:
+    heads = network.keys() & {"num_heads", "num_head_channels"}
+    if heads or not network["attention_resolutions"]:
+        return ""
+    return "num_heads or num_head_channels"
+
+
+FORMAT = Format(
+    "improved-diffusion and guided-diffusion", "adm-unet", _MARK, infer, unstated=_unstated
+)

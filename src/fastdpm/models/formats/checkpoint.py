@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -33,19 +33,17 @@ _DEPTH = 3
 _NUMBERS = ("bool", "int32", "int64", "float32", "float64")
 
 
-def choose_state(
-    path: Path, states: list[tuple[str, State]], fits: Callable[[State], int]
-) -> State:
-    """The state that fits a network best, by a number that is 0 where it does not.
+def choose_state(path: Path, states: list[tuple[str, State]]) -> State:
+    """The largest state of a network.
 
-    Of several that fit as well, one called after "ema" is taken, or the last of a list, which is
+    Of several that are as large, one called after "ema" is taken, or the last of a list, which is
     the averaged one where DDIM's code wrote the file.
 
     Raises:
         ModelError: If there is none, or several and nothing tells which is meant.
     """
-    best = max((fits(state) for _, state in states), default=0)
-    fitting = [(key, state) for key, state in states if best and fits(state) == best]
+    most = max((len(state) for _, state in states), default=0)
+    fitting = [(key, state) for key, state in states if len(state) == most]
     if not fitting:
         raise ModelError(f"{path} holds no weights: give the file of a trained network")
     averaged = [state for key, state in fitting if "ema" in key.lower()]

@@ -17,15 +17,15 @@ from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import sha256
-from fastdpm.models.config import CONFIG, DIFFUSERS_PIPELINE, ModelConfig
+from fastdpm.models.config import CONFIG, DIFFUSERS_PIPELINE, OTHER_NETWORKS, ModelConfig
 from fastdpm.models.formats.checkpoint import State, choose_state, read_states
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.networks.diffusers_unet import CLASSES, check_unet
 
 SCHEDULER = "scheduler_config.json"
+UNET_MARK = "time_embedding.linear_1.weight"  # in the weights of most U-Nets, and nowhere else
 _STEM = "diffusion_pytorch_model"
 _WEIGHTS = (f"{_STEM}.safetensors", f"{_STEM}.bin")
-_LATENT = ("vae", "vqvae", "text_encoder")
 _BY_HAND = "open it in Python by fastdpm.integrations.diffusers.from_pipeline"
 # What attention over images was called before diffusers 0.12, whose models are still published so.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -134,7 +134,7 @@ def _place_of_unet(folder: Path) -> Path:
         _read_json(folder / DIFFUSERS_PIPELINE) if (folder / DIFFUSERS_PIPELINE).is_file() else {}
     )
     parts = {n for n, v in index.items() if isinstance(v, list) and any(v)}
-    latent = [name for name in _LATENT if name in parts or (folder / name).is_dir()]
+    latent = [name for name in OTHER_NETWORKS if name in parts or (folder / name).is_dir()]
     if latent:
         raise InvalidArgumentError(
             f"{folder} is a pipeline with {' and '.join(latent)}, more than a network: {_BY_HAND}"
@@ -148,7 +148,7 @@ def _place_of_unet(folder: Path) -> Path:
 
 
 def _read(path: Path, kind: str) -> State:
-    state = choose_state(path, read_states(path), len)
+    state = choose_state(path, read_states(path))
     if kind == "UNet1DModel":  # whose attention still has those names
         return {f"unet.{name}": tensor for name, tensor in state.items()}
     return {
