@@ -205,6 +205,7 @@ def test_every_file_is_written_and_the_json_comes_back_as_it_was(tmp_path, grid)
     results = make_results(grid)
     before = copy.deepcopy(results)
     found = write(tmp_path / "new" / "out", results, make_images(grid))
+    assert Comparison.from_dict(results).results == before
     names = ["results.json", "results.csv", "results.md", "distance.png", "samples.png"]
     assert [path.name for path in found] == [*names, "report.html"]
     assert {path.name for path in found[0].parent.iterdir()} == {path.name for path in found}
@@ -488,6 +489,8 @@ def test_sounds_that_are_silent_short_or_not_finite_are_drawn(tmp_path, grid):
         ({"metrics": []}, "not whole"),
         ({"cells": [{"id": "x"}]}, "not whole"),
         ({"model": {}}, "not whole"),
+        ({"n": math.inf}, "not whole"),
+        ({"metrics": [{"key": "x", "name": "x", "better": "larger"}]}, "not whole"),
     ],
 )
 def test_other_results_are_refused_in_one_line_and_nothing_is_written(tmp_path, change, message):

@@ -143,8 +143,7 @@ def _print(found: Evaluation) -> None:
 
     table = Table("metric", "value ± standard error", "better")
     for metric in found.metrics:
-        score = found.scores[metric.key]
-        table.add_row(metric.name, score.text, metric.better)
+        table.add_row(metric.name, found.scores[metric.key].text, metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
     for note in found.notes:

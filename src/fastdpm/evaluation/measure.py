@@ -77,12 +77,11 @@ class FeatureMetric(Metric):
 
 def _frechet_note(count: int, reference: Statistics) -> str | None:
     width = reference.moments.mean.size
-    if count > width:
-        return None
-    return (
+    note = (
         f"{count:,} samples are no more than the {width:,} features: the Frechet distance"
         " is far above its value for many samples; compare it at equal counts alone"
     )
+    return note if count <= width else None
 
 
 def _manifold_note(count: int, reference: Statistics) -> str | None:
@@ -99,7 +98,7 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
         "frechet_distance",
         "FD",
         "lower",
-        lambda sets: metrics.frechet_score(sets.features, sets.reference.moments),
+        lambda s: metrics.frechet_score(s.features, s.reference.moments),
         fid_name="FID",
         note=_frechet_note,
     ),
@@ -107,7 +106,7 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
         "kernel_distance",
         "KD",
         "lower",
-        lambda sets: metrics.kernel_score(sets.features, sets.real),
+        lambda s: metrics.kernel_score(s.features, s.real),
         ("image",),
         "features",
         fid_name="KID",
@@ -116,38 +115,33 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
         "precision",
         "precision",
         "higher",
-        lambda sets: sets.precision_recall[0],
+        lambda s: s.precision_recall[0],
         ("image",),
         "features",
         note=_manifold_note,
     ),
     FeatureMetric(
-        "recall",
-        "recall",
-        "higher",
-        lambda sets: sets.precision_recall[1],
-        ("image",),
-        "features",
+        "recall", "recall", "higher", lambda s: s.precision_recall[1], ("image",), "features"
     ),
     FeatureMetric(
         "inception_score",
         "IS",
         "higher",
-        lambda sets: metrics.inception_score(sets.logits, sets.splits),
+        lambda s: metrics.inception_score(s.logits, s.splits),
         fid_name="Inception score",
     ),
     FeatureMetric(
         "modified_inception_score",
         "mIS",
         "higher",
-        lambda sets: metrics.modified_inception_score(sets.logits),
+        lambda s: metrics.modified_inception_score(s.logits),
         ("audio",),
     ),
     FeatureMetric(
         "am_score",
         "AM",
         "lower",
-        lambda sets: metrics.am_score(sets.logits, cast("Array", sets.reference.probs)),
+        lambda s: metrics.am_score(s.logits, cast("Array", s.reference.probs)),
         ("audio",),
         "probs",
     ),

@@ -172,14 +172,9 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     between = pairwise_distances(drawn, real)
     among, among_real = pairwise_distances(drawn), pairwise_distances(real)
     inside_real = (between <= _radii(among_real)).any(1)
-
     covers = between <= _radii(among)[:, None]
-
-    def recall(keep: NDArray[np.bool_]) -> float:
-        return float(covers[keep].any(0).mean())
-
     precision = jackknife(lambda keep: float(inside_real[keep].mean()), count)
-    return precision, jackknife(recall, count)
+    return precision, jackknife(lambda keep: float(covers[keep].any(0).mean()), count)
 
 
 def inception_score(logits: Features, splits: int = 1) -> Score:

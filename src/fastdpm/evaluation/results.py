@@ -206,7 +206,7 @@ class Comparison:
                 versions=results.get("versions") or {},
                 **as_is,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"the results of the comparison are not whole ({type(error).__name__}: {error}):"
                 " run `fastdpm compare` again"

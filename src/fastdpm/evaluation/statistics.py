@@ -149,7 +149,7 @@ def read_statistics(path: Path) -> Statistics:
             tensors.get("probs"),
             Floor.from_dict(record["held_out"]) if record["held_out"] else None,
         )
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no whole file of statistics: {error}") from None
     _check_whole(path, moments)
     return statistics

@@ -115,12 +115,11 @@ class VocoderMeasure:
                 spoken = self._speak(index, handle, sampler, options, advance)
                 records.append(self._compare(index, spoken))
         found = [(m, PairScores(np.array([r[m.key] for r in records]))) for m in self.metrics]
+        left_out = [(m, pairs.left_out) for m, pairs in found if pairs.left_out]
         return Measured(
             count,
             {m.key: Score(pairs.mean, pairs.error) for m, pairs in found},
-            tuple(
-                f"{p.left_out} of {count} pairs have no {m.name}" for m, p in found if p.left_out
-            ),
+            tuple(f"{lost} of {count} pairs have no {m.name}" for m, lost in left_out),
             sum(record["seconds"] for record in records),
             float(np.mean([record["evaluations"] for record in records])),
         )

@@ -72,7 +72,7 @@ def _sounds(comparison: Comparison) -> tuple[list[tuple[str, list[str]]], int]:
         *(row.cells[step] for row in comparison.rows if step in row.cells),
     ]
     cells = [cell for cell in cells if cell.id in pictures and pictures[cell.id].ndim == 2]
-    found = []
+    found: list[tuple[str, list[str]]] = []
     room = _MOST_SOUND_BYTES
     for cell in cells:
         sources = [_wav_uri(sound, rate) for sound in pictures[cell.id][:_SOUNDS_EACH]]
