@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fastdpm.evaluation.cache import default_cache
 from fastdpm.evaluation.evaluate import MeasureOptions, evaluate, save_statistics
+from fastdpm.evaluation.scores import Floor
 from fastdpm.evaluation.statistics import REFERENCE, read_statistics
 from fastdpm.models.features import FEATURES
 
@@ -39,20 +40,13 @@ def main() -> int:
     path = FEATURES / name / REFERENCE
     save_statistics(train, path, MeasureOptions(features=name, cache=default_cache()))
     measured = evaluate(test, path, features=name, scale_to_peak=True)
-    held_out = {
-        "label": f"{measured.n:,} held-out {WORDS[name]}",
-        "n": measured.n,
-        "metrics": {
-            key: {"value": score.value, "error": score.error}
-            for key, score in measured.scores.items()
-        },
-    }
+    held_out = Floor(f"{measured.n:,} held-out {WORDS[name]}", measured.n, measured.scores)
     statistics = read_statistics(path)
     label = f"{statistics.moments.count:,} {WORDS[name]} of the training set"
     replace(statistics, label=label, held_out=held_out).write(path)
     for metric in measured.metrics:
         score = measured.scores[metric.key]
-        print(f"{held_out['label']}: {metric.name} {score.value:.5g} +- {score.error:.2g}")
+        print(f"{held_out.label}: {metric.name} {score.value:.5g} +- {score.error:.2g}")
     return 0
 
 

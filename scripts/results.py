@@ -13,8 +13,9 @@ from pathlib import Path
 
 import inversion_page
 
-from fastdpm.evaluation.report.table import Cell, Comparison, Metric, Score, read_results
 from fastdpm.evaluation.report.write import markdown
+from fastdpm.evaluation.results import Cell, Comparison
+from fastdpm.evaluation.scores import Metric, Score
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 IMAGES, SOUNDS, VOCODER = "digits", "spoken-digits", "spoken-digits-vocoder"
@@ -62,7 +63,8 @@ def page() -> str:
 
 def read(name: str) -> Comparison:
     """The comparison of a model."""
-    return read_results(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+    text = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
+    return Comparison.from_dict(json.loads(text))
 
 
 def best(comparison: Comparison, num_steps: int, keep: Keep) -> Cell | None:
@@ -80,7 +82,7 @@ def best(comparison: Comparison, num_steps: int, keep: Keep) -> Cell | None:
 def verdict(metric: Metric, a: Score, b: Score) -> int:
     """1 if a is better, -1 if b is, 0 if they do not differ by two combined standard errors."""
     apart = (b.value - a.value) * (1 if metric.lower_is_better else -1)
-    if abs(apart) <= 2 * math.hypot(a.error or 0, b.error or 0):
+    if abs(apart) <= 2 * math.hypot(a.spread, b.spread):
         return 0
     return 1 if apart > 0 else -1
 
@@ -114,7 +116,10 @@ def _reverse_processes(comparison: Comparison, expected: str) -> str:
 
 def _approximations(comparison: Comparison) -> str:
     metric, smallest = comparison.primary, comparison.steps[0]
-    lines = [f"`{comparison.model}` at S = {smallest}, {metric.name}, {metric.direction}:", ""]
+    lines = [
+        f"`{comparison.model.name}` at S = {smallest}, {metric.name}, {metric.direction}:",
+        "",
+    ]
     lines += _table(["reverse process", "VAR", "STEP", "better"])
     for group in dict.fromkeys(c.group for c in comparison.cells if c.family == "paper"):
         pair = [best(comparison, smallest, _of_group(group, side)) for side in ("VAR", "STEP")]
@@ -146,7 +151,7 @@ def _enough_steps(free: Comparison, conditioned: Comparison) -> str:
             at = reference.scores[metric.key]
             ratios = [_ratio(comparison, metric, s, at) for s in steps]
             lines.append(
-                f"| `{comparison.model}` | {metric.name}, {metric.direction} |"
+                f"| `{comparison.model.name}` | {metric.name}, {metric.direction} |"
                 f" {at.text} (n = {reference.n}) | {' | '.join(ratios)} |"
             )
     return "\n".join([*lines, ""])

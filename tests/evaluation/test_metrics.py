@@ -114,6 +114,16 @@ def test_precision_and_recall_count_who_lies_in_whose_manifold():
     assert (whole.value, complete.value) == (1.0, 1.0)
 
 
+def test_precision_reaches_as_far_as_real_points_and_recall_as_far_as_drawn_ones():
+    """A dense cluster of samples between points far apart: inside their balls, reaching none."""
+    real = (np.arange(40.0)[:, None] - 19.5) * 10
+    drawn = np.linspace(-0.2, 0.2, 40)[:, None]
+    precision, recall = precision_recall_scores(drawn, real)
+    assert (precision.value, recall.value) == (1.0, 0.0)
+    precision, recall = precision_recall_scores(real, drawn)
+    assert (precision.value, recall.value) == (0.0, 1.0)
+
+
 def test_the_inception_score_counts_the_classes_of_sure_predictions():
     logits = 100.0 * np.eye(5)[np.arange(100) % 5]
     assert inception_score(logits).value == pytest.approx(5.0)

@@ -3,8 +3,11 @@
 import copy
 import csv
 import json
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,10 @@ from PIL import Image
 
 from fastdpm import FastDPMError, InvalidArgumentError
 from fastdpm.core.errors import DataError
-from fastdpm.evaluation.report.table import Score, read_results
 from fastdpm.evaluation.report.words import summary
 from fastdpm.evaluation.report.write import write_report
+from fastdpm.evaluation.results import Comparison
+from fastdpm.evaluation.scores import Score
 
 CHOICES = ("STEP linear", "STEP quadratic", "VAR linear", "VAR quadratic")
 FD, PRECISION = "frechet_distance", "precision"
@@ -175,10 +179,14 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
+def write(out, results, pictures) -> list[Path]:
+    """Write the report of a comparison that was read."""
+    return write_report(out, replace(Comparison.from_dict(results), pictures=pictures))
+
+
 def report(folder, cells, pictures=None, **changes: Any) -> dict[str, str]:
     """Write a report, and read back its texts by file name."""
-    results = make_results(cells, **changes)
-    found = write_report(folder / "out", results, pictures or {})
+    found = write(folder / "out", make_results(cells, **changes), pictures or {})
     return {path.name: path.read_text() for path in found if path.suffix != ".png"}
 
 
@@ -196,7 +204,8 @@ def table(markdown: str) -> dict[tuple[str, str], list[str]]:
 def test_every_file_is_written_and_the_json_comes_back_as_it_was(tmp_path, grid):
     results = make_results(grid)
     before = copy.deepcopy(results)
-    found = write_report(tmp_path / "new" / "out", results, make_images(grid))
+    found = write(tmp_path / "new" / "out", results, make_images(grid))
+    assert Comparison.from_dict(results).results == before
     names = ["results.json", "results.csv", "results.md", "distance.png", "samples.png"]
     assert [path.name for path in found] == [*names, "report.html"]
     assert {path.name for path in found[0].parent.iterdir()} == {path.name for path in found}
@@ -260,12 +269,12 @@ def test_the_best_is_bold_and_what_lies_within_its_error_has_a_dagger(tmp_path):
 
 def test_where_higher_is_better_the_highest_is_best():
     cells = [make_cell("DDIM-rev", c, 5, v) for c, v in (("VAR linear", 1.0), ("STEP linear", 3))]
-    comparison = read_results(make_results(cells))
+    comparison = Comparison.from_dict(make_results(cells))
     distance, precision = comparison.metrics
     assert comparison.marks(distance, 5) == {"DDIM-rev/VAR linear/5": "best"}
     assert comparison.marks(precision, 5) == {"DDIM-rev/VAR linear/5": "best"}
     cells[1]["metrics"][PRECISION]["value"] = 0.9
-    best = read_results(make_results(cells)).best(precision, 5)
+    best = Comparison.from_dict(make_results(cells)).best(precision, 5)
     assert best is not None
     assert best.choice == "STEP linear"
 
@@ -295,7 +304,7 @@ def test_cells_of_another_count_say_so(tmp_path):
 
 def test_two_cells_of_one_name_are_both_shown():
     cells = [make_cell("DDIM-rev", "VAR linear", 5, value, id=str(value)) for value in (1.0, 2.0)]
-    rows = read_results(make_results(cells)).rows
+    rows = Comparison.from_dict(make_results(cells)).rows
     assert [row.cells[5].id for row in rows] == ["1.0", "2.0"]
 
 
@@ -306,7 +315,7 @@ def test_two_cells_of_one_name_are_both_shown():
         (374.26, 12.3, "374 ± 12"),
         (1e-4, 2e-5, "0.000100 ± 0.000020"),
         (0.5, 0.0, "0.5 ± 0"),
-        (0.123456, None, "0.1235"),
+        (0.123456, math.nan, "0.1235"),
         (1.234e9, 3e8, "1.234e+09 ± 3e+08"),
         (-0.002, 0.001, "-0.0020 ± 0.0010"),
     ],
@@ -323,7 +332,7 @@ def test_the_summary_is_computed_from_the_cells():
         make_cell("DDPM-rev", "VAR linear", 10, 7.0, failed="it broke"),
         make_cell("standard sampler", "", 1000, 0.4, family="standard", n=1000),
     ]
-    assert summary(read_results(make_results(cells))) == [
+    assert summary(Comparison.from_dict(make_results(cells))) == [
         "S = 10: the best FD (digits-features) is 0.600 ± 0.012, of DDIM-rev, VAR linear, with 1"
         " other within one combined standard error; 1.5 times the value of the standard sampler,"
         " in 100 times fewer evaluations.",
@@ -383,7 +392,7 @@ def test_a_hostile_name_is_shown_and_never_run(tmp_path, grid):
         place[key] = HOSTILE
     grid[0]["notes"] = [HOSTILE]
     grid[1]["failed"] = HOSTILE
-    found = write_report(tmp_path, results, make_images(grid))
+    found = write(tmp_path, results, make_images(grid))
     text = found[-1].read_text()
     page = Page(text)
     assert page.tags.count("script") == 1
@@ -423,7 +432,7 @@ def test_every_image_of_the_page_is_described_and_every_table_has_a_caption(tmp_
 def test_samples_are_shown_pixel_for_pixel_and_missing_ones_are_grey(tmp_path):
     cells = [make_cell("DDIM-rev", choice, 5, 1.0) for choice in CHOICES[:2]]
     pixels = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
-    write_report(tmp_path, make_results(cells), {cells[0]["id"]: pixels})
+    write(tmp_path, make_results(cells), {cells[0]["id"]: pixels})
     with Image.open(tmp_path / "samples.png") as image:
         sheet = np.asarray(image.convert("RGB"))
     large = pixels.repeat(7, axis=1).repeat(7, axis=2)
@@ -461,7 +470,7 @@ def test_an_old_picture_does_not_outlive_its_report(tmp_path, grid):
 def test_pictures_of_another_kind_are_refused(tmp_path, grid, pictures, message):
     named = {cell["id"]: picture for cell, picture in zip(grid, pictures, strict=False)}
     with pytest.raises(InvalidArgumentError, match=message):
-        write_report(tmp_path, make_results(grid), named)
+        write(tmp_path, make_results(grid), named)
 
 
 def test_sounds_that_are_silent_short_or_not_finite_are_drawn(tmp_path, grid):
@@ -480,11 +489,13 @@ def test_sounds_that_are_silent_short_or_not_finite_are_drawn(tmp_path, grid):
         ({"metrics": []}, "not whole"),
         ({"cells": [{"id": "x"}]}, "not whole"),
         ({"model": {}}, "not whole"),
+        ({"n": math.inf}, "not whole"),
+        ({"metrics": [{"key": "x", "name": "x", "better": "larger"}]}, "not whole"),
     ],
 )
 def test_other_results_are_refused_in_one_line_and_nothing_is_written(tmp_path, change, message):
     with pytest.raises(DataError, match=message) as caught:
-        write_report(tmp_path / "out", make_results([]) | change, {})
+        write(tmp_path / "out", make_results([]) | change, {})
     assert isinstance(caught.value, FastDPMError)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

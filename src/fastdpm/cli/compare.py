@@ -129,7 +129,7 @@ def compare(
             f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
         ) from None
     out.mkdir(parents=True, exist_ok=True)
-    for path in write_report(out, found.results, found.pictures):
+    for path in write_report(out, found):
         console.print(f"written: {path}")
     if preset is not None and preset.published is not None:
         for method, figures in preset.published.figures.items():

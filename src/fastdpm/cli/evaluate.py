@@ -148,12 +148,9 @@ def _how_to_sample(
 def _print(found: Evaluation) -> None:
     from rich.table import Table
 
-    from fastdpm.evaluation.report.table import written
-
     table = Table("metric", "value ± standard error", "better")
     for metric in found.metrics:
-        score = found.scores[metric.key]
-        table.add_row(metric.name, written(score.value, score.error), metric.better)
+        table.add_row(metric.name, found.scores[metric.key].text, metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
     for note in found.notes:

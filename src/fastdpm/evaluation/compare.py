@@ -9,12 +9,9 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
 from fastdpm.core.recipe import CLIPS
@@ -24,6 +21,8 @@ from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler, Samp
 from fastdpm.evaluation.evaluate import Measure, MeasureOptions, open_measure
 from fastdpm.evaluation.measure import Measured
 from fastdpm.evaluation.methods import Method, choose_methods
+from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
+from fastdpm.evaluation.scores import Metric
 from fastdpm.models.find import FoundModel
 from fastdpm.models.model import Model
 
@@ -33,8 +32,8 @@ _PACKAGES = ("fastdpm", "torch", "numpy", "scipy", "torchmetrics", "diffusers")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One method at one S.
+class Trial:
+    """One method at one S, to be measured.
 
     Attributes:
         method: The method.
@@ -59,25 +58,6 @@ class Cell:
     def cost(self) -> int:
         """Network evaluations of all samples."""
         return self.n * self.sampler.rows if self.sampler else 0
-
-    def describe(self) -> str:
-        """In a few words."""
-        choice = f", {self.method.choice}" if self.method.choice else ""
-        return f"S = {self.num_steps}, {self.method.group}{choice}"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was measured.
-
-    Attributes:
-        results: Plain values for JSON; the fields are those of ``results.json``.
-        pictures: The first samples of each cell, by its id: uint8 images of shape (k, H, W, C) or
-            float32 sounds of shape (k, length).
-    """
-
-    results: Mapping[str, Any]
-    pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def compare(
@@ -123,117 +103,110 @@ def compare(
     measure.check_count(min(measure.n, reference_n))
     clip = handle.config.recipe.clip if clip is None else clip
     check_one_of("clip", clip, CLIPS)
-    cells = _cells(chosen, steps, schedule, clip, measure.n, reference_n)
+    trials = _trials(chosen, steps, schedule, clip, measure.n, reference_n)
     began = time.monotonic()
-    records, pictures = [], {}
-    clock = _Clock({cell.id: _cost_left(cell, measure, handle, draw) for cell in cells})
-    for number, cell in enumerate(cells, 1):
-        record = _measure_cell(cell, measure, handle, draw)
-        records.append(record)
-        if cell.sampler is not None and record["failed"] is None:
-            pictures[cell.id] = measure.pictures(handle, cell.sampler, draw, _PICTURED)
-        left = clock.after(cell, record["seconds"])
-        tell(f"{number} of {len(cells)}: {_line(cell, record, measure)}; {left}")
-    results = {
-        "format": "fastdpm-comparison",
-        "version": 1,
-        "model": {
-            "name": handle.config.name,
-            "weights_sha256": handle.weights,
-            "T": schedule.num_train_steps,
-            "modality": handle.config.data.modality,
-            "sample_rate": handle.config.data.sample_rate,
-        },
-        "features": measure.network,
-        "against": measure.against,
-        "n": measure.n,
-        "seed": draw.seed,
-        "clip": clip,
-        "precision": draw.precision,
-        "metrics": [vars(metric) for metric in measure.metrics],
-        "left_out": [*measure.left_out, *_left_out(chosen)],
-        "floor": measure.floor,
-        "cells": records,
-        "seconds": round(time.monotonic() - began, 1),
-        "versions": _versions(),
-        "command": command,
-    }
-    return Comparison(results, pictures)
+    cells, pictures = [], {}
+    clock = _Clock({trial.id: _cost_left(trial, measure, handle, draw) for trial in trials})
+    for number, trial in enumerate(trials, 1):
+        cell = _measured(trial, measure, handle, draw)
+        cells.append(cell)
+        if trial.sampler is not None and cell.failed is None:
+            pictures[cell.id] = measure.pictures(handle, trial.sampler, draw, _PICTURED)
+        left = clock.after(trial, cell.seconds)
+        tell(f"{number} of {len(trials)}: {_line(cell, measure.metrics[0])}; {left}")
+    return Comparison(
+        model=ComparedModel(
+            handle.config.name,
+            handle.weights,
+            schedule.num_train_steps,
+            handle.config.data.modality,
+            handle.config.data.sample_rate,
+        ),
+        features=measure.network,
+        against=measure.against,
+        n=measure.n,
+        seed=draw.seed,
+        clip=clip,
+        precision=draw.precision,
+        metrics=measure.metrics,
+        left_out=(*measure.left_out, *_left_out(chosen)),
+        floor=measure.floor,
+        cells=tuple(cells),
+        seconds=round(time.monotonic() - began, 1),
+        versions=_versions(),
+        command=command,
+        pictures=pictures,
+    )
 
 
-def _cells(
+def _trials(
     methods: Sequence[Method],
     steps: Sequence[int],
     schedule: VarianceSchedule,
     clip: str,
     n: int,
     reference_n: int,
-) -> list[Cell]:
+) -> list[Trial]:
     """The grid: every method at every S, and the standard samplers, which take all T, once."""
     total = schedule.num_train_steps
     for count in steps:
         if not 2 <= count <= total:
             raise InvalidArgumentError(f"S must lie in [2, {total}] (T), got {count}")
-    cells = []
+    trials = []
     ordered = sorted(set(steps))
     for method in methods:
         standard = method.family == "standard"
         for count in (total,) if standard else ordered:
             size = reference_n if standard else n
             try:
-                cells.append(Cell(method, count, size, method.sampler(schedule, count, clip)))
+                trials.append(Trial(method, count, size, method.sampler(schedule, count, clip)))
             except InvalidArgumentError as error:
-                cells.append(Cell(method, count, size, failed=str(error)))
-    if not cells:
+                trials.append(Trial(method, count, size, failed=str(error)))
+    if not trials:
         raise InvalidArgumentError("nothing to compare: give at least one S and one method")
-    return cells
+    return trials
 
 
-def _measure_cell(
-    cell: Cell, measure: Measure, handle: ModelHandle, options: DrawOptions
-) -> dict[str, Any]:
-    """A cell's record; a sampler that breaks down says so in its own cell alone."""
-    measured, failed = Measured(cell.n, {}), cell.failed
-    if cell.sampler is not None:
+def _measured(trial: Trial, measure: Measure, handle: ModelHandle, options: DrawOptions) -> Cell:
+    """Its cell; a sampler that breaks down says so in its own cell alone."""
+    measured, failed = Measured(trial.n, {}), trial.failed
+    if trial.sampler is not None:
         try:
-            measured = measure.measure_model(handle, cell.sampler, options, cell.n)
+            measured = measure.measure_model(handle, trial.sampler, options, trial.n)
         except SamplingError as error:
             failed = str(error)
-    plan = cell.sampler.plan if isinstance(cell.sampler, PlanSampler) else None
-    return {
-        "id": cell.id,
-        "method": cell.method.key,
-        "family": cell.method.family,
-        "group": cell.method.group,
-        "choice": cell.method.choice,
-        "num_steps": cell.num_steps,
-        "evaluations": measured.evaluations,
-        "n": measured.n,
-        "seconds": measured.seconds,
-        "metrics": {
-            key: {"value": score.value, "error": score.error}
-            for key, score in measured.scores.items()
-        },
-        "notes": [*(plan.notes if plan else ()), *measured.notes],
-        "plan": plan.fingerprint if plan else None,
-        "failed": failed,
-    }
+    plan = trial.sampler.plan if isinstance(trial.sampler, PlanSampler) else None
+    return Cell(
+        id=trial.id,
+        method=trial.method.key,
+        family=trial.method.family,
+        group=trial.method.group,
+        choice=trial.method.choice,
+        num_steps=trial.num_steps,
+        evaluations=measured.evaluations,
+        n=measured.n,
+        seconds=measured.seconds,
+        metrics=measured.scores,
+        notes=(*(plan.notes if plan else ()), *measured.notes),
+        plan=plan.fingerprint if plan else None,
+        failed=failed,
+    )
 
 
-def _line(cell: Cell, record: Mapping[str, Any], measure: Measure) -> str:
-    if record["failed"] is not None:
-        return f"{cell.describe()}: failed: {record['failed']}"
-    first = measure.metrics[0]
-    score = record["metrics"][first.key]
-    return f"{cell.describe()}: {first.name} {score['value']:.4g} ± {score['error']:.2g}"
+def _line(cell: Cell, metric: Metric) -> str:
+    name = f"S = {cell.num_steps}, {cell.name}"
+    if cell.failed is not None:
+        return f"{name}: failed: {cell.failed}"
+    score = cell.metrics[metric.key]
+    return f"{name}: {metric.name} {score.value:.4g} ± {score.error:.2g}"
 
 
-def _cost_left(cell: Cell, measure: Measure, handle: ModelHandle, options: DrawOptions) -> int:
+def _cost_left(trial: Trial, measure: Measure, handle: ModelHandle, options: DrawOptions) -> int:
     """Network evaluations of the samples that are not drawn yet."""
-    if cell.sampler is None:
+    if trial.sampler is None:
         return 0
-    drawn = measure.count_drawn(handle, cell.sampler, options)
-    return max(cell.n - drawn, 0) * cell.sampler.rows
+    drawn = measure.count_drawn(handle, trial.sampler, options)
+    return max(trial.n - drawn, 0) * trial.sampler.rows
 
 
 def _left_out(methods: Sequence[Method]) -> list[str]:
@@ -244,27 +217,21 @@ def _left_out(methods: Sequence[Method]) -> list[str]:
 
 
 class _Clock:
-    """Time left, by what the samples of the finished cells cost to draw, whenever that was."""
+    """Time left, by what the samples of the finished trials cost to draw, whenever that was."""
 
     def __init__(self, left: Mapping[str, int]) -> None:
         self.left = dict(left)
         self.cost = self.seconds = 0.0
 
-    def after(self, cell: Cell, seconds: float | None) -> str:
-        """What to say when a cell is finished."""
-        del self.left[cell.id]
+    def after(self, trial: Trial, seconds: float | None) -> str:
+        """What to say when a trial is finished."""
+        del self.left[trial.id]
         if seconds is not None:
-            self.cost += cell.cost
+            self.cost += trial.cost
             self.seconds += seconds
         left = sum(self.left.values()) * self.seconds / max(self.cost, 1)
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: version(name) for name in _PACKAGES if importlib.util.find_spec(name)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
 from fastdpm.evaluation.extract import ALL, Extractor, open_extractor, statistics_of
-from fastdpm.evaluation.measure import FeatureMeasure, Measured, Metric
-from fastdpm.evaluation.metrics import Score
+from fastdpm.evaluation.measure import FeatureMeasure, Measured
+from fastdpm.evaluation.scores import Metric, Score, plain
 from fastdpm.evaluation.sources import image_data, open_data
 from fastdpm.evaluation.statistics import (
     REFERENCE,
@@ -83,10 +82,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for a value that is not defined."""
-        body = asdict(self)
-        for score in body["scores"].values():
-            score |= {name: v if math.isfinite(v) else None for name, v in score.items()}
-        return {"format": "fastdpm-evaluation", "version": 1, **body}
+        return {"format": "fastdpm-evaluation", "version": 1, **plain(self)}
 
 
 def evaluate(
@@ -132,14 +128,7 @@ def evaluate(
     """
     device = "auto" if options is None else options.device
     measuring = MeasureOptions(
-        against,
-        n,
-        features,
-        inception,
-        device,
-        cache or default_cache(),
-        progress,
-        scale_to_peak,
+        against, n, features, inception, device, cache or default_cache(), progress, scale_to_peak
     )
     return measure(samples, measuring, recipe=recipe, plan=plan, options=options)
 

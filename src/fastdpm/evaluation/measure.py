@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Literal, cast
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
 from fastdpm.evaluation.extract import Extractor, extract, features_key
-from fastdpm.evaluation.metrics import Features, Score
+from fastdpm.evaluation.metrics import Array, Features
+from fastdpm.evaluation.scores import Floor, Metric, Score
 from fastdpm.evaluation.sources import Source, Values, to_samples
 from fastdpm.evaluation.statistics import INCEPTION, Statistics
 
@@ -22,19 +24,128 @@ _DECIDING = ("numpy", "scipy", "scikit-learn", "torchmetrics")
 _VERSION = 2  # of the metrics; a change of any number must change it
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric as it is printed.
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """What a metric compares.
 
     Attributes:
-        key: For machines.
-        name: For people; "FID" and "KID" only where the features are Inception-v3's.
-        better: "lower" or "higher".
+        features: Of the samples, shape (n, d).
+        logits: Of the samples, shape (n, classes).
+        reference: What is known of real samples; parts that a metric does not need may be absent.
+        splits: Runs that the Inception score is averaged over.
     """
 
-    key: str
-    name: str
-    better: str
+    features: Features
+    logits: Features
+    reference: Statistics
+    splits: int
+
+    @property
+    def real(self) -> Features:
+        """The reference's features, for metrics that need them."""
+        return cast("Features", self.reference.features)
+
+    @cached_property
+    def precision_recall(self) -> tuple[Score, Score]:
+        """Both, from the same distances."""
+        return metrics.precision_recall_scores(self.features, self.real)
+
+
+@dataclass(frozen=True)
+class FeatureMetric(Metric):
+    """A metric of the features or classes of samples; printed with the network's name.
+
+    Attributes:
+        score: Computes it.
+        modalities: That it is measured for, of "image" and "audio".
+        needs: The part of the reference's statistics without which it is left out.
+        fid_name: What it is called where the features are Inception-v3's.
+        note: What a reader must know of it at a count of samples, or None.
+    """
+
+    score: Callable[[Sets], Score]
+    modalities: tuple[str, ...] = ("image", "audio")
+    needs: Literal["moments", "features", "probs"] = "moments"
+    fid_name: str | None = None
+    note: Callable[[int, Statistics], str | None] = lambda count, reference: None
+
+    def printed(self, network: str) -> Metric:
+        """As it is printed for a feature network."""
+        own = self.fid_name if network == INCEPTION else None
+        return Metric(self.key, own or f"{self.name} ({network})", self.better)
+
+
+def _frechet_note(count: int, reference: Statistics) -> str | None:
+    width = reference.moments.mean.size
+    note = (
+        f"{count:,} samples are no more than the {width:,} features: the Frechet distance"
+        " is far above its value for many samples; compare it at equal counts alone"
+    )
+    return note if count <= width else None
+
+
+def _manifold_note(count: int, reference: Statistics) -> str | None:
+    if reference.features is None or len(reference.features) >= count:
+        return None
+    return (
+        f"precision and recall are over {len(reference.features):,} of the samples, as many as the"
+        " reference keeps; they depend on that count"
+    )
+
+
+FEATURE_METRICS: tuple[FeatureMetric, ...] = (
+    FeatureMetric(
+        "frechet_distance",
+        "FD",
+        "lower",
+        lambda s: metrics.frechet_score(s.features, s.reference.moments),
+        fid_name="FID",
+        note=_frechet_note,
+    ),
+    FeatureMetric(
+        "kernel_distance",
+        "KD",
+        "lower",
+        lambda s: metrics.kernel_score(s.features, s.real),
+        ("image",),
+        "features",
+        fid_name="KID",
+    ),
+    FeatureMetric(
+        "precision",
+        "precision",
+        "higher",
+        lambda s: s.precision_recall[0],
+        ("image",),
+        "features",
+        note=_manifold_note,
+    ),
+    FeatureMetric(
+        "recall", "recall", "higher", lambda s: s.precision_recall[1], ("image",), "features"
+    ),
+    FeatureMetric(
+        "inception_score",
+        "IS",
+        "higher",
+        lambda s: metrics.inception_score(s.logits, s.splits),
+        fid_name="Inception score",
+    ),
+    FeatureMetric(
+        "modified_inception_score",
+        "mIS",
+        "higher",
+        lambda s: metrics.modified_inception_score(s.logits),
+        ("audio",),
+    ),
+    FeatureMetric(
+        "am_score",
+        "AM",
+        "lower",
+        lambda s: metrics.am_score(s.logits, cast("Array", s.reference.probs)),
+        ("audio",),
+        "probs",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +186,7 @@ class FeatureMeasure:
     cache: Cache
     modality: str
     progress: bool = False
+    table: tuple[FeatureMetric, ...] = field(init=False)
     metrics: tuple[Metric, ...] = field(init=False)
     left_out: tuple[str, ...] = field(init=False)
 
@@ -83,21 +195,14 @@ class FeatureMeasure:
         check_installed("scikit-learn", "sklearn", "eval")
         self.check_count(self.n)
         self.reference.check_network(self.extractor.name, self.extractor.fingerprint)
-        wanted = _metrics(self.modality, self.extractor.name)
-        lacking = {
-            "kernel_distance": self.reference.features,
-            "precision": self.reference.features,
-            "recall": self.reference.features,
-            "am_score": self.reference.probs,
-        }
-        absent = [m for m in wanted if m.key in lacking and lacking[m.key] is None]
-        self.metrics = tuple(m for m in wanted if m not in absent)
+        wanted = [row for row in FEATURE_METRICS if self.modality in row.modalities]
+        self.table = tuple(m for m in wanted if getattr(self.reference, m.needs) is not None)
+        self.metrics = tuple(m.printed(self.network) for m in self.table)
         self.left_out = ()
-        if absent:
-            names = ", ".join(m.name for m in absent)
+        if absent := [m.printed(self.network).name for m in wanted if m not in self.table]:
             self.left_out = (
-                f"{names} left out: {self.reference.label} holds a mean and a covariance alone;"
-                " give the data itself to --against",
+                f"{', '.join(absent)} left out: {self.reference.label} holds a mean and a"
+                " covariance alone; give the data itself to --against",
             )
 
     @staticmethod
@@ -123,7 +228,7 @@ class FeatureMeasure:
         return self.extractor.name
 
     @property
-    def floor(self) -> dict[str, Any] | None:
+    def floor(self) -> Floor | None:
         """Metrics of real data against the same reference, where they are known."""
         return self.reference.held_out
 
@@ -133,15 +238,16 @@ class FeatureMeasure:
         features = features_key(source, self.extractor)
         libraries = {name: version(name) for name in _DECIDING}
         key = digest(_VERSION, libraries, features, count, self.reference.digest)
-        record = self.cache.record("metrics", key)
-        if record is None:
+        record = self.cache.record("metrics", key) or {}
+        if lacking := [m for m in self.table if m.key not in record]:
             drawn = extract(source, self.extractor, count, self.cache, progress=self.progress)
-            scores = self._scores(*drawn)
-            record = {name: [score.value, score.error] for name, score in scores.items()}
+            sets = Sets(*drawn, self.reference, self.extractor.splits)
+            record |= {m.key: astuple(m.score(sets)) for m in lacking}
             self.cache.write_record("metrics", key, record)
-        scores = {m.key: Score(*record[m.key]) for m in self.metrics}
+        scores = {m.key: Score(*record[m.key]) for m in self.table}
+        notes = (m.note(count, self.reference) for m in self.table)
         cost = source.cost(count) if isinstance(source, ModelSource) else (None, None)
-        return Measured(count, scores, self._notes(count), *cost)
+        return Measured(count, scores, tuple(filter(None, notes)), *cost)
 
     def measure_model(
         self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, n: int | None = None
@@ -158,56 +264,3 @@ class FeatureMeasure:
         if values.ndim == 4:
             return values.transpose(0, 2, 3, 1)
         return to_samples(values)[:, 0].numpy()
-
-    def _scores(self, features: Features, logits: Features) -> dict[str, Score]:
-        reference = self.reference
-        scores = {"frechet_distance": metrics.frechet_score(features, reference.moments)}
-        wanted = {metric.key for metric in self.metrics}
-        if reference.features is not None and "kernel_distance" in wanted:
-            scores["kernel_distance"] = metrics.kernel_score(features, reference.features)
-        if reference.features is not None and "precision" in wanted:
-            both = metrics.precision_recall_scores(features, reference.features)
-            scores["precision"], scores["recall"] = both
-        scores["inception_score"] = metrics.inception_score(logits, self.extractor.splits)
-        if "modified_inception_score" in wanted:
-            scores["modified_inception_score"] = metrics.modified_inception_score(logits)
-        if reference.probs is not None and "am_score" in wanted:
-            scores["am_score"] = metrics.am_score(logits, reference.probs)
-        return scores
-
-    def _notes(self, count: int) -> tuple[str, ...]:
-        notes = []
-        width = self.reference.moments.mean.size
-        if count <= width:
-            notes.append(
-                f"{count:,} samples are no more than the {width:,} features: the Frechet distance"
-                " is far above its value for many samples; compare it at equal counts alone"
-            )
-        known = self.reference.features
-        if known is not None and len(known) < count and self.modality == "image":
-            notes.append(
-                f"precision and recall are over {len(known):,} of the samples, as many as the"
-                " reference keeps; they depend on that count"
-            )
-        return tuple(notes)
-
-
-def _metrics(modality: str, network: str) -> tuple[Metric, ...]:
-    frechet, kernel, score = f"FD ({network})", f"KD ({network})", f"IS ({network})"
-    if network == INCEPTION:
-        frechet, kernel, score = "FID", "KID", "Inception score"
-    first = Metric("frechet_distance", frechet, "lower")
-    if modality == "image":
-        return (
-            first,
-            Metric("kernel_distance", kernel, "lower"),
-            Metric("precision", f"precision ({network})", "higher"),
-            Metric("recall", f"recall ({network})", "higher"),
-            Metric("inception_score", score, "higher"),
-        )
-    return (
-        first,
-        Metric("inception_score", score, "higher"),
-        Metric("modified_inception_score", f"mIS ({network})", "higher"),
-        Metric("am_score", f"AM ({network})", "lower"),
-    )

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import DataError, InvalidArgumentError, MissingExtraError
+from fastdpm.core.errors import DataError, InvalidArgumentError, check_installed
+from fastdpm.evaluation.scores import Score
 
 Array = NDArray[np.float64]
 Features = NDArray[np.floating]
@@ -27,14 +28,6 @@ NEIGHBOURS = 3
 _CHUNK = 4096
 _MOST_IN_BLOCK = 1000
 _LEAST_BLOCKS = 10
-
-
-@dataclass(frozen=True)
-class Score:
-    """A measured value and its standard error; the error is NaN where none can be given."""
-
-    value: float
-    error: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +121,10 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
     Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
     """
     _check_widths(features.shape[1], reference.shape[1])
-    try:
-        import torch
-        from torchmetrics.image.kid import poly_mmd
-    except ImportError:
-        raise MissingExtraError("torchmetrics", "eval") from None
+    check_installed("torchmetrics", "torchmetrics", "eval")
+    import torch
+    from torchmetrics.image.kid import poly_mmd
+
     size = min(_MOST_IN_BLOCK, len(features) // _LEAST_BLOCKS, len(reference))
     check_features("the reference", reference, 2)
     if size < 2:
@@ -169,10 +161,9 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, section 2.
     """
     _check_widths(features.shape[1], reference.shape[1])
-    try:
-        from sklearn.metrics import pairwise_distances
-    except ImportError:
-        raise MissingExtraError("scikit-learn", "eval") from None
+    check_installed("scikit-learn", "sklearn", "eval")
+    from sklearn.metrics import pairwise_distances
+
     count = min(len(features), len(reference))
     drawn, real = (
         np.asarray(part[shuffled(len(part))[:count]], dtype=np.float32)
@@ -181,14 +172,9 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     between = pairwise_distances(drawn, real)
     among, among_real = pairwise_distances(drawn), pairwise_distances(real)
     inside_real = (between <= _radii(among_real)).any(1)
-
     covers = between <= _radii(among)[:, None]
-
-    def recall(keep: NDArray[np.bool_]) -> float:
-        return float(covers[keep].any(0).mean())
-
     precision = jackknife(lambda keep: float(inside_real[keep].mean()), count)
-    return precision, jackknife(recall, count)
+    return precision, jackknife(lambda keep: float(covers[keep].any(0).mean()), count)
 
 
 def inception_score(logits: Features, splits: int = 1) -> Score:
@@ -200,11 +186,10 @@ def inception_score(logits: Features, splits: int = 1) -> Score:
 
     Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
-    try:
-        import torch
-        from torchmetrics.image.inception import InceptionScore
-    except ImportError:
-        raise MissingExtraError("torchmetrics", "eval") from None
+    check_installed("torchmetrics", "torchmetrics", "eval")
+    import torch
+    from torchmetrics.image.inception import InceptionScore
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its buffer, and of one split having no spread
         metric = InceptionScore(feature=torch.nn.Identity(), splits=splits)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from fastdpm.core.errors import DataError, InvalidArgumentError, MissingExtraError, check_one_of
 from fastdpm.data.mel import mel_filters
 from fastdpm.data.spec import MelSpec
+from fastdpm.evaluation.scores import Metric
 
 Array = NDArray[np.float64]
 Sounds = NDArray[np.floating[Any]] | Sequence[NDArray[np.floating[Any]]]
@@ -49,21 +50,15 @@ class Resolution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SpeechMetric:
+class SpeechMetric(Metric):
     """A metric of pairs of sounds.
 
     Attributes:
-        key: What code calls it.
-        name: What a table calls it, with its unit.
-        better: "lower" or "higher".
         measure: Of one pair, (reference, generated, sample rate in Hz); NaN where undefined.
         library: The package that it needs, from the extra ``speech``, or None.
         sample_rates: Those it is defined for, in Hz, or None for any.
     """
 
-    key: str
-    name: str
-    better: str
     measure: Measure
     library: str | None = None
     sample_rates: tuple[int, ...] | None = None

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.files import write_bytes
 from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
+from fastdpm.evaluation.scores import Floor, plain
 
 REFERENCE = "reference.safetensors"
 MOST_FEATURES = 2000
@@ -41,7 +42,7 @@ class Statistics:
         features: 2,000 of them at most, drawn by chance, shape (m, d), float16; None where
             unknown.
         probs: Mean class probabilities, shape (classes,); None where unknown.
-        held_out: Metrics of real data that was held out, against these: the best to hope for.
+        held_out: Real data that was held out, against these: the best to hope for.
     """
 
     network: str
@@ -50,7 +51,7 @@ class Statistics:
     moments: Moments
     features: NDArray[np.float16] | None = None
     probs: Array | None = None
-    held_out: dict[str, Any] | None = None
+    held_out: Floor | None = None
 
     @classmethod
     def of(
@@ -108,7 +109,7 @@ class Statistics:
             "fingerprint": self.fingerprint,
             "label": self.label,
             "count": self.moments.count,
-            "held_out": self.held_out,
+            "held_out": plain(self.held_out),
         }
         metadata = {"format": _FORMAT, "record": json.dumps(record)}
         whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -146,9 +147,9 @@ def read_statistics(path: Path) -> Statistics:
             moments,
             tensors.get("features"),
             tensors.get("probs"),
-            record["held_out"],
+            Floor.from_dict(record["held_out"]) if record["held_out"] else None,
         )
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no whole file of statistics: {error}") from None
     _check_whole(path, moments)
     return statistics

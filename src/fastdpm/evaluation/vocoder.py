@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import Cache, Shards, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler, sampling_key
-from fastdpm.evaluation.measure import Measured, Metric
-from fastdpm.evaluation.metrics import Score
+from fastdpm.evaluation.measure import Measured
+from fastdpm.evaluation.scores import Floor, Metric, Score
 from fastdpm.evaluation.sources import Values, to_samples, to_values
 from fastdpm.evaluation.speech import PairScores, compare_sounds, least_length, usable_metrics
 from fastdpm.progress import sampling_bar
@@ -88,7 +87,7 @@ class VocoderMeasure:
     network: str = "pairs of sounds"
     metrics: tuple[Metric, ...] = field(init=False)
     left_out: tuple[str, ...] = field(init=False)
-    floor: dict[str, Any] | None = field(init=False, default=None)
+    floor: Floor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         usable, self.left_out = usable_metrics(self._rate)
@@ -114,19 +113,12 @@ class VocoderMeasure:
                 each = None if bar is None else _of_all(bar, index, count)
                 spoken = self._speak(index, handle, sampler, options, each)
                 records.append(self._compare(index, spoken))
-        found = {
-            metric.key: PairScores(np.array([record[metric.key] for record in records]))
-            for metric in self.metrics
-        }
-        notes = tuple(
-            f"{found[metric.key].left_out} of {count} pairs have no {metric.name}"
-            for metric in self.metrics
-            if found[metric.key].left_out
-        )
+        found = [(m, PairScores(np.array([r[m.key] for r in records]))) for m in self.metrics]
+        left_out = [(m, pairs.left_out) for m, pairs in found if pairs.left_out]
         return Measured(
             count,
-            {key: Score(score.mean, score.error) for key, score in found.items()},
-            notes,
+            {m.key: Score(pairs.mean, pairs.error) for m, pairs in found},
+            tuple(f"{lost} of {count} pairs have no {m.name}" for m, lost in left_out),
             sum(record["seconds"] for record in records),
             float(np.mean([record["evaluations"] for record in records])),
         )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastdpm.evaluation.report.table import Cell, Comparison, Metric, Row, Score
+from fastdpm.evaluation.results import Cell, Comparison, Row
+from fastdpm.evaluation.scores import Metric, Score
 from fastdpm.output.figures import save_figure, subplots
 
 if TYPE_CHECKING:
@@ -95,11 +96,11 @@ class _Axis:
         low, high = (limit(score.value for score in scores) for limit in (min, max))
         if low > 0 and high > _LEAST_RATIO_FOR_LOG * low:
             # An error as large as its value would reach down without end.
-            low = min(max(s.value - (s.error or 0), s.value / 2.5) for s in scores)
-            high = max(min(s.value + (s.error or 0), s.value * 2.5) for s in scores)
+            low = min(max(s.value - s.spread, s.value / 2.5) for s in scores)
+            high = max(min(s.value + s.spread, s.value * 2.5) for s in scores)
             return cls(low / 1.2, high * 1.2, log=True)
-        low = min(s.value - (s.error or 0) for s in scores)
-        high = max(s.value + (s.error or 0) for s in scores)
+        low = min(s.value - s.spread for s in scores)
+        high = max(s.value + s.spread for s in scores)
         margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
         return cls(low - margin, high + margin, log=False)
 
@@ -123,16 +124,16 @@ def _draw_rows(panel: Axes, rows: Sequence[Row], metric: Metric) -> bool:
     drawn = False
     for row in rows:
         cells = sorted(
-            _measured(row.cells.values(), metric.key), key=lambda cell: cell.evaluations
+            _measured(row.cells.values(), metric.key), key=lambda cell: cell.num_evaluations
         )
         if not cells:
             continue
         line, marker, filled = styles[row.choice]
         colour = colours[row.group]
         panel.errorbar(
-            [cell.evaluations for cell in cells],
+            [cell.num_evaluations for cell in cells],
             [cell.scores[metric.key].value for cell in cells],
-            yerr=[cell.scores[metric.key].error or 0.0 for cell in cells],
+            yerr=[cell.scores[metric.key].spread for cell in cells],
             color=colour,
             linestyle=line,
             marker=marker,
@@ -151,7 +152,7 @@ def _set_evaluations(panel: Axes, comparison: Comparison) -> None:
     from matplotlib.ticker import NullLocator
 
     cells = [cell for row in comparison.rows for cell in row.cells.values()]
-    costs = [cell.evaluations for cell in _measured(cells, comparison.primary.key)]
+    costs = [cell.num_evaluations for cell in _measured(cells, comparison.primary.key)]
     panel.set_xscale("log")
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xticks(comparison.steps, [str(tick) for tick in comparison.steps])
@@ -160,16 +161,16 @@ def _set_evaluations(panel: Axes, comparison: Comparison) -> None:
 
 
 def _measured(cells: Iterable[Cell], key: str) -> list[Cell]:
-    return [cell for cell in cells if key in cell.scores and cell.evaluations > 0]
+    return [cell for cell in cells if key in cell.scores and cell.num_evaluations > 0]
 
 
 def _draw_envelope(panel: Axes, comparison: Comparison) -> None:
     """The best cell of each column, whatever its family: what a panel is to be compared with."""
     metric = comparison.primary
     best = [cell for s in comparison.steps if (cell := comparison.best(metric, s)) is not None]
-    best.sort(key=lambda cell: cell.evaluations)
+    best.sort(key=lambda cell: cell.num_evaluations)
     panel.plot(
-        [cell.evaluations for cell in best],
+        [cell.num_evaluations for cell in best],
         [cell.scores[metric.key].value for cell in best],
         color="#bbbbbb",
         linewidth=6,
@@ -191,7 +192,7 @@ def _draw_references(panel: Axes, comparison: Comparison) -> None:
 
 
 def _draw_level(panel: Axes, score: Score, colour: str, line: str, label: str) -> None:
-    error = score.error or 0.0
+    error = score.spread
     panel.axhspan(score.value - error, score.value + error, color=colour, alpha=0.13, linewidth=0)
     panel.axhline(
         score.value, color=colour, linestyle=line, linewidth=1.1, label=label.replace("$", r"\$")

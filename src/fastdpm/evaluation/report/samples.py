@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.evaluation.report.table import BEST, Cell, Comparison, Row
+from fastdpm.evaluation.results import BEST, Cell, Comparison, Row
 from fastdpm.output.figures import magnified, save_figure
 
 Tile = NDArray[np.uint8]
@@ -29,16 +29,12 @@ _DARKEST, _BRIGHTEST, _SHADES = -120.0, -30.0, 48
 _CHARACTER = 7.2  # pixels, on average and at the size of the caption
 
 
-def write_samples(
-    path: Path, comparison: Comparison, pictures: Mapping[str, NDArray[Any]]
-) -> str | None:
+def write_samples(path: Path, comparison: Comparison) -> str | None:
     """Draw a row of samples for each method, at the smallest and at a middle S.
 
     Args:
         path: A .png file.
-        comparison: What was measured.
-        pictures: Cell id -> images, uint8 of shape (k, H, W, C) with C of 1 or 3, or sounds,
-            float of shape (k, samples) in [-1, 1]. The first k samples of the same seeds.
+        comparison: What was measured; images in its pictures have one channel or three.
 
     Returns:
         A caption that says what is shown and what was left out, or None where no cell has
@@ -47,7 +43,7 @@ def write_samples(
     Raises:
         InvalidArgumentError: If pictures have another shape or type, or differ in shape.
     """
-    tiles = _all_tiles(comparison, pictures)
+    tiles = _all_tiles(comparison)
     if not tiles:
         return None
     sheet = _Sheet.lay_out(comparison, tiles)
@@ -144,7 +140,7 @@ class _Sheet:
 
 
 def _caption(comparison: Comparison, left_out: int) -> str:
-    sample_rate = comparison.results["model"].get("sample_rate")
+    sample_rate = comparison.model.sample_rate
     text = (
         "Samples of the same seeds in a column, a row for each method, with its"
         f" {comparison.primary.name} below. A grey field: nothing was drawn."
@@ -170,7 +166,7 @@ def _block(
         return ("failed" if cell.failed is not None else ""), tiles.get(cell.id, [])
     value = cell.scores[metric.key].text
     best = comparison.marks(metric, cell.num_steps).get(cell.id) == BEST
-    cost = f", {cell.cost}" if cell.evaluations != cell.num_steps else ""
+    cost = f", {cell.cost}" if cell.num_evaluations != cell.num_steps else ""
     return f"{value}{' (best)' if best else ''}{cost}", tiles.get(cell.id, [])
 
 
@@ -188,16 +184,15 @@ def _chosen_rows(comparison: Comparison, steps: Sequence[int], room: int) -> lis
     return [comparison.rows[i] for i in sorted(kept)]
 
 
-def _all_tiles(
-    comparison: Comparison, pictures: Mapping[str, NDArray[Any]]
-) -> dict[str, list[Tile]]:
+def _all_tiles(comparison: Comparison) -> dict[str, list[Tile]]:
     known = {cell.id for cell in comparison.cells}
-    found = {name: np.asarray(p) for name, p in pictures.items() if name in known and len(p)}
+    pictures = comparison.pictures.items()
+    found = {name: np.asarray(p) for name, p in pictures if name in known and len(p)}
     shapes = {name: picture.shape[1:] for name, picture in found.items()}
     if len(set(shapes.values())) > 1:
         got = ", ".join(map(str, sorted(set(shapes.values()))))
         raise InvalidArgumentError(f"pictures must be of one shape, got {got}")
-    rate = comparison.results["model"].get("sample_rate") or 1
+    rate = comparison.model.sample_rate or 1
     return {name: _tiles(picture, rate) for name, picture in found.items()}
 
 

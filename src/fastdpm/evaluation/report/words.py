@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastdpm.evaluation.report.table import TIED, Cell, Comparison
+from fastdpm.evaluation.results import TIED, Cell, Comparison
 
 _ERROR_MEANS = (
     "± is one standard error over the samples, the reference taken as it is: a jackknife over"
@@ -34,29 +34,29 @@ def summary(comparison: Comparison) -> list[str]:
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """What was measured and how, as names and values."""
-    results, model = comparison.results, comparison.results["model"]
-    checksum = str(model.get("weights_sha256") or "")[:12]
-    rate = model.get("sample_rate")
-    of = f"{model.get('modality')}{f' at {rate:,} Hz' if rate else ''}, T = {model['T']:,}"
+    model = comparison.model
+    checksum = (model.weights_sha256 or "")[:12]
+    rate = f" at {model.sample_rate:,} Hz" if model.sample_rate else ""
+    of = f"{model.modality}{rate}, T = {model.T:,}"
     named = [
-        ("Model", f"{comparison.model} ({of})"),
+        ("Model", f"{model.name} ({of})"),
         ("Weights", f"SHA-256 {checksum}…" if checksum else "not recorded"),
-        ("Features", results.get("features")),
-        ("Compared with", results.get("against")),
+        ("Features", comparison.features),
+        ("Compared with", comparison.against),
         ("Samples", f"{comparison.n:,} a cell, unless the cell says otherwise"),
-        ("Seed", results.get("seed")),
-        ("Clip", results.get("clip")),
-        ("Precision", results.get("precision")),
+        ("Seed", comparison.seed),
+        ("Clip", comparison.clip),
+        ("Precision", comparison.precision),
         ("Errors", _ERROR_MEANS),
     ]
     return [(name, str(value)) for name, value in named if value is not None]
 
 
-def legend(comparison: Comparison, *, dagger: str = "†") -> list[str]:
+def legend(comparison: Comparison) -> list[str]:
     """How to read the marks of a table."""
     lines = [
         "S is the number of steps asked for; network evaluations are given where they differ.",
-        f"Bold: the best of its column. {dagger}: within one combined standard error"
+        "Bold: the best of its column. †: within one combined standard error"
         " (root of the sum of squares) of the best. Methods share their seeds, so this is on the"
         " large side; the best of many is favoured by chance.",
     ]
@@ -76,9 +76,9 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
     if tied:
         text += f", with {tied} other{'s' if tied > 1 else ''} within one combined standard error"
     reference = comparison.reference(metric)
-    if reference is not None and reference.scores[metric.key].value > 0 and cell.evaluations:
+    if reference is not None and reference.scores[metric.key].value > 0 and cell.num_evaluations:
         times = score.value / reference.scores[metric.key].value
-        fewer = reference.evaluations / cell.evaluations
+        fewer = reference.num_evaluations / cell.num_evaluations
         text += (
             f"; {times:.3g} times the value of the {reference.name},"
             f" in {fewer:.3g} times fewer evaluations"
@@ -101,4 +101,4 @@ def _warnings(comparison: Comparison) -> list[str]:
     failed = sum(cell.failed is not None for cell in comparison.cells)
     if failed:
         found.append(f"{failed} of {len(comparison.cells)} cells failed; the tables say why.")
-    return found + [f"{line}." for line in comparison.results.get("left_out") or ()]
+    return found + [f"{line}." for line in comparison.left_out]

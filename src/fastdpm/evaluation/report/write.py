@@ -9,60 +9,49 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.evaluation.report.figures import write_distance
 from fastdpm.evaluation.report.html import page
 from fastdpm.evaluation.report.samples import write_samples
-from fastdpm.evaluation.report.table import BEST, TIED, Cell, Comparison, Metric, Row, read_results
+from fastdpm.evaluation.report.tables import Entry, Table
 from fastdpm.evaluation.report.words import facts, legend, summary
+from fastdpm.evaluation.results import BEST, TIED, Comparison, Row
+from fastdpm.evaluation.scores import plain
 
 _MARKED = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
-def write_report(
-    out: Path, results: Mapping[str, Any], pictures: Mapping[str, NDArray[Any]]
-) -> list[Path]:
+def write_report(out: Path, comparison: Comparison) -> list[Path]:
     """Write a comparison as JSON, CSV, Markdown, pictures and a self-contained HTML page.
 
     Args:
         out: A folder, made if it does not exist; files of an earlier report are replaced.
-        results: What was measured, the mapping that ``results.json`` holds.
-        pictures: Cell id -> the cell's first samples, of the same seeds in every cell: uint8
-            images of shape (k, H, W, C) or float sounds of shape (k, samples) in [-1, 1].
-            Cells may be absent.
+        comparison: What was measured, and pictures of it.
 
     Returns:
         The files: results.json, results.csv, results.md, distance.png, samples.png (where there
         are pictures) and report.html.
 
     Raises:
-        DataError: If the results are of another format or version, or not whole.
-        InvalidArgumentError: If the pictures are not as said.
+        InvalidArgumentError: If the pictures are neither images nor sounds, or differ in shape.
     """
-    comparison = read_results(results)
     out.mkdir(parents=True, exist_ok=True)
     samples = out / "samples.png"
-    write_text(out / "results.json", json_text(comparison))
+    record = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(out / "results.json", record + "\n")
     write_bytes(out / "results.csv", csv_text(comparison).encode())
     write_text(out / "results.md", markdown(comparison))
     write_distance(out / "distance.png", comparison)
-    caption = write_samples(samples, comparison, pictures)
+    caption = write_samples(samples, comparison)
     if caption is None:
         samples.unlink(missing_ok=True)
-    write_text(out / "report.html", page(comparison, out, caption, pictures))
+    write_text(out / "report.html", page(comparison, out, caption))
     names = ("results.json", "results.csv", "results.md", "distance.png", "samples.png")
     return [*(out / name for name in names if (out / name).exists()), out / "report.html"]
-
-
-def json_text(comparison: Comparison) -> str:
-    """The results as JSON; what is not finite is null."""
-    return json.dumps(comparison.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def csv_text(comparison: Comparison) -> str:
@@ -77,26 +66,27 @@ def csv_text(comparison: Comparison) -> str:
     )
     for cell in comparison.cells:
         scores = [cell.scores.get(key) for key in keys]
-        cost = f"{cell.evaluations:.10g}" if cell.failed is None else None
+        cost = f"{cell.num_evaluations:.10g}" if cell.failed is None else None
         writer.writerow(
             [cell.id, cell.family, cell.group, cell.choice, cell.num_steps, cost]
             + [cell.n, cell.seconds, cell.plan]
-            + [number for s in scores for number in ((s.value, s.error) if s else (None, None))]
-            + [cell.failed, "; ".join(cell.notes)]
+            + [number for s in scores for number in (plain(s).values() if s else (None, None))]
+            + [cell.reason, "; ".join(cell.notes)]
         )
     return text.getvalue()
 
 
 def markdown(comparison: Comparison) -> str:
     """The tables, laid out as the paper's: methods in rows, S in columns, a table a metric."""
-    lines = [f"# Samplers compared on {_escaped(comparison.model)}", ""]
+    lines = [f"# Samplers compared on {_escaped(comparison.model.name)}", ""]
     lines += [f"- {name}: {_escaped(value)}" for name, value in facts(comparison)]
     lines += ["", *(f"- {_escaped(line)}" for line in summary(comparison)), ""]
     lines += [_escaped(" ".join(legend(comparison))), ""]
     for metric in comparison.metrics:
         lines += [f"## {_escaped(metric.name)}, {metric.direction}", ""]
-        lines += _main_table(comparison, metric)
-        lines += _reference_table(comparison, metric)
+        table = Table.of(comparison, metric)
+        lines += _main_table(comparison, table)
+        lines += _reference_table(table)
     if comparison.notes:
         lines += ["## Notes", ""]
         lines += [f"{i}. {_escaped(note)}" for i, note in enumerate(comparison.notes, 1)]
@@ -104,75 +94,42 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines + _reproduction(comparison))
 
 
-def _main_table(comparison: Comparison, metric: Metric) -> list[str]:
-    if not comparison.rows:
+def _main_table(comparison: Comparison, table: Table) -> list[str]:
+    if not table.lines:
         return []
-    marks = {s: comparison.marks(metric, s) for s in comparison.steps}
     head = ["process or sampler", "levels or steps", *(f"S = {s}" for s in comparison.steps)]
     lines = [_line(head), _line(["---", "---", *["---:"] * len(comparison.steps)])]
     above: Row | None = None
-    for row in comparison.rows:
+    for row, entries in table.lines:
         again = above is not None and (above.family, above.group) == (row.family, row.group)
-        cells = [_entry(comparison, row.cells.get(s), metric, marks[s]) for s in comparison.steps]
-        lines.append(_line(["" if again else _escaped(row.group), _escaped(row.choice), *cells]))
+        names = ["" if again else _escaped(row.group), _escaped(row.choice)]
+        lines.append(_line([*names, *map(_marked, entries)]))
         above = row
     return [*lines, ""]
 
 
-def _entry(
-    comparison: Comparison, cell: Cell | None, metric: Metric, marks: Mapping[str, str]
-) -> str:
-    if cell is None:
-        return "-"
-    if metric.key not in cell.scores:
-        return _escaped(cell.missing(metric))
-    text = cell.scores[metric.key].text
-    mark = marks.get(cell.id)
-    text = f"**{text}**" if mark == BEST else f"{text} †" if mark == TIED else text
-    if cell.evaluations != cell.num_steps:
-        text += f" ({cell.cost})"
-    if cell.n != comparison.n:
-        text += f" (n = {cell.n:,})"
-    return text + "".join(f" (note {i})" for i in comparison.note_numbers(cell))
+def _marked(entry: Entry) -> str:
+    text = _escaped(entry.text)
+    if entry.failed:
+        return text
+    text = f"**{text}**" if entry.mark == BEST else f"{text} †" if entry.mark == TIED else text
+    return text + "".join(f" ({remark})" for remark in entry.remarks)
 
 
-def _reference_table(comparison: Comparison, metric: Metric) -> list[str]:
-    lines = [
-        _line(
-            [
-                _escaped(cell.name),
-                f"{cell.evaluations:,.10g}",
-                f"{cell.n:,}",
-                _entry_alone(cell, metric),
-            ]
-        )
-        for cell in comparison.references
-    ]
-    floor = comparison.floor
-    if floor is not None and metric.key in floor.scores:
-        name = f"real data: {floor.label}"
-        lines.append(_line([_escaped(name), "-", f"{floor.n:,}", floor.scores[metric.key].text]))
-    if not lines:
+def _reference_table(table: Table) -> list[str]:
+    if not table.references:
         return []
-    head = ["for reference", "evaluations", "n", metric.name]
+    head = ["for reference", "evaluations", "n", table.metric.name]
+    lines = [_line(map(_escaped, (*names, entry.text))) for *names, entry in table.references]
     return [_line(map(_escaped, head)), _line(["---", "---:", "---:", "---:"]), *lines, ""]
 
 
-def _entry_alone(cell: Cell, metric: Metric) -> str:
-    if metric.key in cell.scores:
-        return cell.scores[metric.key].text
-    return _escaped(cell.missing(metric))
-
-
 def _reproduction(comparison: Comparison) -> list[str]:
-    results = comparison.results
     lines = ["## To do it again", ""]
-    if results.get("command"):
-        lines += [f"    {_one_line(results['command'])}", ""]
-    versions = results.get("versions") or {}
-    if versions:
-        lines += [_escaped(", ".join(f"{name} {value}" for name, value in versions.items())), ""]
-    return lines
+    if comparison.command:
+        lines += [f"    {_one_line(comparison.command)}", ""]
+    versions = [f"{name} {value}" for name, value in comparison.versions.items()]
+    return [*lines, _escaped(", ".join(versions)), ""] if versions else lines
 
 
 def _line(cells: Sequence[str] | map[str]) -> str:
