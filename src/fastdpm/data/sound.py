@@ -1,4 +1,4 @@
-"""Reading a recording as a model expects it."""
+"""Sound files, 16-bit values, and recordings as a model expects them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -143,11 +144,25 @@ def at_level(samples: Tensor, gain: Tensor) -> Tensor:
     return (samples.double() * each).float()
 
 
-def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> None:
-    """Write a mono sound in [-1, 1] as 16-bit PCM, rounded where libsndfile would cut."""
+def to_pcm(sound: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
+    """Map [-1, 1] to 16-bit values, any shape: rounded where libsndfile would cut."""
+    return np.asarray(np.rint(sound * 2**15).clip(-(2**15), 2**15 - 1), dtype=np.int16)
+
+
+def from_pcm(values: NDArray[np.int16] | Tensor) -> Tensor:
+    """Map 16-bit values to [-1, 1), float32, any shape."""
+    return torch.as_tensor(values).float() / 2**15
+
+
+def wav_bytes(sound: NDArray[np.floating[Any]], sample_rate: int) -> bytes:
+    """A mono sound in [-1, 1], shape (samples,), as a WAV file of 16-bit PCM."""
     import soundfile
 
-    pcm = np.rint(np.asarray(sound, dtype=np.float64) * 2**15).clip(-(2**15), 2**15 - 1)
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm.astype(np.int16), sample_rate, subtype="PCM_16", format="WAV")
-    write_bytes(path, buffer.getbuffer())
+    soundfile.write(buffer, to_pcm(sound), sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def write_wav(path: Path, sound: NDArray[np.floating[Any]], sample_rate: int) -> None:
+    """Write a mono sound; see :func:`wav_bytes`."""
+    write_bytes(path, wav_bytes(sound, sample_rate))
