@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.errors import DataError, InvalidArgumentError, check_one_of
 
 MODALITIES = ("image", "audio", "series")
 
@@ -103,3 +103,12 @@ class DataSpec:
             )
         if self.peak is not None and not 0 < self.peak <= 1:
             raise InvalidArgumentError(f"peak must lie in (0, 1], got {self.peak}")
+
+
+def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
+    """Raise DataError unless a sample has the shape that ``spec`` wants."""
+    if tuple(found) != spec.shape:
+        raise DataError(
+            f"{name} has shape {tuple(found)}, but {spec.shape} is needed: change the data, or"
+            " what it is for"
+        )
