@@ -28,12 +28,13 @@ def test_values_beyond_a_file_are_cut_and_others_rounded_to_the_nearest():
 
 def test_a_record_survives_its_file(tmp_path):
     assert read_record(tmp_path) is None
-    record = SampleRecord(["000001.wav"], "sounds.png", False, {"seed": 3, "n": 1}, [0.5])
+    record = SampleRecord(["000001.wav"], None, {"seed": 3, "n": 1}, [0.5])
     record.write(tmp_path)
     assert read_record(tmp_path, own=True) == record
     body = json.loads((tmp_path / "samples.json").read_text())
     keys = ["format", "complete", "seed", "n", "gain", "files", "picture"]
     assert list(body) == keys
+    assert body["complete"] is False
 
 
 @pytest.mark.parametrize(

@@ -173,5 +173,5 @@ def _write(
         pause = np.zeros((len(sounds), round(_PAUSE_SECONDS * rate)), dtype=np.float32)
         write_wav(folder / "joined.wav", np.hstack([sounds, pause]).reshape(-1), rate)
         write_sound_strip(picture, sounds, rate)
-    SampleRecord(names, picture.name, facts=facts, gain=gains).write(folder)
+    SampleRecord(names, picture.name, facts, gains).write(folder)
     return picture.name

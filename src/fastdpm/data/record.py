@@ -24,15 +24,13 @@ class SampleRecord:
 
     Attributes:
         files: Names of the samples, in order.
-        picture: Name of their picture; None before there is one.
-        complete: Whether all samples are there that were asked for.
+        picture: Name of their picture; None until all samples that were asked for are there.
         facts: What decided the samples, and whatever else is told of them.
         gain: What each was multiplied by to be at the level of a user's file; None at the model's.
     """
 
     files: Sequence[str]
     picture: str | None = None
-    complete: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
     gain: Sequence[float] | None = None
 
@@ -47,7 +45,7 @@ class SampleRecord:
 
     def write(self, folder: Path) -> None:
         """Write it as the record of a folder."""
-        body = {"format": _FORMAT, "complete": self.complete, **self.facts}
+        body = {"format": _FORMAT, "complete": self.picture is not None, **self.facts}
         body |= {} if self.gain is None else {"gain": self.gain}
         body |= {"files": self.files, "picture": self.picture}
         write_text(folder / RECORD, json.dumps(body, indent=1) + "\n")
@@ -75,6 +73,4 @@ def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
     if not ours or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
         raise DataError(f"{path} is no record of samples: delete it, or choose another folder")
     facts = {name: value for name, value in body.items() if name not in _NAMED}
-    return SampleRecord(
-        files, body.get("picture"), body.get("complete", True), facts, body.get("gain")
-    )
+    return SampleRecord(files, body.get("picture"), facts, body.get("gain"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +46,15 @@ def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
     Raises:
         DataError: If it is no sound, cut off, not mono, empty, or not finite.
     """
-    with _opened(name, data) as file:
-        promised, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
-        sound = np.asarray(file.read(dtype="float32"))
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            promised, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
+            sound = np.asarray(file.read(dtype="float32"))
+    except soundfile.LibsndfileError as error:
+        # Its full text tells the address of the buffer in memory.
+        raise DataError(f"{name} is not a whole sound file: {error.error_string}") from None
     missing = _missing_bytes(data)
     if missing or len(sound) < promised:
         raise DataError(
@@ -67,16 +71,6 @@ def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
             " repair it or leave it out"
         )
     return sound, sample_rate
-
-
-def sample_rate_of(name: str, data: bytes) -> int:
-    """Sample rate of an encoded sound, in Hz.
-
-    Raises:
-        DataError: If it is no sound.
-    """
-    with _opened(name, data) as file:
-        return int(file.samplerate)
 
 
 def resampled(sound: NDArray[np.float32], found: int, wanted: int) -> NDArray[np.float32]:
@@ -110,19 +104,6 @@ def at_peak(
     if found == 0:
         raise DataError(f"{name} is silent, so it has no peak to scale to {peak:g}: leave it out")
     return np.asarray(sound * (peak / found)), found / peak
-
-
-@contextmanager
-def _opened(name: str, data: bytes) -> Iterator[Any]:
-    """A ``soundfile.SoundFile``."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            yield file
-    except soundfile.LibsndfileError as error:
-        # Its full text tells the address of the buffer in memory.
-        raise DataError(f"{name} is not a whole sound file: {error.error_string}") from None
 
 
 def _missing_bytes(data: bytes) -> int:

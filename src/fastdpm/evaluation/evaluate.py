@@ -13,7 +13,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.datasets import Dataset
-from fastdpm.data.sound import sample_rate_of
+from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
@@ -256,7 +256,7 @@ def _open(path: str, features: str | None) -> tuple[Dataset | Array, DataSpec]:
     if isinstance(opened, Array) or opened.modality == "image":
         return opened, image_data(opened)
     file = next(iter(opened))
-    rate = sample_rate_of(file.name, file.data)
+    _, rate = decode_sound(file.name, file.data)
     for name in builtin_features():
         data = read_features_config(FEATURES / name).data
         if data.sample_rate == rate:

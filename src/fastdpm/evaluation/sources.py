@@ -84,14 +84,7 @@ class FileSource(Source):
     """A folder, zip archive or Parquet file of images or sounds.
 
     Sounds are placed in a window of the length of ``data``, at a place that depends on their
-    number, as in training.
-
-    Args:
-        dataset: The files.
-        data: What the samples must be.
-        n: How many to take; all by default.
-        scale: Scale sounds to the peak of ``data``, as recordings are for training. A folder that
-            `fastdpm sample` wrote is taken at its own level all the same.
+    number, as in training. The arguments are those of :func:`open_data`.
     """
 
     def __init__(
@@ -207,7 +200,8 @@ def open_data(
         samples: A path, or what :func:`open_samples` made of it.
         data: What the samples must be.
         n: How many to take; all by default.
-        scale: Scale sounds to the peak of ``data``; see :class:`FileSource`.
+        scale: Scale sounds to the peak of ``data``, as recordings are for training. A folder that
+            `fastdpm sample` wrote is taken at its own level all the same.
     """
     if isinstance(samples, str):
         samples = open_samples(samples, data.modality)

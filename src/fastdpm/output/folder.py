@@ -164,7 +164,6 @@ class SampleFolder:
         record = SampleRecord(
             [self.file_name(i) for i in sorted(self.done)],
             self.picture.name if complete else None,
-            complete,
             {**self.identity, **(facts or {}), "versions": versions},
             self.gain or None,
         )

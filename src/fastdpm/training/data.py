@@ -107,12 +107,8 @@ def load_training_data(
     if path in (DIGITS, DIGITS_TEST):
         images, digits = digits_part(path)
         check_shape("digits", images.shape[1:], spec)
-        return TrainingData(
-            spec,
-            torch.from_numpy(images),
-            labels=torch.from_numpy(digits),
-            horizontal_flip=horizontal_flip,
-        )
+        values, classes = torch.from_numpy(images), torch.from_numpy(digits)
+        return TrainingData(spec, values, labels=classes, horizontal_flip=horizontal_flip)
     files = list(open_dataset(path, spec.modality))
     labels = _labels([file.label for file in files])
     if spec.modality == "image":
