@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,13 +122,12 @@ def _write(
     """Write the samples, their picture and the record; returns the picture's name."""
     import numpy as np
 
-    from fastdpm.data.files import write_text
     from fastdpm.data.pixels import to_pixels, write_png
-    from fastdpm.data.record import RECORD
+    from fastdpm.data.record import SampleRecord
     from fastdpm.data.sound import at_level, write_wav
     from fastdpm.output.figures_inverse import write_animation, write_sound_strip, write_strip
 
-    picture = folder / "strip.png"
+    picture, gains = folder / "strip.png", None
     if data.modality == "image":
         names = [f"{i:06d}.png" for i in range(len(samples))]
         pixels = to_pixels(samples)
@@ -140,12 +138,11 @@ def _write(
     else:
         names = [f"{i:06d}.wav" for i in range(len(samples))]
         sounds, rate = at_level(samples[:, 0].cpu(), gain).numpy(), data.sample_rate or 0
-        facts |= {"gain": gain.tolist()}
+        gains = gain.tolist()
         for name, sound in zip(names, sounds, strict=True):
             write_wav(folder / name, sound, rate)
         pause = np.zeros((len(sounds), round(_PAUSE_SECONDS * rate)), dtype=np.float32)
         write_wav(folder / "joined.wav", np.hstack([sounds, pause]).reshape(-1), rate)
         write_sound_strip(picture, sounds, rate)
-    record = {"format": "fastdpm-samples", "complete": True, **facts, "files": names}
-    write_text(folder / RECORD, json.dumps(record | {"picture": picture.name}, indent=1) + "\n")
+    SampleRecord(names, picture.name, facts, gains).write(folder)
     return picture.name

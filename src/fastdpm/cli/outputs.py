@@ -31,9 +31,10 @@ def check_folder(out: Path, overwrite: bool) -> Collection[str]:
     """
     from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.data.files import check_new_folder
-    from fastdpm.data.record import recorded_files
+    from fastdpm.data.record import read_record
 
-    ours = {*_WRITTEN, *(path.name for path in recorded_files(out) or ())}
+    record = read_record(out)
+    ours = {*_WRITTEN, *(path.name for path in (record.paths(out) if record else ()))}
     check_new_folder(out, ours)
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise InvalidArgumentError(

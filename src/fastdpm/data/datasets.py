@@ -1,4 +1,4 @@
-"""Reading data sets: Parquet files, folders and zip archives of images or sound, and digits.
+"""Data sets: Parquet files, folders and zip archives of images or sounds, and digits.
 
 Every sample comes with the name to call it by in an error and, where the data has one, its label.
 """
@@ -6,38 +6,25 @@ Every sample comes with the name to call it by in an error and, where the data h
 from __future__ import annotations
 
 import importlib
-import io
-import struct
-import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, MissingExtraError
-from fastdpm.data.record import recorded_files
-from fastdpm.data.sound import sample_rate_of
-from fastdpm.data.spec import DataSpec
-
-if TYPE_CHECKING:
-    from PIL import Image
+from fastdpm.data.record import SampleRecord, read_record
 
 DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
+MOST_KEPT = 2**30
 _HELD_OUT_DIGITS = 360
-_PLAIN, _TRANSPARENT = ("1", "L", "P", "RGB"), ("LA", "La", "PA", "RGBA", "RGBa")
-_WIDE = {"I": 32, "F": 32, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
-_COLOURS = {
-    **dict.fromkeys(("1", "L", "LA", "La", *_WIDE), "grey"),
-    **dict.fromkeys(("RGBA", "RGBa"), "RGB"),
-    **dict.fromkeys(("P", "PA"), "a palette"),
-    "F": "float grey",
-}
-_BITS_PER_SAMPLE, _ORIENTATION = 258, 274  # tags of TIFF and EXIF
 _SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
     "audio": (".wav", ".flac", ".ogg"),
@@ -70,276 +57,170 @@ def digits_part(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return images[rows], np.asarray(digits.target[rows], dtype=np.int64)
 
 
-def encoded_files(path: str | Path, modality: str) -> Iterator[EncodedFile]:
-    """Encoded images or sounds, one after the other.
+@dataclass(eq=False)
+class Dataset:
+    """Encoded images or sounds in a fixed order, each read once; see :func:`open_dataset`.
+
+    What was read is kept in memory for the next time, up to ``MOST_KEPT`` bytes (1 GiB) in total;
+    what finds no room is read again.
+
+    Attributes:
+        path: The folder or file.
+        modality: "image" or "audio".
+        count: How many.
+        read: Reads those of rising indices, kept or not.
+        record: The record of a folder of samples; None elsewhere.
+    """
+
+    path: Path
+    modality: str
+    count: int
+    read: Callable[[Sequence[int]], Iterator[EncodedFile]]
+    record: SampleRecord | None = None
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            raise no_files(self.path, self.modality)
+        self._kept: dict[int, EncodedFile] = {}
+        self._room = MOST_KEPT
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[EncodedFile]:
+        return self.files(range(len(self)))
+
+    def files(self, indices: Sequence[int]) -> Iterator[EncodedFile]:
+        """Those of the indices, from 0, which rise."""
+        unread = [index for index in indices if index not in self._kept]
+        fresh, new = self.read(unread), set(unread)
+        for index in indices:
+            file = next(fresh) if index in new else self._kept[index]
+            if index not in self._kept and len(file.data) <= self._room:
+                self._kept[index] = file
+                self._room -= len(file.data)
+            yield file
+
+
+def open_dataset(path: str | Path, modality: str | None = None, *, alone: bool = False) -> Dataset:
+    """Open a data set; its samples are read as they are asked for.
 
     Args:
         path: A Parquet file with a column ``image`` or ``audio`` of encoded files (bytes, or a
-            struct with ``bytes``) and perhaps a column ``label``, a folder, or a zip archive.
-        modality: "image" or "audio".
+            struct with ``bytes``) and perhaps a column ``label``, a folder, or a zip archive. Of a
+            folder that `fastdpm sample` wrote, the files that its record lists, not its picture.
+        modality: "image" or "audio"; by default the one that is there.
+        alone: Refuse a folder or archive that holds other files, hidden ones aside: it would be
+            measured in part.
 
     Raises:
-        DataError: If there is no such data or it cannot be read.
+        DataError: If there is no such data, it cannot be read or holds no sample, or no modality
+            was stated and it holds both.
         MissingExtraError: If reading it needs a package that is not installed.
     """
     path = Path(path)
     if path.is_dir():
-        return (EncodedFile(str(p), p.read_bytes()) for p in files_of(path, modality))
+        return _open_folder(path, modality, alone)
     if not path.is_file():
         raise DataError(
             f"no data at {str(path)!r}: give a Parquet file, a folder, a zip archive or {DIGITS}"
         )
     if path.suffix == ".zip":
-        return _zip_members(path, modality)
+        return _open_archive(path, modality, alone)
     if path.suffix == ".parquet":
-        return _parquet_rows(path, modality)
+        return _open_table(path, modality)
     raise DataError(f"{path} is neither a .parquet nor a .zip file nor a folder")
 
 
-def count_files(path: str | Path, modality: str) -> int:
-    """How many encoded files :func:`encoded_files` gives, without decoding one."""
-    path = Path(path)
-    if path.is_dir():
-        return len(files_of(path, modality))
-    if path.suffix != ".parquet" or not path.is_file():
-        return sum(1 for _ in encoded_files(path, modality))
-    return int(_parquet(path).metadata.num_rows)
-
-
-def files_of(folder: Path, modality: str) -> list[Path]:
-    """The images or sounds below a folder, by the ends of their names, in order.
-
-    Of a folder that `fastdpm sample` wrote, those that its record lists: not its picture.
-
-    Raises:
-        DataError: If that record is damaged or a file of it is missing.
-    """
-    found = recorded_files(folder)
-    if found is None:
-        found = sorted(p for p in folder.rglob("*") if p.is_file())
-    return [path for path in found if path.suffix.lower() in _SUFFIXES[modality]]
-
-
-def check_samples_alone(path: str | Path, modality: str) -> None:
-    """Refuse a folder or archive that holds more than samples: it would be measured in part.
-
-    Raises:
-        DataError: If there are other files, hidden ones aside.
-    """
-    path = Path(path)
-    if path.is_dir() and recorded_files(path) is None:
-        names = [str(p) for p in sorted(path.rglob("*")) if p.is_file()]
-    elif path.suffix == ".zip" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
+def _open_folder(path: Path, modality: str | None, alone: bool) -> Dataset:
+    record = read_record(path)
+    if record is None:
+        found = sorted(p for p in path.rglob("*") if p.is_file())
     else:
-        return
-    others = [
-        name
-        for name in names
-        if Path(name).suffix.lower() not in _SUFFIXES[modality]
-        and not Path(name).name.startswith(".")
-    ]
-    if others and len(others) < len(names):
+        found, alone = record.paths(path), False
+    modality, names = _choose(path, modality, [str(p) for p in found], alone)
+
+    def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
+        return (EncodedFile(names[i], Path(names[i]).read_bytes()) for i in indices)
+
+    return Dataset(path, modality, len(names), read, record)
+
+
+def _open_archive(path: Path, modality: str | None, alone: bool) -> Dataset:
+    errors = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+    with _whole(f"{path} is not a whole zip archive", errors):
+        archive = zipfile.ZipFile(path)
+    members = sorted(name for name in archive.namelist() if not name.endswith("/"))
+    modality, names = _choose(path, modality, members, alone)
+
+    def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
+        with _whole(f"{path} is not a whole zip archive", errors):
+            for i in indices:
+                yield EncodedFile(f"{path}:{names[i]}", archive.read(names[i]))
+
+    return Dataset(path, modality, len(names), read)
+
+
+def _choose(
+    path: Path, modality: str | None, names: Sequence[str], alone: bool
+) -> tuple[str, list[str]]:
+    """The modality, and the names that are such files by their ends."""
+
+    def are(kind: str, name: str) -> bool:
+        return Path(name).suffix.lower() in _SUFFIXES[kind]
+
+    modality = modality or _only(path, [m for m in _SUFFIXES if any(are(m, n) for n in names)])
+    chosen = [name for name in names if are(modality, name)]
+    hidden = {name for name in names if Path(name).name.startswith(".")}
+    others = [name for name in names if name not in hidden and not are(modality, name)]
+    if alone and chosen and others:
         kind = "image" if modality == "image" else "sound"
         raise DataError(
             f"{others[0]} is no {kind}: move {len(others)} such files out of {path}, which must"
             " hold samples alone"
         )
+    return modality, chosen
 
 
-def modality_of(path: str | Path) -> str:
-    """Whether a data set holds images ("image") or sounds ("audio").
+def _open_table(path: Path, modality: str | None) -> Dataset:
+    errors = (_import("pyarrow", "pyarrow").ArrowException, OSError)
+    with _whole(f"{path} is not a whole Parquet file", errors):
+        file = _import("pyarrow.parquet", "pyarrow").ParquetFile(path)
+    names = file.schema_arrow.names
+    modality = modality or _only(path, [m for m in _SUFFIXES if m in names])
+    if modality not in names:
+        raise DataError(f"{path} has no column {modality!r}, only {', '.join(names)}")
+    columns = [modality, "label"] if "label" in names else [modality]
 
-    Raises:
-        DataError: If it holds neither, or both.
-    """
-    if Path(path).suffix == ".parquet" and Path(path).is_file():
-        names = _parquet(Path(path)).schema_arrow.names
-        found = [modality for modality in _SUFFIXES if modality in names]
-    else:
-        found = [m for m in _SUFFIXES if next(iter(encoded_files(path, m)), None) is not None]
-    if len(found) != 1:
-        what = "both images and sounds" if found else "neither images nor sounds"
-        raise DataError(f"{path} holds {what}: give one kind of samples")
-    return found[0]
-
-
-def first_sample_rate(path: str | Path) -> int:
-    """Sample rate of the first sound of a data set, in Hz.
-
-    Raises:
-        DataError: If there is none or it is damaged.
-    """
-    file = next(iter(encoded_files(path, "audio")), None)
-    if file is None:
-        raise no_files(path, "audio")
-    return sample_rate_of(file.name, file.data)
-
-
-def first_image_shape(path: str | Path) -> tuple[int, ...]:
-    """Shape (C, H, W) of the first image of a data set, C being 1 for grey and 3 for colour.
-
-    Raises:
-        DataError: If there is none or it is damaged.
-    """
-    file = next(iter(encoded_files(path, "image")), None)
-    if file is None:
-        raise no_files(path, "image")
-    return read_pixels(file.name, file.data).shape
-
-
-def _zip_members(path: Path, modality: str) -> Iterator[EncodedFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if Path(name).suffix.lower() in _SUFFIXES[modality]:
-                    yield EncodedFile(f"{path}:{name}", archive.read(name))
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path} is not a whole zip archive: {error}") from None
-
-
-def _parquet_rows(path: Path, modality: str) -> Iterator[EncodedFile]:
-    file = _parquet(path)
-    errors = _import("pyarrow", "pyarrow").ArrowException
-    try:
-        names = file.schema_arrow.names
-        if modality not in names:
-            raise DataError(f"{path} has no column {modality!r}, only {', '.join(names)}")
-        columns = [modality, "label"] if "label" in names else [modality]
-        row = 0
-        for batch in file.iter_batches(columns=columns):
-            values = [batch.column(name).to_pylist() for name in columns]
-            for value, *label in zip(*values, strict=True):
+    def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
+        wanted = set(indices)
+        with _whole(f"{path} is not a whole Parquet file", errors):
+            tables = (batch.to_pylist() for batch in file.iter_batches(columns=columns))
+            for i, row in enumerate(chain.from_iterable(tables)):
+                if i not in wanted:
+                    continue
+                value = row[modality]
                 encoded = value.get("bytes") if isinstance(value, dict) else value
                 if not isinstance(encoded, bytes):
-                    raise DataError(f"{path} row {row} holds no {modality} file")
-                yield EncodedFile(f"{path} row {row}", encoded, *label)
-                row += 1
-    except (errors, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file: {error}") from None
+                    raise DataError(f"{path} row {i} holds no {modality} file")
+                yield EncodedFile(f"{path} row {i}", encoded, row.get("label"))
+
+    return Dataset(path, modality, file.metadata.num_rows, read)
 
 
-def _parquet(path: Path) -> Any:
-    """A Parquet file, opened; of pyarrow's own type."""
-    errors = _import("pyarrow", "pyarrow").ArrowException
+def _only(path: Path, modalities: list[str]) -> str:
+    if len(modalities) != 1:
+        what = "both images and sounds" if modalities else "neither images nor sounds"
+        raise DataError(f"{path} holds {what}: give one kind of samples")
+    return modalities[0]
+
+
+@contextmanager
+def _whole(otherwise: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     try:
-        return _import("pyarrow.parquet", "pyarrow").ParquetFile(path)
-    except (errors, OSError) as error:
-        raise DataError(f"{path} is not a whole Parquet file: {error}") from None
-
-
-def decode_image(
-    name: str, data: bytes, spec: DataSpec, *, drop_colour: bool = True
-) -> NDArray[np.uint8]:
-    """Decode an image, shape (C, H, W), 0 ... 255.
-
-    Args:
-        name: What to call it in an error.
-        data: The encoded image.
-        spec: What it must be; grey images become RGB where that is wanted.
-        drop_colour: Turn RGB into grey where that is wanted, or refuse it.
-
-    Raises:
-        DataError: If :func:`read_pixels` refuses it, or it has another shape than ``spec`` wants.
-    """
-    pixels = read_pixels(name, data)
-    if drop_colour or len(pixels) == 1:
-        pixels = in_colours(pixels, spec.shape[0])
-    check_shape(name, pixels.shape, spec)
-    return pixels
-
-
-def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
-    """Decode an image of 8-bit grey or RGB, turned upright.
-
-    Returns:
-        Shape (1, H, W) where the file is grey, a palette of greys included, and else (3, H, W).
-
-    Raises:
-        DataError: If it is no whole image, or would lose something: bits, transparency, or colours
-            that are not RGB.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check_plain(name, data, image)
-            upright = _upright(image)
-            if upright.mode in "1L":
-                return np.asarray(upright.convert("L"))[None]
-            pixels = np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
-    except UnidentifiedImageError:
-        raise DataError(f"{name} is not a whole image: its format is unknown") from None
-    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is not a whole image: {error}") from None
-    grey = upright.mode == "P" and bool((pixels == pixels[0]).all())
-    return pixels[:1] if grey else pixels
-
-
-def in_colours(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Pixels (C, H, W) as grey where one channel is wanted, and else as RGB."""
-    from PIL import Image
-
-    if channels == 1 and len(pixels) == 3:
-        return np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
-    return pixels.repeat(3, axis=0) if channels != 1 and len(pixels) == 1 else pixels
-
-
-def _check_plain(name: str, data: bytes, image: Image.Image) -> None:
-    """Refuse what Pillow would cut to 8-bit grey or RGB, saying what it is."""
-    bits = _bits(data, image)
-    colours = _COLOURS.get(image.mode, image.mode)
-    if bits > 8:
-        raise DataError(f"{name} is {bits}-bit {colours}: convert it to 8-bit grey or RGB")
-    if image.mode in _TRANSPARENT or "transparency" in image.info:
-        raise DataError(
-            f"{name} is {colours} with transparency: put it on a background of one colour and save"
-            " it without transparency"
-        )
-    if image.mode not in _PLAIN:
-        raise DataError(f"{name} is {colours}: convert it to 8-bit grey or RGB")
-
-
-def _bits(data: bytes, image: Image.Image) -> int:
-    """Bits of a channel, as the file says: Pillow gives 16-bit RGB as if it had 8."""
-    if data.startswith(b"\x89PNG"):
-        return data[24]
-    tags = getattr(image, "tag_v2", {})
-    return int(max((_WIDE.get(image.mode, 8), *tags.get(_BITS_PER_SAMPLE, ()))))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says, for a photo is seen that way."""
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    image.load()  # turns a TIFF file
-    # Not ImageOps.exif_transpose, which fails where other parts of the EXIF are damaged.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            turn = turns.get(image.getexif().get(_ORIENTATION, 1))
-        except (OSError, SyntaxError, TypeError, ValueError, LookupError, struct.error):
-            turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
-    """Raise DataError unless a sample has the shape that ``spec`` wants."""
-    if tuple(found) != spec.shape:
-        raise DataError(
-            f"{name} has shape {tuple(found)}, but {spec.shape} is needed: change the data, or"
-            " what it is for"
-        )
+        yield
+    except errors as error:
+        raise DataError(f"{otherwise}: {error}") from None
 
 
 def no_files(path: str | Path, modality: str) -> DataError:

@@ -6,7 +6,6 @@ was found and the option that fits it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,21 +20,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.datasets import (
-    DIGITS,
-    DIGITS_TEST,
-    EncodedFile,
-    check_shape,
-    digits_part,
-    encoded_files,
-    in_colours,
-    no_files,
-    read_pixels,
-)
+from fastdpm.data.datasets import DIGITS, DIGITS_TEST, EncodedFile, digits_part, open_dataset
+from fastdpm.data.images import in_colours, read_pixels
 from fastdpm.data.mel import whole_frames
-from fastdpm.data.record import RECORD, recorded_files
+from fastdpm.data.pixels import from_pixels
+from fastdpm.data.record import read_record
 from fastdpm.data.sound import at_peak, decode_sound, resampled
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.spec import DataSpec, check_shape
 
 _COLLECTIONS = (".zip", ".parquet")
 
@@ -95,7 +86,7 @@ def read_samples(
         check_shape(str(path), images.shape[1:], data)
         images = images[:n]
         names = [f"{path}:{i}" for i in range(len(images))]
-        return Samples(names, _from_pixels(images), torch.ones(len(names), dtype=torch.float64))
+        return Samples(names, from_pixels(images), torch.ones(len(names), dtype=torch.float64))
     names, samples, gain = [], [], []
     at_model_level = cache(_at_model_level)
     for file in islice(_files(path, data), n):
@@ -109,8 +100,6 @@ def read_samples(
             sample, level = _sound(file, spec, resize, resample)
         samples.append(sample)
         gain.append(level)
-    if not samples:
-        raise no_files(path, data.modality)
     _check_alike(names, samples)
     return Samples(names, torch.stack(samples), torch.tensor(gain, dtype=torch.float64))
 
@@ -148,7 +137,7 @@ def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
         raise InvalidArgumentError(
             f"no input at {str(path)!r}: give {kind}, or a folder, zip archive or Parquet file"
         )
-    return encoded_files(path, data.modality)
+    return iter(open_dataset(path, data.modality))
 
 
 def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
@@ -163,7 +152,7 @@ def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
     pixels = in_colours(pixels, wanted[0])
     if pixels.shape != wanted:
         pixels = _fitted(pixels, wanted)
-    return _from_pixels(pixels)
+    return from_pixels(pixels)
 
 
 def _fitted(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -172,10 +161,6 @@ def _fitted(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uin
     picture = Image.fromarray(pixels[0] if grey else pixels.transpose(1, 2, 0))
     fitted = np.asarray(ImageOps.fit(picture, (shape[2], shape[1]), Image.Resampling.LANCZOS))
     return fitted[None] if grey else fitted.transpose(2, 0, 1)
-
-
-def _from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
 
 
 def _words(shape: tuple[int, ...]) -> str:
@@ -211,10 +196,8 @@ def _sound(
 
 def _at_model_level(folder: Path) -> Collection[Path]:
     """The sounds that a folder's record lists, unless it tells a gain from the model's level."""
-    files = recorded_files(folder)
-    if files is None or "gain" in json.loads((folder / RECORD).read_text(encoding="utf-8")):
-        return ()
-    return set(files)
+    record = read_record(folder)
+    return () if record is None or record.gain is not None else set(record.paths(folder))
 
 
 def _centred(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:

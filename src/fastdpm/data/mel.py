@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.spec import MelSpec
+from fastdpm.data.stft import magnitudes
 
 _FLOOR = 1e-5
 _KNEE_HZ, _HZ_PER_MEL = 1000.0, 200 / 3
@@ -81,14 +82,7 @@ def log_mel(sound: Tensor, spec: MelSpec) -> Tensor:
     before = spec.n_fft // 2 if spec.centred else overlap // 2
     padded = F.pad(sound, (before, max(0, overlap - before)), mode="reflect")
     window = torch.hann_window(spec.n_fft, device=sound.device)
-    spectrum = torch.stft(
-        padded[:, : samples + overlap],
-        spec.n_fft,
-        spec.hop_length,
-        window=window,
-        center=False,
-        return_complex=True,
-    ).abs()
+    spectrum = magnitudes(padded[:, : samples + overlap], window, spec.hop_length)
     if spec.normalised:
         spectrum = spectrum / window.square().sum().sqrt()
     filters = torch.from_numpy(mel_filters(spec)).to(sound)

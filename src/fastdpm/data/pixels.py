@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import write_bytes
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 Pixels = NDArray[np.uint8]
 
@@ -28,6 +25,13 @@ def to_pixels(images: Tensor) -> Pixels:
         )
     scaled = (images.detach().float().clamp(-1, 1) + 1) * 127.5
     return np.asarray(scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
+def from_pixels(pixels: Pixels | Tensor) -> Tensor:
+    """Map 0 ... 255 to [-1, 1], float32; any shape, and the axes as they are."""
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(pixels.astype(np.float32))
+    return pixels.float() / 127.5 - 1
 
 
 def write_png(path: Path, pixels: Pixels) -> None:

@@ -3,24 +3,74 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastdpm.core.errors import DataError
+from fastdpm.data.files import write_text
 
 RECORD = "samples.json"
+_FORMAT = "fastdpm-samples"
+_NAMED = ("format", "complete", "gain", "files", "picture")
+_SAMPLE_NAME = re.compile(r"\d+\.(png|wav|npy)")
 
 
-def recorded_files(folder: Path) -> list[Path] | None:
-    """The samples that the record of a sample folder lists, or None where there is no record."""
-    record = folder / RECORD
-    if not record.is_file():
+@dataclass(frozen=True)
+class SampleRecord:
+    """What a folder of samples holds, and how they were made.
+
+    Attributes:
+        files: Names of the samples, in order.
+        picture: Name of their picture; None until all samples that were asked for are there.
+        facts: What decided the samples, and whatever else is told of them.
+        gain: What each was multiplied by to be at the level of a user's file; None at the model's.
+    """
+
+    files: Sequence[str]
+    picture: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    gain: Sequence[float] | None = None
+
+    def paths(self, folder: Path) -> list[Path]:
+        """The samples in their folder; raises DataError if one is missing."""
+        paths = [folder / Path(name).name for name in self.files]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            listed = folder / RECORD
+            raise DataError(f"{missing[0]} is missing though {listed} lists it: sample again")
+        return paths
+
+    def write(self, folder: Path) -> None:
+        """Write it as the record of a folder."""
+        body = {"format": _FORMAT, "complete": self.picture is not None, **self.facts}
+        body |= {} if self.gain is None else {"gain": self.gain}
+        body |= {"files": self.files, "picture": self.picture}
+        write_text(folder / RECORD, json.dumps(body, indent=1) + "\n")
+
+
+def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
+    """The record of a folder, or None where there is none.
+
+    Args:
+        folder: The folder.
+        own: Refuse a record without this package's format and names: its files may be deleted.
+
+    Raises:
+        DataError: If it is damaged, or no record of samples.
+    """
+    path = folder / RECORD
+    if not path.is_file():
         return None
     try:
-        body = json.loads(record.read_text(encoding="utf-8"))
-        names = [folder / Path(name).name for name in body["files"]]
+        body = json.loads(path.read_text(encoding="utf-8"))
+        files = [str(Path(name)) for name in body["files"]]
+        ours = not own or body["format"] == _FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{record} is no record of samples: delete it or sample again") from None
-    missing = [path for path in names if not path.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]} is missing though {record} lists it: sample again")
-    return names
+        ours, files = False, []
+    if not ours or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
+        raise DataError(f"{path} is no record of samples: delete it, or choose another folder")
+    facts = {name: value for name, value in body.items() if name not in _NAMED}
+    return SampleRecord(files, body.get("picture"), facts, body.get("gain"))

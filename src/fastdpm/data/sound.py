@@ -1,14 +1,13 @@
-"""Reading a recording as a model expects it."""
+"""Sound files, 16-bit values, and recordings as a model expects them."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,9 +46,15 @@ def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
     Raises:
         DataError: If it is no sound, cut off, not mono, empty, or not finite.
     """
-    with _opened(name, data) as file:
-        promised, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
-        sound = np.asarray(file.read(dtype="float32"))
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            promised, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
+            sound = np.asarray(file.read(dtype="float32"))
+    except soundfile.LibsndfileError as error:
+        # Its full text tells the address of the buffer in memory.
+        raise DataError(f"{name} is not a whole sound file: {error.error_string}") from None
     missing = _missing_bytes(data)
     if missing or len(sound) < promised:
         raise DataError(
@@ -66,16 +71,6 @@ def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
             " repair it or leave it out"
         )
     return sound, sample_rate
-
-
-def sample_rate_of(name: str, data: bytes) -> int:
-    """Sample rate of an encoded sound, in Hz.
-
-    Raises:
-        DataError: If it is no sound.
-    """
-    with _opened(name, data) as file:
-        return int(file.samplerate)
 
 
 def resampled(sound: NDArray[np.float32], found: int, wanted: int) -> NDArray[np.float32]:
@@ -111,19 +106,6 @@ def at_peak(
     return np.asarray(sound * (peak / found)), found / peak
 
 
-@contextmanager
-def _opened(name: str, data: bytes) -> Iterator[Any]:
-    """A ``soundfile.SoundFile``."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            yield file
-    except soundfile.LibsndfileError as error:
-        # Its full text tells the address of the buffer in memory.
-        raise DataError(f"{name} is not a whole sound file: {error.error_string}") from None
-
-
 def _missing_bytes(data: bytes) -> int:
     """Of the sound that the header of a WAV or AIFF file promises; libsndfile reads on without."""
     order = _ORDERS.get(data[:4])
@@ -143,11 +125,25 @@ def at_level(samples: Tensor, gain: Tensor) -> Tensor:
     return (samples.double() * each).float()
 
 
-def write_wav(path: Path, sound: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> None:
-    """Write a mono sound in [-1, 1] as 16-bit PCM, rounded where libsndfile would cut."""
+def to_pcm(sound: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
+    """Map [-1, 1] to 16-bit values, any shape: rounded where libsndfile would cut."""
+    return np.asarray(np.rint(sound * 2**15).clip(-(2**15), 2**15 - 1), dtype=np.int16)
+
+
+def from_pcm(values: NDArray[np.int16] | Tensor) -> Tensor:
+    """Map 16-bit values to [-1, 1), float32, any shape."""
+    return torch.as_tensor(values).float() / 2**15
+
+
+def wav_bytes(sound: NDArray[np.floating[Any]], sample_rate: int) -> bytes:
+    """A mono sound in [-1, 1], shape (samples,), as a WAV file of 16-bit PCM."""
     import soundfile
 
-    pcm = np.rint(np.asarray(sound, dtype=np.float64) * 2**15).clip(-(2**15), 2**15 - 1)
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm.astype(np.int16), sample_rate, subtype="PCM_16", format="WAV")
-    write_bytes(path, buffer.getbuffer())
+    soundfile.write(buffer, to_pcm(sound), sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def write_wav(path: Path, sound: NDArray[np.floating[Any]], sample_rate: int) -> None:
+    """Write a mono sound; see :func:`wav_bytes`."""
+    write_bytes(path, wav_bytes(sound, sample_rate))

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.errors import DataError, InvalidArgumentError, check_one_of
 
 MODALITIES = ("image", "audio", "series")
 
@@ -116,3 +116,12 @@ class DataSpec:
         values = dataclasses.asdict(self)
         del values["grey_levels"]
         return values
+
+
+def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
+    """Raise DataError unless a sample has the shape that ``spec`` wants."""
+    if tuple(found) != spec.shape:
+        raise DataError(
+            f"{name} has shape {tuple(found)}, but {spec.shape} is needed: change the data, or"
+            " what it is for"
+        )

@@ -11,14 +11,15 @@ from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.datasets import DIGITS, DIGITS_TEST, first_sample_rate, modality_of
+from fastdpm.data.datasets import Dataset
+from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
 from fastdpm.evaluation.extract import ALL, Extractor, open_extractor, statistics_of
 from fastdpm.evaluation.measure import FeatureMeasure, Measured
 from fastdpm.evaluation.scores import Metric, Score, plain
-from fastdpm.evaluation.sources import image_data, open_data
+from fastdpm.evaluation.sources import Array, image_data, open_data, open_samples
 from fastdpm.evaluation.statistics import (
     REFERENCE,
     Statistics,
@@ -158,14 +159,10 @@ def measure(
             f" ({', '.join(builtin_models())}), a model folder, or a folder, zip, Parquet or .npz"
             " file of samples"
         )
-    data = guess_data(str(samples), measuring.features)
+    opened, data = _open(str(samples), measuring.features)
     file_measure = _feature_measure(data, measuring, measuring.n or ALL)
-    source = open_data(
-        str(samples),
-        file_measure.extractor.data or data,
-        measuring.n,
-        scale=measuring.scale_to_peak,
-    )
+    wanted = file_measure.extractor.data or data
+    source = open_data(opened, wanted, measuring.n, scale=measuring.scale_to_peak)
     found = _evaluation(source.label, file_measure, file_measure.measure(source))
     if measuring.n is None or found.n == measuring.n:
         return found
@@ -186,9 +183,9 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
         )
     if measuring.against is not None:
         raise InvalidArgumentError("statistics are measured against nothing: drop --against")
-    data = guess_data(samples, measuring.features)
+    opened, data = _open(samples, measuring.features)
     extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
-    source = open_data(samples, extractor.data or data, measuring.n, scale=True)
+    source = open_data(opened, extractor.data or data, measuring.n, scale=True)
     statistics = statistics_of(source, extractor, measuring.cache)
     statistics.write(path)
     return statistics
@@ -227,8 +224,8 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
     return VocoderMeasure(recordings, label, data, options.cache, options.progress)
 
 
-def guess_data(path: str, features: str | None) -> DataSpec:
-    """What the samples of a path are, where no model says it.
+def _open(path: str, features: str | None) -> tuple[Dataset | Array, DataSpec]:
+    """The samples of a path, and what they are, where no model says it.
 
     A feature network that was asked for says it. Otherwise images have the size of the first one,
     and sounds are what the built-in network of their sample rate takes.
@@ -237,14 +234,17 @@ def guess_data(path: str, features: str | None) -> DataSpec:
         InvalidArgumentError: If no built-in network takes sounds of that rate.
     """
     if features is not None:
-        return find_features(features)[1].data
-    if path in (DIGITS, DIGITS_TEST) or path.endswith(".npz") or modality_of(path) == "image":
-        return image_data(path)
-    rate = first_sample_rate(path)
+        data = find_features(features)[1].data
+        return open_samples(path, data.modality), data
+    opened = open_samples(path)
+    if isinstance(opened, Array) or opened.modality == "image":
+        return opened, image_data(opened)
+    file = next(iter(opened))
+    _, rate = decode_sound(file.name, file.data)
     for name in builtin_features():
         data = find_features(name)[1].data
         if data.sample_rate == rate:
-            return data
+            return opened, data
     raise InvalidArgumentError(
         f"no built-in feature network takes sounds at {rate} Hz: resample them, or give one that"
         " `fastdpm train` made to --features"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,20 +23,16 @@ from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.datasets import (
     DIGITS,
     DIGITS_TEST,
+    Dataset,
     EncodedFile,
-    check_samples_alone,
-    check_shape,
-    count_files,
-    decode_image,
     digits_part,
-    encoded_files,
-    first_image_shape,
     no_files,
+    open_dataset,
 )
-from fastdpm.data.pixels import to_pixels
-from fastdpm.data.record import recorded_files
-from fastdpm.data.sound import read_sound
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.images import decode_image, read_pixels
+from fastdpm.data.pixels import from_pixels, to_pixels
+from fastdpm.data.sound import from_pcm, read_sound, to_pcm
+from fastdpm.data.spec import DataSpec, check_shape
 from fastdpm.evaluation.cache import digest
 
 Values = NDArray[Any]
@@ -69,14 +65,12 @@ def to_values(samples: Tensor) -> Values:
     """Samples in [-1, 1] as a file holds them: 8-bit images, 16-bit sounds."""
     if samples.ndim == 4:
         return np.ascontiguousarray(to_pixels(samples).transpose(0, 3, 1, 2))
-    clipped = samples.detach().float().clamp(-1, 1).cpu()
-    return np.asarray((clipped * 32768).round().clamp(-32768, 32767).short().numpy())
+    return to_pcm(samples.detach().float().cpu().numpy())
 
 
 def to_samples(values: Values) -> Tensor:
     """The values of a file as samples in [-1, 1], float32."""
-    tensor = torch.from_numpy(values).float()
-    return tensor / 127.5 - 1 if values.dtype == np.uint8 else tensor / 32768
+    return from_pixels(values) if values.dtype == np.uint8 else from_pcm(values)
 
 
 def choose(total: int, n: int | None) -> list[int]:
@@ -90,30 +84,18 @@ class FileSource(Source):
     """A folder, zip archive or Parquet file of images or sounds.
 
     Sounds are placed in a window of the length of ``data``, at a place that depends on their
-    number, as in training.
-
-    Args:
-        path: Where.
-        data: What the samples must be.
-        n: How many to take; all by default.
-        scale: Scale sounds to the peak of ``data``, as recordings are for training. A folder that
-            `fastdpm sample` wrote is taken at its own level all the same.
-
-    Raises:
-        DataError: If there is no such data, it holds none, or other files as well.
+    number, as in training. The arguments are those of :func:`open_data`.
     """
 
-    def __init__(self, path: str, data: DataSpec, n: int | None = None, *, scale: bool) -> None:
-        check_samples_alone(path, data.modality)
-        drawn_here = Path(path).is_dir() and recorded_files(Path(path)) is not None
-        self.path = path
-        self.data = data if scale and not drawn_here else replace(data, peak=None)
-        total = count_files(path, data.modality)
-        if not total:
-            raise no_files(path, data.modality)
-        self.chosen = choose(total, n)
-        self.label = _name_part(len(self.chosen), total, Path(path).name)
-        contents = [hashlib.sha256(file.data).hexdigest() for _, file in self._files()]
+    def __init__(
+        self, dataset: Dataset, data: DataSpec, n: int | None = None, *, scale: bool
+    ) -> None:
+        self.dataset = dataset
+        self.data = data if scale and dataset.record is None else replace(data, peak=None)
+        self.chosen = choose(len(dataset), n)
+        self.label = _name_part(len(self.chosen), len(dataset), dataset.path.name)
+        files = dataset.files(self.chosen)
+        contents = [hashlib.sha256(file.data).hexdigest() for file in files]
         self.key = digest(self.chosen, contents)
 
     def count(self, wanted: int) -> int:
@@ -122,14 +104,10 @@ class FileSource(Source):
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """See :class:`Source`."""
-        files = islice(self._files(), first, stop)
-        while batch := list(islice(files, _BATCH)):
+        chosen = self.chosen[first:stop]
+        pairs = zip(chosen, self.dataset.files(chosen), strict=True)
+        while batch := list(islice(pairs, _BATCH)):
             yield np.stack([self._decode(index, file) for index, file in batch])
-
-    def _files(self) -> Iterator[tuple[int, EncodedFile]]:
-        chosen = set(self.chosen)
-        files = enumerate(encoded_files(self.path, self.data.modality))
-        return (pair for pair in files if pair[0] in chosen)
 
     def _decode(self, index: int, file: EncodedFile) -> Values:
         if self.data.modality == "image":
@@ -139,21 +117,28 @@ class FileSource(Source):
         return to_values(window[None])
 
 
+class Array(NamedTuple):
+    """Samples that are no files: which they are, in words, and their values."""
+
+    label: str
+    values: Values
+
+
 class ArraySource(Source):
     """Arrays in memory or in an ``.npz`` file: uint8 images or float sounds.
 
     Args:
-        values: Images, uint8 of shape (n, H, W, C) or (n, C, H, W), or float in [-1, 1] of shape
+        array: Images, uint8 of shape (n, H, W, C) or (n, C, H, W), or float in [-1, 1] of shape
             (n, C, H, W); or sounds, float in [-1, 1] of shape (n, length) or (n, 1, length).
         data: What they must be.
-        label: Which they are, in words.
         n: How many to take; all by default.
 
     Raises:
         DataError: If they are something else.
     """
 
-    def __init__(self, values: Values, data: DataSpec, label: str, n: int | None = None) -> None:
+    def __init__(self, array: Array, data: DataSpec, n: int | None = None) -> None:
+        label, values = array
         self.data = data
         if data.modality == "audio" and values.ndim == 2:
             values = values[:, None]
@@ -187,22 +172,42 @@ class ArraySource(Source):
             yield self.values[start : min(start + _BATCH, stop)]
 
 
-def open_data(path: str, data: DataSpec, n: int | None = None, *, scale: bool) -> Source:
-    """Samples of a path that is no model: files, ``.npz``, or scikit-learn's digits.
+def open_samples(path: str, modality: str | None = None) -> Dataset | Array:
+    """Open a path that is no model: files, ``.npz``, or scikit-learn's digits.
 
     Args:
         path: Where.
-        data: What the samples must be.
-        n: How many to take; all by default.
-        scale: Scale sounds to the peak of ``data``; see :class:`FileSource`.
+        modality: "image" or "audio"; of files by default the one that is there.
+
+    Raises:
+        DataError: See :func:`fastdpm.data.datasets.open_dataset`, or if a ``.npz`` file is damaged
+            or holds several arrays.
     """
     if path in (DIGITS, DIGITS_TEST):
-        images, _ = digits_part(path)
         label = "training digits" if path == DIGITS else "held-out digits"
-        return ArraySource(images, data, label, n)
+        return Array(label, digits_part(path)[0])
     if path.endswith(".npz") and Path(path).is_file():
-        return ArraySource(_read_npz(Path(path)), data, Path(path).name, n)
-    return FileSource(path, data, n, scale=scale)
+        return Array(Path(path).name, _read_npz(Path(path)))
+    return open_dataset(path, modality, alone=True)
+
+
+def open_data(
+    samples: str | Dataset | Array, data: DataSpec, n: int | None = None, *, scale: bool
+) -> Source:
+    """Samples of a path that is no model, to measure.
+
+    Args:
+        samples: A path, or what :func:`open_samples` made of it.
+        data: What the samples must be.
+        n: How many to take; all by default.
+        scale: Scale sounds to the peak of ``data``, as recordings are for training. A folder that
+            `fastdpm sample` wrote is taken at its own level all the same.
+    """
+    if isinstance(samples, str):
+        samples = open_samples(samples, data.modality)
+    if isinstance(samples, Array):
+        return ArraySource(samples, data, n)
+    return FileSource(samples, data, n, scale=scale)
 
 
 def _name_part(count: int, total: int, label: str) -> str:
@@ -210,17 +215,15 @@ def _name_part(count: int, total: int, label: str) -> str:
     return f"{count:,} {'' if count == total else f'of {total:,} '}samples of {label}"
 
 
-def image_data(path: str) -> DataSpec:
+def image_data(samples: Dataset | Array) -> DataSpec:
     """Modality and shape of images whose size nobody has said: those of the first one."""
-    if path in (DIGITS, DIGITS_TEST):
-        return DataSpec("image", (1, 8, 8))
-    if path.endswith(".npz") and Path(path).is_file():
-        shape = _read_npz(Path(path)).shape
-        if len(shape) != 4:
-            raise DataError(f"{path} must hold images of shape (n, H, W, C), got shape {shape}")
-        channels_last = shape[-1] in (1, 3)
-        return DataSpec("image", (shape[3], *shape[1:3]) if channels_last else shape[1:])
-    return DataSpec("image", first_image_shape(path))
+    if isinstance(samples, Dataset):
+        file = next(iter(samples))
+        return DataSpec("image", read_pixels(file.name, file.data).shape)
+    shape = samples.values.shape
+    if len(shape) != 4:
+        raise DataError(f"{samples.label} must hold images (n, H, W, C), got shape {shape}")
+    return DataSpec("image", (shape[3], *shape[1:3]) if shape[3] in (1, 3) else shape[1:])
 
 
 def _read_npz(path: Path) -> Values:

@@ -19,11 +19,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, MissingExtraError, check_one_of
 from fastdpm.data.mel import mel_filters
 from fastdpm.data.spec import MelSpec
+from fastdpm.data.stft import magnitudes
 from fastdpm.evaluation.scores import Metric
 
 Array = NDArray[np.float64]
@@ -382,15 +384,9 @@ def _power_of_two(least: float) -> int:
 
 
 def _magnitudes(sound: Array, resolution: Resolution) -> Array:
-    from scipy import fft, signal
-
-    n_fft, window, hop = resolution
-    taper = np.zeros(n_fft)
-    start = (n_fft - window) // 2
-    taper[start : start + window] = signal.get_window("hann", window)
-    padded = np.pad(sound, n_fft // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
-    return np.asarray(np.abs(fft.rfft(frames * taper, axis=1)))
+    padded = torch.from_numpy(np.pad(sound, resolution.n_fft // 2, mode="reflect"))
+    window = torch.hann_window(resolution.window, dtype=torch.float64)
+    return np.asarray(magnitudes(padded, window, resolution.hop, resolution.n_fft).T)
 
 
 @functools.lru_cache(maxsize=4)
@@ -400,8 +396,8 @@ def _filters(spec: MelSpec) -> Array:
 
 def _log_mel(sound: Array, sample_rate: int) -> Array:
     spec = mel_spec(sample_rate)
-    magnitudes = _magnitudes(sound, Resolution(spec.n_fft, spec.n_fft, spec.hop_length))
-    return np.log(np.maximum(magnitudes @ _filters(spec).T, MEL_FLOOR))
+    spectra = _magnitudes(sound, Resolution(spec.n_fft, spec.n_fft, spec.hop_length))
+    return np.log(np.maximum(spectra @ _filters(spec).T, MEL_FLOOR))
 
 
 def _cepstral_distortion(difference: Array) -> Array:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.datasets import check_samples_alone, encoded_files, no_files
+from fastdpm.data.datasets import open_dataset
 from fastdpm.data.mel import log_mel, whole_frames
 from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
@@ -48,11 +48,9 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
         DataError: If there are none, or one is damaged, silent or of another sample rate.
         InvalidArgumentError: If the model is no vocoder.
     """
-    check_samples_alone(path, "audio")
-    files = islice(encoded_files(path, "audio"), n)
     least = least_length(data.sample_rate or 0)
     sounds = []
-    for file in files:
+    for file in islice(open_dataset(path, "audio", alone=True), n):
         sound = whole_frames(read_sound(file.name, file.data, data), _mel(data))
         if len(sound) < least:
             raise DataError(
@@ -60,8 +58,6 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
                 f" {data.sample_rate} Hz: leave it out"
             )
         sounds.append(sound)
-    if not sounds:
-        raise no_files(path, "audio")
     if len(sounds) < _LEAST:
         raise DataError(f"{path} holds one recording: a standard error needs at least {_LEAST}")
     return sounds

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
 from fastdpm.data.files import FIGURE_SUFFIXES, write_bytes
 from fastdpm.data.pixels import Pixels, write_png
+from fastdpm.data.stft import magnitudes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +29,7 @@ MOST_SOUNDS = 8
 DOTS_PER_INCH = 120
 _GRID_SIDE = 512
 _WINDOW, _HOP = 256, 64
-_QUIETEST_DB, _LOUDEST_DB = -120, -30
+QUIETEST_DB, LOUDEST_DB = -120, -30
 
 
 def magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
@@ -137,13 +139,13 @@ def draw_spectrum(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> 
         extent=(0, power.shape[1] * _HOP / sample_rate, 0, sample_rate / 2),
         origin="lower",
         aspect="auto",
-        vmin=_QUIETEST_DB,
-        vmax=_LOUDEST_DB,
+        vmin=QUIETEST_DB,
+        vmax=LOUDEST_DB,
     )
     panel.set_xlim(0, len(sound) / sample_rate)
 
 
-def power_in_db(sound: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
+def power_in_db(sound: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.float64]:
     """Power per Hz of a sound, shape (samples,), in decibels; silence is the floor, -120.
 
     Returns:
@@ -152,14 +154,12 @@ def power_in_db(sound: NDArray[np.float32], sample_rate: int) -> NDArray[np.floa
     """
     columns = math.ceil(len(sound) / _HOP)
     before = (_WINDOW - _HOP) // 2
-    padded = np.zeros((columns - 1) * _HOP + _WINDOW)
-    padded[before : before + len(sound)] = sound
-    window = np.hanning(_WINDOW)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP] * window
-    power = np.abs(np.fft.rfft(frames)) ** 2 / (sample_rate * np.sum(window**2))
-    power[:, 1:-1] *= 2  # the other half of the spectrum, which is the same
-    found: NDArray[np.float64] = 10 * np.log10(np.maximum(power.T, 10 ** (_QUIETEST_DB / 10)))
-    return found
+    padded = torch.zeros((columns - 1) * _HOP + _WINDOW, dtype=torch.float64)
+    padded[before : before + len(sound)] = torch.from_numpy(sound)
+    window = torch.hann_window(_WINDOW, periodic=False, dtype=torch.float64)
+    power = magnitudes(padded, window, _HOP) ** 2 / (sample_rate * window.square().sum())
+    power[1:-1] *= 2  # the other half of the spectrum, which is the same
+    return np.asarray(10 * power.clamp_min(10 ** (QUIETEST_DB / 10)).log10())
 
 
 def subplots(

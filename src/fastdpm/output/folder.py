@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import platform
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -13,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.files import write_bytes, write_text
+from fastdpm.data.files import write_bytes
+from fastdpm.data.images import read_pixels
 from fastdpm.data.pixels import to_pixels, write_png
-from fastdpm.data.record import RECORD
-from fastdpm.data.sound import at_level, write_wav
+from fastdpm.data.record import RECORD, SampleRecord, read_record
+from fastdpm.data.sound import at_level, decode_sound, write_wav
 from fastdpm.data.spec import DataSpec
 from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_series, write_sounds
 
@@ -29,7 +29,6 @@ GRID, SOUNDS, SERIES = "grid.png", "sounds.png", "series.png"
 _PICTURES = {"image": GRID, "audio": SOUNDS, "series": SERIES}
 _SUFFIXES = {"image": "png", "audio": "wav", "series": "npy"}
 _MOST_IN_GRID = 64
-_SAMPLE_NAME = re.compile(r"\d+\.(png|wav|npy)")
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
 
 
@@ -134,16 +133,13 @@ class SampleFolder:
 
     def finish(self, facts: dict[str, Any]) -> Path:
         """Write the picture and the final record; returns the picture's path."""
-        shown = sorted(self.done)
+        shown = np.stack([self._read(i) for i in sorted(self.done)[: self.most_shown]])
         if self.data.modality == "image":
-            pixels = [self._read_png(i) for i in shown[:_MOST_IN_GRID]]
-            write_grid(self.picture, np.stack(pixels))
+            write_grid(self.picture, shown)
         elif self.data.modality == "audio":
-            sounds = [self._read_wav(i) for i in shown[:MOST_SOUNDS]]
-            write_sounds(self.picture, np.stack(sounds), self.sample_rate)
+            write_sounds(self.picture, shown, self.sample_rate)
         else:
-            series = [self._read_npy(i) for i in shown[:MOST_SOUNDS]]
-            write_series(self.picture, np.stack(series))
+            write_series(self.picture, shown)
         self._write_record(complete=True, facts=facts)
         return self.picture
 
@@ -164,81 +160,50 @@ class SampleFolder:
 
     def _write_record(self, *, complete: bool, facts: dict[str, Any] | None = None) -> None:
         versions = {name: version(name) for name in _PACKAGES}
-        record = {
-            "format": "fastdpm-samples",
-            "complete": complete,
-            **self.identity,
-            **(facts or {}),
-            "versions": versions | {"python": platform.python_version()},
-            **({"gain": self.gain} if self.gain else {}),
-            "files": [self.file_name(i) for i in sorted(self.done)],
-            "picture": self.picture.name if complete else None,
-        }
-        write_text(self.path / RECORD, json.dumps(record, indent=1) + "\n")
+        versions["python"] = platform.python_version()
+        record = SampleRecord(
+            [self.file_name(i) for i in sorted(self.done)],
+            self.picture.name if complete else None,
+            {**self.identity, **(facts or {}), "versions": versions},
+            self.gain or None,
+        )
+        record.write(self.path)
 
     def _read_back(self) -> None:
-        record = self._record()
+        record = read_record(self.path, own=True)
         if record is None:
             raise InvalidArgumentError(f"nothing to resume: {self.path / RECORD} does not exist")
         for name, value in self.identity.items():
-            if record.get(name) != value:
+            found = record.facts.get(name)
+            if found != value:
                 raise InvalidArgumentError(
-                    f"{self.path} was drawn with {name} {_words(record.get(name))}, this command"
-                    f" has {_words(value)}: resume with the same choices, or choose another --out"
+                    f"{self.path} was drawn with {name} {_words(found)}, this command has"
+                    f" {_words(value)}: resume with the same choices, or choose another --out"
                 )
-        names = [Path(name) for name in record["files"]]
+        names = [Path(name) for name in record.files]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
-
-    def _record(self) -> dict[str, Any] | None:
-        try:
-            record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            raise DataError(
-                f"{self.path / RECORD} is damaged: choose another --out, or delete the folder"
-            ) from None
-        known = isinstance(record, dict) and record.get("format") == "fastdpm-samples"
-        files = record.get("files") if known else None
-        if not isinstance(files, list) or not all(_SAMPLE_NAME.fullmatch(str(f)) for f in files):
-            raise DataError(
-                f"{self.path / RECORD} is no record of samples: choose another --out, or delete"
-                " the folder"
-            )
-        return dict(record)
 
     def _files_of_earlier_run(self) -> tuple[str, ...]:
         """What its record lists, and nothing else."""
-        record = self._record()
+        record = read_record(self.path, own=True)
         if record is None:
             return ()
-        return (*record["files"], *filter(None, [record.get("picture")]), RECORD)
+        return (*record.files, *filter(None, [record.picture]), RECORD)
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             (self.path / Path(name).name).unlink(missing_ok=True)
 
-    def _read_png(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        from PIL import Image
-
+    def _read(self, index: int) -> NDArray[Any]:
+        """A sample as its file has it: pixels (H, W, C), a sound (samples,), or a series."""
         path = self.path / self.file_name(index)
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image)
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{path} is damaged: delete it and add --resume ({error})") from None
-        return pixels[..., None] if pixels.ndim == 2 else pixels
-
-    def _read_wav(self, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        import soundfile
-
-        return np.asarray(soundfile.read(self.path / self.file_name(index), dtype="float32")[0])
-
-    def _read_npy(self, index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        path = self.path / self.file_name(index)
-        try:
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        except (OSError, ValueError, EOFError) as error:
+            if self.data.modality == "series":
+                return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+            if self.data.modality == "image":
+                return read_pixels(str(path), path.read_bytes()).transpose(1, 2, 0)
+            return decode_sound(str(path), path.read_bytes())[0]
+        except (DataError, OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} is damaged: delete it and add --resume ({error})") from None
 
 
@@ -250,7 +215,7 @@ def _words(value: Any) -> str:
     )
 
 
-def write_npy(path: Path, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+def write_npy(path: Path, values: NDArray[np.float32]) -> None:
     """Write an array as it is, in NumPy's own format."""
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)

@@ -9,18 +9,12 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import DataError
-from fastdpm.data.datasets import (
-    DIGITS,
-    DIGITS_TEST,
-    check_shape,
-    decode_image,
-    digits_part,
-    encoded_files,
-    no_files,
-)
+from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
+from fastdpm.data.images import decode_image
 from fastdpm.data.mel import log_mel
-from fastdpm.data.sound import read_sound
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.pixels import from_pixels
+from fastdpm.data.sound import from_pcm, read_sound, to_pcm
+from fastdpm.data.spec import DataSpec, check_shape
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class TrainingData:
         """The samples of an index (n,) in [-1, 1], mirrored or placed at random."""
         size, device = len(index), self.values.device
         if self.lengths is None:
-            images = self.values[index].float() / 127.5 - 1
+            images = from_pixels(self.values[index])
             if self.horizontal_flip:
                 mirror = torch.rand(size, 1, 1, 1, generator=generator, device=device) < 0.5
                 images = torch.where(mirror, images.flip(-1), images)
@@ -73,7 +67,7 @@ class TrainingData:
     def middle(self, index: Tensor) -> Tensor:
         """The samples of an index (n,) in [-1, 1] as they are, sounds amid their windows."""
         if self.lengths is None:
-            return self.values[index].float() / 127.5 - 1
+            return from_pixels(self.values[index])
         return self.windows(index, torch.full((len(index), 1), 0.5, device=index.device))
 
     def windows(self, index: Tensor, place: Tensor) -> Tensor:
@@ -91,7 +85,7 @@ class TrainingData:
         position = start + torch.arange(window, device=index.device)
         inside = (position >= 0) & (position < lengths)
         table = self.values[index].gather(1, position.clamp(0, self.values.shape[1] - 1))
-        return (table.float() / 32768 * inside)[:, None]
+        return (from_pcm(table) * inside)[:, None]
 
 
 def load_training_data(
@@ -113,15 +107,9 @@ def load_training_data(
     if path in (DIGITS, DIGITS_TEST):
         images, digits = digits_part(path)
         check_shape("digits", images.shape[1:], spec)
-        return TrainingData(
-            spec,
-            torch.from_numpy(images),
-            labels=torch.from_numpy(digits),
-            horizontal_flip=horizontal_flip,
-        )
-    files = list(encoded_files(path, spec.modality))
-    if not files:
-        raise no_files(path, spec.modality)
+        values, classes = torch.from_numpy(images), torch.from_numpy(digits)
+        return TrainingData(spec, values, labels=classes, horizontal_flip=horizontal_flip)
+    files = list(open_dataset(path, spec.modality))
     labels = _labels([file.label for file in files])
     if spec.modality == "image":
         pictures = [decode_image(file.name, file.data, spec) for file in files]
@@ -130,7 +118,7 @@ def load_training_data(
     sounds = [read_sound(file.name, file.data, spec) for file in files]
     table = np.zeros((len(sounds), max(map(len, sounds))), dtype=np.int16)
     for row, sound in zip(table, sounds, strict=True):
-        row[: len(sound)] = np.clip(np.rint(sound * 32768), -32768, 32767)
+        row[: len(sound)] = to_pcm(sound)
     lengths = torch.tensor([len(sound) for sound in sounds])
     return TrainingData(spec, torch.from_numpy(table), lengths, labels=labels)
 

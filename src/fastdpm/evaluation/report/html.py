@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdpm.data.sound import wav_bytes
 from fastdpm.evaluation.report.figures import FAMILY_TITLES
 from fastdpm.evaluation.report.samples import shown_steps
 from fastdpm.evaluation.report.tables import Entry, Table
@@ -84,12 +84,8 @@ def _sounds(comparison: Comparison) -> tuple[list[tuple[str, list[str]]], int]:
 
 
 def _wav_uri(sound: NDArray[Any], sample_rate: int) -> str:
-    import soundfile
-
-    clean = np.clip(np.nan_to_num(sound, posinf=1, neginf=-1), -1, 1)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, clean, sample_rate, subtype="PCM_16", format="WAV")
-    return _data_uri("audio/wav", buffer.getvalue())
+    clean = np.nan_to_num(sound, posinf=1, neginf=-1)
+    return _data_uri("audio/wav", wav_bytes(clean, sample_rate))
 
 
 def _data_uri(kind: str, data: bytes) -> str:

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.evaluation.results import BEST, Cell, Comparison, Row
-from fastdpm.output.figures import magnified, save_figure
+from fastdpm.output.figures import LOUDEST_DB, QUIETEST_DB, magnified, power_in_db, save_figure
 
 Tile = NDArray[np.uint8]
 _DPI = 120
 _TILE, _BLOCK, _SHEET = 56, 500, 2700
 _SOUND_TILE, _WAVE, _MOST_SOUNDS = (64, 152), 26, 3
-_WINDOW, _HOP = 256, 64
-_DARKEST, _BRIGHTEST, _SHADES = -120.0, -30.0, 48
+_SHADES = 48
 _CHARACTER = 7.2  # pixels, on average and at the size of the caption
 
 
@@ -148,7 +147,7 @@ def _caption(comparison: Comparison, left_out: int) -> str:
     if sample_rate:
         text += (
             f" Each sound as a spectrogram (0 to {sample_rate / 2000:g} kHz upwards,"
-            f" {_DARKEST:.0f} to {_BRIGHTEST:.0f} dB) above its waveform (-1 to 1)."
+            f" {QUIETEST_DB} to {LOUDEST_DB} dB) above its waveform (-1 to 1)."
         )
     if left_out:
         shown = len(comparison.rows) - left_out
@@ -217,15 +216,10 @@ def sound_tile(sound: NDArray[Any], sample_rate: int) -> Tile:
     """A spectrogram above a waveform, (H, W, 3): both scales are fixed, not each sound's own."""
     from matplotlib import colormaps
     from PIL import Image
-    from scipy.signal import spectrogram
 
     clean = np.nan_to_num(np.asarray(sound, dtype=np.float64), posinf=1, neginf=-1)
-    padded = np.pad(clean, (0, max(0, _WINDOW - len(clean))))
-    _, _, power = spectrogram(
-        padded, sample_rate, "hann", _WINDOW, _WINDOW - _HOP, detrend=False, mode="psd"
-    )
-    decibels = 10 * np.log10(power[::-1] + 1e-20)
-    shade = np.clip((decibels - _DARKEST) / (_BRIGHTEST - _DARKEST), 0, 1)
+    decibels = power_in_db(clean, sample_rate)[::-1]
+    shade = np.clip((decibels - QUIETEST_DB) / (LOUDEST_DB - QUIETEST_DB), 0, 1)
     height, width = _SOUND_TILE
     resized = Image.fromarray(shade.astype(np.float32)).resize(
         (width, height), Image.Resampling.BOX
