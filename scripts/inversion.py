@@ -32,7 +32,7 @@ from fastdpm import (
     levels_var,
     load_model,
 )
-from fastdpm.core.levels import second_names
+from fastdpm.core.choices import second_names
 from fastdpm.data.files import write_text
 from fastdpm.data.inputs import read_samples
 from fastdpm.inverse.likelihood import Bound, grey_levels_of

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from fastdpm import Recipe, VarianceSchedule, choose_methods, compare, levels_given
 from fastdpm.cli.app import make_app
-from fastdpm.core import levels as levels_module
+from fastdpm.core import choices as levels_module
 from fastdpm.core import samplers
-from fastdpm.core.levels import LevelChoice
+from fastdpm.core.choices import LevelChoice
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.samplers import Sampler

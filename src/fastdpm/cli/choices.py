@@ -121,7 +121,7 @@ class Stated(Options):
     @classmethod
     def helps(cls) -> Mapping[str, str]:
         """What the tables of samplers and levels hold."""
-        from fastdpm.core.levels import first_names, second_names
+        from fastdpm.core.choices import first_names, second_names
         from fastdpm.core.samplers import SAMPLERS
 
         return {

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from fastdpm.cli import choices
+from fastdpm.cli.expand import described
 from fastdpm.cli.terminal import console
 
 
+@described(lambda: {"layout": f"{_layouts()}; by default recognized from the contents."})
 def convert(
     source: Annotated[
         str,
@@ -30,7 +33,6 @@ def convert(
         str | None,
         typer.Option(
             "--format",
-            help="ddpm, diffwave, lmnt or adm; by default recognised from the contents.",
             show_default=False,
         ),
     ] = None,
@@ -56,3 +58,9 @@ def convert(
     shape = " x ".join(map(str, config.data.shape))
     console.print(f"{config.name}: {config.data.modality} {shape}, T = {steps:,}, in {out}")
     console.print(f"sample it: fastdpm sample {out}")
+
+
+def _layouts() -> str:
+    from fastdpm.models.formats.table import format_names
+
+    return choices.listed(format_names())

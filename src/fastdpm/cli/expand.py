@@ -39,6 +39,16 @@ def changes(
     return decorate
 
 
+def described(by: Callable[[], Mapping[str, str]]) -> Callable[[Command], Command]:
+    """Take the help of some of a command's own options from tables, by parameter."""
+
+    def decorate(command: Command) -> Command:
+        command._helps = by  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
 def expanded(command: Command, *, shown: bool = True) -> Command:
     """A command for Typer, with the fields of its groups in place of each group.
 
@@ -48,19 +58,21 @@ def expanded(command: Command, *, shown: bool = True) -> Command:
     """
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[type[Options], list[str]]] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+    told: Mapping[str, str] = getattr(command, "_helps", dict)() if shown else {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         kind = parameter.annotation
         if not (isinstance(kind, type) and issubclass(kind, Options)):
-            parameters.append(parameter)
+            annotation = _with_help(kind, told.get(name))
+            parameters.append(parameter.replace(annotation=annotation))
             continue
         without, helps = getattr(command, "_changes", {}).get(kind, ((), {}))
         helps = {**(kind.helps() if shown else {}), **helps}
         fields = [
-            field.replace(annotation=_with_help(field.annotation, helps.get(name)))
-            for name, field in inspect.signature(kind, eval_str=True).parameters.items()
-            if name not in without
+            field.replace(annotation=_with_help(field.annotation, helps.get(field.name)))
+            for field in inspect.signature(kind, eval_str=True).parameters.values()
+            if field.name not in without
         ]
-        groups[parameter.name] = (kind, [field.name for field in fields])
+        groups[name] = (kind, [field.name for field in fields])
         parameters += fields
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
 

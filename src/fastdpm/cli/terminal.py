@@ -10,7 +10,12 @@ from rich.console import Console
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
 # Python's names of what a command line calls otherwise.
-_RENAMED = {"num_steps": "steps", "method": "by", "layout": "format"}
+_RENAMED = {
+    "num_steps": "steps",
+    "method": "by",
+    "grey": "grey_levels",
+    "held_out": "test",
+}
 _ARGUMENT = re.compile(r"`([a-z_][a-z0-9_]*)`")
 
 

@@ -8,15 +8,13 @@ Source: Kong & Ping 2021, arXiv:2106.00132, sections 3.2 and 3.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import Array, VarianceSchedule
 
 _SPACINGS = ("linear", "quadratic")
@@ -268,94 +266,6 @@ def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
     """All T training steps, as the standard sampler takes them."""
     total = schedule.num_train_steps
     return NoiseLevels(schedule.levels[::-1], np.arange(total - 1.0, -1, -1), f"all {total} steps")
-
-
-@dataclass(frozen=True)
-class LevelChoice:
-    """A way to choose S levels.
-
-    Attributes:
-        levels: Its first name, as "var" or "step".
-        spacing: Its second name, as "linear" or "quadratic".
-        function: ``function(schedule, num_steps) -> NoiseLevels``, and ``bounded=False`` where it
-            has a bound. It looks at R, T and the range of levels alone.
-        summary: One line of documentation.
-        bounded: Whether it has a bound that ``bounded=False`` lifts.
-    """
-
-    levels: str
-    spacing: str
-    function: Callable[..., NoiseLevels]
-    summary: str
-    bounded: bool = False
-
-    @property
-    def name(self) -> str:
-        """Both names, as keys of methods have them."""
-        return f"{self.levels}-{self.spacing}"
-
-    @property
-    def title(self) -> str:
-        """Both names, as tables have them."""
-        return f"{self.levels.upper()} {self.spacing}"
-
-
-CHOICES: Mapping[str, LevelChoice] = MappingProxyType(
-    {
-        row.name: row
-        for row in (
-            LevelChoice(
-                "var",
-                "linear",
-                partial(levels_var, spacing="linear"),
-                "variances that rise linearly",
-                bounded=True,
-            ),
-            LevelChoice(
-                "var",
-                "quadratic",
-                partial(levels_var, spacing="quadratic"),
-                "variances whose square roots rise linearly",
-                bounded=True,
-            ),
-            LevelChoice(
-                "step",
-                "linear",
-                partial(levels_step, spacing="linear"),
-                "training steps spread evenly over 0 ... T - 1",
-            ),
-            LevelChoice(
-                "step",
-                "quadratic",
-                partial(levels_step, spacing="quadratic"),
-                "training steps up to 0.8 T, denser towards clean data",
-            ),
-        )
-    }
-)
-"""Every choice of levels as a row of one table; look rows up here when they are needed."""
-
-
-def find_choice(levels: str, spacing: str) -> LevelChoice:
-    """The choice of these two names.
-
-    Raises:
-        InvalidArgumentError: If there is none.
-    """
-    check_one_of("levels", levels, first_names())
-    check_one_of("spacing", spacing, second_names(levels))
-    return CHOICES[f"{levels}-{spacing}"]
-
-
-def first_names() -> list[str]:
-    """What ``levels`` may be."""
-    return list(dict.fromkeys(row.levels for row in CHOICES.values()))
-
-
-def second_names(levels: str | None = None) -> list[str]:
-    """What ``spacing`` may be, beside any ``levels`` or these."""
-    rows = [row for row in CHOICES.values() if levels in (None, row.levels)]
-    return list(dict.fromkeys(row.spacing for row in rows))
 
 
 def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:

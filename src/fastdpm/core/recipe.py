@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastdpm.core import samplers
+from fastdpm.core.choices import find_choice
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import (
     NoiseLevels,
-    find_choice,
     levels_all,
     levels_from_variances,
     levels_given,
@@ -29,7 +29,7 @@ class Recipe:
 
     Attributes:
         num_steps: S, from 2 to T; the standard samplers take all T whatever it says.
-        levels: "var" or "step"; a first name of :data:`fastdpm.core.levels.CHOICES`.
+        levels: "var" or "step"; a first name of :data:`fastdpm.core.choices.CHOICES`.
         spacing: "linear" or "quadratic"; the second name.
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
         method: A name of :data:`fastdpm.core.samplers.SAMPLERS`.

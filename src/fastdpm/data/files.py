@@ -85,14 +85,14 @@ def check_new_folder(path: Path, replaced: Collection[str] = (), advice: str = "
     above = next(p for p in (place, *place.parents) if p.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         reason = "cannot be written to" if above.is_dir() else "is a file"
-        raise InvalidArgumentError(f"{above} {reason}: choose another --out")
+        raise InvalidArgumentError(f"{above} {reason}: choose another `out`")
     if not place.is_dir():
         return
     if place in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
-        raise InvalidArgumentError(f"{path} is the folder you are in: choose another --out")
+        raise InvalidArgumentError(f"{path} is the folder you are in: choose another `out`")
     others = sorted({p.name for p in place.iterdir()} - set(replaced))
     if others:
-        raise InvalidArgumentError(f"{path} holds {others[0]}: choose another --out{advice}")
+        raise InvalidArgumentError(f"{path} holds {others[0]}: choose another `out`{advice}")
 
 
 def check_place(path: Path) -> None:

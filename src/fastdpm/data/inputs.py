@@ -80,7 +80,7 @@ def read_samples(
             "series are not read from files: encode an array with the Python functions"
         )
     if resample and data.modality == "image":
-        raise InvalidArgumentError("--resample is for sounds: drop it")
+        raise InvalidArgumentError("`resample` is for sounds: drop it")
     if str(path) in (DIGITS, DIGITS_TEST):
         images, _ = digits_part(str(path))
         check_shape(str(path), images.shape[1:], data)
@@ -147,7 +147,7 @@ def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
     if not fits and not resize:
         raise DataError(
             f"{file.name} is {_words(found)}, the model's images are {_words(wanted)}: add"
-            " --resize to crop and scale it"
+            " `resize` to crop and scale it"
         )
     pixels = in_colours(pixels, wanted[0])
     if pixels.shape != wanted:
@@ -176,7 +176,7 @@ def _sound(
     if found != wanted and not resample:
         raise DataError(
             f"{file.name} is sampled at {found} Hz, the model's sounds at {wanted} Hz: add"
-            " --resample"
+            " `resample`"
         )
     if found != wanted:
         sound = resampled(sound, found, wanted)
@@ -189,7 +189,7 @@ def _sound(
     elif len(sound) != length:
         raise DataError(
             f"{file.name} has {len(sound)} samples, the model's sounds have {length}: add"
-            " --resize to centre it in a window of that length"
+            " `resize` to centre it in a window of that length"
         )
     return torch.from_numpy(sound.copy())[None], gain
 
@@ -214,5 +214,5 @@ def _check_alike(names: Sequence[str], samples: Sequence[Tensor]) -> None:
         if sample.shape != samples[0].shape:
             raise DataError(
                 f"{names[0]} has {samples[0].shape[-1]} samples, {name} {sample.shape[-1]}: encode"
-                " sounds of other lengths one by one, or add --resize"
+                " sounds of other lengths one by one, or add `resize`"
             )

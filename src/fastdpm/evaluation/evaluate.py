@@ -182,7 +182,7 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
             f"{samples} is a model: statistics are saved of data, a folder or a Parquet file"
         )
     if measuring.against is not None:
-        raise InvalidArgumentError("statistics are measured against nothing: drop --against")
+        raise InvalidArgumentError("statistics are measured against nothing: drop `against`")
     opened, data = _open(samples, measuring.features)
     extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
     source = open_data(opened, extractor.data or data, measuring.n, scale=True)
@@ -212,12 +212,12 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
         return _feature_measure(data, options, default if options.n is None else options.n)
     if options.features is not None or options.inception is not None:
         raise InvalidArgumentError(
-            "a vocoder is measured against the recordings themselves: drop --features and"
-            " --inception"
+            "a vocoder is measured against the recordings themselves: drop `features` and"
+            " `inception`"
         )
     if options.against is None:
         raise InvalidArgumentError(
-            "a vocoder is measured against the original recordings: give them to --against"
+            "a vocoder is measured against the original recordings: give them to `against`"
         )
     recordings = read_recordings(str(options.against), data, options.n or _DEFAULT_PAIRS)
     label = f"{len(recordings)} recordings of {Path(options.against).name}"
@@ -247,7 +247,7 @@ def _open(path: str, features: str | None) -> tuple[Dataset | Array, DataSpec]:
             return opened, data
     raise InvalidArgumentError(
         f"no built-in feature network takes sounds at {rate} Hz: resample them, or give one that"
-        " `fastdpm train` made to --features"
+        " `fastdpm train` made to `features`"
     )
 
 
@@ -268,7 +268,7 @@ def _own_reference(extractor: Extractor) -> Statistics:
     if not path.is_file():
         raise InvalidArgumentError(
             f"nothing to measure against: feature network {extractor.name} comes without"
-            " statistics, so give data or a file of statistics to --against"
+            " statistics, so give data or a file of statistics to `against`"
         )
     return read_statistics(path)
 

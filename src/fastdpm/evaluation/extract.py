@@ -87,7 +87,7 @@ def open_extractor(
         InvalidArgumentError: If two are asked for, or there is none.
     """
     if features is not None and inception is not None:
-        raise InvalidArgumentError("give --features or --inception, not both")
+        raise InvalidArgumentError("give `features` or `inception`, not both")
     if inception is not None:
         return InceptionExtractor(inception, device)
     name = features if features is not None else features_for(data)
@@ -95,7 +95,7 @@ def open_extractor(
         raise InvalidArgumentError(
             f"no built-in feature network takes {describe(data)} (there are"
             f" {', '.join(builtin_features())}): give a folder that `fastdpm train` made to"
-            " --features, or for images the weights of Inception-v3 to --inception"
+            " `features`, or for images the weights of Inception-v3 to `inception`"
         )
     return FeatureExtractor(name, device)
 

@@ -95,7 +95,7 @@ class InceptionExtractor:
     def __call__(self, values: Values) -> tuple[Features, Features]:
         """Features (n, 2048) and logits (n, 1008) of uint8 images, shape (n, C, H, W)."""
         if values.dtype != np.uint8 or values.ndim != 4:
-            raise InvalidArgumentError("Inception-v3 takes images: leave --inception away")
+            raise InvalidArgumentError("Inception-v3 takes images: leave `inception` away")
         images = torch.from_numpy(values).to(self.device)
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
@@ -123,6 +123,6 @@ def _fetch() -> Path:
         except (OSError, RuntimeError) as error:
             raise ModelError(
                 f"the weights of Inception-v3 could not be fetched ({first_line(error)}): put"
-                f" {url} at {path}, or give the file to --inception"
+                f" {url} at {path}, or give the file to `inception`"
             ) from None
     return path

@@ -202,7 +202,7 @@ class FeatureMeasure:
         if absent := [m.printed(self.network).name for m in wanted if m not in self.table]:
             self.left_out = (
                 f"{', '.join(absent)} left out: {self.reference.label} holds a mean and a"
-                " covariance alone; give the data itself to --against",
+                " covariance alone; measure against the data itself to have them",
             )
 
     @staticmethod

@@ -10,9 +10,9 @@ from importlib.metadata import version
 
 from torch import Tensor
 
-from fastdpm.core import levels, samplers
+from fastdpm.core import choices, samplers
+from fastdpm.core.choices import LevelChoice
 from fastdpm.core.errors import InvalidArgumentError, MissingExtraError
-from fastdpm.core.levels import LevelChoice
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.samplers import Sampler as Row
 from fastdpm.core.schedule import VarianceSchedule
@@ -151,7 +151,7 @@ def _group(name: str, kappas: Sequence[float]) -> tuple[Method, ...]:
         _over_levels(row, choice, kappa)
         for row in rows
         for kappa in (kappas if row.takes_kappa else (0.0,))
-        for choice in sorted(levels.CHOICES.values(), key=lambda choice: choice.levels)
+        for choice in sorted(choices.CHOICES.values(), key=lambda choice: choice.levels)
     )
 
 
@@ -162,7 +162,7 @@ def _method(key: str) -> Method:
     for row in samplers.SAMPLERS.values():
         if row.all_steps and key == row.name:
             return _over_all_steps(row)
-        for choice in () if row.all_steps else levels.CHOICES.values():
+        for choice in () if row.all_steps else choices.CHOICES.values():
             kappa = _KAPPA.fullmatch(key[len(stem) :])
             if stem == _stem(row, choice) and (kappa is not None) == row.takes_kappa:
                 return _over_levels(row, choice, float(kappa[1]) if kappa else 0.0)

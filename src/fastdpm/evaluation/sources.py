@@ -264,7 +264,7 @@ def check_same_data(source: Source, wanted: DataSpec, network: str) -> None:
     ):
         raise InvalidArgumentError(
             f"{source.label} has {describe(found)}, feature network {network} takes"
-            f" {describe(wanted)}: choose another with --features or --inception"
+            f" {describe(wanted)}: choose another with `features` or `inception`"
         )
 
 

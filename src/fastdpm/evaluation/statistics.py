@@ -89,7 +89,7 @@ class Statistics:
             raise InvalidArgumentError(
                 f"{self.label}: statistics of feature network {theirs}, but the samples are"
                 f" measured with {network} {fingerprint}: compute them again from the data, or"
-                " choose their network with --features or --inception"
+                " choose their network with `features` or `inception`"
             )
 
     def write(self, path: Path) -> None:

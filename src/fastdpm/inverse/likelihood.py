@@ -157,7 +157,7 @@ def bits_per_dimension(
     if moved > rounding:
         raise InvalidArgumentError(
             f"a value lies {moved:.2g} of a step from the nearest of {grey.count} grey levels:"
-            " state how many grey levels the data has (--grey-levels)"
+            " state how many grey levels the data has (`grey`)"
         )
     values = grey.low + grey.step * index.double()
     condition = own_condition(model, values, condition)

@@ -49,10 +49,10 @@ def convert(
         ModelError: If the file is damaged, would execute code or does not fit.
     """
     replaced = MODEL_FILES if overwrite else ()
-    advice = "" if overwrite else ", or add --overwrite if it is a model folder"
+    advice = "" if overwrite else ", or add `overwrite` if it is a model folder"
     with new_folder(out, replaced, advice) as folder:
         if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
-            raise InvalidArgumentError(f"{source} lies in {out}: choose another --out")
+            raise InvalidArgumentError(f"{source} lies in {out}: choose another `out`")
         if preset is None:
             found = find_model(source, None, layout)
         else:

@@ -152,7 +152,7 @@ def _without_weights(preset: Preset) -> FoundModel:
 
     def missing() -> tuple[nn.Module, State]:
         raise InvalidArgumentError(
-            f"{preset.name} is a preset, which has no weights: give their file to --checkpoint"
+            f"{preset.name} is a preset, which has no weights: give their file to `checkpoint`"
             f"{where}"
         )
 

@@ -65,6 +65,6 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FastDPMError(
             f"device {name!r} was asked for, but {torch.cuda.device_count()} CUDA devices are"
-            " present: use --device cpu, or install a CUDA build of PyTorch"
+            " present: use `device` 'cpu', or install a CUDA build of PyTorch"
         )
     return device

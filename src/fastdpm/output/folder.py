@@ -85,7 +85,7 @@ class SampleFolder:
         elif path.is_dir() and any(path.iterdir()):
             if not overwrite:
                 raise InvalidArgumentError(
-                    f"{path} holds other files: choose another --out, or add --overwrite"
+                    f"{path} holds other files: choose another `out`, or add `overwrite`"
                 )
             folder.old = folder._files_of_earlier_run()
         return folder
@@ -178,7 +178,7 @@ class SampleFolder:
             if found != value:
                 raise InvalidArgumentError(
                     f"{self.path} was drawn with {name} {_words(found)}, this command has"
-                    f" {_words(value)}: resume with the same choices, or choose another --out"
+                    f" {_words(value)}: resume with the same choices, or choose another `out`"
                 )
         names = [Path(name) for name in record.files]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
@@ -204,7 +204,7 @@ class SampleFolder:
                 return read_pixels(str(path), path.read_bytes()).transpose(1, 2, 0)
             return decode_sound(str(path), path.read_bytes())[0]
         except (DataError, OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is damaged: delete it and add --resume ({error})") from None
+            raise DataError(f"{path} is damaged: delete it and add `resume` ({error})") from None
 
 
 def _words(value: Any) -> str:

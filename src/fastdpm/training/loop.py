@@ -305,7 +305,7 @@ def _task(
     if isinstance(config, ClassifierConfig):
         return Classification(config, data, held_out)
     if held_out is not None:
-        raise InvalidArgumentError("held-out data measures classifiers: drop --test")
+        raise InvalidArgumentError("held-out data measures classifiers: drop `held_out`")
     return Denoising(config, data)
 
 
@@ -320,5 +320,5 @@ def check_folder(out: Path, *, resume: bool) -> None:
         raise InvalidArgumentError(f"nothing to resume: {out / CHECKPOINT} does not exist")
     if not resume and out.exists() and any(out.iterdir()):
         raise InvalidArgumentError(
-            f"{out} is not empty: choose another --out, or go on with --resume"
+            f"{out} is not empty: choose another `out`, or go on with `resume`"
         )

@@ -1,4 +1,4 @@
-"""The published layouts that are recognized, by the name that ``--format`` takes.
+"""The published layouts that are recognized, by the name that ``layout`` takes.
 
 A layout is one module of this folder, and a line here. Readers look the table up when they need
 it, as ``table.FORMATS``.
@@ -18,5 +18,5 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 
 
 def format_names() -> list[str]:
-    """What ``--format`` takes."""
+    """What ``layout`` takes."""
     return list(FORMATS)
