@@ -1,5 +1,8 @@
 """Sampling from a model: reproducible, independent of the batch, and strict about its inputs."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -153,3 +156,36 @@ def test_devices_are_checked(folders):
         with pytest.raises(FastDPMError, match="0 CUDA devices are present"):
             load_model(folders["image"], "cuda")
     assert load_model(folders["image"], "auto").device.type in ("cpu", "cuda")
+
+
+def test_a_vocoder_run_checks_its_condition_once(vocoder):
+    calls: list[str] = []
+
+    def note(frame, event, _argument):
+        if event == "call" and frame.f_code.co_name in ("check_mel", "check_condition"):
+            calls.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
+
+    mel = torch.rand(8, 32)
+    sys.setprofile(note)
+    try:
+        vocoder.sample(3, num_steps=4, condition=mel, batch_size=2)
+    finally:
+        sys.setprofile(None)
+    assert calls == ["model.check_condition", "condition.check_mel"]
+
+
+def test_a_callback_is_told_of_every_row(image_model):
+    states = []
+    image_model.sample(5, num_steps=3, batch_size=2, callback=states.append)
+    assert [(s.first, s.size, s.row) for s in states] == [
+        (first, size, row) for first, size in ((0, 2), (2, 2), (4, 1)) for row in range(3)
+    ]
+    assert [s.done for s in states[:4]] == pytest.approx([2 / 3, 4 / 3, 2, 8 / 3])
+    assert {(s.total, s.num_rows, s.x.shape[1:]) for s in states} == {(5, 3, (1, 8, 8))}
+
+
+def test_a_bar_is_imported_for_progress_alone(image_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastdpm.progress", None)
+    image_model.sample(1, num_steps=2)
+    with pytest.raises(ImportError):
+        image_model.sample(1, num_steps=2, progress=True)

@@ -69,7 +69,8 @@ def edit(
     """
     from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.data.files import new_folder
-    from fastdpm.inverse.edit import plan_edit, run_edit
+    from fastdpm.inverse.edit import edit as run_edit
+    from fastdpm.inverse.edit import plan_edit
     from fastdpm.output.folder import SampleFolder
     from fastdpm.progress import sampling_bar
 
@@ -104,7 +105,7 @@ def edit(
         found = run_edit(
             given.model,
             x,
-            how,
+            plan=how,
             mask=marked,
             clip=recipe.clip,
             seed=seed,

@@ -117,6 +117,7 @@ def edit(
     seed: int = 0,
     condition: Tensor | None = None,
     batch_size: int | None = None,
+    plan: EditPlan | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Noise data to a level and sample it back, everywhere or under a mask only.
@@ -139,6 +140,7 @@ def edit(
         condition: What each sample is edited for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
+        plan: Of :func:`plan_edit`, in place of level, strength, levels and kappa.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
     Returns:
@@ -149,56 +151,29 @@ def edit(
         InvalidArgumentError: If the data, the mask or a choice does not fit.
         SamplingError: If the network returns something unusable.
     """
-    how = plan_edit(
-        model,
-        level=level,
-        strength=strength,
-        masked=mask is not None,
-        levels=levels,
-        kappa=kappa,
-    )
-    return run_edit(
-        model,
-        x,
-        how,
-        mask=mask,
-        clip=clip,
-        seed=seed,
-        condition=condition,
-        batch_size=batch_size,
-        callback=callback,
-    )
-
-
-def run_edit(
-    model: Model,
-    x: Tensor,
-    how: EditPlan,
-    *,
-    mask: Tensor | None = None,
-    clip: str | None = None,
-    seed: int = 0,
-    condition: Tensor | None = None,
-    batch_size: int | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Edit data as planned; arguments as in :func:`edit`."""
+    if plan is None:
+        masked = mask is not None
+        plan = plan_edit(
+            model, level=level, strength=strength, masked=masked, levels=levels, kappa=kappa
+        )
+    elif (level, strength, levels, kappa) != (None, None, None, None):
+        raise InvalidArgumentError("`plan` leaves no level to choose and no kappa: drop them")
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
     condition = own_condition(model, x, condition)
-    plan, clip = how.plan, model.config.recipe.clip if clip is None else clip
+    rows, clip = plan.plan, model.config.recipe.clip if clip is None else clip
     results = []
     for indices, data, chosen in batches(model, x, condition, batch_size):
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
-        start = noised(data, float(plan.level[0]), z)
+        start = noised(data, float(rows.level[0]), z)
         network = model.denoiser(chosen, clip=clip)
         if unknown is not None:
             here = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
-            network = KnownPart(network, data, here, plan, noise)
-            start = torch.where(here, z, start) if how.unseen else start
-        each = after_rows(callback, indices.start, len(x), plan.num_rows)
-        state = run(plan, network, start, noise=noise, callback=each)
+            network = KnownPart(network, data, here, rows, noise)
+            start = torch.where(here, z, start) if plan.unseen else start
+        each = after_rows(callback, indices.start, len(x), rows.num_rows)
+        state = run(rows, network, start, noise=noise, callback=each)
         results.append(model.finished(state).float().cpu())
     found = torch.cat(results)
     if unknown is None:

@@ -1,0 +1,62 @@
+"""Commands choose as many threads as a network is worth."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fastdpm.cli.app import run
+from fastdpm.models.cost import evaluation_flops, fitting_threads
+from fastdpm.networks import build
+from tests.conftest import IMAGE
+
+
+class OneConvolution(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x, t):
+        return self.layer(x)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Four threads there are, for as long as the test lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_operations_are_counted_without_running_the_network(monkeypatch):
+    monkeypatch.setitem(build.NETWORKS, "one", OneConvolution)
+    config = replace(IMAGE, network={"type": "one"})
+    assert evaluation_flops(config) == 2 * 9 * 64  # a product and a sum for each tap and pixel
+
+
+@pytest.mark.parametrize(
+    ("flops", "most", "threads"), [(0.0, 8, 1), (9e8, 8, 1), (3.2e9, 8, 3), (1e12, 2, 2)]
+)
+def test_a_thread_is_worth_a_billion_operations(flops, most, threads):
+    assert fitting_threads(flops, most) == threads
+
+
+def test_a_small_network_is_given_one_thread(threads, tmp_path, capsys):
+    assert (
+        run(["sample", "digits", "-n", "1", "-S", "2", "--verbose", "--out", str(tmp_path)]) == 0
+    )
+    assert torch.get_num_threads() == 1
+    assert "threads: 1 of 4, for 0.03" in capsys.readouterr().out
+
+
+def test_threads_are_those_that_are_stated(threads, tmp_path, capsys):
+    stated = ["--threads", "3", "--verbose"]
+    assert run(["sample", "digits", "-n", "1", "-S", "2", *stated, "--out", str(tmp_path)]) == 0
+    assert torch.get_num_threads() == 3
+    assert "threads: 3" in capsys.readouterr().out
+
+
+def test_nothing_is_said_of_threads_unless_it_is_asked(threads, tmp_path, capsys):
+    assert run(["sample", "digits", "-n", "1", "-S", "2", "--out", str(tmp_path)]) == 0
+    assert "threads" not in capsys.readouterr().out
