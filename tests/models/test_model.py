@@ -15,6 +15,7 @@ from fastdpm import (
     levels_step,
     load_model,
 )
+from fastdpm.sampling.state import SamplingState
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_a_vocoder_run_checks_its_condition_once(vocoder):
 
 
 def test_a_callback_is_told_of_every_row(image_model):
-    states = []
+    states: list[SamplingState] = []
     image_model.sample(5, num_steps=3, batch_size=2, callback=states.append)
     assert [(s.first, s.size, s.row) for s in states] == [
         (first, size, row) for first, size in ((0, 2), (2, 2), (4, 1)) for row in range(3)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fastdpm.core.errors import ModelError
+from fastdpm.core.errors import FastDPMError, ModelError
 from fastdpm.data.files import write_chunks
 
 TYPES = {
@@ -38,11 +38,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: If it is no such file or is damaged.
     """
+    return read_with_head(path)[1]
+
+
+def read_with_head(
+    path: Path, kind: type[FastDPMError] = ModelError
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read the metadata and the tensors of a safetensors file; raises ``kind`` if it is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return dict(file.metadata() or {}), tensors
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+        raise kind(f"{path} is not a whole safetensors file: {error}") from None
 
 
 def write_tensors(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
 from fastdpm.data.files import write_bytes
+from fastdpm.data.tensors import read_with_head
 from fastdpm.inverse.encode import METHODS, Latents
 
 FORMAT, VERSION = "fastdpm-latents", "1"
@@ -96,7 +96,9 @@ def read_latents(path: str | Path) -> SavedLatents:
             changed.
     """
     path = Path(path)
-    head, tensors = _read(path)
+    if not path.is_file():
+        raise DataError(f"no latents at {str(path)!r}: give a file that `fastdpm encode` wrote")
+    head, tensors = read_with_head(path, DataError)
     for key, wanted in (("format", FORMAT), ("version", VERSION)):
         if head.get(key) != wanted:
             raise DataError(
@@ -151,17 +153,6 @@ def check_usable(latents: Latents, names: Sequence[str]) -> None:
             f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(told)}): encode by"
             " another method, take more steps, or keep the best iterates"
         )
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise DataError(f"no latents at {str(path)!r}: give a file that `fastdpm encode` wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return dict(file.metadata() or {}), tensors
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is not a whole safetensors file: {error}") from None
 
 
 def _read_plan(path: Path, head: dict[str, str]) -> Plan:
