@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from fastdpm.cli.expand import changes
 from fastdpm.cli.inputs import Inputs, Most, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, tell_notes
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
@@ -42,19 +41,14 @@ def likelihood(
             help="Values that the data takes; by default 256 for images, 17 for digits, 65536 for"
             " sounds.",
             min=2,
-            show_default=False,
         ),
     ] = None,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Save every term and sample as JSON.", show_default=False),
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Save every term and sample as JSON.")] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw the terms to this .png, .pdf or .svg.", show_default=False),
+        Path | None, typer.Option(help="Draw the terms to this .png, .pdf or .svg.")
     ] = None,
 ) -> None:
     """Bits per dimension of images or sounds, by the variational bound over the chosen levels.
@@ -105,8 +99,7 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     levels, terms = bound.levels, bound.terms.mean(dim=0).tolist()
     error = "" if bound.error is None else f" ± {bound.error:.4f}"
     kind = "sample" if len(bound.terms) == 1 else "samples"
-    for note in levels.notes:
-        console.print(f"note: {note}")
+    tell_notes(levels.notes)
     if levels.num_steps <= _MOST_ROWS:
         console.print(f"{'row':>7}{'t':>10}{'level':>10}{'bits':>12}")
         console.print(f"{'prior':>7}{'':20}{terms[0]:12.5f}")
@@ -127,7 +120,7 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
 def _save(
     path: Path, bound: Bound, config: ModelConfig, names: list[str], *, seed: int, clip: str
 ) -> None:
-    from fastdpm.data.files import write_text
+    from fastdpm.data.files import write_json
 
     head = {
         "format": "fastdpm-likelihood",
@@ -137,6 +130,5 @@ def _save(
         "seed": seed,
         "clip": clip,
     }
-    record = head | bound.record() | {"inputs": names}
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    write_json(path, head | bound.record() | {"inputs": names})
     console.print(f"saved to {path}")
