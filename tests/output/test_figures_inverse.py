@@ -58,6 +58,17 @@ def test_the_legend_says_how_many_samples_were_lost(drawn, tmp_path):
     assert high > 50
 
 
+def test_lines_are_medians_and_bands_percentiles_of_what_converged(drawn, tmp_path):
+    exact = [float("inf")] * 3
+    curves = {"first": {5: [30.0, 10.0, 20.0, float("nan")], 10: exact}}
+    write_psnr(tmp_path / "a.png", {"STEP linear": curves})
+    (panel,) = drawn[0].axes
+    np.testing.assert_allclose(panel.lines[0].get_data(), [[5, 10], [20, 200]])
+    (bars,) = [c for c in panel.collections if hasattr(c, "get_segments")]
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends, [[12, 28], [200, 200]])
+
+
 def test_a_lost_sample_is_marked_and_not_drawn_grey(drawn, tmp_path):
     x = torch.rand(2, 1, 4, 4)
     back = x.clone()

@@ -18,7 +18,7 @@ from fastdpm.cli.terminal import console, tell_notes
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.inverse.likelihood import Bound
-    from fastdpm.models.config import ModelConfig
+
 _MOST_ROWS = 60
 
 
@@ -56,8 +56,9 @@ def likelihood(
     The bound is that of sampling with kappa = 1; `--levels step -S T` takes all T steps.
     Sounds are scaled to the model's level and judged there.
     """
-    from fastdpm.data.files import FIGURE_SUFFIXES
+    from fastdpm.data.files import FIGURE_SUFFIXES, write_json
     from fastdpm.inverse.likelihood import bits_per_dimension, grey_levels_of
+    from fastdpm.output.folder import made_by
     from fastdpm.progress import sampling_bar
 
     check_output(save, (".json",), inputs)
@@ -83,7 +84,10 @@ def likelihood(
         )
     _print(bound, why, time.perf_counter() - began)
     if save is not None:
-        _save(save, bound, config, given.inputs, seed=seed, clip=recipe.clip)
+        head = {"format": "fastdpm-likelihood", "version": 1, **made_by(config)}
+        made = {"seed": seed, "clip": recipe.clip, **bound.record()}
+        write_json(save, head | made | {"inputs": given.inputs})
+        console.print(f"saved to {save}")
     if plot is not None:
         from fastdpm.output.figures_likelihood import write_terms
 
@@ -115,20 +119,3 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     console.print(f"over {_label(levels)}, {bound.variance} variance; {seconds:.1f} s")
     moved = f"values rounded to them, by {bound.moved:.2g} of a step at most"
     console.print(f"grey levels: {bound.grey.count}, {why}; {moved}")
-
-
-def _save(
-    path: Path, bound: Bound, config: ModelConfig, names: list[str], *, seed: int, clip: str
-) -> None:
-    from fastdpm.data.files import write_json
-
-    head = {
-        "format": "fastdpm-likelihood",
-        "version": 1,
-        "model": config.name,
-        "weights_sha256": config.weights_sha256,
-        "seed": seed,
-        "clip": clip,
-    }
-    write_json(path, head | bound.record() | {"inputs": names})
-    console.print(f"saved to {path}")

@@ -25,6 +25,7 @@ from fastdpm.output.figures_inverse import (
     write_psnr,
     write_sound_pairs,
 )
+from fastdpm.output.folder import made_by
 from fastdpm.sampling.implicit import ImplicitOptions
 from fastdpm.sampling.state import Callback
 
@@ -201,9 +202,7 @@ def write_reconstructions(
         for one in found
     ]
     head = {"format": "fastdpm-reconstruction", "version": 1}
-    config = model.config
-    made_by = {"model": config.name, "weights_sha256": config.weights_sha256}
-    write_json(folder / RECORD, head | made_by | {"results": results})
+    write_json(folder / RECORD, head | made_by(model.config) | {"results": results})
     write_text(folder / TABLE, _csv(results))
     panels: dict[str, dict[str, dict[int, Values]]] = {}
     for one in found:
@@ -216,11 +215,12 @@ def write_reconstructions(
         if one.choice == first and one.num_steps in (min(counts), max(counts)):
             name = f"{one.result.method}, S = {one.num_steps}"
             rows[name] = one.result.x[:MOST_COLUMNS].clamp(-1, 1)
-    if config.data.modality == "image":
+    data = model.config.data
+    if data.modality == "image":
         write_image_pairs(folder / SAMPLES, rows, first)
     else:
         sounds = {name: row[:, 0] for name, row in rows.items()}
-        write_sound_pairs(folder / SAMPLES, sounds, config.data.sample_rate or 0, first)
+        write_sound_pairs(folder / SAMPLES, sounds, data.sample_rate or 0, first)
 
 
 def _csv(results: Sequence[Mapping[str, Any]]) -> str:

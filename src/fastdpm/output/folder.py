@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.files import write_bytes
+from fastdpm.data.files import check_writable, write_bytes
 from fastdpm.data.images import read_pixels
 from fastdpm.data.pixels import to_pixels, write_png
 from fastdpm.data.record import RECORD, SampleRecord, read_record
@@ -42,10 +42,12 @@ def free_folder(parent: Path, name: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
-def made_by(config: ModelConfig, plan: Plan) -> dict[str, Any]:
-    """What a record tells of the model and the plan that made something."""
-    told = {"label": plan.label, "fingerprint": plan.fingerprint}
-    return {"model": config.name, "weights_sha256": config.weights_sha256, "plan": told}
+def made_by(config: ModelConfig, plan: Plan | None = None) -> dict[str, Any]:
+    """What a record tells of the model that made something, and of the plan if there is one."""
+    model = {"model": config.name, "weights_sha256": config.weights_sha256}
+    if plan is None:
+        return model
+    return {**model, "plan": {"label": plan.label, "fingerprint": plan.fingerprint}}
 
 
 def write_samples(
@@ -100,14 +102,13 @@ class SampleFolder:
         """Prepare a folder; nothing is written until the first samples are.
 
         Raises:
-            InvalidArgumentError: If the folder holds files and neither ``overwrite`` nor
-                ``resume`` is set, or what is to be resumed does not exist or was drawn
-                differently.
+            InvalidArgumentError: If the folder cannot be written, or holds files and neither
+                ``overwrite`` nor ``resume`` is set, or what is to be resumed does not exist or
+                was drawn differently.
             DataError: If the folder's record is damaged.
         """
         folder = cls(path, data, identity)
-        if path.exists() and not path.is_dir():
-            raise InvalidArgumentError(f"{path} is a file: choose another output folder")
+        check_writable(path)
         if resume:
             folder._read_back()
         elif path.is_dir() and any(path.iterdir()):
