@@ -10,8 +10,12 @@ from PIL import Image
 
 from fastdpm.output import figures_inverse
 from fastdpm.output.figures import power_in_db, write_sounds
-from fastdpm.output.figures_edit import write_edited_images
-from fastdpm.output.figures_inverse import Curve, write_image_pairs, write_psnr, write_sound_strip
+from fastdpm.output.figures_inverse import (
+    write_edited_images,
+    write_image_pairs,
+    write_psnr,
+    write_sound_strip,
+)
 
 
 @pytest.fixture
@@ -38,11 +42,11 @@ def test_silence_is_drawn_at_the_floor_and_a_tone_at_its_frequency(tmp_path):
 
 def test_the_legend_says_how_many_samples_were_lost(drawn, tmp_path):
     nan = float("nan")
-    curves = [
-        Curve("implicit", 4, [5, 10], [1, 4], [40.0, nan], [30.0, nan], [50.0, nan]),
-        Curve("first", 4, [5, 10], [0, 0], [20.0, 22.0], [19.0, 21.0], [21.0, 23.0]),
-    ]
-    lost = [Curve("implicit", 4, [5, 10], [4, 4], [nan] * 2, [nan] * 2, [nan] * 2)]
+    curves = {
+        "implicit": {5: [28.0, 40.0, 52.0, nan], 10: [nan] * 4},
+        "first": {5: [19.0, 20.0, 20.0, 21.0], 10: [21.0, 22.0, 22.0, 23.0]},
+    }
+    lost = {"implicit": {5: [nan] * 4, 10: [nan] * 4}}
     write_psnr(tmp_path / "a.png", {"STEP linear": curves, "VAR linear": lost})
     step, var = drawn[0].axes
     labels = [text.get_text().replace("\u00a0", " ") for text in step.get_legend().get_texts()]
@@ -52,6 +56,17 @@ def test_the_legend_says_how_many_samples_were_lost(drawn, tmp_path):
     low, high = step.get_ylim()
     assert low < 19
     assert high > 50
+
+
+def test_lines_are_medians_and_bands_percentiles_of_what_converged(drawn, tmp_path):
+    exact = [float("inf")] * 3
+    curves = {"first": {5: [30.0, 10.0, 20.0, float("nan")], 10: exact}}
+    write_psnr(tmp_path / "a.png", {"STEP linear": curves})
+    (panel,) = drawn[0].axes
+    np.testing.assert_allclose(panel.lines[0].get_data(), [[5, 10], [20, 200]])
+    (bars,) = [c for c in panel.collections if hasattr(c, "get_segments")]
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends, [[12, 28], [200, 200]])
 
 
 def test_a_lost_sample_is_marked_and_not_drawn_grey(drawn, tmp_path):
@@ -75,7 +90,8 @@ def test_what_is_to_be_painted_is_striped_and_nothing_else_is(tmp_path):
     result[..., :4, :] = 0.5
     painted = np.zeros((1, 8, 8), dtype=bool)
     painted[:, :4] = True
-    write_edited_images(tmp_path / "a.png", [x, kept, result], painted)
+    rows = {"original": x, "kept": kept, "result": result}
+    write_edited_images(tmp_path / "a.png", rows, painted)
     with Image.open(tmp_path / "a.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     coloured = np.abs(pixels[..., 0] - pixels[..., 2]) > 20

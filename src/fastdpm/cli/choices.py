@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from fastdpm.cli.expand import Options
+from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.cache import Cache
 
-NumSteps = Annotated[
-    int | None,
-    typer.Option("--steps", "-S", help="S, network evaluations, from 2 to T.", show_default=False),
-]
-Levels = Annotated[str | None, typer.Option(show_default=False)]
-Spacing = Annotated[str | None, typer.Option(show_default=False)]
-Kappa = Annotated[
-    float | None,
-    typer.Option(help="0 is DDIM-rev, 1 is DDPM-rev, or in between.", show_default=False),
-]
-Method = Annotated[str | None, typer.Option(show_default=False)]
-Unbounded = Annotated[
-    bool, typer.Option("--unbounded", help="VAR without the authors' bound on its variances.")
-]
-AtSteps = Annotated[
-    str | None,
-    typer.Option(help="Steps by hand, zero-based and falling: 900,500,100.", show_default=False),
-]
-AtLevels = Annotated[
-    str | None,
-    typer.Option(help="Levels by hand, rising: 0.1,0.5,0.9.", show_default=False),
-]
-Variances = Annotated[
-    str | None,
-    typer.Option(
-        help="Variances by hand, clean end first: 1e-4,1e-3,0.01,0.05,0.2,0.5.",
-        show_default=False,
-    ),
-]
-SavedPlan = Annotated[
-    Path | None,
-    typer.Option("--plan", help="A plan saved by `fastdpm plan --save`.", show_default=False),
-]
-Clip = Annotated[
-    str | None,
-    typer.Option(help="none, x0 (clip the implied data) or dynamic.", show_default=False),
-]
+Clip = Annotated[str | None, typer.Option(help="none, x0 (clip the implied data) or dynamic.")]
 Seed = Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.", min=0)]
 BatchSize = Annotated[
     int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
@@ -67,31 +33,21 @@ ModelName = Annotated[
         " or preset (with --checkpoint)."
     ),
 ]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(help="The published weights of a preset.", show_default=False),
-]
+Checkpoint = Annotated[Path | None, typer.Option(help="The published weights of a preset.")]
 Against = Annotated[
     str | None,
     typer.Option(
         help="What to measure against: a folder, zip, Parquet or statistics file; by default the"
-        " data of the built-in feature network. For a vocoder, the recordings.",
-        show_default=False,
+        " data of the built-in feature network. For a vocoder, the recordings."
     ),
 ]
 Features = Annotated[
     str | None,
-    typer.Option(
-        help="A feature network (name or folder) in place of the built-in one.",
-        show_default=False,
-    ),
+    typer.Option(help="A feature network (name or folder) in place of the built-in one."),
 ]
 Inception = Annotated[
     str | None,
-    typer.Option(
-        help="Weights of Inception-v3, a file or auto, for the published FID.",
-        show_default=False,
-    ),
+    typer.Option(help="Weights of Inception-v3, a file or auto, for the published FID."),
 ]
 CacheFolder = Annotated[
     Path | None,
@@ -99,24 +55,38 @@ CacheFolder = Annotated[
         "--cache",
         help="Where samples, features and results are kept; by default $FASTDPM_CACHE or the"
         " user's folder for such files.",
-        show_default=False,
     ),
 ]
+_VALUES: dict[type, str] = {int: "whole numbers", float: "numbers", str: "names"}
+T = TypeVar("T", int, float, str)
 
 
 @dataclass(frozen=True)
 class Stated(Options):
     """What a command line states of a recipe; None or False where it says nothing."""
 
-    steps: NumSteps = None
-    levels: Levels = None
-    spacing: Spacing = None
-    kappa: Kappa = None
-    method: Method = None
-    unbounded: Unbounded = False
-    at_steps: AtSteps = None
-    at_levels: AtLevels = None
-    variances: Variances = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", "-S", help="S, network evaluations, from 2 to T.")
+    ] = None
+    levels: Annotated[str | None, typer.Option()] = None
+    spacing: Annotated[str | None, typer.Option()] = None
+    kappa: Annotated[
+        float | None, typer.Option(help="0 is DDIM-rev, 1 is DDPM-rev, or in between.")
+    ] = None
+    method: Annotated[str | None, typer.Option()] = None
+    unbounded: Annotated[
+        bool, typer.Option("--unbounded", help="VAR without the authors' bound on its variances.")
+    ] = False
+    at_steps: Annotated[
+        str | None, typer.Option(help="Steps by hand, zero-based and falling: 900,500,100.")
+    ] = None
+    at_levels: Annotated[str | None, typer.Option(help="Levels by hand, rising: 0.1,0.5,0.9.")] = (
+        None
+    )
+    variances: Annotated[
+        str | None,
+        typer.Option(help="Variances by hand, clean end first: 1e-4,1e-3,0.01,0.05,0.2,0.5."),
+    ] = None
 
     @classmethod
     def helps(cls) -> Mapping[str, str]:
@@ -132,6 +102,10 @@ class Stated(Options):
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe with the stated choices changed."""
+        by_hand = {
+            name: tuple(parse(f"--{name.replace('_', '-')}", getattr(self, name), float)) or None
+            for name in ("at_steps", "at_levels", "variances")
+        }
         return recommended.replace(
             num_steps=self.steps,
             levels=self.levels,
@@ -140,9 +114,7 @@ class Stated(Options):
             method=self.method,
             clip=clip,
             bounded=False if self.unbounded else None,
-            at_steps=parse_numbers("--at-steps", self.at_steps),
-            at_levels=parse_numbers("--at-levels", self.at_levels),
-            variances=parse_numbers("--variances", self.variances),
+            **by_hand,
         )
 
     def names(self) -> list[str]:
@@ -150,15 +122,27 @@ class Stated(Options):
         stated = [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
         return [f"--{name.replace('_', '-')}" for name in stated]
 
-    def check_none_beside_plan(self) -> None:
-        """Raise if a choice is stated beside a saved plan, which leaves nothing to choose."""
-        from fastdpm.core.errors import InvalidArgumentError
 
-        if self.names():
+@dataclass(frozen=True)
+class Sampling(Stated):
+    """How to sample: a recipe, or a plan that was compiled from one."""
+
+    plan: Annotated[Path | None, typer.Option(help="A plan saved by `fastdpm plan --save`.")] = (
+        None
+    )
+    clip: Clip = None
+
+    def choose(self, recommended: Recipe) -> tuple[Recipe, Plan | None]:
+        """The recipe, and the saved plan, which leaves nothing of it to choose but clipping."""
+        recipe = self.recipe(recommended, self.clip)
+        if self.plan is None:
+            return recipe, None
+        idle = [name for name in self.names() if name not in ("--plan", "--clip")]
+        if idle:
             raise InvalidArgumentError(
-                f"--plan leaves nothing to choose for {' and '.join(self.names())}: drop one of"
-                " them"
+                f"--plan leaves nothing to choose for {' and '.join(idle)}: drop one of them"
             )
+        return recipe, read_plan(self.plan)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -173,21 +157,19 @@ def told_command() -> str:
     return shlex.join(["fastdpm", *arguments])
 
 
-def parse_whole_numbers(name: str, text: str) -> list[int]:
-    """Whole numbers separated by commas."""
-    from fastdpm.core.errors import InvalidArgumentError
-
+def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
+    """Values separated by commas: int, float or str; none where nothing is stated."""
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
     try:
-        return [int(part) for part in text.split(",")]
+        if all(parts):
+            return [kind(part) for part in parts]
     except ValueError:
-        raise InvalidArgumentError(
-            f"{name} takes whole numbers separated by commas, got {text!r}"
-        ) from None
+        pass  # told below, as an empty part is
+    raise InvalidArgumentError(f"{option} takes {_VALUES[kind]} separated by commas, got {text!r}")
 
 
 def read_plan(path: Path) -> Plan:
     """A plan saved by `fastdpm plan --save`."""
-    from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.core.plan import Plan
 
     try:
@@ -201,7 +183,6 @@ def read_plan(path: Path) -> Plan:
 
 def open_cache(folder: Path | None) -> Cache:
     """The cache in a folder, or in the default place."""
-    from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.evaluation.cache import Cache, default_cache
 
     if folder is not None and folder.exists() and not folder.is_dir():
@@ -209,15 +190,12 @@ def open_cache(folder: Path | None) -> Cache:
     return default_cache() if folder is None else Cache(folder)
 
 
-def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:
-    """Numbers separated by commas."""
-    from fastdpm.core.errors import InvalidArgumentError
-
-    if text is None:
-        return None
+@contextmanager
+def keeping(cache: Cache) -> Iterator[None]:
+    """Say, where a measurement is interrupted, what became of it."""
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InvalidArgumentError(
-            f"{name} takes numbers separated by commas, got {text!r}"
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: what was finished is kept in {cache.root}; the same command goes on"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,8 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.files import check_writable
 
 if TYPE_CHECKING:
     from fastdpm.models.presets import CompareSettings
@@ -24,10 +25,7 @@ def compare(
     steps: Annotated[
         str | None,
         typer.Option(
-            "--steps",
-            "-S",
-            help="Values of S, separated by commas; 5,10,20,50, or the preset's.",
-            show_default=False,
+            "--steps", "-S", help="Values of S, separated by commas; 5,10,20,50, or the preset's."
         ),
     ] = None,
     methods: Annotated[
@@ -35,13 +33,11 @@ def compare(
         typer.Option(
             help="Groups (paper, multistep, standard, diffusers) or single methods"
             " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by"
-            " commas; by default all groups, or the preset's.",
-            show_default=False,
+            " commas; by default all groups, or the preset's."
         ),
     ] = None,
     kappa: Annotated[
-        str | None,
-        typer.Option(help="Values of kappa of the group paper; 0,1.", show_default=False),
+        str | None, typer.Option(help="Values of kappa of the group paper; 0,1.")
     ] = None,
     n: Annotated[
         int | None,
@@ -50,15 +46,12 @@ def compare(
             help="Samples a cell; by default 10,000 images, 1,000 sounds or 100 recordings, or the"
             " preset's.",
             min=1,
-            show_default=False,
         ),
     ] = None,
     reference_n: Annotated[
         int | None,
         typer.Option(
-            help="Samples of the standard T-step sampler; at most 1,000 by default.",
-            min=1,
-            show_default=False,
+            help="Samples of the standard T-step sampler; at most 1,000 by default.", min=1
         ),
     ] = None,
     checkpoint: choices.Checkpoint = None,
@@ -68,8 +61,7 @@ def compare(
     clip: Annotated[
         str | None,
         typer.Option(
-            help="none, x0 or dynamic, alike for all methods; by default as the model's recipe.",
-            show_default=False,
+            help="none, x0 or dynamic, alike for all methods; by default as the model's recipe."
         ),
     ] = None,
     seed: choices.Seed = 0,
@@ -86,7 +78,6 @@ def compare(
     Same seeds and same metric for all. Writes results.json, results.csv, results.md, figures and
     report.html. A comparison that was interrupted goes on when it is started again.
     """
-    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.evaluation.compare import compare as measure_all
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
@@ -98,22 +89,21 @@ def compare(
     kept = choices.open_cache(cache)
     command = choices.told_command()
     _check_folder(out, command, overwrite=overwrite)
+    counts = choices.parse("--steps", steps, int)
+    names = choices.parse("--methods", methods, str)
     found_model = find_model(model, checkpoint)
     preset = read_preset(model) if checkpoint is not None else None
     if preset is not None and preset.compare is not None:
         table = preset.compare
         _check_preset(table, against, inception)
-        steps = ",".join(map(str, table.steps)) if steps is None else steps
-        methods = ",".join(table.methods) if methods is None else methods
+        counts, names = counts or list(table.steps), names or list(table.methods)
         n = table.n if n is None else n
-    counts = choices.parse_whole_numbers("--steps", "5,10,20,50" if steps is None else steps)
-    names = None if methods is None else methods.split(",")
-    chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
+    chosen = choose_methods(names or None, choices.parse("--kappa", kappa, float) or None)
     machine.use_threads(found_model.config, n, batch_size)
-    try:
+    with choices.keeping(kept):
         found = measure_all(
             found_model,
-            counts,
+            counts or [5, 10, 20, 50],
             chosen,
             measuring=MeasureOptions(
                 against, n, features, inception, machine.device, kept, progress=True
@@ -124,10 +114,6 @@ def compare(
             command=command,
             tell=console.print,
         )
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
-        ) from None
     out.mkdir(parents=True, exist_ok=True)
     for path in write_report(out, found):
         console.print(f"written: {path}")
@@ -139,8 +125,6 @@ def compare(
 
 def _check_preset(table: CompareSettings, against: str | None, inception: str | None) -> None:
     """Refuse to measure a preset by something else than its table does."""
-    from fastdpm.core.errors import InvalidArgumentError
-
     if table.metric == "fid" and (against is None or inception is None):
         raise InvalidArgumentError(
             "the paper's table shows FID: give the statistics to --against and the weights of"
@@ -150,12 +134,7 @@ def _check_preset(table: CompareSettings, against: str | None, inception: str | 
 
 def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:
     """Refuse a folder that holds something else than this comparison, made earlier."""
-    from fastdpm.core.errors import InvalidArgumentError
-
-    above = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "is a file" if not above.is_dir() else "cannot be written to"
-        raise InvalidArgumentError(f"{above} {reason}: choose another --out")
+    check_writable(out)
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:

@@ -9,7 +9,7 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.expand import described
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, tell_notes
 
 
 @described(lambda: {"layout": f"{_layouts()}; by default recognized from the contents."})
@@ -25,19 +25,12 @@ def convert(
         str | None,
         typer.Option(
             help="What the file holds: a published model's name, or a TOML file of your own; by"
-            " default whatever its tensors fit.",
-            show_default=False,
+            " default whatever its tensors fit."
         ),
     ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            show_default=False,
-        ),
-    ] = None,
+    layout: Annotated[str | None, typer.Option("--format")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the model; by default the preset's.", show_default=False)
+        str | None, typer.Option(help="Of the model; by default the preset's.")
     ] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Store 16-bit weights: half the size.")
@@ -52,8 +45,7 @@ def convert(
     config, notes = write_converted(
         source, out, preset=preset, layout=layout, name=name, half=half, overwrite=overwrite
     )
-    for note in notes:
-        console.print(f"note: {note}")
+    tell_notes(notes)
     steps = config.schedule.get("num_train_steps") or len(config.schedule["betas"])
     shape = " x ".join(map(str, config.data.shape))
     console.print(f"{config.name}: {config.data.modality} {shape}, T = {steps:,}, in {out}")

@@ -12,15 +12,16 @@ from fastdpm.cli import choices
 from fastdpm.cli.expand import changes
 from fastdpm.cli.inputs import Inputs, Most, Source
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import Overwrite, check_folder
-from fastdpm.cli.terminal import console
+from fastdpm.cli.outputs import Overwrite, results_folder
+from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
-PICTURE = "edited.png"
+
+_PICTURE = "edited.png"
 
 
 @changes(choices.Stated, without=("method",))
@@ -33,32 +34,24 @@ def edit(
         float | None,
         typer.Option(
             help="Share of the rows to run, in (0, 1]; by default 0.5, with a mask 1, where"
-            " nothing under the mask is seen.",
-            show_default=False,
+            " nothing under the mask is seen."
         ),
     ] = None,
     at_level: Annotated[
-        float | None,
-        typer.Option(
-            help="In place of it, a level to go back to; 1 is clean.", show_default=False
-        ),
+        float | None, typer.Option(help="In place of it, a level to go back to; 1 is clean.")
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="White where to paint, black where to keep: an image, or 1 and 0 in a .npy file.",
-            show_default=False,
+            help="White where to paint, black where to keep: an image, or 1 and 0 in a .npy file."
         ),
     ] = None,
-    span: Annotated[
-        str | None,
-        typer.Option(help="Seconds of a sound to paint: 0.2:0.5.", show_default=False),
-    ] = None,
+    span: Annotated[str | None, typer.Option(help="Seconds of a sound to paint: 0.2:0.5.")] = None,
     stated: choices.Stated,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
-    out: Annotated[Path, typer.Option(help="Folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder.")],
     overwrite: Overwrite = False,
 ) -> None:
     """Noise images or sounds to a level and sample them back, or paint what a mask marks.
@@ -67,16 +60,15 @@ def edit(
     --resize and --resample. Writes the samples, sounds at the level of the originals, a picture of
     originals and results, and samples.json.
     """
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.data.files import new_folder
     from fastdpm.inverse.edit import edit as run_edit
     from fastdpm.inverse.edit import plan_edit
-    from fastdpm.output.folder import SampleFolder
+    from fastdpm.output.figures_inverse import write_edits
+    from fastdpm.output.folder import made_by, write_samples
     from fastdpm.progress import sampling_bar
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("give --strength or --at-level, not both")
-    replaced = check_folder(out, overwrite)
+    filled = results_folder(out, overwrite)
     given = source.read(inputs, machine, n)
     config, x = given.model.config, given.x
     recipe = stated.recipe(config.recipe, clip)
@@ -90,16 +82,7 @@ def edit(
         levels=levels,
         kappa=recipe.stochasticity,
     )
-    plan = how.plan
-    identity = {
-        "model": config.name,
-        "weights_sha256": config.weights_sha256,
-        "plan": {"label": plan.label, "fingerprint": plan.fingerprint},
-        "clip": recipe.clip,
-        "seed": seed,
-    }
-    for note in levels.notes:
-        console.print(f"note: {note}")
+    tell_notes(levels.notes)
     began = time.perf_counter()
     with sampling_bar() as bar:
         found = run_edit(
@@ -114,18 +97,31 @@ def edit(
             callback=bar,
         )
     seconds = time.perf_counter() - began
-    facts = {"inputs": given.inputs, "painted": _share(marked), "n": len(found)}
-    with new_folder(out, replaced) as place:
-        folder = SampleFolder(place, config.data, identity)
-        folder.write(range(len(found)), found, given.gain)
-        folder.finish({"network_evaluations": plan.num_rows, **facts})
-        _draw(place / PICTURE, [x, _masked(x, marked), found], marked, config.data)
-    _tell(plan, marked, len(found), out, seconds)
+    share = None if marked is None else round(float(marked.double().mean()), 6)
+    facts = {
+        **made_by(config, how.plan),
+        "clip": recipe.clip,
+        "seed": seed,
+        "network_evaluations": how.plan.num_rows,
+        "inputs": given.inputs,
+        "painted": share,
+        "n": len(found),
+    }
+    with filled as folder:
+        write_samples(folder, config.data, found, given.gain, facts)
+        write_edits(folder / _PICTURE, x, found, marked, config.data)
+    done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
+    console.print(
+        f"{len(found)} {done}, from level {how.plan.level[0]:.4g} in {how.plan.num_rows} network"
+        f" evaluations each; {seconds:.1f} s"
+    )
+    if marked is not None:
+        console.print("what the mask keeps is the input's to the last bit, as it was read")
+    console.print(f"written to {out}; originals and results can be seen in {out / _PICTURE}")
 
 
 def _marked(mask: Path | None, span: str | None, x: Tensor, data: DataSpec) -> Tensor | None:
     """The mask that is asked for, checked against the data, or None."""
-    from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.inverse.edit import check_mask, read_mask, span_mask
 
     if span is None:
@@ -141,39 +137,3 @@ def _marked(mask: Path | None, span: str | None, x: Tensor, data: DataSpec) -> T
             f"--span takes two times in seconds, such as 0.2:0.5, got {span!r}"
         ) from None
     return check_mask(span_mask((first, last), x.shape[-1], data.sample_rate), x)
-
-
-def _share(mask: Tensor | None) -> float | None:
-    return None if mask is None else round(float(mask.double().mean()), 6)
-
-
-def _masked(x: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The data with nothing, grey or silence, where it is to be painted."""
-    return None if mask is None else x.masked_fill(mask, 0.0)
-
-
-def _draw(path: Path, rows: list[Tensor | None], mask: Tensor | None, data: DataSpec) -> None:
-    """Draw originals, what is kept of them if there is a mask, and results."""
-    import torch
-
-    from fastdpm.output.figures_edit import write_edited_images, write_edited_lines
-
-    shown = [row for row in rows if row is not None]
-    painted = None
-    if mask is not None:
-        painted = torch.broadcast_to(mask, shown[0].shape).any(dim=1).numpy()
-    if data.modality == "image":
-        write_edited_images(path, shown, painted)
-        return
-    write_edited_lines(path, shown, painted, data.sample_rate)
-
-
-def _tell(plan: Plan, mask: Tensor | None, count: int, out: Path, seconds: float) -> None:
-    done = "edited" if mask is None else f"painted, {100 * (_share(mask) or 0):.3g} % of each"
-    console.print(
-        f"{count} {done}, from level {plan.level[0]:.4g} in {plan.num_rows} network evaluations"
-        f" each; {seconds:.1f} s"
-    )
-    if mask is not None:
-        console.print("what the mask keeps is the input's to the last bit, as it was read")
-    console.print(f"written to {out}; originals and results can be seen in {out / PICTURE}")

@@ -8,22 +8,14 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.expand import changes
-from fastdpm.cli.inputs import (
-    ENCODING_HELP,
-    Encoding,
-    Inputs,
-    Most,
-    Source,
-    note_deviation,
-    tell_lost,
-)
+from fastdpm.cli.inputs import Encoding, Inputs, Most, Source, encodes, note_deviation, tell_lost
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.terminal import console
+from fastdpm.core.errors import InvalidArgumentError, SamplingError
 
 
-@changes(choices.Stated, without=("method",), **ENCODING_HELP)
+@encodes
 def encode(
     *,
     source: Source,
@@ -43,10 +35,11 @@ def encode(
     scaled to the model's. Unstated choices of levels are the model's recommended recipe, whose S,
     noise and clipping do not apply.
     """
-    from fastdpm.core.errors import SamplingError
     from fastdpm.inverse.latents_file import select, usable, write_latents
 
-    _check_out(out, inputs, overwrite)
+    check_output(out, (".safetensors",), inputs)
+    if out.exists() and not overwrite:
+        raise InvalidArgumentError(f"{out} is there already: choose another --out, or --overwrite")
     given = source.read(inputs, machine, n)
     latents = encoding.encode(given, stated, source.batch_size)
     advice = tell_lost(latents, given.names)
@@ -66,11 +59,3 @@ def encode(
     if count < total:
         left = f"are not in {out}" if count else "no file was written"
         raise SamplingError(f"{total - count} of {total} did not converge and {left}: {advice}")
-
-
-def _check_out(out: Path, inputs: list[Path], overwrite: bool) -> None:
-    from fastdpm.core.errors import InvalidArgumentError
-
-    check_output(out, (".safetensors",), inputs)
-    if out.exists() and not overwrite:
-        raise InvalidArgumentError(f"{out} is there already: choose another --out, or --overwrite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,8 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
@@ -37,14 +37,11 @@ def evaluate(
             "-n",
             help="Samples; by default 10,000 images, 1,000 sounds or 100 recordings of a vocoder.",
             min=1,
-            show_default=False,
         ),
     ] = None,
     features: choices.Features = None,
     inception: choices.Inception = None,
-    stated: choices.Stated,
-    plan: choices.SavedPlan = None,
-    clip: choices.Clip = None,
+    sampling: choices.Sampling,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
@@ -58,15 +55,12 @@ def evaluate(
             " recordings. Samples are measured at their own level.",
         ),
     ] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Save the result as JSON.", show_default=False)
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the result as JSON.")] = None,
     save_statistics: Annotated[
         Path | None,
         typer.Option(
             help="Save the statistics of data to a .safetensors file, for --against, and measure"
-            " nothing.",
-            show_default=False,
+            " nothing."
         ),
     ] = None,
 ) -> None:
@@ -75,8 +69,7 @@ def evaluate(
     Samples, features, statistics and results are kept in a cache, so nothing is computed twice
     and an interrupted run goes on where it was.
     """
-    from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
-    from fastdpm.data.files import check_place, write_text
+    from fastdpm.data.files import check_place, write_json
     from fastdpm.evaluation import evaluate as stages
     from fastdpm.evaluation.drawn import DrawOptions
 
@@ -99,21 +92,17 @@ def evaluate(
     measured = _found(samples, checkpoint)
     if not isinstance(measured, str):
         machine.use_threads(measured.config, n, batch_size)
-    recipe, compiled = _how_to_sample(measured, stated, plan, clip)
+    recipe, plan = _how_to_sample(measured, sampling)
     draw = DrawOptions(seed, precision, batch_size, machine.device)
-    try:
+    with choices.keeping(kept):
         if save_statistics is not None:
             kind = stages.save_statistics(samples, save_statistics, measuring)
             console.print(f"statistics of {kind.label}, {kind.network}: {save_statistics}")
             return
-        found = stages.measure(measured, measuring, recipe=recipe, plan=compiled, options=draw)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
-        ) from None
+        found = stages.measure(measured, measuring, recipe=recipe, plan=plan, options=draw)
     _print(found)
     if save is not None:
-        write_text(save, json.dumps(found.to_dict(), indent=1) + "\n")
+        write_json(save, found.to_dict())
         console.print(f"saved to {save}")
 
 
@@ -126,21 +115,15 @@ def _found(samples: str, checkpoint: Path | None) -> str | FoundModel:
 
 
 def _how_to_sample(
-    samples: str | FoundModel, stated: choices.Stated, plan: Path | None, clip: str | None
+    samples: str | FoundModel, sampling: choices.Sampling
 ) -> tuple[Recipe | None, Plan | None]:
     """Recipe and plan of a model; neither for samples that were drawn elsewhere."""
-    from fastdpm.core.errors import InvalidArgumentError
-
     if not isinstance(samples, str):
-        recipe = stated.recipe(samples.config.recipe, clip)
-        if plan is None:
-            return recipe, None
-        stated.check_none_beside_plan()
-        return recipe, choices.read_plan(plan)
-    idle = stated.names() + [n for n, v in (("--plan", plan), ("--clip", clip)) if v is not None]
-    if idle:
+        return sampling.choose(samples.config.recipe)
+    if sampling.names():
         raise InvalidArgumentError(
-            f"{samples} is no model, so {' and '.join(idle)} would change nothing: drop it"
+            f"{samples} is no model, so {' and '.join(sampling.names())} would change nothing:"
+            " drop it"
         )
     return None, None
 
@@ -153,8 +136,7 @@ def _print(found: Evaluation) -> None:
         table.add_row(metric.name, found.scores[metric.key].text, metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
-    for note in found.notes:
-        console.print(f"note: {note}")
+    tell_notes(found.notes)
     if found.seconds is not None and found.evaluations is not None:
         console.print(
             f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations each"

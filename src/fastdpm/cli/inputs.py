@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.expand import Options
+from fastdpm.cli.expand import Options, changes
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,34 +30,13 @@ Inputs = Annotated[
         metavar="INPUT...",
     ),
 ]
-Most = Annotated[
-    int | None,
-    typer.Option("-n", help="At most so many, the first ones.", min=1, show_default=False),
-]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(help="Of --by implicit: largest relative residual.", show_default=False),
-]
-KeepBest = Annotated[
-    bool,
-    typer.Option(
-        "--keep-best",
-        help="Of --by implicit: go on with the best that was found where a row does not converge.",
-    ),
-]
-WithoutLastRow = Annotated[
-    bool,
-    typer.Option(
-        "--without-last-row",
-        help="Leave out the row that ends at clean data, and take the data as its noisy side: for"
-        " --by implicit where that row has no inverse, as in digital silence.",
-    ),
-]
-
-ENCODING_HELP = {
-    "steps": "S, from 2 to T; by default 50, which keeps the latents of most models near noise.",
-    "kappa": "Must be 0: encoding draws no noise.",
-}
+Most = Annotated[int | None, typer.Option("-n", help="At most so many, the first ones.", min=1)]
+encodes = changes(
+    choices.Stated,
+    without=("method",),
+    steps="S, from 2 to T; by default 50, which keeps the latents of most models near noise.",
+    kappa="Must be 0: encoding draws no noise.",
+)
 _FAR_FROM_ONE = 2.0
 
 
@@ -85,8 +65,7 @@ class Source(Options):
         str | None,
         typer.Option(
             help="What the samples are of: labels, one for all or 3,1,4 for each; for a vocoder a"
-            " mel spectrogram or a sound, by default each sound's own.",
-            show_default=False,
+            " mel spectrogram or a sound, by default each sound's own."
         ),
     ] = None
     resize: Annotated[
@@ -105,11 +84,9 @@ class Source(Options):
 
     def read(self, paths: list[Path], machine: Machine, n: int | None = None) -> Given:
         """Load the model and the samples; the inputs are read before its weights are."""
-        from fastdpm.core.errors import InvalidArgumentError
         from fastdpm.data.condition import read_condition
         from fastdpm.data.inputs import read_all
         from fastdpm.models.find import find_model
-        from fastdpm.models.load import open_model
 
         found = find_model(self.model, self.checkpoint)
         data = found.config.data
@@ -120,8 +97,8 @@ class Source(Options):
                 f"{len(x)} samples need one `condition` for all or one for each, got"
                 f" {len(condition)}"
             )
-        machine.use_threads(found.config, len(x), self.batch_size)
-        return Given(open_model(found, machine.device), names, x, gain, condition)
+        model = machine.open(found, len(x), self.batch_size)
+        return Given(model, names, x, gain, condition)
 
 
 @dataclass(frozen=True)
@@ -135,59 +112,66 @@ class Encoding(Options):
             " or invertible (one, exact)."
         ),
     ] = "invertible"
-    tolerance: Tolerance = None
-    keep_best: KeepBest = False
-    without_last_row: WithoutLastRow = False
+    tolerance: Annotated[
+        float | None, typer.Option(help="Of --by implicit: largest relative residual.")
+    ] = None
+    keep_best: Annotated[
+        bool,
+        typer.Option(
+            "--keep-best",
+            help="Of --by implicit: go on with the best that was found where a row does not"
+            " converge.",
+        ),
+    ] = False
+    without_last_row: Annotated[
+        bool,
+        typer.Option(
+            "--without-last-row",
+            help="Leave out the row that ends at clean data, and take the data as its noisy side:"
+            " for --by implicit where that row has no inverse, as in digital silence.",
+        ),
+    ] = False
+
+    @property
+    def solver(self) -> ImplicitOptions | None:
+        """How implicit rows are solved, as far as it is stated; None if nothing is."""
+        from fastdpm.sampling.implicit import ImplicitOptions
+
+        if self.tolerance is None:
+            return ImplicitOptions(keep_best=True) if self.keep_best else None
+        return ImplicitOptions(tolerance=self.tolerance, keep_best=self.keep_best)
+
+    def levels(self, recipe: Recipe, model: Model) -> NoiseLevels:
+        """The levels of a recipe, or all but the cleanest."""
+        levels = recipe.choose_levels(model.schedule)
+        return levels[:-1] if self.without_last_row else levels
 
     def encode(self, given: Given, stated: choices.Stated, batch_size: int | None) -> Latents:
-        """Encode over the levels that are stated, under a progress bar; notes are printed."""
-        from fastdpm.inverse.encode import encode
+        """Encode over the levels that are stated, under a progress bar; notes are printed.
+
+        Raises:
+            InvalidArgumentError: If noise is asked for, which does not run backwards.
+        """
+        from fastdpm.inverse.encode import encode, recommended_recipe
         from fastdpm.progress import sampling_bar
 
-        levels = encoding_recipe(stated, given.model).choose_levels(given.model.schedule)
-        for note in levels.notes:
-            console.print(f"note: {note}")
+        if stated.kappa:
+            raise InvalidArgumentError(
+                f"encoding draws no noise: `kappa` must be 0, got {stated.kappa:g}"
+            )
+        levels = self.levels(stated.recipe(recommended_recipe(given.model)), given.model)
+        tell_notes(levels.notes)
         with sampling_bar() as bar:
             return encode(
                 given.model,
                 given.x,
-                cut(levels, self.without_last_row),
+                levels,
                 self.by,
-                solver=solver_of(self.tolerance, self.keep_best),
+                solver=self.solver,
                 condition=given.condition,
                 batch_size=batch_size,
                 callback=bar,
             )
-
-
-def encoding_recipe(stated: choices.Stated, model: Model) -> Recipe:
-    """The recommended way to encode, with the stated choices changed.
-
-    Raises:
-        InvalidArgumentError: If noise is asked for, which does not run backwards.
-    """
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.inverse.encode import recommended_recipe
-
-    if stated.kappa:
-        raise InvalidArgumentError(
-            f"encoding draws no noise: `kappa` must be 0, got {stated.kappa:g}"
-        )
-    return stated.recipe(recommended_recipe(model))
-
-
-def cut(levels: NoiseLevels, without_last_row: bool) -> NoiseLevels:
-    """Levels, or all but the cleanest."""
-    return levels[:-1] if without_last_row else levels
-
-
-def solver_of(tolerance: float | None, keep_best: bool) -> ImplicitOptions | None:
-    """How implicit rows are solved, as far as it is stated; None if nothing is."""
-    from fastdpm.sampling.implicit import ImplicitOptions
-
-    if tolerance is None:
-        return ImplicitOptions(keep_best=True) if keep_best else None
-    return ImplicitOptions(tolerance=tolerance, keep_best=keep_best)
 
 
 def note_deviation(latents: Latents) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +13,12 @@ from fastdpm.cli.expand import changes
 from fastdpm.cli.inputs import Inputs, Most, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, tell_notes
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.inverse.likelihood import Bound
-    from fastdpm.models.config import ModelConfig
+
 _MOST_ROWS = 60
 
 
@@ -42,19 +41,14 @@ def likelihood(
             help="Values that the data takes; by default 256 for images, 17 for digits, 65536 for"
             " sounds.",
             min=2,
-            show_default=False,
         ),
     ] = None,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Save every term and sample as JSON.", show_default=False),
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Save every term and sample as JSON.")] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw the terms to this .png, .pdf or .svg.", show_default=False),
+        Path | None, typer.Option(help="Draw the terms to this .png, .pdf or .svg.")
     ] = None,
 ) -> None:
     """Bits per dimension of images or sounds, by the variational bound over the chosen levels.
@@ -62,8 +56,9 @@ def likelihood(
     The bound is that of sampling with kappa = 1; `--levels step -S T` takes all T steps.
     Sounds are scaled to the model's level and judged there.
     """
-    from fastdpm.data.files import FIGURE_SUFFIXES
+    from fastdpm.data.files import FIGURE_SUFFIXES, write_json
     from fastdpm.inverse.likelihood import bits_per_dimension, grey_levels_of
+    from fastdpm.output.folder import made_by
     from fastdpm.progress import sampling_bar
 
     check_output(save, (".json",), inputs)
@@ -89,7 +84,10 @@ def likelihood(
         )
     _print(bound, why, time.perf_counter() - began)
     if save is not None:
-        _save(save, bound, config, given.inputs, seed=seed, clip=recipe.clip)
+        head = {"format": "fastdpm-likelihood", "version": 1, **made_by(config)}
+        made = {"seed": seed, "clip": recipe.clip, **bound.record()}
+        write_json(save, head | made | {"inputs": given.inputs})
+        console.print(f"saved to {save}")
     if plot is not None:
         from fastdpm.output.figures_likelihood import write_terms
 
@@ -105,8 +103,7 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     levels, terms = bound.levels, bound.terms.mean(dim=0).tolist()
     error = "" if bound.error is None else f" ± {bound.error:.4f}"
     kind = "sample" if len(bound.terms) == 1 else "samples"
-    for note in levels.notes:
-        console.print(f"note: {note}")
+    tell_notes(levels.notes)
     if levels.num_steps <= _MOST_ROWS:
         console.print(f"{'row':>7}{'t':>10}{'level':>10}{'bits':>12}")
         console.print(f"{'prior':>7}{'':20}{terms[0]:12.5f}")
@@ -122,21 +119,3 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     console.print(f"over {_label(levels)}, {bound.variance} variance; {seconds:.1f} s")
     moved = f"values rounded to them, by {bound.moved:.2g} of a step at most"
     console.print(f"grey levels: {bound.grey.count}, {why}; {moved}")
-
-
-def _save(
-    path: Path, bound: Bound, config: ModelConfig, names: list[str], *, seed: int, clip: str
-) -> None:
-    from fastdpm.data.files import write_text
-
-    head = {
-        "format": "fastdpm-likelihood",
-        "version": 1,
-        "model": config.name,
-        "weights_sha256": config.weights_sha256,
-        "seed": seed,
-        "clip": clip,
-    }
-    record = head | bound.record() | {"inputs": names}
-    write_text(path, json.dumps(record, indent=1) + "\n")
-    console.print(f"saved to {path}")

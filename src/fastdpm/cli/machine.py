@@ -12,6 +12,8 @@ from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.models.config import ModelConfig
+    from fastdpm.models.find import FoundModel
+    from fastdpm.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,16 @@ class Machine(Options):
         typer.Option(
             help="Processor threads of the network; by default as many as its size is worth.",
             min=1,
-            show_default=False,
         ),
     ] = None
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what was chosen.")] = False
+
+    def open(self, found: FoundModel, samples: int | None, batch_size: int | None) -> Model:
+        """Load a model onto the device, and choose the threads; see :meth:`use_threads`."""
+        from fastdpm.models.load import open_model
+
+        self.use_threads(found.config, samples, batch_size)
+        return open_model(found, self.device)
 
     def use_threads(
         self, config: ModelConfig, samples: int | None, batch_size: int | None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.files import check_new_folder, check_place, new_folder
+from fastdpm.data.record import read_record
 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
@@ -19,7 +23,7 @@ _WRITTEN = (
 )
 
 
-def check_folder(out: Path, overwrite: bool) -> Collection[str]:
+def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
     """Check that a folder can be written, before the work is done.
 
     Args:
@@ -27,20 +31,14 @@ def check_folder(out: Path, overwrite: bool) -> Collection[str]:
         overwrite: Whether an earlier run in it, of any of these commands, may be replaced.
 
     Returns:
-        The files that may be replaced.
+        The folder to be filled, which takes its place once it is whole.
     """
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.data.files import check_new_folder
-    from fastdpm.data.record import read_record
-
     record = read_record(out)
     ours = {*_WRITTEN, *(path.name for path in (record.paths(out) if record else ()))}
     check_new_folder(out, ours)
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise InvalidArgumentError(
-            f"{out} holds an earlier run: choose another --out, or add --overwrite"
-        )
-    return ours
+    if not overwrite:
+        check_new_folder(out, advice=", or add `overwrite`")
+    return new_folder(out, ours)
 
 
 def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: list[Path]) -> None:
@@ -49,9 +47,6 @@ def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: list[Path
     Raises:
         InvalidArgumentError: If it has another suffix, no folder, or the place of an input.
     """
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.data.files import check_place
-
     if path is None:
         return
     check_place(path)

@@ -15,12 +15,9 @@ def plan(
     model: choices.ModelName = "digits",
     checkpoint: choices.Checkpoint = None,
     stated: choices.Stated,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.", show_default=False)
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.")] = None,
     save: Annotated[
-        Path | None,
-        typer.Option(help="Save it as JSON, for `sample --plan`.", show_default=False),
+        Path | None, typer.Option(help="Save it as JSON, for `sample --plan`.")
     ] = None,
 ) -> None:
     """Print, draw or save the table of coefficients that `sample` runs; no network is loaded."""

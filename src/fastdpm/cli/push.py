@@ -20,12 +20,10 @@ def push(
         bool, typer.Option("--private", help="Create the repository for yourself alone.")
     ] = False,
     revision: Annotated[
-        str | None,
-        typer.Option(help="Branch, created if need be; by default main.", show_default=False),
+        str | None, typer.Option(help="Branch, created if need be; by default main.")
     ] = None,
     message: Annotated[
-        str | None,
-        typer.Option(help="Of the commit; by default names the model.", show_default=False),
+        str | None, typer.Option(help="Of the commit; by default names the model.")
     ] = None,
 ) -> None:
     """Publish a model folder on the Hugging Face Hub, after a look that it is whole.

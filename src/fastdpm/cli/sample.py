@@ -10,7 +10,8 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
@@ -23,20 +24,14 @@ def sample(
     model: choices.ModelName = "digits",
     checkpoint: choices.Checkpoint = None,
     n: Annotated[
-        int | None,
-        typer.Option(
-            "-n", help="How many; 16, or one for each condition.", min=1, show_default=False
-        ),
+        int | None, typer.Option("-n", help="How many; 16, or one for each condition.", min=1)
     ] = None,
-    stated: choices.Stated,
-    plan: choices.SavedPlan = None,
-    clip: choices.Clip = None,
+    sampling: choices.Sampling,
     condition: Annotated[
         str | None,
         typer.Option(
             help="For a vocoder: a sound file, or a mel spectrogram (.npy, .safetensors). For a"
-            " model with classes: labels, 0,3,7.",
-            show_default=False,
+            " model with classes: labels, 0,3,7."
         ),
     ] = None,
     seed: choices.Seed = 0,
@@ -44,8 +39,7 @@ def sample(
     precision: choices.Precision = "float32",
     machine: Machine,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder; by default a new one under samples/.", show_default=False),
+        Path | None, typer.Option(help="Folder; by default a new one under samples/.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
@@ -58,57 +52,52 @@ def sample(
 
     Writes PNG files and a grid, or WAV files and a picture of them, and samples.json.
     """
-    from fastdpm.core.errors import InvalidArgumentError, check_one_of
     from fastdpm.data.condition import read_condition
     from fastdpm.data.tensors import values_digest
     from fastdpm.models.find import find_model
     from fastdpm.models.identity import config_digest
-    from fastdpm.models.load import open_model
     from fastdpm.models.model import PRECISIONS
-    from fastdpm.output.folder import SampleFolder, free_folder
+    from fastdpm.output.folder import SampleFolder, free_folder, made_by
 
     if resume and out is None:
         raise InvalidArgumentError("--resume needs the --out of the run to go on with")
     check_one_of("precision", precision, PRECISIONS)
-    found = find_model(model, checkpoint)
-    machine.use_threads(found.config, n, batch_size)
-    loaded = open_model(found, machine.device)
+    loaded = machine.open(find_model(model, checkpoint), n, batch_size)
     config = loaded.config
-    chosen = stated.recipe(config.recipe, clip)
-    compiled = chosen.compile(loaded.schedule) if plan is None else _saved(plan, stated, loaded)
+    recipe, saved = sampling.choose(config.recipe)
+    if saved is not None:
+        loaded.check_plan(saved)
+    plan = saved or recipe.compile(loaded.schedule)
     given = None if condition is None else read_condition(condition, config.data)
     chosen_for = loaded.check_condition(given)
     count = n if n is not None else 16 if chosen_for is None else len(chosen_for)
     identity: dict[str, Any] = {
-        "model": config.name,
-        "weights_sha256": config.weights_sha256,
+        **made_by(config, plan),
         "network": config_digest(config),
-        "plan": {"label": compiled.label, "fingerprint": compiled.fingerprint},
-        "clip": chosen.clip,
+        "clip": recipe.clip,
         "condition": None if chosen_for is None else values_digest(chosen_for),
         "seed": seed,
         "precision": precision,
     }
     path = out if out is not None else free_folder(Path("samples"), config.name)
     folder = SampleFolder.open(path, config.data, identity, overwrite=overwrite, resume=resume)
-    if plan is not None or chosen != config.recipe:
-        for note in compiled.notes:
-            console.print(f"note: {note}")
+    if saved is not None or recipe != config.recipe:
+        tell_notes(plan.notes)
     todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
         options = {
-            "clip": chosen.clip,
+            "clip": recipe.clip,
             "seed": seed,
             "batch_size": batch_size,
             "condition": chosen_for,
             "precision": precision,
         }
-        _draw(loaded, compiled, folder, todo, options)
+        _draw(loaded, plan, folder, todo, options)
     seconds = time.perf_counter() - began
     total = loaded.schedule.num_train_steps
     picture = folder.finish(
-        {"n": len(folder.done), "network_evaluations": compiled.num_rows, "T": total}
+        {"n": len(folder.done), "network_evaluations": plan.num_rows, "T": total}
         | {"seconds": round(seconds, 3)}
     )
     kind = {"image": "image", "audio": "sound"}.get(config.data.modality, "sample")
@@ -116,17 +105,9 @@ def sample(
     console.print(f"{_count(len(todo), kind)} drawn, {len(folder.done)} in {path}")
     console.print(f"{shown} can be seen in {picture}")
     console.print(
-        f"{_count(compiled.num_rows, 'network evaluation')} each instead of {total}:"
-        f" {total / compiled.num_rows:,.1f} times fewer; {seconds:.1f} s"
+        f"{_count(plan.num_rows, 'network evaluation')} each instead of {total}:"
+        f" {total / plan.num_rows:,.1f} times fewer; {seconds:.1f} s"
     )
-
-
-def _saved(path: Path, stated: choices.Stated, model: Model) -> Plan:
-    """A saved plan, which leaves nothing to choose."""
-    stated.check_none_beside_plan()
-    plan = choices.read_plan(path)
-    model.check_plan(plan)
-    return plan
 
 
 def _count(number: int, what: str) -> str:
@@ -137,7 +118,6 @@ def _draw(
     model: Model, plan: Plan, folder: SampleFolder, todo: list[int], options: dict[str, Any]
 ) -> None:
     """Draw samples batch by batch under a progress bar; an interrupt keeps what is written."""
-    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.progress import sampling_bar
 
     try:

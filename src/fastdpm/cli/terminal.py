@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 
@@ -17,6 +17,12 @@ _RENAMED = {
     "held_out": "test",
 }
 _ARGUMENT = re.compile(r"`([a-z_][a-z0-9_]*)`")
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know of what was asked for."""
+    for note in notes:
+        console.print(f"note: {note}")
 
 
 def in_options(message: str, options: Mapping[str, str]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError
 
@@ -81,11 +83,8 @@ def check_new_folder(path: Path, replaced: Collection[str] = (), advice: str = "
         replaced: Names of files that may be there already.
         advice: What else to do where others are, ", or ...".
     """
+    check_writable(path)
     place = path.resolve()
-    above = next(p for p in (place, *place.parents) if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "cannot be written to" if above.is_dir() else "is a file"
-        raise InvalidArgumentError(f"{above} {reason}: choose another `out`")
     if not place.is_dir():
         return
     if place in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
@@ -93,6 +92,15 @@ def check_new_folder(path: Path, replaced: Collection[str] = (), advice: str = "
     others = sorted({p.name for p in place.iterdir()} - set(replaced))
     if others:
         raise InvalidArgumentError(f"{path} holds {others[0]}: choose another `out`{advice}")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InvalidArgumentError if a folder cannot be made, or nothing be written into it."""
+    place = folder.resolve()
+    above = next(p for p in (place, *place.parents) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "cannot be written to" if above.is_dir() else "is a file"
+        raise InvalidArgumentError(f"{above} {reason}: choose another `out`")
 
 
 def check_place(path: Path) -> None:
@@ -105,6 +113,11 @@ def check_place(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     write_bytes(path, text.encode())
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write plain values as an indented JSON file, whole."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _umask() -> int:

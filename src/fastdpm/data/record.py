@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import DataError
-from fastdpm.data.files import write_text
+from fastdpm.data.files import write_json
 
 RECORD = "samples.json"
 _FORMAT = "fastdpm-samples"
@@ -48,7 +48,7 @@ class SampleRecord:
         body = {"format": _FORMAT, "complete": self.picture is not None, **self.facts}
         body |= {} if self.gain is None else {"gain": self.gain}
         body |= {"files": self.files, "picture": self.picture}
-        write_text(folder / RECORD, json.dumps(body, indent=1) + "\n")
+        write_json(folder / RECORD, body)
 
 
 def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.data.files import write_json, write_text
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
 from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.latents_file import select, usable
 from fastdpm.models.model import Model
+from fastdpm.output.figures_inverse import (
+    MOST_COLUMNS,
+    write_image_pairs,
+    write_psnr,
+    write_sound_pairs,
+)
+from fastdpm.output.folder import made_by
 from fastdpm.sampling.implicit import ImplicitOptions
 from fastdpm.sampling.state import Callback
+
+RECORD, TABLE = "reconstruct.json", "reconstruct.csv"
+CURVES, SAMPLES = "psnr.png", "samples.png"
 
 Values = tuple[float, ...]
 
@@ -150,6 +165,76 @@ def reconstruct(
         snr=tuple((10 * torch.log10(_power(shown) / error)).tolist()) if sound else None,
         log_mel=_log_mel(shown, cut, kept, data.sample_rate or 0) if sound else None,
     )
+
+
+class Found(NamedTuple):
+    """A reconstruction and what it was asked for: the choice of levels, and S."""
+
+    choice: str
+    num_steps: int
+    result: Reconstruction
+
+
+def write_reconstructions(
+    folder: Path, model: Model, x: Tensor, inputs: Sequence[str], found: Sequence[Found]
+) -> None:
+    """Write the record, the table and the figures of reconstructions of the same data.
+
+    Args:
+        folder: Where ``RECORD``, ``TABLE``, ``CURVES`` and ``SAMPLES`` are written.
+        model: Whose data it is.
+        x: The data, shape (n, *data shape).
+        inputs: What each sample is called in the files.
+        found: The reconstructions, of which the figure of samples shows those of the first choice
+            of levels, at the fewest and the most steps.
+    """
+    results = [
+        {
+            "levels": one.choice,
+            "S": one.num_steps,
+            "by": one.result.method,
+            "plan": {"label": one.result.plan, "fingerprint": one.result.fingerprint},
+            "samples": [
+                {"input": name, **record}
+                for name, record in zip(inputs, one.result.records(), strict=True)
+            ],
+        }
+        for one in found
+    ]
+    head = {"format": "fastdpm-reconstruction", "version": 1}
+    write_json(folder / RECORD, head | made_by(model.config) | {"results": results})
+    write_text(folder / TABLE, _csv(results))
+    panels: dict[str, dict[str, dict[int, Values]]] = {}
+    for one in found:
+        methods = panels.setdefault(one.choice, {})
+        methods.setdefault(one.result.method, {})[one.num_steps] = one.result.psnr
+    write_psnr(folder / CURVES, panels)
+    first, counts = found[0].choice, [one.num_steps for one in found]
+    rows = {"original": x[:MOST_COLUMNS]}
+    for one in found:
+        if one.choice == first and one.num_steps in (min(counts), max(counts)):
+            name = f"{one.result.method}, S = {one.num_steps}"
+            rows[name] = one.result.x[:MOST_COLUMNS].clamp(-1, 1)
+    data = model.config.data
+    if data.modality == "image":
+        write_image_pairs(folder / SAMPLES, rows, first)
+    else:
+        sounds = {name: row[:, 0] for name, row in rows.items()}
+        write_sound_pairs(folder / SAMPLES, sounds, data.sample_rate or 0, first)
+
+
+def _csv(results: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each sample of each reconstruction."""
+    lines = [
+        {"levels": result["levels"], "S": result["S"], "by": result["by"], **sample}
+        for result in results
+        for sample in result["samples"]
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _finished(model: Model, x: Tensor, size: int) -> Tensor:

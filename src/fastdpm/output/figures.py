@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_SOUNDS = 8
 DOTS_PER_INCH = 120
+GAP = 2
 _GRID_SIDE = 512
 _WINDOW, _HOP = 256, 64
 QUIETEST_DB, LOUDEST_DB = -120, -30
@@ -37,42 +38,61 @@ def magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
     return images.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
+def enlarged(pixels: Pixels, side: int) -> Pixels:
+    """Images, shape (n, H, W, C), magnified by the whole number that brings them near a side."""
+    return magnified(pixels, max(1, side // max(pixels.shape[1:3])))
+
+
+def pasted(pixels: Pixels, columns: int) -> Pixels:
+    """Images, shape (n, H, W, C), row by row on a white sheet, ``GAP`` dots apart."""
+    count, height, width, channels = pixels.shape
+    high, wide = height + GAP, width + GAP
+    rows = math.ceil(count / columns)
+    sheet = np.full((rows * high + GAP, columns * wide + GAP, channels), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = GAP + i // columns * high, GAP + i % columns * wide
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
 def write_grid(path: Path, pixels: Pixels) -> None:
     """Write images, shape (n, H, W, C), as a grid of whole-number magnification."""
-    count, height, width, channels = pixels.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    scale = max(1, _GRID_SIDE // (columns * max(height, width)))
-    gap = 2
-    sheet = np.full(
-        (rows * (height * scale + gap) + gap, columns * (width * scale + gap) + gap, channels),
-        255,
-        dtype=np.uint8,
-    )
-    for i, image in enumerate(pixels):
-        top = gap + i // columns * (height * scale + gap)
-        left = gap + i % columns * (width * scale + gap)
-        large = magnified(image, scale)
-        sheet[top : top + height * scale, left : left + width * scale] = large
-    write_png(path, sheet)
+    columns = math.ceil(math.sqrt(len(pixels)))
+    write_png(path, pasted(enlarged(pixels, _GRID_SIDE // columns), columns))
 
 
 def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> None:
     """Draw waveforms and spectrograms of the first eight sounds, shape (n, samples)."""
-    shown = sounds[:MOST_SOUNDS]
-    figure, axes = subplots(2, len(shown), (2.6 * len(shown) + 0.8, 4.4))
-    for i, sound in enumerate(shown):
-        wave, spectrum = axes[0][i], axes[1][i]
-        draw_wave(wave, sound, sample_rate)
-        wave.set_title(f"sample {i}")
-        draw_spectrum(spectrum, sound, sample_rate)
-        spectrum.set_xlabel("seconds")
-        if i > 0:
-            wave.set_yticklabels([])
-            spectrum.set_yticklabels([])
-    axes[0][0].set_ylabel("amplitude")
-    axes[1][0].set_ylabel("frequency (Hz)")
+    shown = {f"sample {i}": sound for i, sound in enumerate(sounds[:MOST_SOUNDS])}
+    figure, _ = draw_sounds(shown, sample_rate, (2.6, 4.4))
     save_figure(figure, path)
+
+
+def draw_sounds(
+    sounds: Mapping[str, NDArray[np.float32]], sample_rate: int, size: tuple[float, float]
+) -> tuple[Figure, list[Axes]]:
+    """Draw the waveform and the spectrogram of each sound, shape (samples,), under its title.
+
+    Args:
+        sounds: By their titles.
+        sample_rate: In Hz.
+        size: Width of a sound and height of the figure in inches.
+
+    Returns:
+        The figure, and the panels of the waveforms.
+    """
+    figure, (waves, spectra) = subplots(2, len(sounds), (size[0] * len(sounds) + 0.8, size[1]))
+    for i, (title, sound) in enumerate(sounds.items()):
+        waves[i].plot(np.arange(len(sound)) / sample_rate, sound, linewidth=0.5)
+        waves[i].set(xlim=(0, len(sound) / sample_rate), ylim=(-1, 1), title=title)
+        draw_spectrum(spectra[i], sound, sample_rate)
+        spectra[i].set_xlabel("seconds")
+        if i > 0:
+            waves[i].set_yticklabels([])
+            spectra[i].set_yticklabels([])
+    waves[0].set_ylabel("amplitude")
+    spectra[0].set_ylabel("frequency (Hz)")
+    return figure, waves
 
 
 def write_series(path: Path, series: NDArray[np.float32]) -> None:
@@ -123,12 +143,6 @@ def write_plan(path: Path, plan: Plan) -> None:
         panel.grid(alpha=0.3)
     figure.suptitle(plan.label)
     save_figure(figure, path)
-
-
-def draw_wave(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
-    """Draw a sound, shape (samples,), against seconds."""
-    panel.plot(np.arange(len(sound)) / sample_rate, sound, linewidth=0.5)
-    panel.set(xlim=(0, len(sound) / sample_rate), ylim=(-1, 1))
 
 
 def draw_spectrum(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:

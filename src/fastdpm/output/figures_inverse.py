@@ -1,13 +1,12 @@
-"""Pictures of the inverse direction: interpolations, and originals beside reconstructions."""
+"""Pictures of the inverse direction: interpolations, reconstructions and edits."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,79 +16,74 @@ from torch import Tensor
 
 from fastdpm.data.files import write_bytes
 from fastdpm.data.pixels import Pixels, to_pixels, write_png
+from fastdpm.data.sound import write_wav
 from fastdpm.inverse.encode import METHODS
-from fastdpm.output.figures import draw_spectrum, draw_wave, magnified, save_figure, subplots
+from fastdpm.output.figures import (
+    DOTS_PER_INCH,
+    GAP,
+    MOST_SOUNDS,
+    draw_sounds,
+    draw_spectrum,
+    enlarged,
+    magnified,
+    pasted,
+    save_figure,
+    subplots,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from fastdpm.data.spec import DataSpec
+
 MOST_COLUMNS = 8
 _MOST_ON_THE_WAY = 9  # odd, so that the middle can be among them
-_STRIP_SIDE, _FRAME_SIDE, _GAP = 96, 256, 2
+_STRIP_SIDE, _FRAME_SIDE = 96, 256
 _FRAME_MS = 160
+_PAUSE_SECONDS = 0.2
 # A method looks the same in every picture, whichever others are beside it.
 _COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#009E73", "#AA4499"), strict=True))
 _MARKERS = dict(zip(METHODS, "os^D", strict=True))
 _LABEL_WIDTH = 32
 _EMPTY_DB = (0.0, 60.0)
 _MOST_LEVEL_TICKS = 8
+_MOST_DB = 200.0  # a picture has no place for what is exact
+_MOST_IMAGES = 16
+_LEAST_WIDTH = 800
+_LEFT, _TOP = 84, 52
+_STRIPE = 4
+_STRIPES = np.array([(0xD5, 0x5E, 0x00), (0xFF, 0xE0, 0xC8)], dtype=np.uint8)
 
+ValuesAtSteps = Mapping[int, Sequence[float]]
 Sounds = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Values over samples at several numbers of steps.
+def write_way(folder: Path, samples: NDArray[Any], sample_rate: int) -> Path:
+    """Draw samples on the way from one to another, and play them.
 
-    Attributes:
-        method: One of ``fastdpm.inverse.encode.METHODS``.
-        samples: How many were encoded.
-        steps: S, shape (k,).
-        lost: How many of them did not converge, at each S.
-        middle: The median of the others, NaN where there are none, shape (k,).
-        low: Their 10th percentile, shape (k,).
-        high: Their 90th percentile, shape (k,).
+    Args:
+        folder: Where strip.png is written, and of images animation.png, of sounds joined.wav.
+        samples: Images, shape (n, H, W, C), or sounds, shape (n, samples).
+        sample_rate: Of sounds, in Hz.
+
+    Returns:
+        The path of strip.png.
     """
-
-    method: str
-    samples: int
-    steps: Sequence[int]
-    lost: Sequence[int]
-    middle: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-
-    @property
-    def label(self) -> str:
-        """The method, and how many it lost: in one number if it is the same at every S."""
-        if not any(self.lost):
-            return self.method
-        if len(set(self.lost)) > 1:
-            places = zip(self.lost, self.steps, strict=True)
-            told = [f"{lost} at S = {step}" for lost, step in places if lost]
-            said = ", ".join(one.replace(" ", "\u00a0") for one in told)  # lines break between
-            return fill(f"{self.method} (of {self.samples} lost: {said})", _LABEL_WIDTH)
-        if self.lost[0] == self.samples:
-            return f"{self.method} (none converged)"
-        return f"{self.method} ({self.lost[0]} of {self.samples} lost)"
-
-
-def write_strip(path: Path, pixels: Pixels) -> None:
-    """Write images, shape (n, H, W, C), side by side, each magnified by a whole number."""
-    large = _to_side(pixels, _STRIP_SIDE)
-    count, height, width, channels = large.shape
-    sheet = np.full(
-        (height + 2 * _GAP, count * (width + _GAP) + _GAP, channels), 255, dtype=np.uint8
-    )
-    for i, image in enumerate(large):
-        left = _GAP + i * (width + _GAP)
-        sheet[_GAP : _GAP + height, left : left + width] = image
-    write_png(path, sheet)
+    picture = folder / "strip.png"
+    if samples.ndim == 4:
+        write_png(picture, pasted(enlarged(samples, _STRIP_SIDE), len(samples)))
+        write_animation(folder / "animation.png", samples)
+    else:
+        pause = np.zeros((len(samples), round(_PAUSE_SECONDS * sample_rate)), dtype=np.float32)
+        joined = np.hstack([samples, pause]).reshape(-1)
+        write_wav(folder / "joined.wav", joined, sample_rate)
+        write_sound_strip(picture, samples, sample_rate)
+    return picture
 
 
 def write_animation(path: Path, pixels: Pixels) -> None:
     """Write images, shape (n, H, W, C), as an animated PNG that runs there and back for ever."""
-    large = _to_side(pixels, _FRAME_SIDE)
+    large = enlarged(pixels, _FRAME_SIDE)
     frames = [Image.fromarray(f[..., 0] if f.shape[-1] == 1 else f) for f in large]
     frames += frames[-2:0:-1]
     buffer = io.BytesIO()
@@ -106,43 +100,42 @@ def write_sound_strip(path: Path, sounds: Sounds, sample_rate: int) -> None:
     """
     count = min(len(sounds), _MOST_ON_THE_WAY)
     shown = np.linspace(0, len(sounds) - 1, count).round().astype(int)
-    figure, axes = subplots(2, len(shown), (1.9 * len(shown) + 0.8, 4.0))
-    for column, index in enumerate(shown):
-        wave, spectrum = axes[0][column], axes[1][column]
-        draw_wave(wave, sounds[index], sample_rate)
-        wave.set_title(f"{index / (len(sounds) - 1):.2f} of the way", fontsize="medium")
+    columns = {f"{i / (len(sounds) - 1):.2f} of the way": sounds[i] for i in shown}
+    figure, waves = draw_sounds(columns, sample_rate, (1.9, 4.0))
+    for wave in waves:
+        wave.title.set_fontsize("medium")
         wave.set_xticklabels([])
-        draw_spectrum(spectrum, sounds[index], sample_rate)
-        spectrum.set_xlabel("seconds")
-        if column > 0:
-            wave.set_yticklabels([])
-            spectrum.set_yticklabels([])
-    axes[0][0].set_ylabel("amplitude")
-    axes[1][0].set_ylabel("frequency (Hz)")
     save_figure(figure, path)
 
 
-def write_psnr(path: Path, panels: Mapping[str, Sequence[Curve]]) -> None:
+def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) -> None:
     """Draw the PSNR of reconstructions against S, one panel for each choice of levels.
 
     Lines are medians over the samples that converged, bands reach from the 10th to the 90th
     percentile; the legend says how many did not converge.
+
+    Args:
+        path: Where.
+        panels: By the choice of levels, the method, which is one of
+            ``fastdpm.inverse.encode.METHODS``, and S: the PSNR of each sample in dB, NaN for one
+            that did not converge.
     """
-    curves = [curve for drawn in panels.values() for curve in drawn]
-    steps = sorted({s for curve in curves for s in curve.steps})
+    steps = sorted({s for curves in panels.values() for values in curves.values() for s in values})
     figure, axes = subplots(1, len(panels), (4.6 * len(panels) + 0.6, 4.8))
-    for panel, (title, drawn) in zip(axes[0], panels.items(), strict=True):
-        for curve in drawn:
-            _draw_curve(panel, curve)
-        if all(np.isnan(curve.middle).all() for curve in drawn):
+    ends = []
+    for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        drawn = [_draw_curve(panel, method, values) for method, values in curves.items()]
+        ends += drawn
+        if np.isnan(drawn).all():
             panel.text(0.5, 0.5, "none converged", transform=panel.transAxes, ha="center")
         _set_steps(panel, steps)
-        panel.set_ylim(_limits([v for c in curves for v in (*c.low, *c.high)]))
         panel.set_title(title, fontsize="medium")
         panel.grid(alpha=0.3)
         panel.label_outer()
         # below, where it covers no line and no band
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize="small")
+    for panel in axes[0]:
+        panel.set_ylim(_limits(np.concatenate(ends)))
     axes[0][0].set_ylabel("PSNR (dB), median and 10 to 90 %")
     save_figure(figure, path)
 
@@ -207,26 +200,46 @@ def _write_pairs(
     save_figure(figure, path)
 
 
-def _to_side(pixels: Pixels, side: int) -> Pixels:
-    scale = max(1, side // max(pixels.shape[1:3]))
-    return magnified(pixels, scale)
-
-
-def _draw_curve(panel: Axes, curve: Curve) -> None:
-    colour, marker = _COLOURS[curve.method], _MARKERS[curve.method]
-    panel.plot(curve.steps, curve.middle, color=colour, marker=marker, label=curve.label)
-    panel.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+def _draw_curve(panel: Axes, method: str, values: ValuesAtSteps) -> NDArray[np.float64]:
+    """Draw a method's medians and bands; returns both and the lower ends, shape (k, 3)."""
+    colour, marker, steps = _COLOURS[method], _MARKERS[method], list(values)
+    found = np.array([_percentiles(at) for at in values.values()])
+    low, middle, high = found.T
+    panel.plot(steps, middle, color=colour, marker=marker, label=_label(method, values))
+    panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     # a band has no width at a single S, or between two where nothing converged
-    panel.vlines(curve.steps, curve.low, curve.high, color=colour, alpha=0.4)
+    panel.vlines(steps, low, high, color=colour, alpha=0.4)
+    return found
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
+def _percentiles(values: Sequence[float]) -> NDArray[np.float64]:
+    """The 10th, 50th and 90th of the values that are there, NaN where none is."""
+    there = [min(value, _MOST_DB) for value in values if not np.isnan(value)]
+    return np.percentile(there, (10, 50, 90)) if there else np.full(3, np.nan)
+
+
+def _label(method: str, values: ValuesAtSteps) -> str:
+    """The method, and how many it lost: in one number if it is the same at every S."""
+    samples = len(next(iter(values.values())))
+    lost = {steps: int(np.isnan(at).sum()) for steps, at in values.items()}
+    counts = set(lost.values())
+    if counts == {0}:
+        return method
+    if len(counts) > 1:
+        told = [f"{count} at S = {steps}" for steps, count in lost.items() if count]
+        said = ", ".join(one.replace(" ", "\u00a0") for one in told)  # lines break between
+        return fill(f"{method} (of {samples} lost: {said})", _LABEL_WIDTH)
+    (count,) = counts
+    return f"{method} ({'none converged' if count == samples else f'{count} of {samples} lost'})"
+
+
+def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
     """The range of values, NaN aside, with a margin."""
-    there = [value for value in values if not np.isnan(value)]
-    if not there:
+    there = values[~np.isnan(values)]
+    if not len(there):
         return _EMPTY_DB
-    margin = max(2.0, 0.12 * (max(there) - min(there)))
-    return min(there) - margin, max(there) + margin
+    margin = max(2.0, 0.12 * float(np.ptp(there)))
+    return float(there.min()) - margin, float(there.max()) + margin
 
 
 def _set_steps(panel: Axes, steps: Sequence[int]) -> None:
@@ -236,3 +249,107 @@ def _set_steps(panel: Axes, steps: Sequence[int]) -> None:
     panel.set_xticks(steps, [str(s) for s in steps], rotation=90 if many else 0)
     panel.minorticks_off()
     panel.set_xlabel("sampling steps S")
+
+
+def write_edits(path: Path, x: Tensor, found: Tensor, mask: Tensor | None, data: DataSpec) -> None:
+    """Draw originals, what a mask kept of them, and results, below one another.
+
+    Args:
+        path: A figure, .png, .pdf or .svg.
+        x: The originals, in [-1, 1], shape (n, *data shape).
+        found: What became of them, of the same shape.
+        mask: What was painted, as it broadcasts to the data; None for everything.
+        data: What the samples are.
+    """
+    rows, painted = {"original": x, "result": found}, None
+    if mask is not None:
+        rows = {"original": x, "kept": x.masked_fill(mask, 0.0), "result": found}
+        painted = torch.broadcast_to(mask, x.shape).any(dim=1).numpy()
+    if data.modality == "image":
+        write_edited_images(path, rows, painted)
+    else:
+        write_edited_lines(path, rows, painted, data.sample_rate)
+
+
+def write_edited_images(
+    path: Path, rows: Mapping[str, Tensor], painted: NDArray[np.bool_] | None
+) -> None:
+    """Draw images below each other, one column a sample and at most 16 of them.
+
+    Pixels are magnified by a whole number. Orange stripes mark what was not kept.
+
+    Args:
+        path: A figure, .png, .pdf or .svg.
+        rows: By their names, each (n, C, H, W) in [-1, 1].
+        painted: What was painted, shape (n, H, W), which is striped where "kept" is shown.
+    """
+    shown = {name: row[:_MOST_IMAGES] for name, row in rows.items()}
+    count, _, height, width = next(iter(shown.values())).shape
+    scale = max(1, min(_LEAST_WIDTH // (count * width), _FRAME_SIDE // max(height, width)))
+    images = {name: magnified(to_pixels(row), scale) for name, row in shown.items()}
+    if painted is not None:
+        where = magnified(painted[:_MOST_IMAGES, ..., None], scale)
+        images["kept"] = _striped(images["kept"], where)
+    coloured = [np.broadcast_to(row, (*row.shape[:-1], 3)) for row in images.values()]
+    _write_sheet(path, pasted(np.concatenate(coloured), count), list(rows), count)
+
+
+def write_edited_lines(
+    path: Path,
+    rows: Mapping[str, Tensor],
+    painted: NDArray[np.bool_] | None,
+    sample_rate: int | None,
+) -> None:
+    """Draw sounds or series below each other, one column a sample and at most eight of them.
+
+    Args:
+        path: A figure, .png, .pdf or .svg.
+        rows: By their names, each (n, channels, length).
+        painted: What was painted, shape (n, length), which is shaded; None for everything.
+        sample_rate: In Hz, of sound; None for series.
+    """
+    shown = {name: row[:MOST_SOUNDS].float().cpu().numpy() for name, row in rows.items()}
+    count, _, length = next(iter(shown.values())).shape
+    figure, axes = subplots(len(rows), count, (2.8 * count + 1.6, 1.9 * len(rows) + 0.5))
+    place = np.arange(length) / (sample_rate or 1)
+    for panels, (name, row) in zip(axes, shown.items(), strict=True):
+        for j, (panel, sample) in enumerate(zip(panels, row, strict=True)):
+            panel.plot(place, sample.T, linewidth=0.5)
+            if painted is not None:
+                panel.fill_between(
+                    place, -1.05, 1.05, where=painted[j], color="0.85", linewidth=0, zorder=0
+                )
+            panel.set(xlim=(0, place[-1] or 1), ylim=(-1.05, 1.05))
+            panel.label_outer()
+        panels[0].set_ylabel(name)
+    for j, panel in enumerate(axes[0]):
+        panel.set_title(f"sample {j}")
+    figure.supxlabel("seconds" if sample_rate else "position")
+    save_figure(figure, path)
+
+
+def _striped(images: Pixels, where: NDArray[np.bool_]) -> Pixels:
+    """Images, (n, H, W, C), with slanted stripes there, (n, H, W, 1); of three colours."""
+    down, right = np.indices(where.shape[1:3])
+    stripes = _STRIPES[(down + right) // _STRIPE % 2]
+    return np.where(where, stripes, images)
+
+
+def _write_sheet(path: Path, sheet: Pixels, names: Sequence[str], count: int) -> None:
+    """Write a sheet with the names of its rows and the numbers of its columns, dot by dot."""
+    from matplotlib.figure import Figure
+
+    height, width = sheet.shape[0] + _TOP, sheet.shape[1] + _LEFT
+    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH))
+    place = (_LEFT / width, 0, sheet.shape[1] / width, sheet.shape[0] / height)
+    panel = figure.add_axes(place)
+    panel.imshow(sheet, interpolation="nearest", aspect="auto")
+    high, wide = (sheet.shape[0] - GAP) / len(names), (sheet.shape[1] - GAP) / count
+    panel.set_yticks(GAP + high * (np.arange(len(names)) + 0.5), names)
+    panel.set_xticks(GAP + wide * (np.arange(count) + 0.5), [str(j) for j in range(count)])
+    panel.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
+    panel.xaxis.set_label_position("top")
+    panel.set_xlabel("sample", fontsize="small")
+    for side in panel.spines.values():
+        side.set_visible(False)
+    save_figure(figure, path)

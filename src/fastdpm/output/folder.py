@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.files import write_bytes
+from fastdpm.data.files import check_writable, write_bytes
 from fastdpm.data.images import read_pixels
 from fastdpm.data.pixels import to_pixels, write_png
 from fastdpm.data.record import RECORD, SampleRecord, read_record
@@ -25,8 +25,12 @@ from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_series, write_
 if TYPE_CHECKING:
     from torch import Tensor
 
-GRID, SOUNDS, SERIES = "grid.png", "sounds.png", "series.png"
-_PICTURES = {"image": GRID, "audio": SOUNDS, "series": SERIES}
+    from fastdpm.core.plan import Plan
+    from fastdpm.models.config import ModelConfig
+
+Draw = Callable[[Path, NDArray[Any], int], Path]
+
+_PICTURES = {"image": "grid.png", "audio": "sounds.png", "series": "series.png"}
 _SUFFIXES = {"image": "png", "audio": "wav", "series": "npy"}
 _MOST_IN_GRID = 64
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
@@ -36,6 +40,32 @@ def free_folder(parent: Path, name: str) -> Path:
     """``parent/name``, or with the first number that makes it a new folder."""
     candidates = [parent / name, *(parent / f"{name}-{i}" for i in range(2, 10_000))]
     return next(path for path in candidates if not path.exists())
+
+
+def made_by(config: ModelConfig, plan: Plan | None = None) -> dict[str, Any]:
+    """What a record tells of the model that made something, and of the plan if there is one."""
+    model = {"model": config.name, "weights_sha256": config.weights_sha256}
+    if plan is None:
+        return model
+    return {**model, "plan": {"label": plan.label, "fingerprint": plan.fingerprint}}
+
+
+def write_samples(
+    folder: Path,
+    data: DataSpec,
+    samples: Tensor,
+    gain: Tensor,
+    facts: dict[str, Any],
+    draw: Draw | None = None,
+) -> str:
+    """Write samples, their picture and their record, for which see :class:`SampleFolder`.
+
+    Returns:
+        The name of the picture.
+    """
+    written = SampleFolder(folder, data, facts)
+    written.write(range(len(samples)), samples, gain)
+    return written.finish(draw=draw).name
 
 
 @dataclass
@@ -72,14 +102,13 @@ class SampleFolder:
         """Prepare a folder; nothing is written until the first samples are.
 
         Raises:
-            InvalidArgumentError: If the folder holds files and neither ``overwrite`` nor
-                ``resume`` is set, or what is to be resumed does not exist or was drawn
-                differently.
+            InvalidArgumentError: If the folder cannot be written, or holds files and neither
+                ``overwrite`` nor ``resume`` is set, or what is to be resumed does not exist or
+                was drawn differently.
             DataError: If the folder's record is damaged.
         """
         folder = cls(path, data, identity)
-        if path.exists() and not path.is_dir():
-            raise InvalidArgumentError(f"{path} is a file: choose another output folder")
+        check_writable(path)
         if resume:
             folder._read_back()
         elif path.is_dir() and any(path.iterdir()):
@@ -111,7 +140,7 @@ class SampleFolder:
         try:
             self._write_files(indices, samples)
             self.done.update(indices)
-            self._write_record(complete=False)
+            self._write_record()
         except BaseException:
             self.done.difference_update(indices)
             self._remove(self.file_name(index) for index in indices)
@@ -127,43 +156,48 @@ class SampleFolder:
             return
         for path, values in zip(paths, samples.float().cpu().numpy(), strict=True):
             if self.data.modality == "audio":
-                write_wav(path, values[0], self.sample_rate)
+                write_wav(path, values[0], self.data.sample_rate or 0)
             else:
                 write_npy(path, values)
 
-    def finish(self, facts: dict[str, Any]) -> Path:
-        """Write the picture and the final record; returns the picture's path."""
-        shown = np.stack([self._read(i) for i in sorted(self.done)[: self.most_shown]])
+    def finish(self, facts: dict[str, Any] | None = None, draw: Draw | None = None) -> Path:
+        """Write the picture and the final record; returns the picture's path.
+
+        Args:
+            facts: What else the record tells.
+            draw: Draws all samples in place of the usual picture of the first ones: given the
+                folder, the samples as their files have them and the rate of sounds, it returns
+                the picture's path.
+        """
+        most = self.most_shown if draw is None else None
+        shown = np.stack([self._read(i) for i in sorted(self.done)[:most]])
+        picture = (draw or self._draw)(self.path, shown, self.data.sample_rate or 0)
+        self._write_record(picture.name, facts)
+        return picture
+
+    def _draw(self, folder: Path, shown: NDArray[Any], sample_rate: int) -> Path:
+        picture = folder / _PICTURES[self.data.modality]
         if self.data.modality == "image":
-            write_grid(self.picture, shown)
+            write_grid(picture, shown)
         elif self.data.modality == "audio":
-            write_sounds(self.picture, shown, self.sample_rate)
+            write_sounds(picture, shown, sample_rate)
         else:
-            write_series(self.picture, shown)
-        self._write_record(complete=True, facts=facts)
-        return self.picture
+            write_series(picture, shown)
+        return picture
 
     @property
     def most_shown(self) -> int:
         """How many samples the picture shows at most."""
         return _MOST_IN_GRID if self.data.modality == "image" else MOST_SOUNDS
 
-    @property
-    def picture(self) -> Path:
-        """The grid of images, or the picture of sounds or series."""
-        return self.path / _PICTURES[self.data.modality]
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz, of sound."""
-        return self.data.sample_rate or 0
-
-    def _write_record(self, *, complete: bool, facts: dict[str, Any] | None = None) -> None:
+    def _write_record(
+        self, picture: str | None = None, facts: dict[str, Any] | None = None
+    ) -> None:
         versions = {name: version(name) for name in _PACKAGES}
         versions["python"] = platform.python_version()
         record = SampleRecord(
             [self.file_name(i) for i in sorted(self.done)],
-            self.picture.name if complete else None,
+            picture,
             {**self.identity, **(facts or {}), "versions": versions},
             self.gain or None,
         )
