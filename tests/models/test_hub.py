@@ -11,6 +11,7 @@ from huggingface_hub import constants, snapshot_download
 
 from fastdpm import MissingExtraError
 from fastdpm.models.hub import fetch, push
+from tests.messages import tells
 from tests.models.hub_cases import files_in, samples_of
 from tests.models.hub_handler import Failure
 
@@ -61,5 +62,5 @@ def test_the_environment_says_where_the_hub_and_its_cache_are(hub, tmp_path):
 def test_without_huggingface_hub_the_extra_is_named(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for call in (lambda: fetch("hf:a/b"), lambda: push(folders["image"], "a/b")):
-        with pytest.raises(MissingExtraError, match=r"fastdpm\[hub\]"):
+        with pytest.raises(MissingExtraError, match=tells("huggingface_hub", "fastdpm[hub]")):
             call()

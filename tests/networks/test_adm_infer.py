@@ -7,6 +7,7 @@ import pytest
 
 from fastdpm import ModelError
 from fastdpm.models.formats.adm import infer
+from tests.messages import tells
 from tests.networks.adm_networks import FULL, SMALL, SMALLER, every_full, every_small, shapes_of
 from tests.networks.reference_adm import Shapes
 
@@ -82,18 +83,18 @@ def _without(shapes: Shapes, prefix: str) -> Shapes:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "values"),
     [
-        (lambda shapes: {}, r"time_embed\.0\.weight is missing"),
-        (lambda shapes: _without(shapes, "out."), r"out\.2\.weight is missing"),
-        (lambda shapes: _without(shapes, "input_blocks.3"), "3 input blocks do not divide"),
+        (lambda shapes: {}, ["time_embed.0.weight"]),
+        (lambda shapes: _without(shapes, "out."), ["out.2.weight"]),
+        (lambda shapes: _without(shapes, "input_blocks.3"), [3]),
         (
             lambda shapes: shapes | {"input_blocks.0.0.weight": (32, 3)},
-            r"input_blocks\.0\.0\.weight is missing or has another shape",
+            ["input_blocks.0.0.weight"],
         ),
     ],
     ids=["empty", "no output", "cut short", "not a convolution"],
 )
-def test_a_state_of_another_network_is_refused(change, message):
-    with pytest.raises(ModelError, match=message):
+def test_a_state_of_another_network_is_refused(change, values):
+    with pytest.raises(ModelError, match=tells(*values)):
         infer(change(shapes_of(SMALL)))
