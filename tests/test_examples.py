@@ -3,6 +3,7 @@
 import re
 import runpy
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,30 +174,20 @@ def test_the_errors_of_the_page_are_those_that_are_raised():
     def model(shape: tuple[int, ...], network: nn.Module) -> Model:
         return Model.wrap(network.eval(), schedule, shape, name="mine")
 
-    causes = {
-        "the network returned a tuple, not a tensor": lambda: run(plan, lambda x, t: (x,), x),  # type: ignore[arg-type, return-value]
-        "the network returned shape": lambda: run(plan, lambda x, t: x[:1], x),
-        "the network returned values that are not finite": lambda: run(
-            plan, lambda x, t: x / 0, x
-        ),
-        "this plan draws noise: pass noise=": lambda: run(
-            ddim_rev(levels_step(schedule, 4), 1.0), lambda x, t: x, x
-        ),
-        "the state must be float32 or float64": lambda: run(plan, lambda x, t: x, x.half()),
-        "which model 'mine' does not: make the plan": lambda: model(
-            (1, 8, 8), nn.Identity()
-        ).sample(1, plan=other),
-        "betas must lie in (0, 1)": lambda: VarianceSchedule.from_betas([0.5, 1.0]),
-        "has no weights to know its results by": lambda: evaluate(
-            model((1, 8, 8), nn.Identity()), n=20
-        ),
-        "no built-in feature network takes": lambda: evaluate(
-            model((3, 40, 40), nn.Bilinear(1, 1, 1)), n=20
-        ),
-    }
+    causes: list[Callable[[], object]] = [  # in the order of the page
+        lambda: run(plan, lambda x, t: (x,), x),  # type: ignore[arg-type, return-value]
+        lambda: run(plan, lambda x, t: x[:1], x),
+        lambda: run(plan, lambda x, t: x / 0, x),
+        lambda: run(ddim_rev(levels_step(schedule, 4), 1.0), lambda x, t: x, x),
+        lambda: run(plan, lambda x, t: x, x.half()),
+        lambda: model((1, 8, 8), nn.Identity()).sample(1, plan=other),
+        lambda: VarianceSchedule.from_betas([0.5, 1.0]),
+        lambda: evaluate(model((1, 8, 8), nn.Identity()), n=20),
+        lambda: evaluate(model((3, 40, 40), nn.Bilinear(1, 1, 1)), n=20),
+    ]
     section = PAGE.split("## What goes wrong")[1]
-    assert re.findall(r"^\| `(.*?)` \|", section, re.M) == list(causes)
-    for message, cause in causes.items():
+    messages = re.findall(r"^\| `(.*?)` \|", section, re.M)
+    for message, cause in zip(messages, causes, strict=True):
         with pytest.raises(FastDPMError, match=re.escape(message)):
             cause()
 

@@ -1,5 +1,6 @@
 """The other commands, and how quickly they start."""
 
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from fastdpm import Plan, builtin_models, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.models.presets import presets
+from tests.messages import tells
 
 
 def _loaded_by(statement: str) -> set[str]:
@@ -41,24 +43,24 @@ def test_a_plan_is_printed_drawn_and_saved(folders, tmp_path, capsys):
 def test_a_plan_can_have_its_levels_by_hand(folders, capsys):
     model = str(folders["sound"])
     assert fastdpm(["plan", model, "--variances", "1e-4,0.01,0.3", "--kappa", "0"]) == 0
-    assert "3 variances by hand: 3 network evaluations" in capsys.readouterr().out
+    assert re.search(r"(?<!\d)3 \D*(?<!\d)3 ", capsys.readouterr().out.splitlines()[0])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "values"),
     [
-        (["--plot", "p.txt"], "a figure must end in"),
-        (["--save", "no/such/folder/p.json"], "there is no folder no/such/folder"),
-        (["--unbounded", "--levels", "step"], "only VAR levels have a bound"),
+        (["--plot", "p.txt"], [".png", ".pdf", ".svg", "p.txt"]),
+        (["--save", "no/such/folder/p.json"], ["no/such/folder/p.json"]),
+        (["--unbounded", "--levels", "step"], ["var"]),
     ],
 )
 def test_plans_that_cannot_be_written_are_one_line(
-    folders, tmp_path, monkeypatch, capsys, arguments, message
+    folders, tmp_path, monkeypatch, capsys, arguments, values
 ):
     monkeypatch.chdir(tmp_path)
     assert fastdpm(["plan", str(folders["image"]), *arguments]) in (1, 2)
     err = capsys.readouterr().err
-    assert message in err
+    assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not any(tmp_path.iterdir())
 
@@ -92,13 +94,13 @@ def test_training_runs_stops_and_resumes(tmp_path, capsys):
     out = str(tmp_path / "run")
     arguments = ["train", "digits", "--data", "sklearn:digits", "--out", out, "--device", "cpu"]
     assert fastdpm([*arguments, "--minutes", "0.01"]) == 0
-    assert "model written to" in capsys.readouterr().out
+    assert re.search(tells(f"{out}/model"), capsys.readouterr().out)
     assert fastdpm([*arguments, "--minutes", "1"]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert re.search(tells(out, "--out", "--resume"), capsys.readouterr().err)
+    steps = load_model(tmp_path / "run" / "model").config.provenance["steps"]
     assert fastdpm([*arguments, "--minutes", "0.001", "--resume"]) == 0
-    assert "going on at step" in capsys.readouterr().out
-    config = load_model(tmp_path / "run" / "model").config
-    assert config.provenance["steps"] >= 1
+    assert re.search(tells(f"step {steps}"), capsys.readouterr().out)
+    assert load_model(tmp_path / "run" / "model").config.provenance["steps"] > steps
 
 
 def test_a_rehearsal_takes_the_steps_it_is_told(tmp_path):
@@ -110,20 +112,20 @@ def test_a_rehearsal_takes_the_steps_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "code", "values"),
     [
-        (["mnist", "--data", "sklearn:digits"], 2, "no training configuration 'mnist'"),
-        (["digits", "--data", "nowhere"], 1, "no data at 'nowhere'"),
-        (["cifar10", "--data", "sklearn:digits"], 1, "but (3, 32, 32) is needed"),
-        (["digits"], 2, "--data"),
+        (["mnist", "--data", "sklearn:digits"], 2, ["mnist", "cifar10", "spoken-digits-vocoder"]),
+        (["digits", "--data", "nowhere"], 1, ["nowhere", "sklearn:digits"]),
+        (["cifar10", "--data", "sklearn:digits"], 1, ["(1, 8, 8)", "(3, 32, 32)"]),
+        (["digits"], 2, ["--data"]),
     ],
 )
 def test_training_that_cannot_start_is_one_line(
-    tmp_path, monkeypatch, capsys, arguments, code, message
+    tmp_path, monkeypatch, capsys, arguments, code, values
 ):
     monkeypatch.chdir(tmp_path)
     assert fastdpm(["train", *arguments, "--out", "run"]) == code
     err = capsys.readouterr().err
-    assert message in err
+    assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()

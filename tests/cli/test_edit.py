@@ -1,6 +1,7 @@
 """``fastdpm edit`` and ``fastdpm likelihood``: what they write, say and refuse."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 from PIL import Image
 
 from fastdpm.cli import app as cli
+from tests.messages import tells
 
 
 @pytest.fixture
@@ -52,15 +54,15 @@ def test_files_keep_the_pixels_outside_the_mask_to_the_last_bit(command, tmp_pat
     assert record["complete"] is True
     sheet = _pixels(tmp_path / "x" / "edited.png")
     assert sheet.shape[0] == pytest.approx(sheet.shape[1], rel=0.05)
-    assert "3 painted, 25 % of each, from level" in out
+    assert re.search(tells(3, "25 %", "level 0.07496", "x/edited.png"), out)
 
 
 def test_an_edit_of_part_of_the_rows_says_where_it_began(command, tmp_path):
     code, out, err = command("edit", "in/0.png", "-S", "10", "--strength", "0.3", "--out", "x")
     assert code == 0, err
-    assert "1 edited, from level 0.8783 in 3" in out
+    assert re.search(tells(1, "level 0.8783", 3, "x/edited.png"), out)
     code, out, _ = command("edit", "in/0.png", "-S", "10", "--at-level", "0.9", "--out", "y")
-    assert "1 edited, from level 0.9 in" in out
+    assert re.search(tells(1, "level 0.9", "y/edited.png"), out)
     assert _pixels(tmp_path / "y" / "edited.png").shape[0] < 3 * 260
 
 
@@ -74,40 +76,40 @@ def test_a_span_of_a_sound_is_painted_and_the_rest_kept(command, tmp_path):
     assert np.array_equal(before[kept], after[kept])
     assert not np.array_equal(before[~kept], after[~kept])
     assert (tmp_path / "x" / "edited.png").stat().st_size > 5000
-    assert "painted, 31.2 % of each" in out
+    assert re.search(tells(1, "31.2 %", "x/edited.png"), out)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "values"),
     [
-        (["--strength", "0.5", "--at-level", "0.5"], "give --strength or --at-level, not both"),
-        (["--strength", "2"], "the strength must lie in (0, 1], got 2"),
-        (["--at-level", "1"], "the level to go back to must be noisier than 1"),
-        (["--method", "dpmpp-2m"], "No such option: --method"),
-        (["--mask", "none.png"], "no mask at 'none.png'"),
-        (["--mask", "big.png"], "the mask has shape (9, 8), the data (8, 8) pixels"),
-        (["--mask", "in/0.png"], "in/0.png holds value"),
-        (["--mask", "m.png", "--span", "0:1"], "give --mask or --span, not both"),
-        (["--span", "0:1"], "--span is of sounds: give --mask"),
+        (["--strength", "0.5", "--at-level", "0.5"], ["--strength", "--at-level"]),
+        (["--strength", "2"], ["strength", "(0, 1]", 2]),
+        (["--at-level", "1"], ["level", 1]),
+        (["--method", "dpmpp-2m"], ["--method"]),
+        (["--mask", "none.png"], ["none.png", ".npy"]),
+        (["--mask", "big.png"], ["mask", "(9, 8)", "(8, 8)"]),
+        (["--mask", "in/0.png"], ["in/0.png", 95, 255, 0]),
+        (["--mask", "m.png", "--span", "0:1"], ["--mask", "--span"]),
+        (["--span", "0:1"], ["--span", "--mask"]),
     ],
 )
-def test_what_cannot_be_edited_is_one_line(command, tmp_path, arguments, said):
+def test_what_cannot_be_edited_is_one_line(command, tmp_path, arguments, values):
     Image.fromarray(np.zeros((9, 8), dtype=np.uint8)).save(tmp_path / "big.png")
     code, _, err = command("edit", "in", *arguments, "--out", "x")
     assert code == 2
-    assert said in err
+    assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
-    ("span", "said"),
-    [("0.1", "takes two times in seconds"), ("0.03:0.01", "within the 0.064 seconds")],
+    ("span", "values"),
+    [("0.1", ["--span", "0.1"]), ("0.03:0.01", ["0.064 seconds", "0.03:0.01"])],
 )
-def test_what_is_no_span_is_one_line(command, span, said):
+def test_what_is_no_span_is_one_line(command, span, values):
     code, _, err = command("edit", "a.wav", "--span", span, "--out", "x", model="sound")
     assert (code, err.count("\n")) == (2, 1)
-    assert said in err
+    assert re.search(tells(*values), err)
 
 
 def test_bits_are_printed_saved_and_drawn(command, tmp_path):
@@ -115,12 +117,12 @@ def test_bits_are_printed_saved_and_drawn(command, tmp_path):
     code, out, err = command("likelihood", "in", *arguments)
     assert code == 0, err
     record = json.loads((tmp_path / "b.json").read_text())
-    assert f"{record['bits_per_dimension']:.4f} ± {record['standard_error']:.4f} bits" in out
+    assert f"{record['bits_per_dimension']:.4f} ± {record['standard_error']:.4f}" in out
     assert record["bits_per_dimension"] == pytest.approx(sum(record["terms"]))
     assert record["bits_per_dimension"] == pytest.approx(np.mean(record["per_sample"]))
     assert (len(record["terms"]), record["samples"]) == (5, 3)
     assert record["inputs"] == ["0.png", "1.png", "2.png"]
-    assert "grey levels: 256, as 8-bit images have" in out
+    assert re.search(tells("grey levels", 256, "8-bit", "b.json", "b.png"), out)
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     for variance in ("small", "large"):
         command(
@@ -136,27 +138,26 @@ def test_bits_are_printed_saved_and_drawn(command, tmp_path):
 def test_sounds_are_judged_at_16_bits_and_rounding_is_told(command):
     code, out, err = command("likelihood", "a.wav", model="sound")
     assert code == 0, err
-    assert "grey levels: 65536, as 16-bit sounds have; values rounded to them, by 0 of" in out
-    assert "bits per dimension, 1 sample\n" in out
+    assert re.search(tells("grey levels", 65536, "16-bit", "by 0 of a step", "1 sample"), out)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "values"),
     [
-        (["--grey-levels", "17"], "of a step from the nearest of 17 grey levels: state how many"),
-        (["--variance", "learned"], "this one returns none: use 'small' or 'large'"),
-        (["--variance", "medium"], "variance must be one of"),
-        (["--kappa", "0"], "No such option: --kappa"),
-        (["--save", "no/b.json"], "there is no folder no"),
+        (["--grey-levels", "17"], ["0.5 of a step", 17, "--grey-levels"]),
+        (["--variance", "learned"], ["variance", "learned", "small", "large"]),
+        (["--variance", "medium"], ["variance", "small", "large", "learned", "medium"]),
+        (["--kappa", "0"], ["--kappa"]),
+        (["--save", "no/b.json"], ["no/b.json"]),
     ],
 )
-def test_what_has_no_likelihood_is_one_line(command, arguments, said):
+def test_what_has_no_likelihood_is_one_line(command, arguments, values):
     code, _, err = command("likelihood", "in", *arguments)
     assert (code, err.count("\n")) == (2, 1)
-    assert said in err
+    assert re.search(tells(*values), err)
 
 
 def test_digits_have_17_grey_levels(command, capsys):
     assert cli.run(["likelihood", "digits", "sklearn:digits-test", "-n", "4", "-S", "4"]) == 0
     out = capsys.readouterr().out
-    assert "grey levels: 17, those of the model's data; values rounded" in out
+    assert re.search(tells("grey levels", 17), out)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fastdpm.inverse.latents_file import read_latents
 from fastdpm.output import folder as output
 from fastdpm.sampling import implicit
 from tests.conftest import IMAGE, SOUND, write_model
+from tests.messages import tells
 
 
 @pytest.fixture
@@ -59,8 +61,7 @@ def _pixels(path: Path) -> np.ndarray:
 def test_images_come_back_from_their_latents_pixel_by_pixel(call, images, tmp_path):
     code, out, _ = call("encode", "{image}", "in", "-S", "6", "--out", "a.safetensors")
     assert code == 0
-    assert "3 of 3 encoded" in out
-    assert "standard deviation of the latents:" in out
+    assert re.search(tells("3 of 3", "a.safetensors", 2.11), out)  # the latents' deviation
     saved = read_latents("a.safetensors")
     assert [Path(name).name for name in saved.inputs] == ["a.png", "b.png", "c.png"]
     assert saved.latents.method == "invertible"
@@ -106,28 +107,28 @@ def test_a_recipes_noise_does_not_apply_and_stated_levels_do(call, sound):
     plan = read_latents("a.safetensors").latents.plan
     assert not plan.draws_noise
     assert "VAR linear, S = 7" in plan.label
-    assert "network evaluations of each: 7\n" in out
+    assert re.search(tells("a.safetensors", 7), out.replace(plan.label, ""))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "values"),
     [
-        (("--kappa", "0.5"), "encoding draws no noise: --kappa must be 0, got 0.5"),
-        (("--method", "dpmpp-2m"), "No such option: --method"),
-        (("--by", "magic"), "--by must be one of first, second, implicit, invertible"),
-        (("--tolerance", "1e-3"), "--tolerance would change nothing"),
-        (("--by", "first", "--keep-best"), "--keep-best would change nothing"),
-        (("--by", "implicit", "--tolerance", "0"), "must lie between 0 and 1, got 0"),
-        (("--by", "implicit", "--tolerance", "nan"), "must lie between 0 and 1, got nan"),
-        (("-S", "2", "--without-last-row"), "at least 2 rows, these levels make 1"),
-        (("--condition", "3"), "takes no condition"),
-        (("-S", "1"), "must lie in [2, 100]"),
+        (("--kappa", "0.5"), ["--kappa", 0, 0.5]),
+        (("--method", "dpmpp-2m"), ["--method"]),
+        (("--by", "magic"), ["--by", "first", "second", "implicit", "invertible", "magic"]),
+        (("--tolerance", "1e-3"), ["--by", "invertible", "--tolerance"]),
+        (("--by", "first", "--keep-best"), ["--by", "first", "--keep-best"]),
+        (("--by", "implicit", "--tolerance", "0"), ["--tolerance", "0 and 1, got 0"]),
+        (("--by", "implicit", "--tolerance", "nan"), ["--tolerance", 0, 1, "nan"]),
+        (("-S", "2", "--without-last-row"), [2, 1]),
+        (("--condition", "3"), ["condition"]),
+        (("-S", "1"), ["[2, 100]", 1]),
     ],
 )
-def test_what_an_encoder_has_not_is_refused(call, images, arguments, wanted):
+def test_what_an_encoder_has_not_is_refused(call, images, arguments, values):
     code, _, err = call("encode", "{image}", "in", "--out", "a.safetensors", *arguments)
     assert code == 2
-    assert wanted in err
+    assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not Path("a.safetensors").exists()
 
@@ -136,61 +137,63 @@ def test_what_does_not_fit_the_model_is_refused_in_one_line(call, images, sound,
     Image.fromarray(np.zeros((9, 12), dtype=np.uint8)).save(tmp_path / "big.png")
     code, _, err = call("encode", "{image}", "big.png", "--out", "a.safetensors")
     assert code == 1
-    assert "big.png is 12 x 9 grey, the model's images are 8 x 8 grey: add --resize" in err
+    assert re.search(tells("big.png", "12 x 9", "8 x 8", "--resize"), err)
     assert call("encode", "{image}", "big.png", "--out", "a.safetensors", "--resize")[0] == 0
     soundfile.write(tmp_path / "fast.wav", np.zeros(1024) + 0.1, 16000)
     code, _, err = call("encode", "{sound}", "fast.wav", "--out", "b.safetensors")
     assert code == 1
-    assert "sampled at 16000 Hz, the model's sounds at 8000 Hz: add --resample" in err
+    assert re.search(tells("fast.wav", "16000 Hz", "8000 Hz", "--resample"), err)
     assert call("encode", "{sound}", "fast.wav", "--out", "b.safetensors", "--resample")[0] == 0
     soundfile.write(tmp_path / "nan.wav", np.full(512, np.nan), 8000, subtype="FLOAT")
     code, _, err = call("encode", "{sound}", "nan.wav", "--out", "c.safetensors")
     assert code == 1
-    assert "not finite" in err
+    assert re.search(tells("nan.wav", "512 of 512"), err)
     code, _, err = call("encode", "{image}", "none", "--out", "d.safetensors")
     assert code == 2
-    assert "no input at 'none'" in err
+    assert re.search(tells("none"), err)
     code, _, err = call("encode", "{image}", "in", "--out", "nowhere/a.safetensors")
     assert code == 2
-    assert "there is no folder nowhere" in err
+    assert re.search(tells("nowhere/a.safetensors"), err)
 
 
 def test_latents_of_another_model_or_plan_are_refused(call, images, tmp_path):
     call("encode", "{image}", "in", "--out", "a.safetensors")
     code, _, err = call("encode", "{image}", "in", "--out", "a.safetensors")
     assert code == 2
-    assert "a.safetensors is there already: choose another --out, or --overwrite" in err
+    assert re.search(tells("a.safetensors", "--out", "--overwrite"), err)
     other = write_model(tmp_path / "other", replace(IMAGE, time_scale=2.0))
     code, _, err = call("decode", str(other), "a.safetensors", "--out", "back")
     assert code == 2
-    assert "encoded by model 'tiny-image', with other weights" in err
+    assert re.search(tells("tiny-image"), err)
+    assert err.count("\n") == 1
     assert not Path("back").exists()
     Path("b.safetensors").write_bytes(b"words")
     code, _, err = call("decode", "{image}", "b.safetensors", "--out", "back")
     assert code == 1
-    assert "not a whole safetensors file" in err
+    assert re.search(tells("b.safetensors"), err)
     fingerprint = read_latents("a.safetensors").latents.plan.fingerprint.encode()
     changed = Path("a.safetensors").read_bytes().replace(fingerprint, b"0" * 16)
     Path("c.safetensors").write_bytes(changed)
     code, _, err = call("decode", "{image}", "c.safetensors", "--out", "back")
     assert code == 1
-    assert "fingerprint" in err
-    assert err.endswith("encode again\n")
+    assert re.search(tells("c.safetensors", fingerprint.decode(), "0" * 16), err)
 
 
 def test_an_output_never_takes_the_place_of_an_input(call, images, sound):
     before = (images / "a.png").read_bytes()
-    for out, wanted in (("in/a.png", "must end in .safetensors"), ("in", "it is a folder")):
+    for out, values in (("in/a.png", ["in/a.png", ".safetensors"]), ("in", ["in"])):
         code, _, err = call("encode", "{image}", "in/a.png", "--out", out, "--overwrite")
         assert code == 2
-        assert wanted in err
+        assert re.search(tells(*values), err)
+        assert err.count("\n") == 1
     code, _, err = call("likelihood", "{image}", "in/a.png", "-S", "4", "--plot", "in/a.png")
     assert code == 2
-    assert "in/a.png is an input: choose another name" in err
+    assert re.search(tells("in/a.png"), err)
+    assert not re.search(tells(".pdf"), err)  # it is refused for what it is, not for its name
     assert (images / "a.png").read_bytes() == before
     code, out, err = call("likelihood", "{image}", "in/a.png", "-S", "4", "--plot", "a.xyz")
     assert (code, out) == (2, "")
-    assert "a.xyz must end in .png or .pdf or .svg" in err
+    assert re.search(tells("a.xyz", ".png", ".pdf", ".svg"), err)
 
 
 def test_fifty_steps_are_taken_unless_others_are_stated(call, images):
@@ -251,12 +254,12 @@ def test_samples_that_do_not_converge_are_named_and_the_others_written(call, ima
     arguments = ("encode", "{image}", "in", "-S", "20", "--spacing", "quadratic")
     code, out, err = call(*arguments, "--by", "implicit", "--out", "a.safetensors")
     assert code == 1
-    assert f"not converged: {Path('in') / 'b.png'}: row 2 of 0 to 17, residual 0.25" in out
-    assert "1 of 3 did not converge and are not in a.safetensors" in err
+    assert re.search(tells(Path("in") / "b.png", "row 2 of 0 to 17", 0.25), out)
+    assert re.search(tells("1 of 3", "a.safetensors", "--by invertible", "--keep-best"), err)
     assert [Path(n).name for n in read_latents("a.safetensors").inputs] == ["a.png", "c.png"]
     code, out, _ = call(*arguments, "--by", "implicit", "--keep-best", "--out", "b.safetensors")
     assert code == 0
-    assert "residual 0.25" in out
+    assert re.search(tells(Path("in") / "b.png", 0.25), out)
     assert len(read_latents("b.safetensors").inputs) == 3
 
 
@@ -337,20 +340,23 @@ def test_a_reconstruction_without_a_latent_has_no_value(call, images, tmp_path):
         *("--tolerance", "1e-30", "--out", "rec"),
     )
     assert code == 0
-    assert "not converged: implicit, STEP linear, S = 4:" in out
+    for name in "abc":
+        assert re.search(
+            tells(Path("in") / f"{name}.png", "implicit", "STEP linear", "S = 4", "row 3"), out
+        )
     samples = json.loads((tmp_path / "rec" / "reconstruct.json").read_text())["results"][0]
     assert samples["samples"][0]["psnr_db"] is None
     assert samples["samples"][0]["row_not_converged"] == 3
 
 
 def test_bad_choices_of_a_reconstruction_are_refused(call, images):
-    for arguments, wanted in (
-        (("-S", "ten"), "--steps takes whole numbers"),
-        (("--by", "first,magic"), "--by must be one of"),
-        (("--levels", "other"), "levels must be one of"),
-        (("--keep-best",), "--keep-best would change nothing"),
+    for arguments, values in (
+        (("-S", "ten"), ["--steps", "ten"]),
+        (("--by", "first,magic"), ["--by", "first", "invertible", "magic"]),
+        (("--levels", "other"), ["levels", "var", "step", "other"]),
+        (("--keep-best",), ["--by", "--keep-best"]),
     ):
         code, _, err = call("reconstruct", "{image}", "in", "--out", "rec", *arguments)
         assert code == 2
-        assert wanted in err
+        assert re.search(tells(*values), err)
     assert not Path("rec").exists()

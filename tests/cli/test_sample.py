@@ -1,6 +1,7 @@
 """``fastdpm sample`` writes what it says, resumes, and refuses what it cannot do."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from fastdpm import Plan, load_model, run
+from fastdpm import Plan, builtin_models, load_model, run
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.data.tensors import sha256
+from tests.messages import tells
 
 
 @pytest.fixture
@@ -42,8 +45,8 @@ def test_images_are_clamped_to_pixels_and_never_stretched(sample, folders, tmp_p
         expected = (wanted[i, 0].clamp(-1, 1).numpy() + 1) * 127.5
         assert np.abs(pixels - expected).max() <= 0.501
     assert _pixels(folder / "grid.png").shape[0] > 100
-    assert "5 images drawn, 5 in x" in out
-    assert "6 network evaluations each instead of 100: 16.7 times fewer" in out
+    assert re.search(tells(5, "x", "x/grid.png"), out)
+    assert re.search(tells(6, 100, 16.7), out)
 
 
 def test_the_record_says_what_was_run(sample, folders, tmp_path):
@@ -72,7 +75,7 @@ def test_sounds_are_written_with_a_picture(sample, tmp_path):
     sound, rate = soundfile.read(tmp_path / "x" / "000001.wav")
     assert (rate, sound.shape) == (8000, (512,))
     assert (tmp_path / "x" / "sounds.png").stat().st_size > 5000
-    assert "2 sounds drawn, 2 in x" in out
+    assert re.search(tells(2, "x", "x/sounds.png"), out)
 
 
 def test_a_vocoder_takes_its_examples_a_sound_or_a_mel(sample, tmp_path):
@@ -123,14 +126,14 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(sample, tmp_path,
     arguments = ("-n", "7", "--batch-size", "2", "--out", "x")
     code, _, err = sample(*arguments)
     assert code == 130
-    assert "interrupted: 4 samples are in x: add --out x --resume" in err
+    assert re.search(tells(4, "--out x", "--resume"), err)
     names = {p.name for p in (tmp_path / "x").iterdir()}
     assert names == {"samples.json", *(f"{i:06d}.png" for i in range(4))}
     assert json.loads((tmp_path / "x" / "samples.json").read_text())["complete"] is False
 
     code, out, _ = sample(*arguments, "--resume")
     assert code == 0
-    assert "3 images drawn, 7 in x" in out
+    assert re.search(tells(3, 7, "x"), out)
     sample("-n", "7", "--out", "whole")
     for i in range(7):
         first, second = (_pixels(tmp_path / d / f"{i:06d}.png") for d in ("x", "whole"))
@@ -145,7 +148,7 @@ def test_an_interrupt_before_the_first_sample_is_told(sample, tmp_path, monkeypa
         monkeypatch.setattr(place, interrupt)
         code, _, err = sample("-n", "2", "--out", "x")
         assert code == 130
-        assert "interrupted" in err
+        assert "--resume" not in err  # there is nothing to go on with
         assert err.count("\n") == 1
     assert not (tmp_path / "x").exists()
 
@@ -154,7 +157,7 @@ def test_resuming_with_other_choices_is_refused(sample):
     sample("-n", "2", "--out", "x")
     code, _, err = sample("-n", "4", "--out", "x", "--resume", "--seed", "1")
     assert code == 2
-    assert "x was drawn with seed 0, this command has 1" in err
+    assert re.search(tells("x", "seed", 0, 1), err)
 
 
 def test_resuming_with_another_network_of_the_same_weights_is_refused(sample, folders, tmp_path):
@@ -165,7 +168,8 @@ def test_resuming_with_another_network_of_the_same_weights_is_refused(sample, fo
     (model / "config.json").write_text(json.dumps(config | {"time_scale": 0.5}))
     code, _, err = sample("-n", "4", "--out", "x", "--resume", model=str(model))
     assert code == 2
-    assert "x was drawn with network" in err
+    assert re.search(tells("x", "network"), err)
+    assert not re.search(tells("weights"), err)
 
 
 def test_a_used_folder_is_refused_and_overwriting_replaces_only_samples(sample, tmp_path):
@@ -173,7 +177,7 @@ def test_a_used_folder_is_refused_and_overwriting_replaces_only_samples(sample, 
     (tmp_path / "x" / "notes.txt").write_text("mine")
     code, _, err = sample("-n", "2", "--out", "x")
     assert code == 2
-    assert "x holds other files: choose another --out, or add --overwrite" in err
+    assert re.search(tells("x", "--out", "--overwrite"), err)
     assert sample("-n", "2", "--out", "x", "--overwrite")[0] == 0
     names = {p.name for p in (tmp_path / "x").iterdir()}
     assert names == {"000000.png", "000001.png", "grid.png", "samples.json", "notes.txt"}
@@ -190,7 +194,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sample, tmp_pat
     monkeypatch.setattr("fastdpm.data.files.os.fdopen", full)
     code, _, err = sample("-n", "2", "--out", "x")
     assert code == 1
-    assert "the disk is full" in err
+    assert err.count("\n") == 1
+    assert re.search(tells("--out"), err)
     assert not (tmp_path / "x").exists()
 
 
@@ -212,7 +217,8 @@ def test_a_disk_that_fills_within_a_batch_leaves_what_can_be_resumed(
     monkeypatch.setattr("fastdpm.output.folder.write_png", fill)
     code, _, err = sample("-n", "8", "--batch-size", "4", "--out", "x")
     assert code == 1
-    assert "--resume" in err
+    assert re.search(tells("--resume", "--out"), err)
+    assert err.count("\n") == 1
     names = {p.name for p in (tmp_path / "x").iterdir()}
     assert names == {"samples.json", *(f"{i:06d}.png" for i in range(4))}
     assert sample("-n", "8", "--out", "x", "--resume")[0] == 0
@@ -235,7 +241,7 @@ def test_a_saved_plan_leaves_nothing_to_choose(sample, folders, tmp_path):
     assert fastdpm(["plan", str(folders["image"]), "--save", "p.json"]) == 0
     code, _, err = sample("--plan", "p.json", "-S", "9", "--kappa", "1")
     assert code == 2
-    assert "--plan leaves nothing to choose for --steps and --kappa" in err
+    assert re.search(tells("--plan", "--steps", "--kappa"), err)
 
 
 def test_a_network_that_fails_leaves_no_folder(sample, folders, tmp_path, monkeypatch):
@@ -245,72 +251,82 @@ def test_a_network_that_fails_leaves_no_folder(sample, folders, tmp_path, monkey
     monkeypatch.setattr("fastdpm.models.model.run", broken)
     code, _, err = sample("-n", "2", "-S", "3", "--out", "x")
     assert code == 1
-    assert "row 0 of 3: the network returned values that are not finite" in err
+    assert re.search(tells("row 0 of 3"), err)
     assert not (tmp_path / "x").exists()
 
 
 USAGE = [
-    (["-S", "1"], "the number of steps S must lie in [2, 100] (T), got 1"),
-    (["-S", "101"], "got 101"),
-    (["-S", "ten"], "--steps"),
-    (["--kappa", "1.5"], "kappa must be in [0, 1], got 1.5"),
-    (["--levels", "best"], "levels must be one of var, step, got 'best'"),
-    (["--spacing", "cubic"], "spacing must be one of"),
-    (["--method", "euler"], "method must be one of"),
-    (["--precision", "int8"], "precision must be one of"),
-    (["--clip", "hard"], "clip must be one of"),
-    (["--device", "tpu"], "device must be auto, cpu, cuda"),
-    (["--at-levels", "0.9,0.5"], "levels must rise strictly"),
-    (["--at-levels", "0.9,x"], "numbers separated by commas, got '0.9,x'"),
-    (["--at-steps", "100,5"], "steps must lie in (-1, 99], got 100"),
-    (["--at-steps", "50,5", "-S", "3"], "drop one of them"),
-    (["--plan", "missing.json"], "no plan at 'missing.json'"),
-    (["--condition", "x.wav"], "takes no condition"),
-    (["--seed", "-1"], "--seed"),
-    (["-n", "0"], "-n"),
-    (["--resume"], "--resume needs the --out"),
-    (["--resume", "--out", "nowhere"], "nothing to resume"),
-    (["--colour"], "--colour"),
+    (["-S", "1"], ["[2, 100]", 1]),
+    (["-S", "101"], ["[2, 100]", 101]),
+    (["-S", "ten"], ["--steps"]),
+    (["--kappa", "1.5"], ["kappa", "[0, 1]", 1.5]),
+    (["--levels", "best"], ["levels", "var", "step", "best"]),
+    (["--spacing", "cubic"], ["spacing", "linear", "quadratic", "cubic"]),
+    (["--method", "euler"], ["method", "ddim-rev", "dpmpp-2m", "euler"]),
+    (["--precision", "int8"], ["precision", "float32", "int8"]),
+    (["--clip", "hard"], ["clip", "none", "x0", "dynamic", "hard"]),
+    (["--device", "tpu"], ["device", "auto", "cpu", "cuda", "tpu"]),
+    (["--at-levels", "0.9,0.5"], ["level", 0.9, 0.5]),
+    (["--at-levels", "0.9,x"], ["--at-levels", "0.9,x"]),
+    (["--at-steps", "100,5"], ["steps", "(-1, 99]", 100]),
+    (["--at-steps", "50,5", "-S", "3"], ["--at-steps", "--steps"]),
+    (["--plan", "missing.json"], ["missing.json"]),
+    (["--condition", "x.wav"], ["condition"]),
+    (["--seed", "-1"], ["--seed"]),
+    (["-n", "0"], ["-n"]),
+    (["--resume"], ["--resume", "--out"]),
+    (["--resume", "--out", "nowhere"], ["nowhere"]),
+    (["--colour"], ["--colour"]),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), USAGE, ids=[" ".join(a) for a, _ in USAGE])
-def test_usage_errors_are_one_line_with_exit_code_2(sample, tmp_path, arguments, message):
+@pytest.mark.parametrize(("arguments", "values"), USAGE, ids=[" ".join(a) for a, _ in USAGE])
+def test_usage_errors_are_one_line_with_exit_code_2(sample, tmp_path, arguments, values):
     code, out, err = sample(*arguments)
     assert code == 2, (out, err)
-    assert message in err
+    assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("write", "message"),
+    ("write", "values"),
     [
-        (lambda p: soundfile.write(p / "c.wav", np.ones(500), 16000), "16000 Hz, the model needs"),
-        (lambda p: (p / "c.wav").write_bytes(b"RIFF"), "not a whole sound file"),
-        (lambda p: np.save(p / "c.npy", np.zeros((9, 30))), "got (1, 9, 30)"),
-        (lambda p: np.save(p / "c.npy", np.zeros((8, 2))), "or more frames"),
-        (lambda p: (p / "c.npy").write_bytes(b"x"), "not an array of numbers"),
-        (lambda p: (p / "c.safetensors").write_bytes(b"x"), "not a whole safetensors file"),
+        (
+            lambda p: soundfile.write(p / "c.wav", np.ones(500), 16000),
+            ["c.wav", "16000 Hz", "8000"],
+        ),
+        (lambda p: (p / "c.wav").write_bytes(b"RIFF"), ["c.wav"]),
+        (lambda p: np.save(p / "c.npy", np.zeros((9, 30))), ["(1, 9, 30)", 8]),
+        (lambda p: np.save(p / "c.npy", np.zeros((8, 2))), ["(1, 8, 2)"]),
+        (lambda p: (p / "c.npy").write_bytes(b"x"), ["c.npy"]),
+        (lambda p: (p / "c.safetensors").write_bytes(b"x"), ["c.safetensors"]),
     ],
 )
-def test_conditions_that_do_not_fit_are_one_line(sample, tmp_path, write, message):
+def test_conditions_that_do_not_fit_are_one_line(sample, tmp_path, write, values):
     write(tmp_path)
     source = next(tmp_path.glob("c.*")).name
     code, _, err = sample("--condition", source, "--out", "x", model="vocoder")
     assert code in (1, 2)
-    assert message in err
+    assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not (tmp_path / "x").exists()
 
 
 def test_an_unknown_model_and_an_absent_device_are_one_line(tmp_path, capsys, folders):
     assert fastdpm(["sample", "mnist"]) == 2
-    assert "no model 'mnist'" in capsys.readouterr().err
+    assert re.search(tells("mnist", *builtin_models()), capsys.readouterr().err)
     if not torch.cuda.is_available():
         assert fastdpm(["sample", str(folders["image"]), "--device", "cuda"]) == 1
-        assert "0 CUDA devices are present" in capsys.readouterr().err
+        assert re.search(tells("CUDA", 0), capsys.readouterr().err)
     damaged = Path(shutil.copytree(folders["image"], tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"nothing")
     assert fastdpm(["sample", str(damaged)]) == 1
-    assert "checksum" in capsys.readouterr().err
+    found, wanted = (
+        sha256(damaged / "model.safetensors"),
+        load_model(folders["image"]).config.weights_sha256,
+    )
+    assert re.search(
+        tells("model.safetensors", f"{found[:12]}...", f"{wanted[:12]}..."),
+        capsys.readouterr().err,
+    )

@@ -27,6 +27,7 @@ from fastdpm.core.inverse import (
     noise_ratio,
     second_order_inverse,
 )
+from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
 CHOICES = [
@@ -181,18 +182,16 @@ def test_a_plan_from_a_pair_survives_json_and_wants_its_pair():
     again = Plan.from_json(plan.to_json())
     assert again.fingerprint == plan.fingerprint
     assert again.num_past == 1
-    with pytest.raises(InvalidArgumentError, match="needs 1 states before the first"):
+    with pytest.raises(InvalidArgumentError, match=tells(1, "[]", "(4, 5)")):
         run(plan, _network, _data())
-    with pytest.raises(InvalidArgumentError, match="needs 0 states before the first"):
+    with pytest.raises(InvalidArgumentError, match=tells(0, "[(4, 5)]")):
         run(ddim_rev(levels_step(SCHEDULE, 6)), _network, _data(), past=[_data()])
 
 
 def test_two_steps_want_two_rows():
     single = levels_step(SCHEDULE, 2)[1:]
     for compile_plan in (leapfrog_rest, leapfrog_inverse):
-        with pytest.raises(
-            InvalidArgumentError, match="needs at least 2 rows, these levels make 1"
-        ):
+        with pytest.raises(InvalidArgumentError, match=tells(2, 1)):
             compile_plan(single)
 
 
@@ -201,5 +200,5 @@ def test_a_plan_may_go_either_way_but_not_both():
     assert np.all(np.diff(plan.level) < 0)
     level = plan.level.copy()
     level[3] = level[1]
-    with pytest.raises(InvalidArgumentError, match="levels must rise strictly"):
+    with pytest.raises(InvalidArgumentError, match=tells("level 3", 0.99995, 0.811812)):
         Plan(level, plan.t, plan.a, plan.b, plan.c)

@@ -18,6 +18,7 @@ from fastdpm import (
     levels_var,
     standard,
 )
+from tests.messages import tells
 
 DDPM = VarianceSchedule.linear()
 
@@ -54,7 +55,7 @@ def test_a_row_that_misses_its_level_is_named():
     plan = ddim_rev(levels_step(DDPM, 20))
     a = plan.a.copy()
     a[13] *= 0.9
-    with pytest.raises(InvalidArgumentError, match="row 13 of 20 carries the signal to"):
+    with pytest.raises(InvalidArgumentError, match=tells("row 13 of 20", 0.6298, 0.6998)):
         Plan(plan.level, plan.t, a, plan.b, plan.c)
 
 
@@ -62,46 +63,46 @@ def test_a_row_without_its_history_is_named():
     plan = dpmpp_2m(levels_step(DDPM, 6))
     b = plan.b.copy()
     b[0, 1] = 0.1
-    with pytest.raises(InvalidArgumentError, match=r"row 0 of 6 uses b\[0, 1\]"):
+    with pytest.raises(InvalidArgumentError, match=tells("row 0 of 6", "b[0, 1]")):
         Plan(plan.level, plan.t, plan.a, b, plan.c)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("name", "value", "values"),
     [
-        ("c", np.full(5, -0.1), "at least 0"),
-        ("c", np.zeros(4), "c of shape"),
-        ("b", np.full((5, 1), np.nan), "must be finite"),
-        ("b", np.zeros((5, 0)), "b of shape"),
-        ("level", np.array([0.1, 0.3, 0.2, 0.5, 0.7, 1.0]), "must rise strictly"),
+        ("c", np.full(5, -0.1), ["c", 0, -0.1]),
+        ("c", np.zeros(4), ["c", "(5,)", "(4,)"]),
+        ("b", np.full((5, 1), np.nan), ["b"]),
+        ("b", np.zeros((5, 0)), ["b", "(5, 0)"]),
+        ("level", np.array([0.1, 0.3, 0.2, 0.5, 0.7, 1.0]), ["level 2", 0.2, 0.3]),
     ],
 )
-def test_broken_tables_are_refused(name, value, message):
+def test_broken_tables_are_refused(name, value, values):
     plan = ddim_rev(levels_step(DDPM, 5))
     tables = {n: getattr(plan, n) for n in ("level", "t", "a", "b", "c")} | {name: value}
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         Plan(**tables)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "values"),
     [
-        (lambda d: d.pop("b"), "b missing"),
-        (lambda d: d.update(format="other"), "not a plan"),
-        (lambda d: d.update(t=["x"]), "no numbers"),
-        (lambda d: d.update(a=1.0), "a of shape"),
-        (lambda d: d.update(b=None), "b of shape"),
-        (lambda d: d.update(notes=5), "notes must be a list"),
-        (lambda d: d.update(version=9), "version must be 1"),
-        (lambda d: d["t"].__setitem__(0, 900.0), "the file was edited"),
+        (lambda d: d.pop("b"), ["b"]),
+        (lambda d: d.update(format="other"), ["format", "fastdpm-plan"]),
+        (lambda d: d.update(t=["x"]), ["plan"]),
+        (lambda d: d.update(a=1.0), ["a", "(5, columns)", "()"]),
+        (lambda d: d.update(b=None), ["b", "(5, columns)", "()"]),
+        (lambda d: d.update(notes=5), ["notes", 5]),
+        (lambda d: d.update(version=9), ["version", 1, 9]),
+        (lambda d: d["t"].__setitem__(0, 900.0), ["fingerprint", "b9e586ca6d36447b"]),
     ],
 )
-def test_a_damaged_plan_file_is_refused(change, message):
+def test_a_damaged_plan_file_is_refused(change, values):
     data = json.loads(ddim_rev(levels_step(DDPM, 5)).to_json())
     change(data)
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         Plan.from_json(json.dumps(data))
-    with pytest.raises(InvalidArgumentError, match="not a plan"):
+    with pytest.raises(InvalidArgumentError, match=tells("plan", "line 1", "column 2")):
         Plan.from_json("{")
 
 
@@ -126,5 +127,5 @@ def test_a_learned_variance_survives_json_and_counts_in_the_fingerprint():
 
 def test_bounds_of_a_learned_variance_have_two_columns():
     plan = standard(VarianceSchedule.linear(50))
-    with pytest.raises(InvalidArgumentError, match=r"log_variance of shape \(50, 2\)"):
+    with pytest.raises(InvalidArgumentError, match=tells("log_variance", "(50, 2)", "(50, 1)")):
         dataclasses.replace(plan, log_variance=np.zeros((50, 1)))

@@ -18,6 +18,7 @@ from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.inputs import read_all, read_samples
 from fastdpm.data.spec import DataSpec
 from tests.conftest import IMAGE, SOUND, VOCODER
+from tests.messages import tells
 
 GREY, SPEECH, MEL_SPEECH = IMAGE.data, SOUND.data, VOCODER.data
 COLOUR = DataSpec("image", (3, 8, 8))
@@ -69,7 +70,7 @@ def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path
     left = np.zeros((20, 40))
     left[:, 20:] = 255
     path = _write(tmp_path / "wide.png", left)
-    with pytest.raises(DataError, match=r"40 x 20 grey, the model's images are 8 x 8 grey.*--res"):
+    with pytest.raises(DataError, match=tells("wide.png", "40 x 20", "8 x 8", "`resize`")):
         read_samples(path, GREY)
     _, x, _ = read_samples(path, GREY, resize=True)
     assert x.shape == (1, 1, 8, 8)
@@ -82,7 +83,7 @@ def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixe
     red = np.zeros((8, 8, 3))
     red[..., 0] = 255
     path = _write(tmp_path / "red.png", red)
-    with pytest.raises(DataError, match="8 x 8 RGB, the model's images are 8 x 8 grey"):
+    with pytest.raises(DataError, match=tells("red.png", "8 x 8 RGB", "8 x 8 grey", "`resize`")):
         read_samples(path, GREY)
     grey = read_samples(path, GREY, resize=True)[1]
     assert grey.unique().numel() == 1
@@ -118,22 +119,22 @@ def test_an_image_that_would_lose_something_is_refused_by_what_it_is(tmp_path, d
     wide = np.full((8, 8), 60000, dtype=np.uint16)
     palette = rgb.quantize(8)
     cases = [
-        (_encoded(Image.fromarray(wide)), "is 16-bit grey: convert it to 8-bit grey or RGB"),
-        (_png_of_16_bits(np.stack([wide] * 3, axis=-1)), "is 16-bit RGB: convert"),
-        (_encoded(Image.fromarray(wide), "TIFF"), "is 16-bit grey: convert"),
-        (_encoded(grey.convert("F"), "TIFF"), "is 32-bit float grey: convert"),
-        (_encoded(grey.convert("I"), "TIFF"), "is 32-bit grey: convert"),
-        (_encoded(rgb.convert("CMYK"), "JPEG"), "is CMYK: convert"),
-        (_encoded(grey.convert("LA")), "is grey with transparency: put it on a background"),
-        (_encoded(rgb.convert("RGBA")), "is RGB with transparency"),
-        (_encoded(palette, transparency=0), "is a palette with transparency"),
-        (_encoded(palette, transparency=bytes([0, 99, 255])), "is a palette with transparency"),
-        (_encoded(grey, transparency=0), "is grey with transparency"),
-        (_encoded(rgb, transparency=(0, 0, 0)), "is RGB with transparency"),
+        (_encoded(Image.fromarray(wide)), ["16-bit grey", "8-bit"]),
+        (_png_of_16_bits(np.stack([wide] * 3, axis=-1)), ["16-bit RGB", "8-bit"]),
+        (_encoded(Image.fromarray(wide), "TIFF"), ["16-bit grey", "8-bit"]),
+        (_encoded(grey.convert("F"), "TIFF"), ["32-bit float", "8-bit"]),
+        (_encoded(grey.convert("I"), "TIFF"), ["32-bit grey", "8-bit"]),
+        (_encoded(rgb.convert("CMYK"), "JPEG"), ["CMYK", "8-bit"]),
+        (_encoded(grey.convert("LA")), ["grey", "transparency"]),
+        (_encoded(rgb.convert("RGBA")), ["RGB", "transparency"]),
+        (_encoded(palette, transparency=0), ["palette", "transparency"]),
+        (_encoded(palette, transparency=bytes([0, 99, 255])), ["palette", "transparency"]),
+        (_encoded(grey, transparency=0), ["grey", "transparency"]),
+        (_encoded(rgb, transparency=(0, 0, 0)), ["RGB", "transparency"]),
     ]
-    for encoded, message in cases:
+    for encoded, values in cases:
         (tmp_path / "a.png").write_bytes(encoded)
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(DataError, match=tells("a.png", *values)) as caught:
             read_samples(tmp_path / "a.png", data, resize=resize)
         assert "\n" not in str(caught.value)
 
@@ -150,7 +151,7 @@ def test_a_palette_is_read_as_its_colours_and_as_grey_where_they_are_grey(tmp_pa
     Image.fromarray(bands.astype(np.uint8)).quantize(2).save(tmp_path / "colour.png")
     x = read_samples(tmp_path / "colour.png", COLOUR).x
     np.testing.assert_allclose(x[0].numpy(), bands.transpose(2, 0, 1) / 127.5 - 1, atol=1e-7)
-    with pytest.raises(DataError, match="is 8 x 8 RGB, the model's images are 8 x 8 grey"):
+    with pytest.raises(DataError, match=tells("colour.png", "8 x 8 RGB", "8 x 8 grey")):
         read_samples(tmp_path / "colour.png", GREY)
 
 
@@ -168,8 +169,8 @@ def test_a_photo_is_read_as_its_exif_orientation_turns_it(tmp_path, kind, orient
     assert wanted.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
     x = read_samples(path, DataSpec("image", (1, *wanted.shape))).x
     np.testing.assert_allclose(x[0, 0].numpy(), wanted / 127.5 - 1, atol=1e-7)
-    size = f"{wanted.shape[1]} x {wanted.shape[0]} grey"
-    with pytest.raises(DataError, match=f"is {size}, the model's images are 8 x 8 grey"):
+    size = f"{wanted.shape[1]} x {wanted.shape[0]}"
+    with pytest.raises(DataError, match=tells(path, size, "8 x 8")):
         read_samples(path, GREY)
     fitted = ImageOps.fit(Image.fromarray(wanted), (8, 8), Image.Resampling.LANCZOS)
     x = read_samples(path, GREY, resize=True).x
@@ -194,7 +195,7 @@ def test_damaged_exif_does_not_keep_an_image_from_being_read(tmp_path, pixels):
 
 def test_images_are_not_resampled(tmp_path, pixels):
     for path in (_write(tmp_path / "a.png", pixels), Path("sklearn:digits-test")):
-        with pytest.raises(InvalidArgumentError, match="--resample is for sounds: drop it"):
+        with pytest.raises(InvalidArgumentError, match=tells("`resample`")):
             read_samples(path, GREY, resample=True)
 
 
@@ -237,7 +238,7 @@ def test_images_have_a_gain_of_one(tmp_path, pixels):
 
 def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
     short = _speak(tmp_path / "short.wav", 500)
-    with pytest.raises(DataError, match=r"has 500 samples, the model's sounds have 512.*--resize"):
+    with pytest.raises(DataError, match=tells("short.wav", 500, 512, "`resize`")):
         read_samples(short, SPEECH)
     _, x, _ = read_samples(short, SPEECH, resize=True)
     whole = torch.from_numpy(soundfile.read(short, dtype="float32")[0])
@@ -251,7 +252,7 @@ def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
 
 def test_a_sound_of_another_rate_is_resampled_when_asked(tmp_path):
     path = _speak(tmp_path / "fast.wav", 1024, 16000)
-    with pytest.raises(DataError, match=r"16000 Hz, the model's sounds at 8000 Hz.*--resample"):
+    with pytest.raises(DataError, match=tells("fast.wav", "16000 Hz", "8000 Hz", "`resample`")):
         read_samples(path, SPEECH)
     _, x, _ = read_samples(path, SPEECH, resample=True)
     wanted = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
@@ -263,9 +264,9 @@ def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_p
     _, x, _ = read_samples(path, MEL_SPEECH)
     assert x.shape == (1, 1, 1008)
     _speak(tmp_path / "b.wav", 900)
-    with pytest.raises(DataError, match=r"a\.wav has 1008 samples.*b\.wav 912.*one by one"):
+    with pytest.raises(DataError, match=tells("a.wav", 1008, "b.wav", 912, "`resize`")):
         read_samples(tmp_path, MEL_SPEECH)
-    with pytest.raises(DataError, match="has 1008 samples"):
+    with pytest.raises(DataError, match=tells("a.wav", 1008, "b.wav", 912)):
         read_all([path, tmp_path / "b.wav"], MEL_SPEECH)
 
 
@@ -274,19 +275,17 @@ def test_sounds_that_are_no_data_are_refused_each_in_its_own_line(tmp_path, peak
     broken = np.zeros(512)
     broken[5:8] = np.nan, np.inf, -np.inf
     cases = [
-        (np.zeros((512, 2)), "has 2 channels: mix it to mono"),
-        (np.zeros(0), "has no samples: leave it out"),
-        (broken, r"has 3 of 512 values that are not finite .*: repair it or leave it out"),
+        (np.zeros((512, 2)), [2]),
+        (np.zeros(0), []),
+        (broken, ["3 of 512"]),
     ]
     if peak is None:
-        cases.append((np.full(512, 1.5), r"has values up to 1\.5\d*, outside \[-1, 1\]: scale it"))
+        cases.append((np.full(512, 1.5), [1.5, "[-1, 1]"]))
     else:
-        cases.append(
-            (np.zeros(512), r"is silent, so it has no peak to scale to 0\.9: leave it out")
-        )
-    for sound, message in cases:
+        cases.append((np.zeros(512), [0.9]))
+    for sound, values in cases:
         soundfile.write(tmp_path / "a.wav", sound, rate, subtype="FLOAT")
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(DataError, match=tells("a.wav", *values)) as caught:
             read_samples(tmp_path / "a.wav", replace(SPEECH, peak=peak), resample=True)
         assert "\n" not in str(caught.value)
 
@@ -300,7 +299,7 @@ def test_a_sound_that_is_cut_off_is_refused_and_not_taken_short(tmp_path, kind):
     assert read_samples(path, SPEECH, resize=True).x.shape == (1, 1, 512)
     for cut in (len(whole) // 2, len(whole) - 2):
         path.write_bytes(whole[:cut])
-        with pytest.raises(DataError, match=r"is cut off after .* copy it anew|not a whole sound"):
+        with pytest.raises(DataError, match=tells("a.wav")):
             read_samples(path, SPEECH, resize=True)
 
 
@@ -327,18 +326,18 @@ def test_resampling_a_loud_sound_does_not_push_it_out_of_range(tmp_path, rate):
 
 
 def test_what_is_no_data_at_all_is_refused_in_one_line(tmp_path):
-    with pytest.raises(InvalidArgumentError, match=r"no input at .*: give an image"):
+    with pytest.raises(InvalidArgumentError, match=tells("none.png")):
         read_samples(tmp_path / "none.png", GREY)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
-    with pytest.raises(DataError, match="not a whole image"):
+    with pytest.raises(DataError, match=tells("broken.png")):
         read_samples(tmp_path / "broken.png", GREY, resize=True)
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
-    with pytest.raises(DataError, match=r"not a whole sound file: Format not recognised\.$"):
+    with pytest.raises(DataError, match=tells("broken.wav", "Format not recognised")):
         read_samples(tmp_path / "broken.wav", SPEECH)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match=tells("empty", ".png", ".jpg")):
         read_samples(tmp_path / "empty", GREY)
-    with pytest.raises(InvalidArgumentError, match="series are not read"):
+    with pytest.raises(InvalidArgumentError, match=tells("series")):
         read_samples(tmp_path, DataSpec("series", (2, 16)))
-    with pytest.raises(InvalidArgumentError, match="no input"):
+    with pytest.raises(InvalidArgumentError):
         read_all([], GREY)

@@ -12,6 +12,7 @@ from fastdpm import InvalidArgumentError
 from fastdpm.core.structure import build, plain
 from fastdpm.data.mel import log_mel, mel_filters
 from fastdpm.data.spec import MelSpec
+from tests.messages import tells
 
 Array = NDArray[np.float64]
 
@@ -171,21 +172,21 @@ def test_silence_is_zero():
 
 @pytest.mark.parametrize("samples", [128, 6401])
 def test_sounds_of_the_wrong_length_are_refused(samples):
-    with pytest.raises(InvalidArgumentError, match="a multiple of 64"):
+    with pytest.raises(InvalidArgumentError, match=tells(256, 64, samples)):
         log_mel(torch.zeros(1, samples), SPEC)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "values"),
     [
-        ({"f_max": 5000.0}, "mel frequencies"),
-        ({"f_min": 4000.0}, "mel frequencies"),
-        ({"bands": 0}, "at least one band"),
-        ({"hop_length": 60}, "a hop that divides n_fft"),
-        ({"scale": "ln"}, "mel scale must be one of log10, natural, decibel"),
-        ({"filters": "bark"}, "mel filters must be one of slaney, htk"),
+        ({"f_max": 5000.0}, ["f_min", "f_max", "4000 Hz", 50, 5000]),
+        ({"f_min": 4000.0}, ["f_min", "f_max", "4000 Hz", "4000 and 4000"]),
+        ({"bands": 0}, ["0 bands"]),
+        ({"hop_length": 60}, ["hop 60", "n_fft 256"]),
+        ({"scale": "ln"}, ["log10", "natural", "decibel", "ln"]),
+        ({"filters": "bark"}, ["slaney", "htk", "bark"]),
     ],
 )
-def test_impossible_specs_are_refused(change, message):
-    with pytest.raises(InvalidArgumentError, match=message):
+def test_impossible_specs_are_refused(change, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         MelSpec(**{**vars(SPEC), **change})

@@ -10,6 +10,7 @@ from fastdpm import DataError
 from fastdpm.data.pixels import from_pixels, to_pixels
 from fastdpm.data.record import SampleRecord, read_record
 from fastdpm.data.sound import from_pcm, to_pcm
+from tests.messages import tells
 
 
 def test_every_pixel_and_every_16_bit_value_comes_back():
@@ -43,7 +44,7 @@ def test_a_record_survives_its_file(tmp_path):
 )
 def test_what_is_no_record_is_refused(tmp_path, body):
     (tmp_path / "samples.json").write_text(body)
-    with pytest.raises(DataError, match=r"samples\.json is no record"):
+    with pytest.raises(DataError, match=tells("samples.json")):
         read_record(tmp_path)
 
 
@@ -58,5 +59,5 @@ def test_what_is_no_record_is_refused(tmp_path, body):
 def test_files_of_another_record_are_not_taken_for_our_own(tmp_path, body):
     (tmp_path / "samples.json").write_text(json.dumps(body))
     assert read_record(tmp_path) is not None
-    with pytest.raises(DataError, match=r"samples\.json is no record"):
+    with pytest.raises(DataError, match=tells("samples.json")):
         read_record(tmp_path, own=True)

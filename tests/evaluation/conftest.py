@@ -1,6 +1,7 @@
 """Small feature networks with random weights, and data to measure with them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import soundfile
 import torch
 from PIL import Image
 
+from fastdpm import evaluate
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.features import FeaturesConfig
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from tests.conftest import IMAGE, MEL
+from tests.evaluation.reports import make_grid
 
 IMAGE_FEATURES = FeaturesConfig(
     name="tiny-features",
@@ -83,3 +86,23 @@ def sound_folder(tmp_path) -> Path:
         noise = 0.01 * generator.standard_normal(tone.size)
         soundfile.write(folder / f"{i:03d}.wav", tone + noise, 8000)
     return folder
+
+
+@pytest.fixture
+def measure(features, image_folder):
+    """Evaluate with the small image network, by default against the folder of images."""
+
+    def measure(samples, against=None, **choices):
+        choices.setdefault("features", features["image"])
+        return evaluate(samples, str(against or image_folder), **choices)
+
+    return measure
+
+
+def score_values(found) -> dict[str, float]:
+    return {key: score.value for key, score in found.scores.items()}
+
+
+@pytest.fixture
+def grid() -> list[dict[str, Any]]:
+    return make_grid(steps=(5, 10), rivals=False)

@@ -30,6 +30,7 @@ from fastdpm.evaluation.diffusers_samplers import (
     sample_diffusers,
 )
 from fastdpm.models.config import ModelConfig
+from tests.messages import tells
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None, reason="needs fastdpm[diffusers]"
@@ -249,7 +250,7 @@ def test_a_first_step_that_rounding_repeats_is_taken_twice(image_model):
 
 
 def test_unknown_methods_are_refused_with_the_list_of_known_ones():
-    with pytest.raises(InvalidArgumentError, match=r"diffusers-dpmpp-2m-karras.*got 'ddim'"):
+    with pytest.raises(InvalidArgumentError, match=tells(*KEYS, "ddim")):
         diffusers_methods(["diffusers-ddim-leading", "ddim"])
 
 
@@ -258,46 +259,47 @@ def test_all_methods_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("key", "num_steps", "kind", "says"),
+    ("key", "num_steps", "kind", "values"),
     [
-        ("diffusers-pndm-leading", 3, InvalidArgumentError, "from 4 to 100"),
-        ("diffusers-plms-leading", 1, InvalidArgumentError, "from 2 to 100"),
-        ("diffusers-unipc-linspace", 0, InvalidArgumentError, "got 0"),
-        ("diffusers-ddim-leading", 101, InvalidArgumentError, "got 101"),
-        ("diffusers-ddim-trailing", 29, SamplingError, "S = 29.*step -1"),
-        ("diffusers-dpmpp-2m-leading", 100, SamplingError, "S = 100.*repeats a step"),
+        ("diffusers-pndm-leading", 3, InvalidArgumentError, [4, 100, 3]),
+        ("diffusers-plms-leading", 1, InvalidArgumentError, [2, 100, 1]),
+        ("diffusers-unipc-linspace", 0, InvalidArgumentError, ["1 to 100", 0]),
+        ("diffusers-ddim-leading", 101, InvalidArgumentError, ["1 to 100", 101]),
+        ("diffusers-ddim-trailing", 29, SamplingError, ["S = 29", "step -1"]),
+        ("diffusers-dpmpp-2m-leading", 100, SamplingError, ["S = 100", "T = 100"]),
     ],
 )
 def test_steps_that_a_method_cannot_take_are_refused_before_any_evaluation(
-    key, num_steps, kind, says
+    key, num_steps, kind, values
 ):
     model, network = gaussian()
-    with pytest.raises(kind, match=says) as caught:
+    with pytest.raises(kind, match=tells(key, *values)) as caught:
         sample_diffusers(model, method_of(key), num_steps, range(2))
-    assert key in str(caught.value)
     assert "\n" not in str(caught.value)
     assert network.asked == []
 
 
 def test_other_bad_arguments_are_refused():
     model, _ = gaussian()
-    refused: list[tuple[dict[str, Any], str]] = [
-        ({"clip": "hard"}, "clip must be one of"),
-        ({"precision": "int8"}, "precision must be one of"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"condition": torch.zeros(8, 20)}, "takes no condition"),
-        ({"seed": -1}, "seed"),
-        ({"n": 0}, "n must be at least 1"),
+    refused: list[tuple[dict[str, Any], list[object]]] = [
+        ({"clip": "hard"}, ["clip", "none", "x0", "dynamic", "hard"]),
+        ({"precision": "int8"}, ["precision", "float32", "int8"]),
+        ({"batch_size": 0}, ["batch_size", 1, 0]),
+        ({"condition": torch.zeros(8, 20)}, ["gaussian", "condition"]),
+        ({"seed": -1}, ["seed", -1]),
+        ({"n": 0}, ["n", 1, 0]),
     ]
-    for options, says in refused:
-        with pytest.raises(InvalidArgumentError, match=says):
+    for options, values in refused:
+        with pytest.raises(InvalidArgumentError, match=tells(*values)):
             draw(model, "diffusers-ddim-leading", 5, **options)
 
 
 def test_a_network_that_returns_nan_is_named():
     model, network = gaussian()
     network.shift.data.fill_(float("nan"))
-    with pytest.raises(SamplingError, match=r"diffusers-deis-linspace.*evaluation 0.*not finite"):
+    with pytest.raises(
+        SamplingError, match=tells("diffusers-deis-linspace", "S = 5", "evaluation 0")
+    ):
         draw(model, "diffusers-deis-linspace", 5)
 
 
@@ -309,12 +311,14 @@ def test_a_step_that_diffusers_fails_at_is_named(monkeypatch):
         raise ValueError("no such order\nmore")
 
     monkeypatch.setattr(scheduler, "step", fail)
-    with pytest.raises(FastDPMError, match=r"unipc-linspace.*evaluation 0 \(no such order\): "):
+    with pytest.raises(
+        FastDPMError, match=tells("diffusers-unipc-linspace", "evaluation 0", "no such order")
+    ):
         draw(model, "diffusers-unipc-linspace", 5)
 
 
 def test_without_diffusers_the_extra_to_install_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     model, _ = gaussian()
-    with pytest.raises(MissingExtraError, match=r"fastdpm\[diffusers\]"):
+    with pytest.raises(MissingExtraError, match=tells("diffusers", "fastdpm[diffusers]")):
         sample_diffusers(model, method_of("diffusers-ddim-leading"), 5, range(2))

@@ -27,6 +27,7 @@ from fastdpm.evaluation.speech import (
     stft_resolutions,
     usable_metrics,
 )
+from tests.messages import tells
 
 RATE = 8000
 PLAIN = ["log_mel_error", "stft_distance", "mel_cepstral_distortion"]
@@ -289,32 +290,44 @@ def test_level_and_time_are_not_made_equal():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "error", "values"),
     [
-        ({"made": []}, InvalidArgumentError, "1 recordings and 0 generated sounds"),
-        ({"real": [], "made": []}, InvalidArgumentError, "make no pairs"),
-        ({"made": [np.zeros(7999)]}, InvalidArgumentError, "8000 samples, .* 7999"),
-        ({"real": [np.zeros(500)], "made": [np.zeros(500)]}, InvalidArgumentError, "at least 513"),
-        ({"made": [np.full(8000, np.nan)]}, DataError, "generated sound 0 has values"),
-        ({"real": [np.full(8000, np.inf)]}, DataError, "recording 0 has values"),
-        ({"made": [np.full(8000, 1.2)]}, DataError, "up to 1.2, outside"),
-        ({"made": [np.zeros((1, 8000))]}, InvalidArgumentError, r"shape \(1, 8000\)"),
-        ({"made": [np.zeros(8000, dtype=np.int16)]}, InvalidArgumentError, "int16"),
-        ({"rate": 4000}, InvalidArgumentError, f"at least {LEAST_RATE}, got 4000"),
-        ({"rate": 8000.5}, InvalidArgumentError, "whole number of Hz"),
-        ({"metrics": ["mos"]}, InvalidArgumentError, "metric must be one of log_mel_error"),
-        ({"metrics": []}, InvalidArgumentError, "no metric to measure"),
+        ({"made": []}, InvalidArgumentError, ["1 recordings", "0 generated"]),
+        ({"real": [], "made": []}, InvalidArgumentError, ["0 recordings", "0 generated"]),
+        ({"made": [np.zeros(7999)]}, InvalidArgumentError, ["recording 0", 8000, 7999]),
+        (
+            {"real": [np.zeros(500)], "made": [np.zeros(500)]},
+            InvalidArgumentError,
+            ["recording 0", 500, 513, "8000 Hz"],
+        ),
+        ({"made": [np.full(8000, np.nan)]}, DataError, ["generated sound 0"]),
+        ({"real": [np.full(8000, np.inf)]}, DataError, ["recording 0"]),
+        ({"made": [np.full(8000, 1.2)]}, DataError, ["generated sound 0", 1.2, "[-1, 1]"]),
+        (
+            {"made": [np.zeros((1, 8000))]},
+            InvalidArgumentError,
+            ["generated sound 0", "(1, 8000)"],
+        ),
+        (
+            {"made": [np.zeros(8000, dtype=np.int16)]},
+            InvalidArgumentError,
+            ["generated sound 0", "int16"],
+        ),
+        ({"rate": 4000}, InvalidArgumentError, ["sample_rate", LEAST_RATE, 4000]),
+        ({"rate": 8000.5}, InvalidArgumentError, ["sample_rate", 8000.5]),
+        ({"metrics": ["mos"]}, InvalidArgumentError, ["metric", "log_mel_error", "stoi", "mos"]),
+        ({"metrics": []}, InvalidArgumentError, ["log_mel_error", "stoi"]),
         (
             {"metrics": ["pesq"], "rate": 22050},
             InvalidArgumentError,
-            "pesq takes 8000 or 16000 Hz, not 22050: drop it",
+            ["pesq", 8000, "16000 Hz", 22050],
         ),
     ],
 )
-def test_what_makes_no_pairs_is_refused_in_one_line(change, error, message):
+def test_what_makes_no_pairs_is_refused_in_one_line(change, error, values):
     sound = np.zeros(8000, dtype=np.float32)
     given = {"real": [sound], "made": [sound], "rate": RATE, "metrics": PLAIN} | change
-    with pytest.raises(error, match=message) as caught:
+    with pytest.raises(error, match=tells(*values)) as caught:
         compare_sounds(given["real"], given["made"], given["rate"], given["metrics"])
     assert "\n" not in str(caught.value)
 
@@ -323,7 +336,7 @@ def test_what_makes_no_pairs_is_refused_in_one_line(change, error, message):
 def test_a_missing_library_is_named_or_its_metric_left_out(monkeypatch, key, library):
     monkeypatch.setitem(sys.modules, library, None)
     sound = _voice()
-    with pytest.raises(MissingExtraError, match=rf"{library} is not .*fastdpm\[speech\]"):
+    with pytest.raises(MissingExtraError, match=tells(library, "fastdpm[speech]")):
         compare_sounds([sound], [sound], RATE, [key])
     usable, reasons = usable_metrics(RATE)
     assert key not in {metric.key for metric in usable}

@@ -1,5 +1,6 @@
 """Tiny networks of diffusers with random weights, and the pipelines around them."""
 
+import copy
 import json
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastdpm import VarianceSchedule
+from tests.integrations.parts import make_scheduler, make_text_unet, make_vae
 
 diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 SCHEDULE = VarianceSchedule.linear()
@@ -146,3 +148,17 @@ def text_parts(tmp_path_factory) -> dict[str, Any]:
             "feature_extractor": None,
             "requires_safety_checker": False,
         }
+
+
+@pytest.fixture
+def text_pipeline(text_parts: dict[str, Any]) -> Any:
+    # Tests that change their pipeline must not change the parts that all tests share.
+    parts = copy.deepcopy(text_parts) | {
+        "unet": make_text_unet(),
+        "vae": make_vae(scaling_factor=0.5),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no safety checker
+        pipeline = diffusers.StableDiffusionPipeline(**parts, scheduler=make_scheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

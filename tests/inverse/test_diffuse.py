@@ -12,6 +12,7 @@ from fastdpm import (
     levels_var,
 )
 from fastdpm.inverse.diffuse import check_level, diffuse, diffusion_chain
+from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
 CHOICES = [
@@ -84,20 +85,20 @@ def test_draws_of_other_rows_are_others(image_model):
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
+    ("choice", "values"),
     [
-        ({}, "either a level or a step"),
-        ({"level": 0.5, "step": 3}, "either a level or a step"),
-        ({"level": 1e-4}, r"level must lie in \[0\.006\d+, 1\], got 0.0001"),
-        ({"level": SCHEDULE.levels[-1] * (1 - 1e-6)}, r"level must lie in \[0\.006\d+, 1\]"),
-        ({"level": 1.5}, "level must lie"),
-        ({"level": float("nan")}, "level must lie"),
-        ({"step": 1000.5}, r"t must lie in \[0, 1000\], got 1000\.5"),
-        ({"step": float("nan")}, "t must lie"),
+        ({}, ["level", "step"]),
+        ({"level": 0.5, "step": 3}, ["level", "step"]),
+        ({"level": 1e-4}, ["level", "[0.00635282, 1]", 0.0001]),
+        ({"level": SCHEDULE.levels[-1] * (1 - 1e-6)}, ["level", "[0.00635282, 1]", 0.00635281]),
+        ({"level": 1.5}, ["level", "[0.00635282, 1]", 1.5]),
+        ({"level": float("nan")}, ["level", "[0.00635282, 1]", "nan"]),
+        ({"step": 1000.5}, ["[0, 1000]", 1000.5]),
+        ({"step": float("nan")}, ["[0, 1000]", "nan"]),
     ],
 )
-def test_what_the_schedule_does_not_reach_is_refused(choice, said):
-    with pytest.raises(InvalidArgumentError, match=said):
+def test_what_the_schedule_does_not_reach_is_refused(choice, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         diffuse(SCHEDULE, torch.zeros(1, 1), **choice, noise=_one)
 
 
@@ -108,18 +109,18 @@ def test_a_level_is_the_noisiest_within_rounding_of_it():
 
 
 @pytest.mark.parametrize(
-    ("x0", "said"),
+    ("x0", "values"),
     [
-        (torch.ones(2, 3, dtype=torch.int64), r"float32 or float64 tensor, got torch\.int64"),
-        (torch.ones(2, 3, dtype=torch.bool), r"got torch\.bool"),
-        (torch.ones(2, 3, dtype=torch.float16), r"got torch\.float16"),
-        (torch.ones(2, 3, dtype=torch.complex64), r"got torch\.complex64"),
-        (np.ones((2, 3)), "got ndarray"),
-        (torch.tensor([[0.5, float("nan")]]), "not finite"),
-        (torch.tensor([[0.5, float("inf")]]), "not finite"),
+        (torch.ones(2, 3, dtype=torch.int64), ["float32", "float64", "torch.int64"]),
+        (torch.ones(2, 3, dtype=torch.bool), ["float32", "float64", "torch.bool"]),
+        (torch.ones(2, 3, dtype=torch.float16), ["float32", "float64", "torch.float16"]),
+        (torch.ones(2, 3, dtype=torch.complex64), ["float32", "float64", "torch.complex64"]),
+        (np.ones((2, 3)), ["float32", "float64", "ndarray"]),
+        (torch.tensor([[0.5, float("nan")]]), ["data"]),
+        (torch.tensor([[0.5, float("inf")]]), ["data"]),
     ],
 )
 @pytest.mark.parametrize("choice", [{"step": 3}, {"level": 0.5}])
-def test_what_cannot_be_diffused_is_one_line(x0, said, choice):
-    with pytest.raises(InvalidArgumentError, match=said):
+def test_what_cannot_be_diffused_is_one_line(x0, values, choice):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         diffuse(SCHEDULE, x0, **choice, noise=SampleNoise(0, range(2)))

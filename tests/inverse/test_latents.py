@@ -1,6 +1,7 @@
 """Data comes back from its latents, by each method to its tolerance, and from no others."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fastdpm.inverse.latents_file import (
 )
 from fastdpm.sampling.implicit import ImplicitOptions
 from tests.conftest import IMAGE, MEL, write_model
+from tests.messages import tells
 
 CHOICES = [(levels, spacing) for levels in ("var", "step") for spacing in ("linear", "quadratic")]
 
@@ -100,7 +102,9 @@ def test_a_vocoder_encodes_sounds_of_any_length_with_their_conditions(vocoder):
 
 
 def test_data_of_a_vocoder_has_one_channel(vocoder):
-    with pytest.raises(InvalidArgumentError, match=r"shape \(n, 1, 320\), got \(2, 2, 320\)"):
+    with pytest.raises(
+        InvalidArgumentError, match=tells("tiny-vocoder", "(n, 1, 320)", "(2, 2, 320)")
+    ):
         encode(vocoder, torch.zeros(2, 2, 320), _levels(vocoder))
 
 
@@ -114,16 +118,16 @@ def test_levels_that_end_above_clean_data_take_it_as_it_is_there(digits, held_ou
 
 
 @pytest.mark.parametrize(
-    ("x", "wanted"),
+    ("x", "values"),
     [
-        (torch.zeros(3, 1, 8, 7), r"shape \(n, 1, 8, 8\), got \(3, 1, 8, 7\)"),
-        (torch.zeros(1, 8, 8), r"got \(1, 8, 8\)"),
-        (torch.full((1, 1, 8, 8), 128.0), r"in \[-1, 1\], got values up to 128"),
-        (torch.full((1, 1, 8, 8), torch.nan), "not finite"),
+        (torch.zeros(3, 1, 8, 7), ["(n, 1, 8, 8)", "(3, 1, 8, 7)"]),
+        (torch.zeros(1, 8, 8), ["(n, 1, 8, 8)", "(1, 8, 8)"]),
+        (torch.full((1, 1, 8, 8), 128.0), ["[-1, 1]", 128]),
+        (torch.full((1, 1, 8, 8), torch.nan), ["data"]),
     ],
 )
-def test_data_that_is_none_of_the_model_is_refused(image_model, x, wanted):
-    with pytest.raises(InvalidArgumentError, match=wanted):
+def test_data_that_is_none_of_the_model_is_refused(image_model, x, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         encode(image_model, x, _levels(image_model))
 
 
@@ -182,41 +186,41 @@ def test_latents_do_not_decode_by_another_plan(changed, image_model):
         plan["t"][0] += 1e-3
         return {"plan": json.dumps(plan)}
 
-    with pytest.raises(DataError, match="fingerprint"):
+    with pytest.raises(DataError, match=tells("a.safetensors", "fingerprint")):
         changed(edited)
-    with pytest.raises(DataError, match=r"encoded for the plan .* decode by their own plan alone"):
+    with pytest.raises(DataError, match=tells("a.safetensors", other.fingerprint)):
         changed(lambda _: {"plan": other.to_json()})
 
 
 @pytest.mark.parametrize(
-    ("head", "tensors", "wanted"),
+    ("head", "tensors", "values"),
     [
-        ({"format": "other"}, {}, "its format is 'other', not 'fastdpm-latents'"),
-        ({"version": "2"}, {}, "its version is '2', not '1'"),
-        ({"plan": None}, {}, "plan missing"),
-        ({"plan": "{"}, {}, r"cannot be used \(not a plan"),
-        ({"method": "magic"}, {}, "'magic' does not encode for 'two-step"),
-        ({"method": "first"}, {}, "'first' does not encode for 'two-step"),
-        ({}, {"gain": torch.ones(2, dtype=torch.float64)}, "gain is"),
-        ({"inputs": '["a"]'}, {}, "not those of 3 inputs"),
-        ({}, {"past": None}, "starts from 2 states, it holds 1"),
-        ({}, {"row": None}, "row missing"),
-        ({}, {"row": torch.zeros(2)}, "row is"),
-        ({}, {"past": torch.zeros(3, 1, 8, 7)}, "past is"),
-        ({}, {"x": torch.full((3, 1, 8, 8), torch.nan)}, "not finite"),
-        ({}, {"x": torch.zeros(3, 1, 8, 8, dtype=torch.float16)}, "x is torch.float16"),
+        ({"format": "other"}, {}, ["format", "other", "fastdpm-latents"]),
+        ({"version": "2"}, {}, ["version", 2, 1]),
+        ({"plan": None}, {}, ["plan"]),
+        ({"plan": "{"}, {}, ["the plan", "a plan"]),
+        ({"method": "magic"}, {}, ["magic", "two-step plan from a pair"]),
+        ({"method": "first"}, {}, ["first", "two-step plan from a pair"]),
+        ({}, {"gain": torch.ones(2, dtype=torch.float64)}, ["gain", "torch.float64", "(2,)"]),
+        ({"inputs": '["a"]'}, {}, [3]),
+        ({}, {"past": None}, [2, 1]),
+        ({}, {"row": None}, ["row"]),
+        ({}, {"row": torch.zeros(2)}, ["row", "(2,)"]),
+        ({}, {"past": torch.zeros(3, 1, 8, 7)}, ["past", "(3, 1, 8, 7)", "(3, 1, 8, 8)"]),
+        ({}, {"x": torch.full((3, 1, 8, 8), torch.nan)}, []),
+        ({}, {"x": torch.zeros(3, 1, 8, 8, dtype=torch.float16)}, ["x", "torch.float16"]),
     ],
 )
-def test_damaged_files_of_latents_are_refused(changed, head, tensors, wanted):
-    with pytest.raises(DataError, match=wanted):
+def test_damaged_files_of_latents_are_refused(changed, head, tensors, values):
+    with pytest.raises(DataError, match=tells("a.safetensors", *values)):
         changed(lambda _: head, **tensors)
 
 
 def test_edited_latents_do_not_decode(changed, image_model):
     cut = {"x": torch.zeros(3, 1, 8, 4), "past": torch.zeros(3, 1, 8, 4)}
-    with pytest.raises(InvalidArgumentError, match=r"has shape \(1, 8, 8\), got \(1, 8, 4\)"):
+    with pytest.raises(InvalidArgumentError, match=tells("tiny-image", "(1, 8, 8)", "(1, 8, 4)")):
         decode(image_model, changed(**cut).latents)
-    with pytest.raises(InvalidArgumentError, match="takes no condition"):
+    with pytest.raises(InvalidArgumentError, match=tells("tiny-image", "condition")):
         decode(image_model, changed(condition=torch.zeros(3)).latents)
 
 
@@ -226,15 +230,15 @@ def test_too_few_rows_are_refused(image_model, images, method):
     if method == "implicit":
         assert encode(image_model, images, levels, method).plan.num_rows == 1
         return
-    with pytest.raises(InvalidArgumentError, match="needs at least 2 rows, these levels make 1"):
+    with pytest.raises(InvalidArgumentError, match=tells(2, 1)):
         encode(image_model, images, levels, method)
 
 
 def test_files_that_are_no_latents_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no latents at"):
+    with pytest.raises(DataError, match=tells("none.safetensors")):
         read_latents(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("words")
-    with pytest.raises(DataError, match="not a whole safetensors file"):
+    with pytest.raises(DataError, match=tells("text.safetensors")):
         read_latents(tmp_path / "text.safetensors")
 
 
@@ -247,7 +251,7 @@ def test_latents_of_another_model_are_refused(image_model, images, tmp_path):
     )
     for i, other in enumerate(others):
         model = load_model(write_model(tmp_path / str(i), other))
-        with pytest.raises(InvalidArgumentError, match="by model 'tiny-image', with other"):
+        with pytest.raises(InvalidArgumentError, match=tells("tiny-image")):
             decode(model, latents)
 
 
@@ -256,10 +260,10 @@ def test_samples_that_did_not_converge_are_told_and_only_the_others_kept(image_m
     levels = _levels(image_model, 4)
     lost = encode(image_model, images, levels, "implicit", solver=solver)
     assert not usable(lost).any()
-    assert unsolved(lost, "abc")[1].startswith("b: row 3 of 0 to 3, residual ")
-    with pytest.raises(SamplingError, match="3 of 3 did not converge"):
+    assert re.search(tells("b", "row 3 of 0 to 3"), unsolved(lost, "abc")[1])
+    with pytest.raises(SamplingError, match=tells("3 of 3", "a", "b", "c", "row 3")):
         check_usable(lost, "abc")
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError):
         write_latents("never", lost)
     best = encode(image_model, images, levels, "implicit", solver=replace(solver, keep_best=True))
     assert usable(best).all()
@@ -339,7 +343,7 @@ def test_conditions_are_interpolated_and_different_labels_refused(vocoder, image
     assert found.condition is not None
     torch.testing.assert_close(found.condition, torch.stack([mel[0], mel.mean(0)]))
     ends = encode(image_model, images[:2], _levels(image_model))
-    with pytest.raises(InvalidArgumentError, match="nothing between the labels 3 and 5"):
+    with pytest.raises(InvalidArgumentError, match=tells(3, 5)):
         between(replace(ends, condition=torch.tensor([3, 5])), torch.tensor([0.5]))
     same = between(replace(ends, condition=torch.tensor([3, 3])), torch.tensor([0.5, 1.0]))
     assert same.condition is not None
@@ -348,12 +352,12 @@ def test_conditions_are_interpolated_and_different_labels_refused(vocoder, image
 
 def test_bad_interpolations_are_refused(image_model, images):
     levels = _levels(image_model)
-    with pytest.raises(InvalidArgumentError, match="at least its 2 ends"):
+    with pytest.raises(InvalidArgumentError, match=tells(2, "n = 1")):
         interpolate(image_model, images[0], images[1], levels, n=1)
-    with pytest.raises(InvalidArgumentError, match="must have one shape"):
+    with pytest.raises(InvalidArgumentError, match=tells("(1, 8, 8)", "(1, 4, 8)")):
         interpolate(image_model, images[0], images[1, :, :4], levels)
     ends = encode(image_model, images, levels)
-    with pytest.raises(InvalidArgumentError, match="two ends, got 3"):
+    with pytest.raises(InvalidArgumentError, match=tells(3)):
         between(ends, torch.tensor([0.5]))
-    with pytest.raises(InvalidArgumentError, match="lie in"):
+    with pytest.raises(InvalidArgumentError, match=tells("fractions", "[0, 1]", "1.5000")):
         between(select(ends, torch.tensor([0, 1])), torch.tensor([1.5]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastdpm.models import convert as module
 from fastdpm.models.convert import convert
 from fastdpm.models.find import find_model
 from fastdpm.models.load import open_model
+from tests.messages import tells
 from tests.models.test_find import CASES, _state, tiny  # noqa: F401
 
 
@@ -34,7 +36,7 @@ def test_a_converted_model_samples_as_the_checkpoint_does(tiny, name):  # noqa: 
     assert torch.equal(drawn, file.sample(2, num_steps=3, condition=condition))
     assert _left(tiny) == ["out"]
     card = (tiny / "out" / "README.md").read_text()
-    assert "converted from" in card
+    assert f"{name}.pt" in card
 
 
 def test_weights_keep_their_type_unless_halved(tiny):  # noqa: F811
@@ -60,15 +62,17 @@ def test_several_presets_that_fit_leave_the_folder_to_name_the_model(tiny):  # n
 
 def test_a_folder_that_holds_files_is_kept(tiny):  # noqa: F811
     convert(tiny / "tiny-image.pt", tiny / "out")
-    with pytest.raises(InvalidArgumentError, match=r"out holds README.md: choose another `out`, "):
+    with pytest.raises(
+        InvalidArgumentError, match=tells(tiny / "out", "README.md", "`out`", "`overwrite`")
+    ):
         convert(tiny / "tiny-image.pt", tiny / "out")
     convert(tiny / "tiny-sound.pt", tiny / "out", overwrite=True)
     assert load_model(tiny / "out").config.name == "tiny-sound"
     (tiny / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match=r"out holds notes.txt: choose another `out`$"):
+    with pytest.raises(InvalidArgumentError, match=tells(tiny / "out", "notes.txt", "`out`")):
         convert(tiny / "tiny-image.pt", tiny / "out", overwrite=True)
     assert (tiny / "out" / "notes.txt").read_text() == "mine"
-    with pytest.raises(InvalidArgumentError, match="is a file: choose another `out`"):
+    with pytest.raises(InvalidArgumentError, match=tells(tiny / "tiny-image.toml", "`out`")):
         convert(tiny / "tiny-image.pt", tiny / "tiny-image.toml" / "x")
 
 
@@ -76,10 +80,10 @@ def test_what_is_read_is_never_written_over(tiny, monkeypatch):  # noqa: F811
     home = tiny / "home"
     home.mkdir()
     source = (tiny / "tiny-image.pt").rename(home / "model.safetensors")
-    with pytest.raises(InvalidArgumentError, match=r"lies in .*home: choose another `out`"):
+    with pytest.raises(InvalidArgumentError, match=tells(source, home, "`out`")):
         convert(source, home, overwrite=True)
     monkeypatch.chdir(home)
-    with pytest.raises(InvalidArgumentError, match="is the folder you are in"):
+    with pytest.raises(InvalidArgumentError, match=tells("`out`")):
         convert(source, Path(), overwrite=True)
     assert [p.name for p in home.iterdir()] == ["model.safetensors"]
     (home / "link").symlink_to(tiny / "elsewhere")
@@ -118,7 +122,7 @@ def test_tensors_that_are_no_weights_are_named(tiny, weight, kind):  # noqa: F81
     state = _state(CASES["tiny-image"]["network"])
     state["conv_in.bias"] = weight
     torch.save(state, tiny / "odd.pt")
-    with pytest.raises(ModelError, match=rf"no plain tensors of numbers \(conv_in.bias, {kind}\)"):
+    with pytest.raises(ModelError, match=tells("odd.pt", "conv_in.bias", kind)):
         convert(tiny / "odd.pt", tiny / "out", preset="tiny-image")
     assert _left(tiny) == []
 
@@ -127,7 +131,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(tiny, monkeypatch):  # noqa:
     state = _state(CASES["tiny-image"]["network"])
     del state["conv_out.bias"]
     torch.save(state, tiny / "cut.pt")
-    with pytest.raises(ModelError, match=r"1 missing \(conv_out.bias\)"):
+    with pytest.raises(ModelError, match=tells("cut.pt", "tiny-image", 1, "conv_out.bias")):
         convert(tiny / "cut.pt", tiny / "out")
     assert _left(tiny) == []
 
@@ -143,7 +147,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(tiny, monkeypatch):  # noqa:
 def test_a_truncated_file_is_told_so(tiny):  # noqa: F811
     whole = (tiny / "tiny-image.pt").read_bytes()
     (tiny / "short.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match=r"short.pt is not a whole checkpoint: .* download it"):
+    with pytest.raises(ModelError, match=tells("short.pt")):
         convert(tiny / "short.pt", tiny / "out")
     assert _left(tiny) == []
 
@@ -154,7 +158,7 @@ def test_a_file_that_would_execute_code_names_what_it_asks_for(tiny):  # noqa: F
             return os.mkdir, (str(tiny / "broken-in"),)
 
     torch.save({"conv_in.weight": torch.ones(2), "x": Evil()}, tiny / "evil.pt")
-    with pytest.raises(ModelError, match=r"asks for posix.mkdir to be run when it is read, which"):
+    with pytest.raises(ModelError, match=tells("evil.pt", f"{os.name}.mkdir")):
         convert(tiny / "evil.pt", tiny / "out")
     assert _left(tiny) == []
 
@@ -181,12 +185,14 @@ def test_the_command_converts_and_says_how_to_go_on(tiny, capsys):  # noqa: F811
     out = tiny / "out"
     assert run(["convert", str(tiny / "tiny-image.pt"), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "tiny-image: image 1 x 8 x 8, T = 50" in printed
+    assert re.search(tells("tiny-image", "1 x 8 x 8", "T = 50", out), printed)
     assert f"fastdpm sample {out}" in printed
     record = json.loads((out / "config.json").read_text())
     assert record["provenance"]["checkpoint_sha256"]
     assert run(["convert", str(tiny / "nothing.pt"), "--out", str(tiny / "o")]) == 2
-    assert "no model" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert re.search(tells(tiny / "nothing.pt"), err)
+    assert err.count("\n") == 1
 
 
 def test_converting_the_lsun_model_takes_little_more_than_its_size():
@@ -227,7 +233,7 @@ def test_the_folder_names_a_model_that_several_presets_fit_as_far_as_it_can(tiny
 
 def test_a_conversion_that_fails_makes_no_folder_above_its_own(tiny):  # noqa: F811
     for name in ("not/allowed", "..", ""):
-        with pytest.raises(InvalidArgumentError, match="name is made of"):
+        with pytest.raises(InvalidArgumentError, match=tells(repr(name))):
             convert(tiny / "tiny-image.pt", tiny / "a" / "b" / "out", name=name)
     assert _left(tiny) == []
     convert(tiny / "tiny-image.pt", tiny / "a" / "b" / "out")

@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.core.structure import build
+from fastdpm.data.tensors import sha256
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import build_network
 from tests.conftest import IMAGE, VOCODER
+from tests.messages import tells
 
 
 @pytest.fixture
@@ -55,19 +57,23 @@ def test_weights_of_another_memory_layout_are_written(tmp_path):
 
 
 def test_an_unknown_model_names_the_known_ones(tmp_path):
-    with pytest.raises(InvalidArgumentError, match=r"no model 'digitz': give a built-in name \("):
+    with pytest.raises(
+        InvalidArgumentError, match=tells("digitz", "digits", "spoken-digits", "config.json")
+    ):
         load_model("digitz")
-    with pytest.raises(InvalidArgumentError, match="no model"):
+    with pytest.raises(InvalidArgumentError, match=tells(tmp_path, "config.json")):
         load_model(tmp_path)
 
 
 def test_truncated_weights_are_refused(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="checksum"):
+    with pytest.raises(
+        ModelError, match=tells(weights, f"{sha256(weights)[:12]}...", "config.json")
+    ):
         load_model(folder)
     _change_config(folder, weights_sha256="")
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
+    with pytest.raises(ModelError, match=tells(weights)):
         load_model(folder)
 
 
@@ -77,61 +83,61 @@ def test_foreign_weights_are_listed(folder):
     tensors["conv_out.bias"] = torch.zeros(7)
     save_file(tensors, folder / "model.safetensors")
     _change_config(folder, weights_sha256="")
-    with pytest.raises(ModelError) as caught:
+    values = ["conv_in.weight", "other.weight", "conv_out.bias", "(7,)", "(1,)"]
+    with pytest.raises(ModelError, match=tells(folder / "model.safetensors", *values)):
         load_model(folder)
-    for part in (
-        "1 missing (conv_in.weight)",
-        "1 surplus (other.weight)",
-        "another shape (conv_out",
-    ):
-        assert part in str(caught.value)
 
 
 def test_missing_weights_are_named(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="is missing"):
+    with pytest.raises(ModelError, match=tells(folder / "model.safetensors")):
         load_model(folder)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "values"),
     [
-        ({"format": "other"}, "not a model"),
-        ({"colour": 1}, "does not know colour"),
-        ({"prediction": "score"}, "prediction must be one of"),
-        ({"schedule": {"type": "linear", "beta_end": 3}}, "beta_start <= beta_end"),
-        ({"recipe": {"kappa": 2}}, "kappa must be in"),
-        ({"name": "../../evil"}, "a model's name is made of"),
-        ({"schedule": {"type": "betas", "betas": ["a"]}}, "a table of numbers"),
-        ({"schedule": {"type": ["x"]}}, "schedule type must be one of"),
-        ({"data": {"modality": "image", "shape": [3, 8, 8]}}, "does not take data of shape"),
-        ({"data": {"modality": "image", "shape": [1, 7, 7]}}, "does not take data of shape"),
-        ({"recipe": {"num_steps": "ten"}}, r"config: recipe\.num_steps .*int.*'ten'"),
-        ({"data": {"modality": "image", "shape": [8, 8]}}, "has 3 sizes"),
-        ({"data": {"modality": "smell", "shape": [8]}}, "modality must be one of"),
-        ({"data": {"modality": "audio", "shape": [1, 8]}}, "sample_rate"),
+        ({"format": "other"}, ["format", "fastdpm-model", "version", 1]),
+        ({"colour": 1}, ["colour", "recipe"]),
+        ({"prediction": "score"}, ["prediction", "epsilon", "v", "x0", "score"]),
+        ({"schedule": {"type": "linear", "beta_end": 3}}, ["beta_start", "beta_end", 0.0001, 3]),
+        ({"recipe": {"kappa": 2}}, ["recipe", "kappa", "[0, 1]", "2.0"]),
+        ({"name": "../../evil"}, ["../../evil"]),
+        ({"schedule": {"type": "betas", "betas": ["a"]}}, ["betas", "(T,)"]),
+        ({"schedule": {"type": ["x"]}}, ["linear", "cosine", "['x']"]),
+        ({"data": {"modality": "image", "shape": [3, 8, 8]}}, ["(3, 8, 8)"]),
+        ({"data": {"modality": "image", "shape": [1, 7, 7]}}, ["(1, 7, 7)"]),
+        ({"recipe": {"num_steps": "ten"}}, ["recipe.num_steps", "int", "ten"]),
+        ({"data": {"modality": "image", "shape": [8, 8]}}, ["data", "3 sizes", "[8, 8]"]),
+        (
+            {"data": {"modality": "smell", "shape": [8]}},
+            ["modality", "image", "audio", "series", "smell"],
+        ),
+        ({"data": {"modality": "audio", "shape": [1, 8]}}, ["sample_rate", "Hz"]),
     ],
 )
-def test_a_broken_config_is_refused(folder, changes, message):
+def test_a_broken_config_is_refused(folder, changes, values):
     _change_config(folder, **changes)
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=tells(folder / "config.json", *values)):
         load_model(folder)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 100_000])
 def test_a_config_that_is_no_config_is_refused(folder, text):
     (folder / "config.json").write_text(text)
-    with pytest.raises(ModelError, match=r"config\.json"):
+    with pytest.raises(ModelError, match=tells(folder / "config.json")):
         load_model(folder)
 
 
 @pytest.mark.parametrize("network", [{"type": "transformer"}, {**IMAGE.network, "depth": 3}])
 def test_an_unknown_network_is_refused(folder, network):
     _change_config(folder, network=network)
-    with pytest.raises(ModelError, match=r"config\.json: network"):
+    with pytest.raises(ModelError, match=tells(folder / "config.json", network["type"])):
         load_model(folder)
 
 
 def test_a_missing_entry_is_named():
-    with pytest.raises(InvalidArgumentError, match="config: network is missing"):
+    with pytest.raises(
+        InvalidArgumentError, match=tells("network", "data.modality", "data.shape")
+    ):
         build(ModelConfig, {"name": "x", "schedule": {}, "data": {}}, "config")

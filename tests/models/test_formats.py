@@ -13,6 +13,7 @@ from fastdpm.models.find import find_model
 from fastdpm.models.formats import table
 from fastdpm.models.formats.format import Format, Shapes
 from fastdpm.networks.build import NETWORKS
+from tests.messages import tells
 from tests.models.test_find import _write_preset, tiny  # noqa: F401
 
 
@@ -71,7 +72,7 @@ def test_a_format_completes_a_preset_of_ones_own(toy):
     own = _write_preset(toy / "own.toml", network={"type": "toy", "offset": 2.0}, data=data)
     assert find_model(own, toy / "toy.pt").config.network["size"] == 6
     own = _write_preset(toy / "own.toml", network={"type": "toy"}, data=data)
-    with pytest.raises(InvalidArgumentError, match=r"preset own .*\boffset\b"):
+    with pytest.raises(InvalidArgumentError, match=tells("own", "offset", "[network]")):
         find_model(own, toy / "toy.pt")
 
 
@@ -80,7 +81,7 @@ def test_every_format_of_the_table_is_named_to_whoever_gives_an_unknown_one(toy)
     with pytest.raises(ModelError) as caught:
         find_model(toy / "other.pt")
     assert all(f"{n} ({form.title})" in str(caught.value) for n, form in table.FORMATS.items())
-    with pytest.raises(InvalidArgumentError, match=", ".join(table.FORMATS)):
+    with pytest.raises(InvalidArgumentError, match=tells(*table.FORMATS, "onnx")):
         find_model(toy / "toy.pt", layout="onnx")
     assert table.format_names() == ["ddpm", "diffwave", "lmnt", "adm", "toy"]
 
@@ -89,7 +90,7 @@ def test_a_format_that_is_taken_from_the_table_is_no_longer_recognized(tiny, mon
     assert find_model(tiny / "tiny-adm.pt").config.name == "tiny-adm"
     rest = {name: form for name, form in table.FORMATS.items() if name != "adm"}
     monkeypatch.setattr(table, "FORMATS", MappingProxyType(rest))
-    with pytest.raises(ModelError, match=r"tiny-adm\.pt is no checkpoint"):
+    with pytest.raises(ModelError, match=tells("tiny-adm.pt", *rest, "input_blocks.0.0.bias")):
         find_model(tiny / "tiny-adm.pt")
 
 

@@ -12,6 +12,7 @@ from fastdpm.data.tensors import sha256, tensor_bytes, tensor_digest, values_dig
 from fastdpm.evaluation.cache import digest
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.identity import config_digest, model_digest, weights_digest
+from tests.messages import tells
 
 VALUES = torch.tensor([[0.5, -1.25], [2.0, 0.0]])
 CONFIG = ModelConfig(
@@ -120,5 +121,5 @@ def test_a_network_without_weights_is_not_known():
             return self.hidden[0] * x
 
     bare = Model.wrap(Bare().eval(), VarianceSchedule.linear(10, 1e-4, 0.1), (1, 4, 4), name="b")
-    with pytest.raises(InvalidArgumentError, match="'b'"):
+    with pytest.raises(InvalidArgumentError, match=tells("b")):
         weights_digest(bare)

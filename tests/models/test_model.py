@@ -16,6 +16,7 @@ from fastdpm import (
     load_model,
 )
 from fastdpm.sampling.state import SamplingState
+from tests.messages import tells
 
 
 @pytest.fixture
@@ -82,23 +83,25 @@ def test_conditions_are_taken_in_turn(vocoder):
 
 
 @pytest.mark.parametrize(
-    ("condition", "message"),
+    ("condition", "values"),
     [
-        (torch.zeros(7, 12), r"\(m, 8, 4 or more frames\)"),
-        (torch.zeros(8, 3), "or more frames"),
-        (torch.full((8, 12), float("nan")), "not finite"),
+        (torch.zeros(7, 12), ["(m, 8, 4", "(7, 12)"]),
+        (torch.zeros(8, 3), ["(m, 8, 4", "(8, 3)"]),
+        (torch.full((8, 12), float("nan")), ["condition"]),
     ],
 )
-def test_conditions_that_do_not_fit_are_refused(vocoder, condition, message):
-    with pytest.raises(InvalidArgumentError, match=message):
+def test_conditions_that_do_not_fit_are_refused(vocoder, condition, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         vocoder.sample(1, condition=condition)
 
 
 def test_a_missing_or_surplus_condition_is_told(vocoder, image_model):
     vocoder.conditions = None
-    with pytest.raises(InvalidArgumentError, match="needs a condition"):
+    with pytest.raises(
+        InvalidArgumentError, match=tells("tiny-vocoder", "condition", 8, "8000 Hz")
+    ):
         vocoder.sample(1)
-    with pytest.raises(InvalidArgumentError, match="takes no condition"):
+    with pytest.raises(InvalidArgumentError, match=tells("tiny-image", "condition")):
         image_model.sample(1, condition=torch.zeros(8, 12))
 
 
@@ -121,7 +124,7 @@ def test_choices_out_of_range_are_refused(image_model, choices):
 def test_a_plan_for_another_schedule_is_refused(image_model):
     image_model.check_plan(image_model.config.recipe.replace().compile(image_model.schedule))
     other: Plan = ddim_rev(levels_step(VarianceSchedule.linear(), 5))
-    with pytest.raises(InvalidArgumentError, match="row 0 of the plan pairs level"):
+    with pytest.raises(InvalidArgumentError, match=tells("row 0", 0.00635282, 999, "tiny-image")):
         image_model.check_plan(other)
 
 
@@ -130,7 +133,7 @@ def test_a_plan_takes_the_place_of_choices(image_model):
     torch.testing.assert_close(
         image_model.sample(2, plan=plan), image_model.sample(2, num_steps=6)
     )
-    with pytest.raises(InvalidArgumentError, match="a plan leaves nothing to choose"):
+    with pytest.raises(InvalidArgumentError, match=tells("plan")):
         image_model.sample(2, plan=plan, num_steps=5)
 
 
@@ -151,10 +154,10 @@ def test_a_prediction_of_clean_data_is_sampled_exactly(image_model, prediction):
 
 
 def test_devices_are_checked(folders):
-    with pytest.raises(InvalidArgumentError, match="device must be auto, cpu"):
+    with pytest.raises(InvalidArgumentError, match=tells("device", "auto", "cpu", "cuda", "tpu")):
         load_model(folders["image"], "tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(FastDPMError, match="0 CUDA devices are present"):
+        with pytest.raises(FastDPMError, match=tells("device", "cuda", 0)):
             load_model(folders["image"], "cuda")
     assert load_model(folders["image"], "auto").device.type in ("cpu", "cuda")
 

@@ -11,6 +11,7 @@ from fastdpm import InvalidArgumentError, ModelError
 from fastdpm.models.formats.lmnt import infer
 from fastdpm.networks.diffwave import DiffWave
 from fastdpm.networks.lmnt_diffwave import LMNTDiffWave, interpolated_embedding
+from tests.messages import tells
 from tests.networks import reference_diffwave as published
 
 STEPS = [0.0, 7.0, 49.0, 0.25, 17.625, 48.9]
@@ -105,23 +106,26 @@ def test_levels_cleaner_than_the_first_step_read_its_row():
 @pytest.mark.parametrize("t", [49.5, 50.0, -1.0, float("nan")])
 def test_steps_outside_the_table_are_refused(t):
     network = LMNTDiffWave(8, 1, 1, None, 50)
-    with pytest.raises(InvalidArgumentError, match="table of steps ends at 49, got steps from"):
+    with pytest.raises(
+        InvalidArgumentError,
+        match=tells(49, f"{min(3.0, t):g}", f"{max(3.0, t):g}") if t == t else tells(49, "nan"),
+    ):
         network(torch.zeros(2, 1, 64), torch.tensor([3.0, t]))
 
 
 @pytest.mark.parametrize(
-    ("bands", "mel", "message"),
+    ("bands", "mel", "values"),
     [
-        (None, torch.zeros(1, 6, 3), "unconditional"),
-        (6, None, "needs a mel spectrogram of 6 bands"),
-        (6, torch.zeros(1, 5, 3), r"\(batch, 6, 3 or more\)"),
-        (6, torch.zeros(1, 6, 2), r"\(batch, 6, 3 or more\)"),
+        (None, torch.zeros(1, 6, 3), ["condition"]),
+        (6, None, ["6 bands"]),
+        (6, torch.zeros(1, 5, 3), [513, "(batch, 6, 3", "(1, 5, 3)"]),
+        (6, torch.zeros(1, 6, 2), [513, "(batch, 6, 3", "(1, 6, 2)"]),
     ],
 )
-def test_a_condition_that_does_not_fit_is_refused(bands, mel, message):
+def test_a_condition_that_does_not_fit_is_refused(bands, mel, values):
     network = LMNTDiffWave(8, 1, 1, bands)
     assert (network.mel_bands, network.hop_length) == (bands, 256)
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         network(torch.zeros(1, 1, 513), torch.zeros(1), mel)
 
 
@@ -144,15 +148,18 @@ def test_a_states_shapes_tell_the_arguments_of_its_network(arguments):
 def test_states_of_other_networks_are_told_apart():
     shapes: dict[str, Any] = published.lmnt_shapes(8, 1, None)
     old = shapes | {"diffusion_embedding.projection1.weight": (512, 128, 1)}
-    with pytest.raises(ModelError, match=r"0\.1\.0 or 0\.1\.1.*take weights of version 0\.1\.2"):
+    with pytest.raises(ModelError, match=tells("diffwave", "0.1.0", "0.1.1", "0.1.2")):
         infer(old)
-    with pytest.raises(ModelError, match=r"lacks input_projection\.weight"):
+    with pytest.raises(ModelError, match=tells("input_projection.weight")):
         infer({name: s for name, s in shapes.items() if "input" not in name})
-    with pytest.raises(ModelError, match="lacks residual_layers"):
+    with pytest.raises(ModelError, match=tells("residual_layers")):
         infer({name: s for name, s in shapes.items() if "layers" not in name})
 
 
 @pytest.mark.parametrize("arguments", [{"residual_layers": 0}, {"num_train_steps": 0}])
 def test_networks_without_layers_or_steps_are_refused(arguments):
-    with pytest.raises(InvalidArgumentError, match="at least one residual layer and one training"):
+    with pytest.raises(
+        InvalidArgumentError,
+        match=tells(*({"residual_layers": 30, "num_train_steps": 50} | arguments).values()),
+    ):
         LMNTDiffWave(**arguments)

@@ -23,6 +23,7 @@ from fastdpm.data.datasets import DIGITS_TEST
 from fastdpm.evaluation.sources import open_data
 from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.training.data import load_training_data
+from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
 
@@ -126,18 +127,18 @@ def test_held_out_digits_come_back(num_steps, least):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "values"),
     [
-        ({"kappa": 0.5}, "first-order plans without noise have"),
-        ({"tolerance": 0.0}, "tolerance"),
-        ({"most": 0}, "most"),
-        ({"memory": 0}, "memory"),
+        ({"kappa": 0.5}, ["kappa = 0.5", "ddim_rev", "kappa=0"]),
+        ({"tolerance": 0.0}, ["tolerance", 0]),
+        ({"most": 0}, ["most", 1, 0]),
+        ({"memory": 0}, ["memory", 1, 0]),
     ],
 )
-def test_what_cannot_be_inverted_is_refused(change, message):
+def test_what_cannot_be_inverted_is_refused(change, values):
     kappa = change.pop("kappa", 0.0)
     plan = ddim_rev(levels_step(SCHEDULE, 5), kappa)
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         invert(plan, lambda at: _gaussian(0.5), _data(), ImplicitOptions(**change))
 
 
@@ -256,25 +257,25 @@ def test_a_network_that_overflows_on_the_way_gets_a_new_start():
 
 
 @pytest.mark.parametrize(
-    ("network", "message"),
+    ("network", "values"),
     [
-        (lambda x, t: torch.full_like(x, math.nan), "not finite"),
-        (lambda x, t: x[:, :1], r"\(6, 1\)"),
+        (lambda x, t: torch.full_like(x, math.nan), []),
+        (lambda x, t: x[:, :1], ["(6, 1)", "(6, 5)"]),
     ],
 )
-def test_a_network_that_misbehaves_is_reported_with_its_row(network, message):
-    with pytest.raises(SamplingError, match=rf"row 4 of 5: .*{message}"):
+def test_a_network_that_misbehaves_is_reported_with_its_row(network, values):
+    with pytest.raises(SamplingError, match=tells("row 4 of 5", *values)):
         invert(ddim_rev(levels_step(SCHEDULE, 5)), lambda at: network, _data())
 
 
 def test_plans_of_several_steps_are_refused():
-    with pytest.raises(InvalidArgumentError, match="first-order plans without noise"):
+    with pytest.raises(InvalidArgumentError, match=tells("DPM-Solver++", "ddim_rev")):
         invert(dpmpp_2m(levels_step(SCHEDULE, 5)), lambda at: _gaussian(0.5), _data())
 
 
 @pytest.mark.parametrize("x", [torch.zeros(1, 2).half(), torch.tensor([[math.nan, 0.0]])])
 def test_data_that_cannot_be_inverted_is_refused(x):
-    with pytest.raises(InvalidArgumentError, match="float32 or float64 and finite"):
+    with pytest.raises(InvalidArgumentError, match=tells("float32", "float64")):
         invert(_one_row(), lambda at: _bounded, x)
 
 

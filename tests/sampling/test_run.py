@@ -24,6 +24,7 @@ from fastdpm import (
     run,
     standard,
 )
+from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
 DATA_STD = 0.5
@@ -139,7 +140,7 @@ def test_noise_is_asked_only_for_rows_that_draw_it():
 
 
 def test_a_plan_that_draws_noise_needs_it():
-    with pytest.raises(InvalidArgumentError, match="this plan draws noise"):
+    with pytest.raises(InvalidArgumentError, match=tells("noise")):
         run(ddim_rev(levels_step(SCHEDULE, 5), 0.5), lambda x, t: x, torch.ones(1, 1))
 
 
@@ -150,14 +151,12 @@ def test_values_that_are_not_finite_name_their_row(bad):
     def network(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(t[:, None] < 400, bad, x)
 
-    with pytest.raises(
-        SamplingError, match="row 3 of 5: the network returned values that are not"
-    ):
+    with pytest.raises(SamplingError, match=tells("row 3 of 5")):
         run(plan, network, torch.ones(2, 3))
 
 
 def test_a_wrong_shape_names_its_row():
-    with pytest.raises(SamplingError, match=r"row 0 of 5: the network returned shape \(2, 9\)"):
+    with pytest.raises(SamplingError, match=tells("row 0 of 5", "(2, 9)", "(2, 3)")):
         run(
             ddim_rev(levels_step(SCHEDULE, 5)),
             lambda x, t: torch.cat([x, x, x], 1),
@@ -167,18 +166,20 @@ def test_a_wrong_shape_names_its_row():
 
 @pytest.mark.parametrize("answer", [(torch.ones(2, 3),), None])
 def test_an_answer_that_is_no_tensor_names_its_row(answer):
-    with pytest.raises(SamplingError, match="row 0 of 5: the network returned a"):
+    with pytest.raises(SamplingError, match=tells("row 0 of 5", type(answer).__name__)):
         run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: answer, torch.ones(2, 3))
 
 
 def test_noise_of_the_wrong_shape_is_refused():
     plan = ddim_rev(levels_step(SCHEDULE, 5), 1.0)
-    with pytest.raises(InvalidArgumentError, match=r"row 0: noise has shape \(1,\)"):
+    with pytest.raises(InvalidArgumentError, match=tells("row 0", "(1,)", "(2, 3)")):
         run(plan, lambda x, t: x, torch.ones(2, 3), noise=lambda row, x: torch.ones(1))
 
 
 def test_half_precision_states_are_refused():
-    with pytest.raises(InvalidArgumentError, match="wrap the network in Autocast"):
+    with pytest.raises(
+        InvalidArgumentError, match=tells("float32", "float64", "float16", "Autocast")
+    ):
         run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: x, torch.ones(1, 1).half())
 
 
@@ -232,5 +233,5 @@ def test_a_learned_variance_passes_through_every_wrapper():
 
 
 def test_a_network_that_learned_no_variance_is_told_so():
-    with pytest.raises(SamplingError, match="takes its variances from the network, which learned"):
+    with pytest.raises(SamplingError, match=tells("row 0")):
         run(standard(SCHEDULE, "learned"), _eps, torch.ones(2, 3), noise=SampleNoise(0, range(2)))

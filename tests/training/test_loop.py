@@ -17,6 +17,7 @@ from fastdpm.training.config import CONFIGS, TrainConfig, TrainOptions, read_tra
 from fastdpm.training.data import TrainingData
 from fastdpm.training.loop import Progress, Trainer, check_folder, share_of_rate, time_left
 from tests.conftest import IMAGE, VOCODER
+from tests.messages import tells
 from tests.training.test_classification import classifier_config
 
 CPU = torch.device("cpu")
@@ -242,7 +243,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_a
     trainer.save()
     before = (trainer.out / "checkpoint.pt").read_bytes()
     trainer.predict = _lost(trainer)
-    with pytest.raises(DataError, match="the loss is nan at step 50"):
+    with pytest.raises(DataError, match=tells("nan", "step 50")):
         trainer.train()
     assert (trainer.out / "checkpoint.pt").read_bytes() == before
 
@@ -250,11 +251,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_a
 def test_foreign_and_damaged_checkpoints_are_refused(make_any):
     trainer = make_any()
     trainer.save()
-    with pytest.raises(FastDPMError, match="another configuration"):
+    with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")):
         make_any(batch_size=17).resume()
     checkpoint = trainer.out / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(FastDPMError, match="not a whole checkpoint") as caught:
+    with pytest.raises(FastDPMError, match=tells(checkpoint)) as caught:
         make_any().resume()
     assert "\n" not in str(caught.value)
 
@@ -283,7 +284,7 @@ def _full(handle: int, mode: str) -> None:
 def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
     trainer = make_any()
     trainer.predict = _lost(trainer)
-    with pytest.raises(DataError, match="the loss is nan"):
+    with pytest.raises(DataError, match=tells("nan", "step 2")):
         trainer.train(should_stop=lambda: trainer.step == 2)
     resumed = make_any()
     resumed.resume()
@@ -292,27 +293,27 @@ def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "values"),
     [
-        ({"data": DataSpec("image", (1, 8, 8), classes=3)}, "not trained here"),
-        ({"recipe": Recipe(num_steps=5000)}, r"must lie in \[2, 100\]"),
-        ({"network": {**IMAGE.network, "out_channels": 2}}, r"returns shape \(2, 8, 8\)"),
-        ({"network": {**IMAGE.network, "in_channels": 3}}, "does not take data of shape"),
-        ({"network": {**IMAGE.network, "num_groups": 0}}, "cannot be built"),
-        ({"network": {**IMAGE.network, "channel_multipliers": []}}, "cannot be built"),
-        ({"network": {**IMAGE.network, "base_channels": -8}}, "cannot be built"),
-        ({"network": {**VOCODER.network, "mel_upsample": [4, 8]}}, "does not take data"),
+        ({"data": DataSpec("image", (1, 8, 8), classes=3)}, ["data.classes"]),
+        ({"recipe": Recipe(num_steps=5000)}, ["[2, 100]", 5000]),
+        ({"network": {**IMAGE.network, "out_channels": 2}}, ["(2, 8, 8)", "(1, 8, 8)"]),
+        ({"network": {**IMAGE.network, "in_channels": 3}}, ["(1, 8, 8)"]),
+        ({"network": {**IMAGE.network, "num_groups": 0}}, ["unet"]),
+        ({"network": {**IMAGE.network, "channel_multipliers": []}}, ["unet"]),
+        ({"network": {**IMAGE.network, "base_channels": -8}}, ["unet"]),
+        ({"network": {**VOCODER.network, "mel_upsample": [4, 8]}}, ["(1, 8, 8)", "8 bands"]),
     ],
 )
-def test_what_cannot_be_sampled_is_found_before_the_training(make, tmp_path, change, message):
-    with pytest.raises(InvalidArgumentError, match=message):
+def test_what_cannot_be_sampled_is_found_before_the_training(make, tmp_path, change, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
         make(config=replace(_config(IMAGE), **change))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_stretches_its_mel_wrongly_is_refused():
     wrong = replace(VOCODER, network={**VOCODER.network, "mel_upsample": [4, 8]})
-    with pytest.raises(InvalidArgumentError, match="stretches a mel frame to 32 samples"):
+    with pytest.raises(InvalidArgumentError, match=tells("32 samples", 16)):
         check_fits(wrong.network, wrong.data)
     check_fits(VOCODER.network, VOCODER.data)
 
@@ -325,14 +326,14 @@ def test_a_trained_vocoder_samples_without_a_condition(tmp_path):
 
 
 def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):
-    with pytest.raises(InvalidArgumentError, match="nothing to resume"):
+    with pytest.raises(InvalidArgumentError, match=tells(tmp_path / "run" / "checkpoint.pt")):
         check_folder(tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_used_folder_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match="is not empty"):
+    with pytest.raises(InvalidArgumentError, match=tells(tmp_path, "`out`", "`resume`")):
         check_folder(tmp_path, resume=False)
 
 
@@ -354,18 +355,24 @@ def test_every_configuration_in_the_package_builds():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "values"),
     [
-        ("name = ", "is not TOML"),
-        ('name = "x"', r"x\.toml: network .*data .*schedule "),
-        ("[training]\nsteps = 0\nbatch_size = 1", "steps must be at least 1"),
-        ("[training]\nsteps = 1\nbatch_size = 1\nlr = 1", "does not know lr"),
-        ("[training]\nsteps = 1\nbatch_size = 1\nprecision = 'fp8'", "precision must be one of"),
-        ("[training]\nsteps = 1\nbatch_size = 1\nema_decay = 1.0", "ema_decay must lie in"),
-        ("[training]\nsteps = 1\nbatch_size = 1\nlearning_rate = -1", "must be above 0"),
+        ("name = ", ["TOML", "Invalid value"]),
+        ('name = "x"', ["network", "data", "schedule"]),
+        ("[training]\nsteps = 0\nbatch_size = 1", ["steps", 1, 0]),
+        ("[training]\nsteps = 1\nbatch_size = 1\nlr = 1", ["lr", "learning_rate"]),
+        (
+            "[training]\nsteps = 1\nbatch_size = 1\nprecision = 'fp8'",
+            ["precision", "auto", "float32", "bf16", "fp8"],
+        ),
+        ("[training]\nsteps = 1\nbatch_size = 1\nema_decay = 1.0", ["ema_decay", "[0, 1)", "1.0"]),
+        (
+            "[training]\nsteps = 1\nbatch_size = 1\nlearning_rate = -1",
+            ["learning_rate", "gradient_clip", 0],
+        ),
     ],
 )
-def test_a_broken_configuration_is_refused(tmp_path, text, message):
+def test_a_broken_configuration_is_refused(tmp_path, text, values):
     path = tmp_path / "x.toml"
     if text.startswith("[training]"):
         text = (
@@ -373,10 +380,12 @@ def test_a_broken_configuration_is_refused(tmp_path, text, message):
             + ("shape = [1, 8, 8]\n" + text)
         )
     path.write_text(text)
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(InvalidArgumentError, match=tells(path, *values)):
         read_train_config(path)
 
 
 def test_an_unknown_configuration_names_the_known_ones():
-    with pytest.raises(InvalidArgumentError, match="one of cifar10, cifar10-features, digits"):
+    with pytest.raises(
+        InvalidArgumentError, match=tells("mnist", "cifar10", "cifar10-features", "digits")
+    ):
         read_train_config("mnist")

@@ -144,4 +144,4 @@ class Recipe:
 
 
 def _and(names: Iterable[str]) -> str:
-    return " and ".join(sorted(names))
+    return " and ".join(f"`{name}`" for name in sorted(names))

@@ -1,0 +1,16 @@
+"""A hub on this machine, which is asked for models and sent them."""
+
+import pytest
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    from tests.models.hub_server import serving
+
+    with serving(monkeypatch, tmp_path / "home") as hub:
+        yield hub
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
