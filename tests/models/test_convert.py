@@ -60,15 +60,15 @@ def test_several_presets_that_fit_leave_the_folder_to_name_the_model(tiny):  # n
 
 def test_a_folder_that_holds_files_is_kept(tiny):  # noqa: F811
     convert(tiny / "tiny-image.pt", tiny / "out")
-    with pytest.raises(InvalidArgumentError, match=r"out holds README.md: choose another --out, "):
+    with pytest.raises(InvalidArgumentError, match=r"out holds README.md: choose another `out`, "):
         convert(tiny / "tiny-image.pt", tiny / "out")
     convert(tiny / "tiny-sound.pt", tiny / "out", overwrite=True)
     assert load_model(tiny / "out").config.name == "tiny-sound"
     (tiny / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match=r"out holds notes.txt: choose another --out$"):
+    with pytest.raises(InvalidArgumentError, match=r"out holds notes.txt: choose another `out`$"):
         convert(tiny / "tiny-image.pt", tiny / "out", overwrite=True)
     assert (tiny / "out" / "notes.txt").read_text() == "mine"
-    with pytest.raises(InvalidArgumentError, match="is a file: choose another --out"):
+    with pytest.raises(InvalidArgumentError, match="is a file: choose another `out`"):
         convert(tiny / "tiny-image.pt", tiny / "tiny-image.toml" / "x")
 
 
@@ -76,7 +76,7 @@ def test_what_is_read_is_never_written_over(tiny, monkeypatch):  # noqa: F811
     home = tiny / "home"
     home.mkdir()
     source = (tiny / "tiny-image.pt").rename(home / "model.safetensors")
-    with pytest.raises(InvalidArgumentError, match=r"lies in .*home: choose another --out"):
+    with pytest.raises(InvalidArgumentError, match=r"lies in .*home: choose another `out`"):
         convert(source, home, overwrite=True)
     monkeypatch.chdir(home)
     with pytest.raises(InvalidArgumentError, match="is the folder you are in"):

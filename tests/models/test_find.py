@@ -240,7 +240,7 @@ def test_a_file_of_other_tensors_says_what_it_holds(tiny):
 def test_a_preset_without_its_checkpoint_says_where_it_is():
     with pytest.raises(
         InvalidArgumentError,
-        match=r"give their file to --checkpoint \(ema_diffusion_lsun_bedroom_model/.*https://",
+        match=r"give their file to `checkpoint` \(ema_diffusion_lsun_bedroom_model/.*https://",
     ):
         load_model("lsun-bedroom")
     assert find_model("lsun-bedroom").config.data.shape == (3, 256, 256)

@@ -183,15 +183,35 @@ def _as_it_is(*_):
         ("a/gated", _as_it_is, ModelError, "gated: ask for access at http"),
         ("a/gated", _reader, ModelError, "gated: ask for access at http"),
         ("a/open", _other_token, ModelError, "does not take this token"),
-        ("a/open", _failing("", 500), ModelError, "cannot serve hf:a/open now (HTTP 500)"),
-        ("a/open", _failing("/tree/", 503), ModelError, "cannot serve hf:a/open now (HTTP 503)"),
-        ("a/open", _failing("HEAD .*model", 500), ModelError, "cannot serve hf:a/open now"),
-        ("a/open", _failing("HEAD .*model", 403), ModelError, "this token may not read hf:a/open"),
-        ("a/open", _failing("GET /cdn", 403), ModelError, "this token may not read hf:a/open"),
-        ("a/open", _failing("", 418), ModelError, "refused hf:a/open: HTTP 418"),
+        (
+            "a/open",
+            _failing("", 500),
+            ModelError,
+            "does not work now (HTTP 500), so hf:a/open was",
+        ),
+        (
+            "a/open",
+            _failing("/tree/", 503),
+            ModelError,
+            "does not work now (HTTP 503), so hf:a/open was",
+        ),
+        (
+            "a/open",
+            _failing("HEAD .*model", 500),
+            ModelError,
+            "does not work now (HTTP 500), so hf:a/open was",
+        ),
+        ("a/open", _failing("HEAD .*model", 403), ModelError, "this token may not read a/open"),
+        ("a/open", _failing("GET /cdn", 403), ModelError, "this token may not read a/open"),
+        (
+            "a/open",
+            _failing("", 418),
+            ModelError,
+            "refused a/open, so hf:a/open was not fetched: HTTP 418",
+        ),
         ("a/open", _failing("", 200), ModelError, "does not answer like a hub"),
-        ("a/open", _stopped, ModelError, "not in the cache, or only in part, and http"),
-        ("a/open", _nowhere, ModelError, "not in the cache, or only in part, and HF_HUB_OFFLINE"),
+        ("a/open", _stopped, ModelError, "cannot be reached, so hf:a/open was not fetched"),
+        ("a/open", _nowhere, ModelError, "HF_HUB_OFFLINE is set, so hf:a/open was not fetched"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(
@@ -223,13 +243,13 @@ def test_a_download_that_broke_off_leaves_nothing_that_looks_like_a_model(
     content = os.urandom(4000)
     hub.add("a/b", {"config.json": b"{}", "model.safetensors": content})
     hub.failures = [Failure("GET /cdn", cut=True, times=1), Failure("GET /cdn", status=500)]
-    with pytest.raises(ModelError, match="cannot serve hf:a/b now"):
+    with pytest.raises(ModelError, match=r"HTTP 500\), so hf:a/b was not fetched"):
         fetch("hf:a/b")
     assert {path.name for path in _snapshots(tmp_path)} == {"config.json"}
     assert not list(tmp_path.rglob("*.incomplete"))
     with monkeypatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(ModelError, match="not in the cache, or only in part"):
+        with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set, so hf:a/b was not fetched"):
             fetch("hf:a/b")
     hub.failures = []
     assert (fetch("hf:a/b") / "model.safetensors").read_bytes() == content
@@ -238,7 +258,9 @@ def test_a_download_that_broke_off_leaves_nothing_that_looks_like_a_model(
 def test_a_body_shorter_than_it_says_is_no_model(hub, tmp_path):
     hub.add("a/b", {"config.json": b"{}", "model.safetensors": b"weights"})
     hub.failures = [Failure("GET /cdn", status=200)]
-    with pytest.raises(ModelError, match=r"download of hf:a/b broke off \(Consistency check"):
+    with pytest.raises(
+        ModelError, match=r"broke off \(Consistency check.*so hf:a/b was not fetched"
+    ):
         fetch("hf:a/b")
     assert {path.name for path in _snapshots(tmp_path)} == {"config.json"}
 
@@ -326,8 +348,8 @@ def _no_token(_, monkeypatch):
 @pytest.mark.parametrize(
     ("repo", "change", "told"),
     [
-        ("someone/tiny", _no_token, "there is no token, so nothing was sent: log in by `hf auth"),
-        ("someone/tiny", _nowhere, "HF_HUB_OFFLINE is set, so nothing was sent"),
+        ("someone/tiny", _no_token, "there is no token, so nothing was published: log in by `hf"),
+        ("someone/tiny", _nowhere, "HF_HUB_OFFLINE is set, so nothing was published"),
         ("someone/tiny", _other_token, "does not take this token, so nothing was published"),
         ("someone/tiny", _reader, "this token has no right to write someone/tiny"),
         ("someone/new", _reader, "this token has no right to write someone/new"),
@@ -340,7 +362,7 @@ def _no_token(_, monkeypatch):
         (
             "someone/tiny",
             _failing("/preupload/", 413),
-            "refused to publish someone/tiny: HTTP 413",
+            "refused someone/tiny, so nothing was published: HTTP 413",
         ),
         ("someone/tiny", _failing("", 200), "does not answer like a hub"),
     ],
@@ -364,7 +386,9 @@ def test_what_cannot_be_published_is_one_line_and_leaves_the_hub_as_it_was(
 def test_without_its_commit_what_was_sent_is_not_published(hub, writer, folders):
     hub.add("someone/tiny", {"README.md": b"before"})
     hub.failures = [Failure("/commit/", 412)]
-    with pytest.raises(FastDPMError, match="refused to publish someone/tiny: HTTP 412"):
+    with pytest.raises(
+        FastDPMError, match="refused someone/tiny, so nothing was published: HTTP 412"
+    ):
         push(folders["image"], "someone/tiny")
     assert hub.files("someone/tiny") == {"README.md": b"before"}
 

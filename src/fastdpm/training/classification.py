@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import DataError
 from fastdpm.data.pixels import to_pixels
-from fastdpm.models.card import features_card
 from fastdpm.models.features import FeatureNetwork, check_classifies
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
@@ -123,7 +122,7 @@ class Classification:
                 "held_out_count": found.count,
             }
         config = self.config.features_config(provenance)
-        write_folder(folder, config, weights, features_card(config))
+        write_folder(folder, config, weights)
 
     def _rows(self, step: int) -> Tensor:
         """The rows of a step's batch: without repetition in an epoch, if the data suffices."""

@@ -11,8 +11,7 @@ from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
-from fastdpm.models.config import ModelConfig
-from fastdpm.models.features import FeaturesConfig
+from fastdpm.models.config import FeaturesConfig, ModelConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
@@ -107,7 +106,13 @@ class _RunConfig:
     attribution: str = ""
 
     def __post_init__(self) -> None:
-        check_one_of("modality of training data", self.data.modality, ("image", "audio"))
+        modality = self.data.modality
+        check_one_of("modality of training data", modality, ("image", "audio"))
+        for name, suited in _AUGMENTS.items():
+            if getattr(self.training, name, 0) and modality != suited:
+                raise InvalidArgumentError(
+                    f"{name} is for {suited} data, and this is {modality}: drop it"
+                )
 
     def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""
@@ -124,18 +129,13 @@ class TrainConfig(_RunConfig):
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model_config({})
+
     def model_config(self, provenance: dict[str, Any]) -> ModelConfig:
         """The configuration of the model that comes out."""
-        return ModelConfig(
-            name=self.name,
-            network=self.network,
-            schedule=self.schedule,
-            data=self.data,
-            recipe=self.recipe,
-            licence=self.licence,
-            attribution=self.attribution,
-            provenance=provenance,
-        )
+        return ModelConfig.of(self, provenance=provenance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,17 +148,13 @@ class ClassifierConfig(_RunConfig):
     classes: tuple[str, ...]
     training: ClassifierOptions
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.features_config({})
+
     def features_config(self, provenance: dict[str, Any]) -> FeaturesConfig:
         """The configuration of the feature network that comes out."""
-        return FeaturesConfig(
-            name=self.name,
-            network=self.network,
-            data=self.data,
-            classes=self.classes,
-            licence=self.licence,
-            attribution=self.attribution,
-            provenance=provenance,
-        )
+        return FeaturesConfig.of(self, provenance=provenance)
 
 
 def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:
@@ -179,20 +175,4 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
-    if "classes" in data:
-        classifier = build(ClassifierConfig, data, str(path))
-        _check_augmentation(path, classifier.data, classifier.training)
-        classifier.features_config({})
-        return classifier
-    config = build(TrainConfig, data, str(path))
-    _check_augmentation(path, config.data, config.training)
-    config.model_config({})
-    return config
-
-
-def _check_augmentation(path: Path, data: DataSpec, options: TrainOptions) -> None:
-    for name, modality in _AUGMENTS.items():
-        if getattr(options, name, 0) and data.modality != modality:
-            raise InvalidArgumentError(
-                f"{path}: {name} is for {modality} data, and this is {data.modality}: drop it"
-            )
+    return build(ClassifierConfig if "classes" in data else TrainConfig, data, str(path))

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.pixels import to_pixels
-from fastdpm.models.card import model_card
 from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network, check_fits
@@ -95,7 +94,7 @@ class Denoising:
         """Write a model folder."""
         config = self.config.model_config(provenance)
         examples = self._examples(_NUM_EXAMPLES)
-        write_folder(folder, config, network.state_dict(), model_card(config), examples)
+        write_folder(folder, config, network.state_dict(), examples)
 
     def _examples(self, count: int) -> Tensor | None:
         """Mel spectrograms of training windows, the same ones every time; None for no vocoder."""
