@@ -175,4 +175,6 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
-    return build(ClassifierConfig if "classes" in data else TrainConfig, data, str(path))
+    if "classes" in data:
+        return build(ClassifierConfig, data, str(path))
+    return build(TrainConfig, data, str(path))
