@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,9 +233,8 @@ def _download(name: str, repo: str, revision: str | None, seconds: float | None)
     with _quiet(bars=False):
         timeout = seconds or constants.HF_HUB_ETAG_TIMEOUT
         info = HfApi().model_info(repo, revision=revision, timeout=timeout)
-    small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []])
-    patterns = [glob.escape(file) for file in small]
-    with _quiet(bars=False):
+        small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []])
+        patterns = [glob.escape(file) for file in small]
         snapshot_download(repo, revision=info.sha, allow_patterns=patterns)
     with _quiet(bars=True):
         for file in weights:
@@ -285,20 +284,16 @@ def _quiet(*, bars: bool) -> Iterator[None]:
         enable_progress_bars,
     )
 
-    level = hub_log.get_verbosity()
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    hide = not (bars and terminal) and not are_progress_bars_disabled()
-    with warnings.catch_warnings():
+    with ExitStack() as after:
+        after.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        after.callback(hub_log.set_verbosity, hub_log.get_verbosity())
         hub_log.set_verbosity(logging.ERROR)
-        if hide:
+        if not (bars and terminal) and not are_progress_bars_disabled():
+            after.callback(enable_progress_bars)
             disable_progress_bars()
-        try:
-            yield
-        finally:
-            hub_log.set_verbosity(level)
-            if hide:
-                enable_progress_bars()
+        yield
 
 
 @contextmanager

@@ -15,14 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import DataError
-from fastdpm.data.pixels import to_pixels
 from fastdpm.models.features import FeatureNetwork, check_classifies
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
-from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
 from fastdpm.training.config import ClassifierConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.task import Predict, Tell
+from fastdpm.training.task import Predict, Tell, draw
 
 _TEST_BATCH = 250
 
@@ -100,12 +98,7 @@ class Classification:
     def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
         """Draw a few samples as the network sees them, and tell the held-out accuracy."""
         generator = torch.Generator(self.labels.device).manual_seed(self.config.training.seed)
-        seen = self._augmented(self._rows(0)[:64], generator)
-        if self.config.data.modality == "image":
-            write_grid(out / "samples.png", to_pixels(seen))
-        else:
-            sounds = seen[:MOST_SOUNDS, 0].cpu().numpy()
-            write_sounds(out / "samples.png", sounds, self.config.data.sample_rate or 1)
+        draw(out, self._augmented(self._rows(0)[:64], generator), self.config.data)
         if self.held_out is not None:
             tell(f"held-out accuracy {self._accuracy(network)}")
 

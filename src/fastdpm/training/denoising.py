@@ -14,15 +14,14 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.pixels import to_pixels
 from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network, check_fits
-from fastdpm.output.figures import write_grid, write_sounds
+from fastdpm.output.figures import MOST_SOUNDS
 from fastdpm.sampling.ask import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.task import Predict, Tell
+from fastdpm.training.task import Predict, Tell, draw
 
 _NUM_EXAMPLES = 6
 
@@ -84,11 +83,9 @@ class Denoising:
     def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
         """Draw sixteen samples (eight sounds) with the model's recipe."""
         model = Model(self.config.model_config({}), network)
-        if self.config.data.modality == "image":
-            write_grid(out / "samples.png", to_pixels(model.sample(16)))
-        else:
-            sounds = model.sample(8, condition=self._examples(8))[:, 0].cpu().numpy()
-            write_sounds(out / "samples.png", sounds, self.config.data.sample_rate or 1)
+        count = 16 if self.config.data.modality == "image" else MOST_SOUNDS
+        samples = model.sample(count, condition=self._examples(count))
+        draw(out, samples, self.config.data)
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write a model folder."""

@@ -82,19 +82,9 @@ class FastDPMInverseScheduler(PlanScheduler):
     ) -> FastDPMSchedulerOutput | tuple[Tensor, Tensor]:
         """Take one row backwards, from its cleaner level to its noisier one.
 
-        Args:
-            model_output: What the network returned for ``sample`` at ``timestep``, shape
-                (batch, channels, ...); of twice the channels, the second half is left out.
-            timestep: One of ``timesteps``: the step that the row leads to.
-            sample: The state at the cleaner level. Half precision is computed in float32.
-            return_dict: Return a :class:`FastDPMSchedulerOutput`, not a tuple.
-
-        Returns:
-            The state at the noisier level and the implied clean data, in the type of ``sample``.
-
-        Raises:
-            InvalidArgumentError: If the timestep is not in the table.
-            SamplingError: If the network returned the wrong shape or values that are not finite.
+        Arguments, result and errors are as of :meth:`FastDPMScheduler.step`: ``timestep`` is the
+        step that the row leads to, ``sample`` the state at the cleaner level. A learned variance
+        is left out.
         """
         row, plan = self._row(timestep), self._planned()
         # Read at the level that the network was told, for clean data has no noise to divide by.

@@ -46,7 +46,7 @@ _LIKE_MOST = """DEISMultistepScheduler DPMSolverMultistepInverseScheduler
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        **dict.fromkeys(_LIKE_MOST.split(), {}),
+        **{name: {} for name in _LIKE_MOST.split()},
         "DDIMInverseScheduler": _CLIPPED,
         "DDIMParallelScheduler": _CLIPPED,
         "DDIMScheduler": _CLIPPED,
