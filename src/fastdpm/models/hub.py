@@ -322,11 +322,8 @@ def _cause(error: Exception) -> Exception:
     """What lies under errors that only say that something went wrong."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    while isinstance(error, LocalEntryNotFoundError | RuntimeError):
-        if not isinstance(error.__cause__, Exception):
-            break
-        error = error.__cause__
-    return error
+    vague, cause = LocalEntryNotFoundError | RuntimeError, error.__cause__
+    return _cause(cause) if isinstance(error, vague) and isinstance(cause, Exception) else error
 
 
 def _reason(error: Exception) -> str | None:

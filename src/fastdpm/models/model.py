@@ -288,9 +288,7 @@ class Model:
             step = (t * self.config.time_scale).to(self.dtype)
             return call_network(network, x.to(self.dtype), step, condition).to(x.dtype)
 
-        raw: Network = plain
-        if precision != "float32":
-            raw = Autocast(plain, PRECISIONS[precision])
+        raw = plain if precision == "float32" else Autocast(plain, PRECISIONS[precision])
         made = as_eps(raw, self.config.prediction)
         return made if clip == "none" else _CLIPS[clip](made)
 

@@ -241,13 +241,9 @@ class ADMUNet(nn.Module):
             self.input_blocks += [self._steps(n, stage, num_heads) for n in inputs]
             if stage < len(down) - 1:
                 self.input_blocks.append(Steps([self._change(self.widths[stage], "down")]))
-        self.middle_block = Steps(
-            [
-                self._block(self.widths[-1], self.widths[-1]),
-                self._attention(self.widths[-1], num_heads),
-                self._block(self.widths[-1], self.widths[-1]),
-            ]
-        )
+        width = self.widths[-1]
+        middle = [self._block(width, width), self._attention(width, num_heads)]
+        self.middle_block = Steps([*middle, self._block(width, width)])
         num_heads = num_heads if num_heads_upsample is None else num_heads_upsample
         self.output_blocks = nn.ModuleList()
         for stage, inputs in reversed(list(enumerate(up))):

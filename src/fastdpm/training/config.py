@@ -5,13 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
-from fastdpm.models.config import FeaturesConfig, ModelConfig
+from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
@@ -96,8 +96,9 @@ class ClassifierOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class _RunConfig:
-    """What every configuration says."""
+    """What every configuration says; ``MAKES`` is that of the folder that comes out."""
 
+    MAKES: ClassVar[type[FolderConfig]]
     name: str
     network: dict[str, Any]
     data: DataSpec
@@ -113,12 +114,11 @@ class _RunConfig:
                 raise InvalidArgumentError(
                     f"{name} is for {suited} data, and this is {modality}: drop it"
                 )
+        self.MAKES.of(self)  # so that what does not fit is told now and not after the training
 
     def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""
-        given: dict[str, Any] = {
-            name: value for name, value in options.items() if value is not None
-        }
+        given: Any = {name: value for name, value in options.items() if value is not None}
         return replace(self, training=replace(self.training, **given))
 
 
@@ -126,35 +126,21 @@ class _RunConfig:
 class TrainConfig(_RunConfig):
     """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
 
+    MAKES = ModelConfig
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.model_config({})
-
-    def model_config(self, provenance: dict[str, Any]) -> ModelConfig:
-        """The configuration of the model that comes out."""
-        return ModelConfig.of(self, provenance=provenance)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(_RunConfig):
-    """A feature network to train; see :class:`fastdpm.models.features.FeaturesConfig`.
+    """A feature network to train; see :class:`fastdpm.models.config.FeaturesConfig`.
 
     It learns to tell the ``classes``, the names of labels 0, 1, ..., apart.
     """
 
+    MAKES = FeaturesConfig
     classes: tuple[str, ...]
     training: ClassifierOptions
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.features_config({})
-
-    def features_config(self, provenance: dict[str, Any]) -> FeaturesConfig:
-        """The configuration of the feature network that comes out."""
-        return FeaturesConfig.of(self, provenance=provenance)
 
 
 def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:

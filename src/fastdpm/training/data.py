@@ -106,15 +106,13 @@ def load_training_data(
         MissingExtraError: If reading it needs a package that is not installed.
     """
     if path in (DIGITS, DIGITS_TEST):
-        images, digits = digits_part(path)
+        images, digits = map(torch.from_numpy, digits_part(path))
         check_shape("digits", images.shape[1:], spec)
-        values, classes = torch.from_numpy(images), torch.from_numpy(digits)
-        return TrainingData(spec, values, labels=classes, horizontal_flip=horizontal_flip)
+        return TrainingData(spec, images, labels=digits, horizontal_flip=horizontal_flip)
     files = list(open_dataset(path, spec.modality))
     labels = _labels([file.label for file in files])
     if spec.modality == "image":
-        pictures = [decode_image(file.name, file.data, spec) for file in files]
-        values = torch.from_numpy(np.stack(pictures))
+        values = torch.from_numpy(np.stack([decode_image(f.name, f.data, spec) for f in files]))
         return TrainingData(spec, values, labels=labels, horizontal_flip=horizontal_flip)
     sounds = [torch.from_numpy(to_pcm(read_sound(f.name, f.data, spec))) for f in files]
     lengths = torch.tensor([len(sound) for sound in sounds])

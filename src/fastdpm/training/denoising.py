@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network, check_fits
@@ -50,7 +51,7 @@ class Denoising:
         self.config, self.data = config, data
         self.device = data.values.device
         self.levels = torch.tensor(schedule.levels[1:], dtype=torch.float32, device=self.device)
-        model = config.model_config({}).to_dict()
+        model = ModelConfig.of(config).to_dict()
         self.identity = repr((model["network"], model["schedule"], model["data"], config.training))
 
     def build(self) -> nn.Module:
@@ -82,14 +83,14 @@ class Denoising:
 
     def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
         """Draw sixteen samples (eight sounds) with the model's recipe."""
-        model = Model(self.config.model_config({}), network)
+        model = Model(ModelConfig.of(self.config), network)
         count = 16 if self.config.data.modality == "image" else MOST_SOUNDS
         samples = model.sample(count, condition=self._examples(count))
         draw(out, samples, self.config.data)
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write a model folder."""
-        config = self.config.model_config(provenance)
+        config = ModelConfig.of(self.config, provenance=provenance)
         examples = self._examples(_NUM_EXAMPLES)
         write_folder(folder, config, network.state_dict(), examples)
 
