@@ -66,7 +66,7 @@ def write_model(folder: Path, config: ModelConfig, conditions: torch.Tensor | No
     torch.manual_seed(0)
     network = build_network(config.network)
     weights = {n: w + 0.05 * torch.randn_like(w) for n, w in network.state_dict().items()}
-    write_folder(folder, config, weights, "a test", conditions)
+    write_folder(folder, config, weights, conditions)
     return folder
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastdpm import evaluate
 from fastdpm.data.spec import DataSpec
-from fastdpm.models.features import FeaturesConfig
+from fastdpm.models.config import FeaturesConfig
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from tests.conftest import IMAGE, MEL
@@ -48,7 +48,7 @@ def write_tiny_features(folder: Path, config: FeaturesConfig, seed: int = 0) -> 
     network = build_network(config.network, CLASSIFIERS)
     weights = {n: w + 0.1 * torch.randn_like(w) for n, w in network.state_dict().items()}
     weights |= {n: w.abs() for n, w in weights.items() if n.endswith("variance")}
-    write_folder(folder, config, weights, "a test")
+    write_folder(folder, config, weights)
     return folder
 
 

@@ -65,7 +65,12 @@ def gaussian(num_train_steps: int = 100) -> tuple[Model, Gaussian]:
         "beta_end": 10 / num_train_steps,
     }
     network = Gaussian(num_train_steps)
-    config = ModelConfig("gaussian", {"type": "exact"}, schedule, DataSpec("image", (1, 4, 4)))
+    config = ModelConfig(
+        name="gaussian",
+        network={"type": "exact"},
+        schedule=schedule,
+        data=DataSpec("image", (1, 4, 4)),
+    )
     return Model(config, network), network
 
 

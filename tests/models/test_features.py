@@ -9,10 +9,9 @@ import torch
 
 from fastdpm import InvalidArgumentError, ModelError
 from fastdpm.data.spec import DataSpec
-from fastdpm.models.card import features_card
+from fastdpm.models.config import FeaturesConfig
 from fastdpm.models.features import (
     FEATURES,
-    FeaturesConfig,
     builtin_features,
     features_for,
     load_features,
@@ -42,7 +41,7 @@ CONFIG = FeaturesConfig(
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     weights = build_network(CONFIG.network, CLASSIFIERS).state_dict()
-    write_folder(tmp_path, CONFIG, weights, features_card(CONFIG))
+    write_folder(tmp_path, CONFIG, weights)
     return tmp_path
 
 
@@ -66,7 +65,7 @@ def test_another_network_has_another_fingerprint(folder, tmp_path):
     first = load_features(folder).fingerprint
     torch.manual_seed(1)
     weights = build_network(CONFIG.network, CLASSIFIERS).state_dict()
-    write_folder(tmp_path / "other", CONFIG, weights, "")
+    write_folder(tmp_path / "other", CONFIG, weights)
     assert load_features(tmp_path / "other").fingerprint != first
 
 

@@ -50,7 +50,7 @@ def test_weights_of_another_memory_layout_are_written(tmp_path):
         name: w.contiguous(memory_format=torch.channels_last) if w.ndim == 4 else w
         for name, w in build_network(IMAGE.network).state_dict().items()
     }
-    write_folder(tmp_path, IMAGE, weights, "a test")
+    write_folder(tmp_path, IMAGE, weights)
     again = load_model(tmp_path).network.state_dict()
     for name, weight in weights.items():
         torch.testing.assert_close(again[name], weight.half().float(), rtol=0, atol=0)

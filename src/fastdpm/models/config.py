@@ -1,4 +1,4 @@
-"""What a model folder's ``config.json`` says, checked while it is read; no network is needed."""
+"""What a folder's ``config.json`` says, checked while it is read; no network is needed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.recipe import Recipe
@@ -16,10 +16,6 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
 from fastdpm.data.spec import DataSpec
 
-if TYPE_CHECKING:
-    from fastdpm.models.features import FeaturesConfig
-
-FORMAT = "fastdpm-model"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONDITIONS = "conditions.safetensors"
 MODEL_FILES = (CONFIG, WEIGHTS, CARD, CONDITIONS)
@@ -27,69 +23,110 @@ DIFFUSERS_PIPELINE = "model_index.json"
 OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")  # of pipelines that are more than a U-Net
 BUILTIN = Path(__file__).parent.parent / "assets" / "models"
 PREDICTIONS = ("epsilon", "v", "x0")
-Config = TypeVar("Config", "ModelConfig", "FeaturesConfig")
+Config = TypeVar("Config", bound="FolderConfig")
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """A model without its weights.
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig:
+    """What every folder says of its network, the weights aside.
 
     Attributes:
         name: For people and file names.
-        network: "type", a name in ``fastdpm.networks.build.NETWORKS``, and the arguments of that
-            network; "custom" for one that only exists in memory.
-        schedule: As :meth:`fastdpm.VarianceSchedule.from_config` takes it.
+        network: "type" and the arguments of that network.
         data: What it was trained on.
-        recipe: The recommended way to sample.
-        prediction: What the network returns: "epsilon", "v" or "x0".
-        time_scale: The network is given the zero-based step times this.
         licence: SPDX expression, or what is known.
         attribution: Whom to name.
         provenance: How the weights came to be (command, steps, time, loss ...).
         weights_sha256: Checksum of ``model.safetensors``; empty before it is written.
     """
 
+    FORMAT: ClassVar[str]
+    MEANS: ClassVar[str]
     name: str
     network: dict[str, Any]
-    schedule: dict[str, Any]
     data: DataSpec
-    recipe: Recipe = field(default_factory=Recipe)
-    prediction: str = "epsilon"
-    time_scale: float = 1.0
     licence: str = "unknown"
     attribution: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise InvalidArgumentError(
+                "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
+                f" got {self.name!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; unset values are left out."""
+        body: dict[str, Any] = plain(self)
+        return {"format": self.FORMAT, "version": 1} | body
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_dict` back.
+
+        Raises:
+            InvalidArgumentError: If it describes something else, or a value does not fit.
+        """
+        return build_versioned(cls, data, cls.MEANS, cls.FORMAT)
+
+    @classmethod
+    def of(cls, source: object, **more: Any) -> Self:
+        """What a preset or a training configuration says, by the same names, and ``more``."""
+        names = [f.name for f in fields(cls) if hasattr(source, f.name)]
+        return cls(**{name: getattr(source, name) for name in names}, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(FolderConfig):
+    """A model without its weights.
+
+    Its network's type is a name in ``fastdpm.networks.build.NETWORKS``, or "custom" for one that
+    only exists in memory.
+
+    Attributes:
+        schedule: As :meth:`fastdpm.VarianceSchedule.from_config` takes it.
+        recipe: The recommended way to sample.
+        prediction: What the network returns: "epsilon", "v" or "x0".
+        time_scale: The network is given the zero-based step times this.
+    """
+
+    FORMAT = "fastdpm-model"
+    MEANS = "model"
+    schedule: dict[str, Any]
+    recipe: Recipe = field(default_factory=Recipe)
+    prediction: str = "epsilon"
+    time_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_one_of("prediction", self.prediction, PREDICTIONS)
         if not 0 < self.time_scale < math.inf:
             raise InvalidArgumentError(f"time_scale must be above 0, got {self.time_scale}")
         VarianceSchedule.from_config(self.schedule)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; unset values are left out."""
-        body: dict[str, Any] = plain(self)
-        return {"format": FORMAT, "version": 1} | body
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Read :meth:`to_dict` back.
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig(FolderConfig):
+    """A feature network without its weights, an "image-classifier" or a "sound-classifier".
 
-        Raises:
-            InvalidArgumentError: If it is no model's configuration, or a value does not fit.
-        """
-        return build_versioned(cls, data, "model", FORMAT)
+    Distances are named after it.
 
+    Attributes:
+        classes: Names of the classes, in the order of the logits.
+    """
 
-def check_name(name: str) -> None:
-    """Raise InvalidArgumentError unless a model may have this name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InvalidArgumentError(
-            "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
-            f" got {name!r}"
-        )
+    FORMAT = "fastdpm-features"
+    MEANS = "feature network"
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise InvalidArgumentError(
+                f"a classifier needs at least two classes of different names, got {self.classes}"
+            )
 
 
 def builtin_models() -> list[str]:

@@ -11,7 +11,6 @@ import torch
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.condition import read_mel
 from fastdpm.data.files import new_folder
-from fastdpm.models.card import model_card
 from fastdpm.models.config import MODEL_FILES, ModelConfig
 from fastdpm.models.find import find_model
 from fastdpm.models.folder import write_folder
@@ -68,5 +67,5 @@ def convert(
         config = replace(found.config, name=name, provenance=found.config.provenance | made)
         conditions = None if found.conditions is None else read_mel(found.conditions)
         dtype = torch.float16 if half else None
-        written = write_folder(folder, config, weights, model_card(config), conditions, dtype)
+        written = write_folder(folder, config, weights, conditions, dtype)
     return written, found.notes

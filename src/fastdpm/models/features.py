@@ -5,71 +5,20 @@ Like a model it is a folder: ``config.json``, ``model.safetensors`` and ``README
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, first_line
-from fastdpm.core.structure import build_versioned, plain
 from fastdpm.data.spec import DataSpec
-from fastdpm.models.config import WEIGHTS, check_name, find_in, names_in, read_config
+from fastdpm.models.config import WEIGHTS, FeaturesConfig, find_in, names_in, read_config
 from fastdpm.models.folder import network_of, read_weights
 from fastdpm.models.load import find_device
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from fastdpm.networks.weights import put_weights
 
-FORMAT = "fastdpm-features"
 FEATURES = Path(__file__).parent.parent / "assets" / "features"
-
-
-@dataclass(frozen=True)
-class FeaturesConfig:
-    """A feature network without its weights.
-
-    Attributes:
-        name: For people; distances are named after it.
-        network: "type" ("image-classifier" or "sound-classifier") and the arguments.
-        data: What it was trained on.
-        classes: Names of the classes, in the order of the logits.
-        licence: SPDX expression, or what is known.
-        attribution: Whom to name.
-        provenance: How the weights came to be (command, steps, accuracy on held-out data ...).
-        weights_sha256: Checksum of ``model.safetensors``; empty before it is written.
-    """
-
-    name: str
-    network: dict[str, Any]
-    data: DataSpec
-    classes: tuple[str, ...]
-    licence: str = "unknown"
-    attribution: str = ""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    weights_sha256: str = ""
-
-    def __post_init__(self) -> None:
-        check_name(self.name)
-        if len(set(self.classes)) < max(2, len(self.classes)):
-            raise InvalidArgumentError(
-                f"a classifier needs at least two classes of different names, got {self.classes}"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; unset values are left out."""
-        body: dict[str, Any] = plain(self)
-        return {"format": FORMAT, "version": 1} | body
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> FeaturesConfig:
-        """Read :meth:`to_dict` back.
-
-        Raises:
-            InvalidArgumentError: If it describes no feature network, or a value does not fit.
-        """
-        return build_versioned(cls, data, "feature network", FORMAT)
 
 
 class FeatureNetwork:

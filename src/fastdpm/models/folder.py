@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastdpm.core.errors import InvalidArgumentError, ModelError
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.data.tensors import read_tensors, sha256, write_tensors
+from fastdpm.models.card import card_of
 from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, Config
 from fastdpm.models.formats.checkpoint import State
 from fastdpm.networks.weights import check_same
@@ -57,7 +58,6 @@ def write_folder(
     folder: Path,
     config: Config,
     weights: State,
-    card: str,
     conditions: Tensor | None = None,
     dtype: torch.dtype | None = torch.float16,
 ) -> Config:
@@ -74,5 +74,5 @@ def write_folder(
         )
     written = replace(config, weights_sha256=checksum)
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
-    write_text(folder / CARD, card)
+    write_text(folder / CARD, card_of(written))
     return written

@@ -8,13 +8,12 @@ has everything, and an interrupted update leaves the one before it in use.
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,43 +46,37 @@ _SECONDS = 3.0  # to wait for a hub whose answer is not needed, as all is in the
 _WORDS = 200  # characters of another library's error
 
 _LOG_IN = "log in by `hf auth login`, or set HF_TOKEN"
-_FETCH = {
-    "offline": "{name} is not in the cache, or only in part, and HF_HUB_OFFLINE is set: unset it"
-    " to download it",
-    "network": "{name} is not in the cache, or only in part, and {where} cannot be reached: try"
-    " again with a network",
-    "partial": "the download of {name} broke off ({why}): try again",
+_MESSAGES = {
+    "offline": "HF_HUB_OFFLINE is set, {so}: unset it",
+    "network": "{where} cannot be reached, {so}: try again with a network",
+    "partial": "the transfer broke off ({why}), {so}: try again",
     "missing": f"{{where}} has no model {{repo}}, or it is private: check the name, or {_LOG_IN}",
-    "revision": "{repo} has no revision {revision!r}: leave it out, or give a branch, tag or"
+    "revision": "{repo} has no revision {revision!r}, {so}: leave it out, or give a branch, tag or"
     " commit of {where}/{repo}/commits",
-    "gated": f"{{name}} is gated: ask for access at {{where}}/{{repo}}, then {_LOG_IN}",
-    "login": f"{{where}} does not take this token for {{name}}: {_LOG_IN} to a valid one",
-    "forbidden": f"this token may not read {{name}} on {{where}}: {_LOG_IN} to one that may",
-    "busy": "{where} cannot serve {name} now ({why}): try again later",
-    "refused": "{where} refused {name}: {why}",
-    "foreign": "{where} does not answer like a hub ({why}): check HF_ENDPOINT",
+    "gated": f"{{repo}} is gated: ask for access at {{where}}/{{repo}}, then {_LOG_IN}",
+    "login": f"{{where}} does not take this token, {{so}}: {_LOG_IN} to a valid one",
+    "unreadable": f"this token may not read {{repo}} on {{where}}: {_LOG_IN} to one that may",
+    "unwritable": "this token has no right to write {repo} on {where}, {so}: use a token that may"
+    " write, or a name of your own",
+    "busy": "{where} does not work now ({why}), {so}: try again later",
+    "refused": "{where} refused {repo}, {so}: {why}",
+    "foreign": "{where} does not answer like a hub ({why}), {so}: check HF_ENDPOINT",
 }
-_NO_RIGHT = (
-    "this token has no right to write {repo} on {where}, so nothing was published: use a token"
-    " that may write, or a name of your own"
-)
-_PUSH = {
-    "offline": "HF_HUB_OFFLINE is set, so nothing was sent: unset it to publish",
-    "network": "{where} cannot be reached, so nothing was published: try again with a network",
-    "partial": "the upload to {repo} broke off ({why}), so nothing was published: try again",
-    "missing": _NO_RIGHT,
-    "revision": "{repo} has no branch {revision!r}, so nothing was published: leave it out",
-    "gated": _NO_RIGHT,
-    "login": f"{{where}} does not take this token, so nothing was published: {_LOG_IN} to a"
-    " valid one",
-    "forbidden": _NO_RIGHT,
-    "busy": "{where} does not work now ({why}), so nothing was published: try again later",
-    "refused": "{where} refused to publish {repo}: {why}",
-    "foreign": "{where} does not answer like a hub ({why}): check HF_ENDPOINT",
+# By names of errors and status codes: huggingface_hub has had three HTTP libraries.
+_CAUSES = {
+    "offline": ("OfflineModeIsEnabled",),
+    "network": ("ConnectionError", "TransportError", "Timeout", "ChunkedEncodingError"),
+    "partial": ("LocalEntryNotFoundError", "RuntimeError"),
+    "missing": ("RepositoryNotFoundError", "404"),
+    "revision": ("RevisionNotFoundError",),
+    "gated": ("GatedRepoError",),
+    "login": ("401",),
+    "unreadable": ("403",),
+    "busy": ("408", "429", "5xx"),
+    "foreign": ("JSONDecodeError", "UnicodeDecodeError", "KeyError", "InvalidURL"),
+    "refused": ("HfHubHTTPError", "ValueError"),
 }
-_STATUS = {401: "login", 403: "forbidden", 404: "missing", 408: "busy", 429: "busy"}
-# The names of what the three HTTP libraries that huggingface_hub has had raise without a network.
-_NETWORK = {"ConnectionError", "TransportError", "Timeout", "ChunkedEncodingError", "InvalidURL"}
+_REASONS = {name: reason for reason, names in _CAUSES.items() for name in names}
 
 
 def fetch(name: str) -> Path:
@@ -111,7 +104,7 @@ def fetch(name: str) -> Path:
     if kept is not None and revision is not None and _COMMIT.fullmatch(revision):
         return kept
     try:
-        with _told(_FETCH, ModelError, name=name, repo=repo, revision=revision):
+        with _told(ModelError, repo, revision, f"so {name} was not fetched"):
             return _download(name, repo, revision, _SECONDS if kept is not None else None)
     except ModelError:
         if kept is None:
@@ -153,16 +146,13 @@ def push(
     lacking = [name for name in (CONFIG, WEIGHTS, CARD) if name not in files]
     if lacking:
         raise ModelError(f"{folder} is no whole model folder: {' and '.join(lacking)} is missing")
-    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub import HfApi, get_token
 
-    if constants.HF_HUB_OFFLINE:
-        raise FastDPMError(_PUSH["offline"])
-    with _told(_PUSH, FastDPMError, repo=repo_id, revision=revision), _quiet(bars=True):
+    so = "so nothing was published"
+    with _told(FastDPMError, repo_id, revision, so), _quiet(bars=True):
         token = token or get_token()
         if not token:
-            raise FastDPMError(
-                f"there is no token, so nothing was sent: {_LOG_IN} to one that may write"
-            )
+            raise FastDPMError(f"there is no token, {so}: {_LOG_IN} to one that may write")
         api = HfApi(token=token)
         _prepare(api, repo_id, private=private, revision=revision)
         _commit(api, folder, files, repo_id, revision, message or f"Upload {folder.name}")
@@ -243,9 +233,8 @@ def _download(name: str, repo: str, revision: str | None, seconds: float | None)
     with _quiet(bars=False):
         timeout = seconds or constants.HF_HUB_ETAG_TIMEOUT
         info = HfApi().model_info(repo, revision=revision, timeout=timeout)
-    small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []])
-    patterns = [glob.escape(file) for file in small]
-    with _quiet(bars=False):
+        small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []])
+        patterns = [glob.escape(file) for file in small]
         snapshot_download(repo, revision=info.sha, allow_patterns=patterns)
     with _quiet(bars=True):
         for file in weights:
@@ -295,27 +284,23 @@ def _quiet(*, bars: bool) -> Iterator[None]:
         enable_progress_bars,
     )
 
-    level = hub_log.get_verbosity()
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    hide = not (bars and terminal) and not are_progress_bars_disabled()
-    with warnings.catch_warnings():
+    with ExitStack() as after:
+        after.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        after.callback(hub_log.set_verbosity, hub_log.get_verbosity())
         hub_log.set_verbosity(logging.ERROR)
-        if hide:
+        if not (bars and terminal) and not are_progress_bars_disabled():
+            after.callback(enable_progress_bars)
             disable_progress_bars()
-        try:
-            yield
-        finally:
-            hub_log.set_verbosity(level)
-            if hide:
-                enable_progress_bars()
+        yield
 
 
 @contextmanager
-def _told(
-    messages: Mapping[str, str], kind: Callable[[str], FastDPMError], **facts: str | None
-) -> Iterator[None]:
-    """Tell what a hub or the way to it refuses in one line of ``messages``."""
+def _told(kind: type[FastDPMError], repo: str, revision: str | None, so: str) -> Iterator[None]:
+    """Tell what a hub or the way to it refuses in one line; ``so`` is what came of it."""
+    from huggingface_hub import constants
+
     try:
         yield
     except FastDPMError:
@@ -325,51 +310,32 @@ def _told(
         reason = _reason(cause)
         if reason is None:
             raise
-        from huggingface_hub import constants
-
-        line = messages[reason].format(where=constants.ENDPOINT, why=_why(cause), **facts)
-        by_name = messages is _FETCH and reason in ("missing", "revision")
-        raise (InvalidArgumentError if by_name else kind)(line) from None
+        if kind is FastDPMError and reason in ("missing", "gated", "unreadable"):
+            reason = "unwritable"
+        raised = InvalidArgumentError if reason in ("missing", "revision") else kind
+        facts = {"repo": repo, "revision": revision, "so": so, "why": _why(cause)}
+        line = _MESSAGES[reason].format(where=constants.ENDPOINT, **facts)
+        raise raised(line) from None
 
 
 def _cause(error: Exception) -> Exception:
     """What lies under errors that only say that something went wrong."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    while isinstance(error, LocalEntryNotFoundError | RuntimeError):
-        if not isinstance(error.__cause__, Exception):
-            break
-        error = error.__cause__
-    return error
+    vague, cause = LocalEntryNotFoundError | RuntimeError, error.__cause__
+    return _cause(cause) if isinstance(error, vague) and isinstance(cause, Exception) else error
 
 
 def _reason(error: Exception) -> str | None:
     """A key of the messages; None for what neither a hub nor the network has caused."""
-    from huggingface_hub import errors
-
-    for kind, reason in (
-        (errors.OfflineModeIsEnabled, "offline"),
-        (errors.GatedRepoError, "gated"),
-        (errors.RepositoryNotFoundError, "missing"),
-        (errors.RevisionNotFoundError, "revision"),
-        (errors.LocalEntryNotFoundError, "partial"),
-    ):
-        if isinstance(error, kind):
-            return reason
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        return _STATUS.get(status, "busy" if status >= 500 else "refused")
-    if _NETWORK & {kind.__name__ for kind in type(error).__mro__}:
-        return "network"
-    return _other_reason(error)
-
-
-def _other_reason(error: Exception) -> str | None:
-    if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None):
-        return "partial"
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError):
-        return "foreign"
-    return "refused" if isinstance(error, ValueError) else None
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if "HfHubHTTPError" in names:
+        status = error.response.status_code  # type: ignore[attr-defined]
+        names.insert(names.index("HfHubHTTPError"), "5xx" if status >= 500 else str(status))
+    for name in names:
+        if name in _REASONS:
+            return _REASONS[name]
+    return "partial" if isinstance(error, OSError) and error.errno is None else None
 
 
 def _why(error: Exception) -> str:

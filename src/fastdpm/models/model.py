@@ -22,13 +22,7 @@ from fastdpm.data.condition import check_labels, check_mel
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
 from fastdpm.sampling.ask import Denoiser, Network, call_network
-from fastdpm.sampling.denoise import (
-    Autocast,
-    ClipX0,
-    DynamicThreshold,
-    VPrediction,
-    X0Prediction,
-)
+from fastdpm.sampling.denoise import Autocast, ClipX0, DynamicThreshold, as_eps
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import run
 from fastdpm.sampling.state import Callback, SamplingState, after_rows
@@ -294,14 +288,8 @@ class Model:
             step = (t * self.config.time_scale).to(self.dtype)
             return call_network(network, x.to(self.dtype), step, condition).to(x.dtype)
 
-        raw: Network = plain
-        if precision != "float32":
-            raw = Autocast(plain, PRECISIONS[precision])
-        made: Network | Denoiser = raw
-        if self.config.prediction == "v":
-            made = VPrediction(raw)
-        elif self.config.prediction == "x0":
-            made = X0Prediction(raw)
+        raw = plain if precision == "float32" else Autocast(plain, PRECISIONS[precision])
+        made = as_eps(raw, self.config.prediction)
         return made if clip == "none" else _CLIPS[clip](made)
 
     @torch.no_grad()

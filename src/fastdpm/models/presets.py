@@ -134,18 +134,8 @@ class Preset:
                 "checkpoint": self.source.checkpoint,
                 "checkpoint_from": self.source.checkpoint_from,
             }
-        return ModelConfig(
-            name=self.name,
-            network=self.network,
-            schedule=self.schedule,
-            data=self.data,
-            recipe=self.recipe,
-            prediction=self.prediction,
-            time_scale=self.time_scale,
-            licence=self.source.licence,
-            attribution=self.source.attribution,
-            provenance=provenance,
-        )
+        said = {"licence": self.source.licence, "attribution": self.source.attribution}
+        return ModelConfig.of(self, provenance=provenance, **said)
 
 
 def presets() -> list[str]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.networks.unet import Upsample
+from fastdpm.networks.unet import Upsample, stage_inputs
 
 _GROUPS = 32
 
@@ -47,7 +47,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(_GROUPS, channels, eps=1e-5)
 
 
-def _zeroed(layer: nn.Module) -> nn.Module:
+def zeroed(layer: nn.Module) -> nn.Module:
     """The layer, set to zero, so that a fresh block returns its input."""
     for weight in layer.parameters():
         nn.init.zeros_(weight)
@@ -95,7 +95,7 @@ class ResBlock(nn.Module):
             _norm(out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            _zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         same = in_channels == out_channels
         self.skip_connection = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
@@ -134,7 +134,7 @@ class AttentionBlock(nn.Module):
         self.new_order = new_order
         self.norm = _norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, C, H, W) to the same shape."""
@@ -222,7 +222,6 @@ class ADMUNet(nn.Module):
         sizes = [image_size >> i for i in range(len(self.widths))]
         _check_sizes(image_size, self.widths, sizes, attention_resolutions)
         self.attends = [size in attention_resolutions for size in sizes]
-        self.num_res_blocks = num_res_blocks
         self.emb_channels = 4 * model_channels
         self.block_options = (self.emb_channels, dropout, use_scale_shift_norm)
         self.conv_resample, self.resblock_updown = conv_resample, resblock_updown
@@ -235,52 +234,35 @@ class ADMUNet(nn.Module):
         )
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, self.emb_channels)
-        skips = self._build_input(in_channels, num_heads)
-        self.middle_block = Steps(
-            [
-                self._block(self.widths[-1], self.widths[-1]),
-                self._attention(self.widths[-1], num_heads),
-                self._block(self.widths[-1], self.widths[-1]),
-            ]
-        )
-        self._build_output(skips, num_heads if num_heads_upsample is None else num_heads_upsample)
+        down, up = stage_inputs(self.widths[0], self.widths, num_res_blocks)
+        first = nn.Conv2d(in_channels, self.widths[0], 3, padding=1)
+        self.input_blocks = nn.ModuleList([Steps([first])])
+        for stage, inputs in enumerate(down):
+            self.input_blocks += [self._steps(n, stage, num_heads) for n in inputs]
+            if stage < len(down) - 1:
+                self.input_blocks.append(Steps([self._change(self.widths[stage], "down")]))
+        width = self.widths[-1]
+        middle = [self._block(width, width), self._attention(width, num_heads)]
+        self.middle_block = Steps([*middle, self._block(width, width)])
+        num_heads = num_heads if num_heads_upsample is None else num_heads_upsample
+        self.output_blocks = nn.ModuleList()
+        for stage, inputs in reversed(list(enumerate(up))):
+            blocks = [self._steps(n, stage, num_heads) for n in inputs]
+            if stage > 0:
+                blocks[-1].append(self._change(self.widths[stage], "up"))
+            self.output_blocks += blocks
         self.out = nn.Sequential(
             _norm(self.widths[0]),
             nn.SiLU(),
-            _zeroed(nn.Conv2d(self.widths[0], out_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(self.widths[0], out_channels, 3, padding=1)),
         )
 
-    def _build_input(self, in_channels: int, num_heads: int) -> list[int]:
-        """The way down; returns the channels of every skip."""
-        channels = self.widths[0]
-        first = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.input_blocks, skips = nn.ModuleList([Steps([first])]), [channels]
-        for stage, width in enumerate(self.widths):
-            for _ in range(self.num_res_blocks):
-                layers = [self._block(channels, width)]
-                channels = width
-                if self.attends[stage]:
-                    layers.append(self._attention(width, num_heads))
-                self.input_blocks.append(Steps(layers))
-                skips.append(width)
-            if stage < len(self.widths) - 1:
-                self.input_blocks.append(Steps([self._change(width, "down")]))
-                skips.append(width)
-        return skips
-
-    def _build_output(self, skips: list[int], num_heads: int) -> None:
-        """The way up, each block joined by the latest skip."""
-        channels = self.widths[-1]
-        self.output_blocks = nn.ModuleList()
-        for stage, width in reversed(list(enumerate(self.widths))):
-            for index in range(self.num_res_blocks + 1):
-                layers = [self._block(channels + skips.pop(), width)]
-                channels = width
-                if self.attends[stage]:
-                    layers.append(self._attention(width, num_heads))
-                if stage > 0 and index == self.num_res_blocks:
-                    layers.append(self._change(width, "up"))
-                self.output_blocks.append(Steps(layers))
+    def _steps(self, in_channels: int, stage: int, num_heads: int) -> Steps:
+        """A block of a stage, and its attention (or none)."""
+        steps = Steps([self._block(in_channels, self.widths[stage])])
+        if self.attends[stage]:
+            steps.append(self._attention(self.widths[stage], num_heads))
+        return steps
 
     def _block(self, in_channels: int, out_channels: int, direction: str = "") -> nn.Module:
         return ResBlock(in_channels, out_channels, *self.block_options, direction)

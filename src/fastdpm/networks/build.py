@@ -34,18 +34,15 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
 
 
 def build_network(
-    spec: Mapping[str, Any], known: Mapping[str, type[nn.Module]] | None = None
+    spec: Mapping[str, Any], known: Mapping[str, type[nn.Module]] = NETWORKS
 ) -> nn.Module:
     """Build a network from its "type", one of the ``known``, and arguments, with fresh weights.
-
-    ``known`` is :data:`NETWORKS` if None.
 
     Raises:
         InvalidArgumentError: If the type is unknown or an argument does not fit.
     """
     arguments = dict(spec)
     kind = arguments.pop("type", None)
-    known = NETWORKS if known is None else known
     check_one_of("network type", kind, known)
     try:
         return known[str(kind)](**arguments)

@@ -36,7 +36,7 @@ class ImageClassifier(nn.Module):
         super().__init__()
         sizes = [stem_channels, *widths]
         self.num_features = sizes[-1]
-        self.stem = _ConvNorm(in_channels, stem_channels)
+        self.stem = _conv_norm(in_channels, stem_channels)
         self.stages = nn.ModuleList(_Stage(size, wider) for size, wider in pairwise(sizes))
         self.head = nn.Linear(self.num_features, num_classes)
 
@@ -90,19 +90,15 @@ class _Stage(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(size, wider, 3, padding=1, bias=False)
         self.norm = _BatchNorm(wider)
-        self.residual = _ConvNorm(wider, wider)
+        self.residual = _conv_norm(wider, wider)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.norm(F.max_pool2d(self.conv(x), 2)))
         return x + F.gelu(self.residual(x))
 
 
-class _ConvNorm(nn.Sequential):
-    def __init__(self, size: int, wider: int) -> None:
-        super().__init__(
-            nn.Conv2d(size, wider, 3, padding=1, bias=False),
-            _BatchNorm(wider),
-        )
+def _conv_norm(size: int, wider: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(size, wider, 3, padding=1, bias=False), _BatchNorm(wider))
 
 
 class _BatchNorm(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,9 +88,9 @@ class DiffusersNetwork(nn.Module):
                 f"{class_name} of the installed diffusers does not know {', '.join(unknown)}:"
                 " install a newer one, or drop from its configuration what has no effect"
             )
-        self._kind, self._config = kind, dict(config)
-        self.unet: nn.Module = kind(**config)
-        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
+        self.make: Callable[[], nn.Module] = partial(kind, **config)
+        self.unet = self.make()
+        self.register_load_state_dict_post_hook(_fill_buffers)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Ask the U-Net.
@@ -106,18 +107,15 @@ class DiffusersNetwork(nn.Module):
         out: Tensor = self.unet(x, t, return_dict=False, **given)[0]
         return out
 
-    def _fill_buffers(self) -> None:
-        """Compute the buffers that no weights file holds (the kernels of K-blocks)."""
-        lacking = {name for name, buffer in self.unet.named_buffers() if buffer.is_meta}
-        if not lacking:
-            return
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            fresh = self._kind(**self._config)
-        for name, buffer in fresh.named_buffers():
-            if name in lacking:
-                owner, _, leaf = name.rpartition(".")
-                setattr(self.unet.get_submodule(owner), leaf, buffer)
 
-
-def _after_loading(network: DiffusersNetwork, _keys: object) -> None:
-    network._fill_buffers()
+def _fill_buffers(network: DiffusersNetwork, _keys: object) -> None:
+    """Compute the buffers that no weights file holds (the kernels of K-blocks)."""
+    lacking = {name for name, buffer in network.unet.named_buffers() if buffer.is_meta}
+    if not lacking:
+        return
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        fresh = network.make()
+    for name, buffer in fresh.named_buffers():
+        if name in lacking:
+            owner, _, leaf = name.rpartition(".")
+            setattr(network.unet.get_submodule(owner), leaf, buffer)

@@ -9,6 +9,8 @@ Source: Kong et al. 2021, arXiv:2009.09761, section 3 and appendix C.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +18,55 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.networks.adm_unet import zeroed
 from fastdpm.networks.embedding import step_embedding
+
+
+class WaveNetwork(nn.Module):
+    """A network that predicts eps from a noisy waveform.
+
+    Attributes:
+        mel_bands: Bands of the mel spectrogram that conditions it; None for none.
+        hop_length: Samples per mel frame.
+    """
+
+    mel_bands: int | None
+    hop_length: int
+
+    def forward(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """Predict eps.
+
+        Args:
+            x: Noisy waveforms, shape (batch, 1, L).
+            t: Zero-based real-valued steps, shape (batch,), float32 or float64.
+            mel: Mel spectrograms, shape (batch, bands, frames), frames * hop >= L; needed exactly
+                if the network is conditioned.
+
+        Returns:
+            Shape (batch, 1, L).
+
+        Raises:
+            InvalidArgumentError: If the condition is missing, surplus or of the wrong shape.
+        """
+        if self.mel_bands is None and mel is not None:
+            raise InvalidArgumentError("this network is unconditional: drop the condition")
+        if self.mel_bands is not None:
+            if mel is None:
+                raise InvalidArgumentError(
+                    f"this network needs a mel spectrogram of {self.mel_bands} bands as its"
+                    " condition"
+                )
+            frames = math.ceil(x.shape[-1] / self.hop_length)
+            if mel.ndim != 3 or mel.shape[1] != self.mel_bands or mel.shape[2] < frames:
+                raise InvalidArgumentError(
+                    f"{x.shape[-1]} samples need a mel spectrogram of shape (batch,"
+                    f" {self.mel_bands}, {frames} or more), got {tuple(mel.shape)}"
+                )
+        return self.forward_unchecked(x, t, mel)
+
+    @abstractmethod
+    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, for a condition that was checked."""
 
 
 class WeightNormed(nn.Module):
@@ -78,35 +128,12 @@ class MelUpsample(WeightNormed):
         )
 
 
-class Conv(nn.Module):
-    """The authors' wrapper around a weight-normalised convolution; it only adds a name."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1
-    ) -> None:
-        super().__init__()
-        self.conv = NormedConv1d(in_channels, out_channels, kernel_size, dilation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, L) to (batch, out, L)."""
-        out: Tensor = self.conv(x)
-        return out
-
-
-class ZeroConv1d(nn.Module):
-    """A convolution of width 1 that starts at zero."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(in_channels, out_channels, 1)
-        nn.init.zeros_(self.conv.weight)
-        if self.conv.bias is not None:
-            nn.init.zeros_(self.conv.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, L) to (batch, out, L)."""
-        out: Tensor = self.conv(x)
-        return out
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1
+) -> nn.Module:
+    """A weight-normalised convolution by the name that the authors' wrapper adds."""
+    conv = NormedConv1d(in_channels, out_channels, kernel_size, dilation)
+    return nn.Sequential(OrderedDict(conv=conv))
 
 
 class ResidualBlock(nn.Module):
@@ -123,10 +150,10 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.fc_t = nn.Linear(embed_channels, res_channels)
-        self.dilated_conv_layer = Conv(res_channels, 2 * res_channels, 3, dilation)
+        self.dilated_conv_layer = _conv(res_channels, 2 * res_channels, 3, dilation)
         if mel_bands is not None:
             self.upsample_conv2d = nn.ModuleList(MelUpsample(factor) for factor in mel_upsample)
-            self.mel_conv = Conv(mel_bands, 2 * res_channels)
+            self.mel_conv = _conv(mel_bands, 2 * res_channels)
         self.res_conv = NormedConv1d(res_channels, res_channels, 1)
         self.skip_conv = NormedConv1d(res_channels, skip_channels, 1)
 
@@ -170,7 +197,7 @@ class ResidualLayer(nn.Module):
         return total * math.sqrt(1 / len(self.residual_blocks))
 
 
-class DiffWave(nn.Module):
+class DiffWave(WaveNetwork):
     """Predict eps from a noisy waveform.
 
     Args:
@@ -196,7 +223,7 @@ class DiffWave(nn.Module):
         super().__init__()
         self.mel_bands = mel_bands
         self.hop_length = math.prod(mel_upsample)
-        self.init_conv = nn.Sequential(Conv(1, res_channels), nn.ReLU())
+        self.init_conv = nn.Sequential(_conv(1, res_channels), nn.ReLU())
         blocks = [
             ResidualBlock(
                 res_channels,
@@ -210,50 +237,12 @@ class DiffWave(nn.Module):
         ]
         self.residual_layer = ResidualLayer(blocks, embed_channels)
         self.final_conv = nn.Sequential(
-            Conv(skip_channels, skip_channels), nn.ReLU(), ZeroConv1d(skip_channels, 1)
+            _conv(skip_channels, skip_channels),
+            nn.ReLU(),
+            nn.Sequential(OrderedDict(conv=zeroed(nn.Conv1d(skip_channels, 1, 1)))),
         )
-
-    def forward(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
-        """Predict eps.
-
-        Args:
-            x: Noisy waveforms, shape (batch, 1, L).
-            t: Zero-based real-valued steps, shape (batch,), float32 or float64.
-            mel: Mel spectrograms, shape (batch, bands, frames), frames * hop >= L; needed exactly
-                if the network is conditioned.
-
-        Returns:
-            Shape (batch, 1, L).
-
-        Raises:
-            InvalidArgumentError: If the condition is missing, surplus or of the wrong shape.
-        """
-        check_condition(x, mel, self.mel_bands, self.hop_length)
-        return self.forward_unchecked(x, t, mel)
 
     def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
         """As :meth:`forward`, for a condition that was checked."""
         out: Tensor = self.final_conv(self.residual_layer(self.init_conv(x), t, mel))
         return out
-
-
-def check_condition(x: Tensor, mel: Tensor | None, mel_bands: int | None, hop_length: int) -> None:
-    """Check that a network of ``mel_bands`` (None: unconditional) is given its condition.
-
-    Raises:
-        InvalidArgumentError: If it is missing, surplus or of the wrong shape for x (batch, 1, L).
-    """
-    if mel_bands is None:
-        if mel is not None:
-            raise InvalidArgumentError("this network is unconditional: drop the condition")
-        return
-    if mel is None:
-        raise InvalidArgumentError(
-            f"this network needs a mel spectrogram of {mel_bands} bands as its condition"
-        )
-    frames = math.ceil(x.shape[-1] / hop_length)
-    if mel.ndim != 3 or mel.shape[1] != mel_bands or mel.shape[2] < frames:
-        raise InvalidArgumentError(
-            f"{x.shape[-1]} samples need a mel spectrogram of shape (batch, {mel_bands},"
-            f" {frames} or more), got {tuple(mel.shape)}"
-        )

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.networks.diffwave import check_condition
+from fastdpm.networks.diffwave import WaveNetwork
 
 _EMBEDDING, _HIDDEN = 128, 512
 _STRIDE = 16
@@ -113,7 +113,7 @@ class ResidualBlock(nn.Module):
         return (x + residual) / math.sqrt(2), skip
 
 
-class LMNTDiffWave(nn.Module):
+class LMNTDiffWave(WaveNetwork):
     """Predict eps from a noisy waveform.
 
     Args:
@@ -154,29 +154,18 @@ class LMNTDiffWave(nn.Module):
         self.output_projection = _conv(residual_channels, 1)
         nn.init.zeros_(self.output_projection.weight)
 
-    def forward(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
-        """Predict eps.
-
-        Args:
-            x: Noisy waveforms, shape (batch, 1, L).
-            t: Zero-based real-valued steps in (-1, num_train_steps - 1], shape (batch,), float32
-                or float64.
-            mel: Mel spectrograms, shape (batch, bands, frames), frames * hop >= L; needed exactly
-                if the network is conditioned.
-
-        Returns:
-            Shape (batch, 1, L).
+    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+        """As :meth:`forward`, for a condition that was checked.
 
         Raises:
-            InvalidArgumentError: If a step has no place in the table, or the condition is missing,
-                surplus or of the wrong shape.
+            InvalidArgumentError: If a step is not in (-1, num_train_steps - 1], as the table is.
         """
-        check_condition(x, mel, self.mel_bands, self.hop_length)
-        return self.forward_unchecked(x, t, mel)
-
-    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
-        """As :meth:`forward`, for a condition that was checked."""
-        self._check_steps(t)
+        last = self.num_train_steps - 1
+        if not t.is_meta and not ((t > -1) & (t <= last)).all():
+            raise InvalidArgumentError(
+                f"the network's table of steps ends at {last}, got steps from {float(t.min()):g}"
+                f" to {float(t.max()):g}: its num_train_steps must be that of the schedule"
+            )
         condition = None
         if mel is not None:
             condition = self.spectrogram_upsampler(mel)[:, :, : x.shape[-1]]
@@ -189,15 +178,6 @@ class LMNTDiffWave(nn.Module):
         total = total / math.sqrt(len(self.residual_layers))
         out: Tensor = self.output_projection(F.relu(self.skip_projection(total)))
         return out
-
-    def _check_steps(self, t: Tensor) -> None:
-        last = self.num_train_steps - 1
-        if t.is_meta or bool(((t > -1) & (t <= last)).all()):
-            return
-        raise InvalidArgumentError(
-            f"the network's table of steps ends at {last}, got steps from {float(t.min()):g} to"
-            f" {float(t.max()):g}: its num_train_steps must be that of the schedule"
-        )
 
 
 def _conv(

@@ -9,6 +9,7 @@ Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -35,17 +36,15 @@ class ResnetBlock(nn.Module):
         self.norm2 = _norm(groups, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        if in_channels != out_channels:
-            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
-        self.has_shortcut = in_channels != out_channels
+        same = in_channels == out_channels
+        self.nin_shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         """Map (batch, in, H, W) to (batch, out, H, W); ``temb`` is the activated embedding."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.temb_proj(temb)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        shortcut = self.nin_shortcut(x) if self.has_shortcut else x
-        out: Tensor = shortcut + h
+        out: Tensor = self.nin_shortcut(x) + h
         return out
 
 
@@ -144,6 +143,26 @@ class Middle(nn.Module):
         return out
 
 
+def stage_inputs(
+    first: int, widths: Sequence[int], num_res_blocks: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Input channels of the blocks of every stage, on the way down and on the way up.
+
+    The network starts with ``first`` channels. Every block and every change of resolution on the
+    way down leaves a skip; on the way up each block is joined by the latest one.
+    """
+    down, skips = [], [first]
+    for before, width in pairwise([first, *widths]):
+        down.append([before, *[width] * num_res_blocks][:num_res_blocks])
+        skips += [width] * (num_res_blocks + 1)
+    skips.pop()  # nothing follows the smallest resolution
+    up = []
+    for below, width in pairwise([widths[-1], *reversed(widths)]):
+        states = [below, *[width] * num_res_blocks]
+        up.append([channels + skips.pop() for channels in states])
+    return down, up[::-1]
+
+
 class UNet(nn.Module):
     """Predict eps from a noisy image.
 
@@ -175,7 +194,6 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
-        self.num_res_blocks = num_res_blocks
         self.widths = [base_channels * m for m in channel_multipliers]
         self.sizes = [image_size >> i for i in range(len(self.widths))]
         self.attention_resolutions = tuple(attention_resolutions)
@@ -183,47 +201,25 @@ class UNet(nn.Module):
         self.block_options = (4 * base_channels, dropout, num_groups)
         self.temb = StepNetwork(base_channels)
         self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
-        skips = self._build_down()
+        down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
+        self.down = nn.ModuleList(self._stage(inputs, i) for i, inputs in enumerate(down))
         self.mid = Middle(self.widths[-1], *self.block_options)
-        self._build_up(skips)
+        rising = [self._stage(inputs, i, up=True) for i, inputs in reversed(list(enumerate(up)))]
+        self.up = nn.ModuleList(reversed(rising))
         self.norm_out = _norm(num_groups, self.widths[0])
         self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
 
-    def _build_down(self) -> list[int]:
-        """Stages from the largest resolution down; returns the channels of every skip."""
-        skips, channels = [self.base_channels], self.base_channels
-        self.down = nn.ModuleList()
-        for i, width in enumerate(self.widths):
-            inputs = [channels] + [width] * (self.num_res_blocks - 1)
-            down = self._stage(inputs, i)
-            skips += [width] * self.num_res_blocks
-            channels = width
-            if i < len(self.widths) - 1:
-                down.downsample = Downsample(width, self.resample_with_conv)
-                skips.append(width)
-            self.down.append(down)
-        return skips
-
-    def _build_up(self, skips: list[int]) -> None:
-        """Stages from the smallest resolution up, each block joined by the latest skip."""
-        channels = self.widths[-1]
-        self.up = nn.ModuleList()
-        for i, width in reversed(list(enumerate(self.widths))):
-            inputs = [channels + skips.pop()]
-            inputs += [width + skips.pop() for _ in range(self.num_res_blocks)]
-            up = self._stage(inputs, i)
-            channels = width
-            if i > 0:
-                up.upsample = Upsample(width, self.resample_with_conv)
-            self.up.insert(0, up)
-
-    def _stage(self, inputs: list[int], i: int) -> Stage:
-        """Blocks of stage ``i`` with the given input channels, and their attention."""
+    def _stage(self, inputs: list[int], i: int, *, up: bool = False) -> Stage:
+        """Blocks of stage ``i`` with the given input channels, their attention, what follows."""
         stage = Stage()
         for channels in inputs:
             stage.block.append(ResnetBlock(channels, self.widths[i], *self.block_options))
             if self.sizes[i] in self.attention_resolutions:
                 stage.attn.append(AttnBlock(self.widths[i], self.block_options[-1]))
+        if up and i > 0:
+            stage.upsample = Upsample(self.widths[i], self.resample_with_conv)
+        elif not up and i < len(self.widths) - 1:
+            stage.downsample = Downsample(self.widths[i], self.resample_with_conv)
         return stage
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -242,7 +238,7 @@ class UNet(nn.Module):
         skips = [h]
         down, up = cast("list[Stage]", self.down), cast("list[Stage]", self.up)
         for i, stage in enumerate(down):
-            for j in range(self.num_res_blocks):
+            for j in range(len(stage.block)):
                 h = stage.run_block(j, h, temb)
                 skips.append(h)
             if i < len(down) - 1:
@@ -250,7 +246,7 @@ class UNet(nn.Module):
                 skips.append(h)
         h = self.mid(h, temb)
         for i in reversed(range(len(up))):
-            for j in range(self.num_res_blocks + 1):
+            for j in range(len(up[i].block)):
                 h = up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)
             if i > 0:
                 h = up[i].upsample(h)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,27 +31,21 @@ def check_same(
     Raises:
         ModelError: If some are missing, surplus or of another shape; it lists them.
     """
-    problems = [
-        _listed("missing", wanted.keys() - found.keys()),
-        _listed("surplus", found.keys() - wanted.keys()),
-        _listed(
-            "of another shape",
-            (
-                f"{n} {tuple(found[n].shape)} in place of {tuple(wanted[n].shape)}"
-                for n in wanted.keys() & found.keys()
-                if wanted[n].shape != found[n].shape
-            ),
-        ),
-    ]
-    problems.append(
-        _listed(
-            "that are no plain tensors of numbers",
-            (f"{n}, {_kind(t)}" for n, t in found.items() if not _usable(t, wanted.get(n))),
-        )
-    )
-    told = "; ".join(problem for problem in problems if problem)
+    problems = {
+        "missing": list(wanted.keys() - found.keys()),
+        "surplus": list(found.keys() - wanted.keys()),
+        "of another shape": [
+            f"{n} {tuple(found[n].shape)} in place of {tuple(wanted[n].shape)}"
+            for n in wanted.keys() & found.keys()
+            if wanted[n].shape != found[n].shape
+        ],
+        "that are no plain tensors of numbers": [
+            f"{n}, {_kind(t)}" for n, t in found.items() if not _usable(t, wanted.get(n))
+        ],
+    }
+    told = [_listed(what, sorted(names)) for what, names in problems.items() if names]
     if told:
-        raise ModelError(f"{path} does not fit {network}: {told}")
+        raise ModelError(f"{path} does not fit {network}: {'; '.join(told)}")
 
 
 def _usable(tensor: Tensor, wanted: Tensor | None) -> bool:
@@ -67,9 +61,6 @@ def _kind(tensor: Tensor) -> str:
     return f"{place}{sparse}{str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _listed(what: str, names: Iterable[str], most: int = 4) -> str:
-    ordered = sorted(names)
-    if not ordered:
-        return ""
-    rest = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return f"{len(ordered)} {what} ({', '.join(ordered[:most])}{rest})"
+def _listed(what: str, names: list[str], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {what} ({', '.join(names[:most])}{rest})"

@@ -66,6 +66,12 @@ class X0Prediction(_Converts):
         return (x - level * prediction) / _sigma(level)
 
 
+def as_eps(network: Network, prediction: str) -> Network | Denoiser:
+    """A network that returns "epsilon", "v" or "x0", as one that predicts eps."""
+    kinds = {"v": VPrediction, "x0": X0Prediction}
+    return kinds[prediction](network) if prediction in kinds else network
+
+
 class _ChangesX0(_Converts):
     """Replace the implied clean data and return the eps that belongs to it."""
 

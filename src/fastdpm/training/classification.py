@@ -15,15 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import DataError
-from fastdpm.data.pixels import to_pixels
-from fastdpm.models.card import features_card
+from fastdpm.models.config import FeaturesConfig
 from fastdpm.models.features import FeatureNetwork, check_classifies
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
-from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
 from fastdpm.training.config import ClassifierConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.task import Predict, Tell
+from fastdpm.training.task import Predict, Tell, draw
 
 _TEST_BATCH = 250
 
@@ -58,15 +56,14 @@ class Classification:
     def __init__(
         self, config: ClassifierConfig, data: TrainingData, held_out: TrainingData | None = None
     ) -> None:
-        check_classifies(config.features_config({}))
+        described = FeaturesConfig.of(config)
+        check_classifies(described)
         self.config, self.data, self.held_out = config, data, held_out
         self.labels = _checked_labels(data, len(config.classes))
         if held_out is not None:
             _checked_labels(held_out, len(config.classes))
-        described = config.features_config({}).to_dict()
-        self.identity = repr(
-            (*(described[k] for k in ("network", "classes", "data")), config.training)
-        )
+        said = described.to_dict()
+        self.identity = repr((said["network"], said["classes"], said["data"], config.training))
 
     def build(self) -> nn.Module:
         """See :class:`fastdpm.training.task.Task`."""
@@ -101,29 +98,24 @@ class Classification:
     def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
         """Draw a few samples as the network sees them, and tell the held-out accuracy."""
         generator = torch.Generator(self.labels.device).manual_seed(self.config.training.seed)
-        seen = self._augmented(self._rows(0)[:64], generator)
-        if self.config.data.modality == "image":
-            write_grid(out / "samples.png", to_pixels(seen))
-        else:
-            sounds = seen[:MOST_SOUNDS, 0].cpu().numpy()
-            write_sounds(out / "samples.png", sounds, self.config.data.sample_rate or 1)
+        draw(out, self._augmented(self._rows(0)[:64], generator), self.config.data)
         if self.held_out is not None:
             tell(f"held-out accuracy {self._accuracy(network)}")
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the folder of a feature network, its accuracy measured as it is written."""
-        weights = {name: value.half() for name, value in network.state_dict().items()}
+        weights = network.state_dict()
         if self.held_out is not None:
             rounded = self.build().to(self.labels.device).eval()
-            rounded.load_state_dict({name: value.float() for name, value in weights.items()})
+            rounded.load_state_dict({n: v.half().float() for n, v in weights.items()})
             found = self._accuracy(rounded)
             provenance = provenance | {
                 "held_out_accuracy": round(found.value, 5),
                 "held_out_error": round(found.error, 5),
                 "held_out_count": found.count,
             }
-        config = self.config.features_config(provenance)
-        write_folder(folder, config, weights, features_card(config))
+        config = FeaturesConfig.of(self.config, provenance=provenance)
+        write_folder(folder, config, weights)
 
     def _rows(self, step: int) -> Tensor:
         """The rows of a step's batch: without repetition in an epoch, if the data suffices."""
@@ -152,7 +144,7 @@ class Classification:
     def _accuracy(self, network: nn.Module) -> Accuracy:
         if self.held_out is None or self.held_out.labels is None:
             raise DataError("there is no held-out data with labels to measure the accuracy on")
-        measure = FeatureNetwork(self.config.features_config({}), network)
+        measure = FeatureNetwork(FeaturesConfig.of(self.config), network)
         labels, right = self.held_out.labels, 0
         for rows in torch.split(torch.arange(len(labels), device=labels.device), _TEST_BATCH):
             guess = measure(self.held_out.middle(rows))[1].argmax(1)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
-from fastdpm.models.config import ModelConfig
-from fastdpm.models.features import FeaturesConfig
+from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
@@ -97,8 +96,9 @@ class ClassifierOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class _RunConfig:
-    """What every configuration says."""
+    """What every configuration says; ``MAKES`` is that of the folder that comes out."""
 
+    MAKES: ClassVar[type[FolderConfig]]
     name: str
     network: dict[str, Any]
     data: DataSpec
@@ -107,13 +107,18 @@ class _RunConfig:
     attribution: str = ""
 
     def __post_init__(self) -> None:
-        check_one_of("modality of training data", self.data.modality, ("image", "audio"))
+        modality = self.data.modality
+        check_one_of("modality of training data", modality, ("image", "audio"))
+        for name, suited in _AUGMENTS.items():
+            if getattr(self.training, name, 0) and modality != suited:
+                raise InvalidArgumentError(
+                    f"{name} is for {suited} data, and this is {modality}: drop it"
+                )
+        self.MAKES.of(self)  # so that what does not fit is told now and not after the training
 
     def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""
-        given: dict[str, Any] = {
-            name: value for name, value in options.items() if value is not None
-        }
+        given: Any = {name: value for name, value in options.items() if value is not None}
         return replace(self, training=replace(self.training, **given))
 
 
@@ -121,44 +126,21 @@ class _RunConfig:
 class TrainConfig(_RunConfig):
     """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
 
+    MAKES = ModelConfig
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
-
-    def model_config(self, provenance: dict[str, Any]) -> ModelConfig:
-        """The configuration of the model that comes out."""
-        return ModelConfig(
-            name=self.name,
-            network=self.network,
-            schedule=self.schedule,
-            data=self.data,
-            recipe=self.recipe,
-            licence=self.licence,
-            attribution=self.attribution,
-            provenance=provenance,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(_RunConfig):
-    """A feature network to train; see :class:`fastdpm.models.features.FeaturesConfig`.
+    """A feature network to train; see :class:`fastdpm.models.config.FeaturesConfig`.
 
     It learns to tell the ``classes``, the names of labels 0, 1, ..., apart.
     """
 
+    MAKES = FeaturesConfig
     classes: tuple[str, ...]
     training: ClassifierOptions
-
-    def features_config(self, provenance: dict[str, Any]) -> FeaturesConfig:
-        """The configuration of the feature network that comes out."""
-        return FeaturesConfig(
-            name=self.name,
-            network=self.network,
-            data=self.data,
-            classes=self.classes,
-            licence=self.licence,
-            attribution=self.attribution,
-            provenance=provenance,
-        )
 
 
 def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:
@@ -180,19 +162,5 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
     if "classes" in data:
-        classifier = build(ClassifierConfig, data, str(path))
-        _check_augmentation(path, classifier.data, classifier.training)
-        classifier.features_config({})
-        return classifier
-    config = build(TrainConfig, data, str(path))
-    _check_augmentation(path, config.data, config.training)
-    config.model_config({})
-    return config
-
-
-def _check_augmentation(path: Path, data: DataSpec, options: TrainOptions) -> None:
-    for name, modality in _AUGMENTS.items():
-        if getattr(options, name, 0) and data.modality != modality:
-            raise InvalidArgumentError(
-                f"{path}: {name} is for {modality} data, and this is {data.modality}: drop it"
-            )
+        return build(ClassifierConfig, data, str(path))
+    return build(TrainConfig, data, str(path))

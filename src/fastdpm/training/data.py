@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fastdpm.core.errors import DataError
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
@@ -40,9 +42,8 @@ class TrainingData:
 
     def to(self, device: torch.device) -> TrainingData:
         """The same on another device."""
-        lengths = None if self.lengths is None else self.lengths.to(device)
-        labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, values=self.values.to(device), lengths=lengths, labels=labels)
+        moved: Any = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms or None."""
@@ -105,22 +106,17 @@ def load_training_data(
         MissingExtraError: If reading it needs a package that is not installed.
     """
     if path in (DIGITS, DIGITS_TEST):
-        images, digits = digits_part(path)
+        images, digits = map(torch.from_numpy, digits_part(path))
         check_shape("digits", images.shape[1:], spec)
-        values, classes = torch.from_numpy(images), torch.from_numpy(digits)
-        return TrainingData(spec, values, labels=classes, horizontal_flip=horizontal_flip)
+        return TrainingData(spec, images, labels=digits, horizontal_flip=horizontal_flip)
     files = list(open_dataset(path, spec.modality))
     labels = _labels([file.label for file in files])
     if spec.modality == "image":
-        pictures = [decode_image(file.name, file.data, spec) for file in files]
-        values = torch.from_numpy(np.stack(pictures))
+        values = torch.from_numpy(np.stack([decode_image(f.name, f.data, spec) for f in files]))
         return TrainingData(spec, values, labels=labels, horizontal_flip=horizontal_flip)
-    sounds = [read_sound(file.name, file.data, spec) for file in files]
-    table = np.zeros((len(sounds), max(map(len, sounds))), dtype=np.int16)
-    for row, sound in zip(table, sounds, strict=True):
-        row[: len(sound)] = to_pcm(sound)
+    sounds = [torch.from_numpy(to_pcm(read_sound(f.name, f.data, spec))) for f in files]
     lengths = torch.tensor([len(sound) for sound in sounds])
-    return TrainingData(spec, torch.from_numpy(table), lengths, labels=labels)
+    return TrainingData(spec, pad_sequence(sounds, batch_first=True), lengths, labels=labels)
 
 
 def _labels(found: list[int | None]) -> Tensor | None:

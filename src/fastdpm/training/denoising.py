@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.pixels import to_pixels
-from fastdpm.models.card import model_card
+from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network, check_fits
-from fastdpm.output.figures import write_grid, write_sounds
+from fastdpm.output.figures import MOST_SOUNDS
 from fastdpm.sampling.ask import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.task import Predict, Tell
+from fastdpm.training.task import Predict, Tell, draw
 
 _NUM_EXAMPLES = 6
 
@@ -52,7 +51,7 @@ class Denoising:
         self.config, self.data = config, data
         self.device = data.values.device
         self.levels = torch.tensor(schedule.levels[1:], dtype=torch.float32, device=self.device)
-        model = config.model_config({}).to_dict()
+        model = ModelConfig.of(config).to_dict()
         self.identity = repr((model["network"], model["schedule"], model["data"], config.training))
 
     def build(self) -> nn.Module:
@@ -84,18 +83,16 @@ class Denoising:
 
     def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
         """Draw sixteen samples (eight sounds) with the model's recipe."""
-        model = Model(self.config.model_config({}), network)
-        if self.config.data.modality == "image":
-            write_grid(out / "samples.png", to_pixels(model.sample(16)))
-        else:
-            sounds = model.sample(8, condition=self._examples(8))[:, 0].cpu().numpy()
-            write_sounds(out / "samples.png", sounds, self.config.data.sample_rate or 1)
+        model = Model(ModelConfig.of(self.config), network)
+        count = 16 if self.config.data.modality == "image" else MOST_SOUNDS
+        samples = model.sample(count, condition=self._examples(count))
+        draw(out, samples, self.config.data)
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write a model folder."""
-        config = self.config.model_config(provenance)
+        config = ModelConfig.of(self.config, provenance=provenance)
         examples = self._examples(_NUM_EXAMPLES)
-        write_folder(folder, config, network.state_dict(), model_card(config), examples)
+        write_folder(folder, config, network.state_dict(), examples)
 
     def _examples(self, count: int) -> Tensor | None:
         """Mel spectrograms of training windows, the same ones every time; None for no vocoder."""

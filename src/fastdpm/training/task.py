@@ -9,6 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fastdpm.data.pixels import to_pixels
+from fastdpm.data.spec import DataSpec
+from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
+
 Predict = Callable[..., Any]
 Tell = Callable[[str], None]
 
@@ -41,3 +45,12 @@ class Task(Protocol):
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the averaged network as a folder."""
+
+
+def draw(out: Path, samples: Tensor, data: DataSpec) -> None:
+    """Write ``out/samples.png`` of samples, shape (n, ...) in [-1, 1]; of sounds, the first."""
+    if data.modality == "image":
+        write_grid(out / "samples.png", to_pixels(samples))
+    else:
+        sounds = samples[:MOST_SOUNDS, 0].cpu().numpy()
+        write_sounds(out / "samples.png", sounds, data.sample_rate or 1)

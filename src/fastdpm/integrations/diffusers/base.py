@@ -27,13 +27,8 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
-from fastdpm.sampling.ask import Denoiser, Network, checked, predict_eps, steps_like
-from fastdpm.sampling.denoise import (
-    ClipX0,
-    DynamicThreshold,
-    VPrediction,
-    X0Prediction,
-)
+from fastdpm.sampling.ask import Network, checked, predict_eps, steps_like
+from fastdpm.sampling.denoise import ClipX0, DynamicThreshold, as_eps
 
 Timesteps = Tensor | Array | Sequence[float]
 
@@ -274,7 +269,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         plan = self._planned()
         x = sample.float() if sample.dtype in _HALF else sample
         t, where = steps_like(x, plan.t[row]), f"row {row} of {plan.num_rows}"
-        plain = self._converted(output.to(x.dtype))
+        plain = as_eps(lambda x, t: output.to(x.dtype), prediction_of(self.config))
         raw, learned = checked(predict_eps(plain, x, t, level), x, where)
         clip = self._clip(lambda x, t: raw)
         sigma = math.sqrt((1 - level) * (1 + level))
@@ -282,17 +277,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if clip is None:
             return Prediction(x, raw, x0, raw, learned)
         return Prediction(x, clip(x, t, level), clip.change(x0), raw, learned)
-
-    def _converted(self, output: Tensor) -> Network | Denoiser:
-        """The network that answered ``output``, as one that predicts eps."""
-
-        def answered(x: Tensor, t: Tensor) -> Tensor:
-            return output
-
-        kind = prediction_of(self.config)
-        if kind == "v":
-            return VPrediction(answered)
-        return X0Prediction(answered) if kind == "x0" else answered
 
     def _clip(self, network: Network) -> ClipX0 | DynamicThreshold | None:
         """The clipping that the configuration asks for now; pipelines change it after building."""

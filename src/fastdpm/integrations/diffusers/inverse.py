@@ -28,24 +28,7 @@ class FastDPMInverseScheduler(PlanScheduler):
     exactly; the error halves as S doubles. v and x0 predictions, and clipping, are read at the
     level that the network was told, so that they encode as the same network predicting eps does.
 
-    Args:
-        num_train_timesteps: T, the number of steps the network was trained with.
-        beta_start: The first variance.
-        beta_end: The last one.
-        beta_schedule: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp".
-        trained_betas: The T variances themselves, in place of the four above.
-        prediction_type: What the network returns: "epsilon", "v_prediction" or "sample".
-        clip_sample: Clip the implied clean data to [-clip_sample_range, clip_sample_range].
-        clip_sample_range: Where to clip.
-        thresholding: Threshold it dynamically instead; not for latents.
-        dynamic_thresholding_ratio: The quantile for that, in (0, 1].
-        sample_max_value: The largest value to threshold at.
-        num_steps: S where :meth:`set_timesteps` is not told.
-        levels: "var" or "step".
-        spacing: "linear" or "quadratic".
-        bounded: Keep the authors' bound on VAR's variances.
-        variances: Variances by hand, clean end first, in place of levels, spacing and num_steps.
-        at_steps: Zero-based real-valued steps by hand, falling; likewise.
+    The arguments are those of :class:`FastDPMScheduler`, without kappa and method.
 
     Raises:
         InvalidArgumentError: If a choice does not exist, or two of them contradict each other.
@@ -99,19 +82,9 @@ class FastDPMInverseScheduler(PlanScheduler):
     ) -> FastDPMSchedulerOutput | tuple[Tensor, Tensor]:
         """Take one row backwards, from its cleaner level to its noisier one.
 
-        Args:
-            model_output: What the network returned for ``sample`` at ``timestep``, shape
-                (batch, channels, ...); of twice the channels, the second half is left out.
-            timestep: One of ``timesteps``: the step that the row leads to.
-            sample: The state at the cleaner level. Half precision is computed in float32.
-            return_dict: Return a :class:`FastDPMSchedulerOutput`, not a tuple.
-
-        Returns:
-            The state at the noisier level and the implied clean data, in the type of ``sample``.
-
-        Raises:
-            InvalidArgumentError: If the timestep is not in the table.
-            SamplingError: If the network returned the wrong shape or values that are not finite.
+        Arguments, result and errors are as of :meth:`FastDPMScheduler.step`: ``timestep`` is the
+        step that the row leads to, ``sample`` the state at the cleaner level. A learned variance
+        is left out.
         """
         row, plan = self._row(timestep), self._planned()
         # Read at the level that the network was told, for clean data has no noise to divide by.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,63 +18,30 @@ LABELS, HIDDEN, POOLED, SIZES = "class_labels", "hidden_states", "text_embeds", 
 """Parts of a condition: labels of classes, texts token by token, whole texts, sizes in pixels."""
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What a network is told beside state and step, one for each of m conditions.
+Given = dict[str, tuple[Tensor, Tensor | None]]
+"""By part, one for each of m conditions, shape (m, ...), and what to guide away from, (1, ...)."""
 
-    Attributes:
-        parts: By name, each of shape (m, ...).
-        empty: What to guide away from, each of shape (1, ...); without what is unknown.
+
+def check_given(given: Given) -> None:
+    """Raise InvalidArgumentError unless the parts of a condition fit together."""
+    counts = {name: len(part) for name, (part, _) in given.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{n} {name}" for name, n in counts.items())
+        raise InvalidArgumentError(f"each sample needs one of each condition, got {told}")
+    for name, (part, empty) in given.items():
+        if empty is not None and empty.shape[1:] != part.shape[1:]:
+            raise InvalidArgumentError(
+                f"empty {name} must have the shape of one condition, {tuple(part.shape[1:])},"
+                f" got {tuple(empty.shape[1:])}"
+            )
+
+
+def pack(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """All parts in one tensor of shape (m, ...), as a model keeps them; None for none.
+
+    A single one stays as it is; several are float32, which holds labels below 2**24.
     """
-
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
-    empty: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def beside(self, other: Conditions) -> Conditions:
-        """Both, number by number.
-
-        Raises:
-            InvalidArgumentError: If they do not fit together.
-        """
-        parts, empty = {**self.parts, **other.parts}, {**self.empty, **other.empty}
-        counts = {name: len(part) for name, part in parts.items()}
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{n} {name}" for name, n in counts.items())
-            raise InvalidArgumentError(f"each sample needs one of each condition, got {told}")
-        for name, value in empty.items():
-            if value.shape[1:] != parts[name].shape[1:]:
-                raise InvalidArgumentError(
-                    f"empty {name} must have the shape of one condition,"
-                    f" {tuple(parts[name].shape[1:])}, got {tuple(value.shape[1:])}"
-                )
-        return Conditions(parts, empty)
-
-    def packed(self) -> Tensor | None:
-        """All in one tensor of shape (m, ...), as a model keeps them; None for none."""
-        return _pack(self.parts)
-
-    def empty_packed(self) -> Tensor | None:
-        """The empty ones likewise, shape (1, ...)."""
-        return _pack({name: self.empty[name] for name in self.parts})
-
-    def unpacker(self) -> Callable[[Tensor], dict[str, Tensor]]:
-        """What makes the parts again of some that were packed, shape (batch, ...)."""
-        names = list(self.parts)
-        shapes = [tuple(part.shape[1:]) for part in self.parts.values()]
-        sizes = [math.prod(shape) for shape in shapes]
-
-        def unpack(packed: Tensor) -> dict[str, Tensor]:
-            if len(names) == 1:
-                return {names[0]: packed}
-            parts = zip(names, shapes, torch.split_with_sizes(packed, sizes, dim=1), strict=True)
-            return {name: part.reshape(len(packed), *shape) for name, shape, part in parts}
-
-        return unpack
-
-
-def _pack(parts: Mapping[str, Tensor]) -> Tensor | None:
-    """A single part as it is; several as float32, which holds labels below 2**24."""
-    on_cpu = [part.detach().cpu() for part in parts.values()]
+    on_cpu = [part.detach().cpu() for part in parts if part is not None]
     if len(on_cpu) < 2:
         return on_cpu[0] if on_cpu else None
     return torch.cat([part.float().reshape(len(part), -1) for part in on_cpu], dim=1)
@@ -96,13 +62,14 @@ class PipelineNetwork(nn.Module):
     empty: Tensor | None
 
     def __init__(
-        self, unet: nn.Module, vae: nn.Module | None, given: Conditions, scale: float | None
+        self, unet: nn.Module, vae: nn.Module | None, given: Given, scale: float | None
     ) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
         self.scale = 1.0 if scale is None else scale
-        self.unpack = given.unpacker()
-        self.register_buffer("empty", None if scale is None else given.empty_packed())
+        self.shapes = {name: tuple(part.shape[1:]) for name, (part, _) in given.items()}
+        empty = None if scale is None else pack(empty for _, empty in given.values())
+        self.register_buffer("empty", empty)
         self.training = False  # of this module alone
 
     @torch.no_grad()
@@ -124,7 +91,7 @@ class PipelineNetwork(nn.Module):
 
     def _ask(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         unet: Any = self.unet
-        parts = {} if condition is None else self.unpack(condition)
+        parts = {} if condition is None else self._unpacked(condition)
         given: dict[str, Any] = {}
         if LABELS in parts:
             given["class_labels"] = parts[LABELS].long()
@@ -136,6 +103,17 @@ class PipelineNetwork(nn.Module):
         with evaluating(unet):
             out: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **given)[0]
         return out.to(x)
+
+    def _unpacked(self, condition: Tensor) -> dict[str, Tensor]:
+        """The parts of some conditions, shape (batch, ...)."""
+        if len(self.shapes) == 1:
+            return dict.fromkeys(self.shapes, condition)
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        parts = torch.split_with_sizes(condition, sizes, dim=1)
+        return {
+            name: part.reshape(len(part), *shape)
+            for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
+        }
 
 
 def decode(vae: Any, latents: Tensor, at_once: int = 1) -> Tensor:

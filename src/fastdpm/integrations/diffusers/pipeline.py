@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,16 +23,17 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.condition import check_labels
-from fastdpm.data.spec import DataSpec
 from fastdpm.integrations.diffusers.network import (
     HIDDEN,
     LABELS,
     POOLED,
     SIZES,
-    Conditions,
+    Given,
     PipelineNetwork,
+    check_given,
     decode,
     evaluating,
+    pack,
 )
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.formats.diffusers_config import prediction_of, schedule_of
@@ -92,7 +94,8 @@ def from_pipeline(
         need = "samples for a text: give" if opened.takes_text else "takes no text: drop"
         raise InvalidArgumentError(f"{kind} {need} prompt")
     given = opened.labels(class_labels, opened.empty_label)
-    if guidance_scale is None and (opened.takes_text or given.empty):
+    has_empty = any(empty is not None for _, empty in given.values())
+    if guidance_scale is None and (opened.takes_text or has_empty):
         guidance_scale = _own_guidance(type(pipeline))
     guided = guidance_scale not in (None, 1)
     if negative_prompt is not None and not (opened.takes_text and guided):
@@ -101,14 +104,11 @@ def from_pipeline(
             " give guidance_scale above 1"
         )
     if prompts:
+        given |= _encoded(pipeline, prompts, negative_prompt, guided)
+    if POOLED in given:
         height, width = opened.data.shape[1:]
-        texts = _encoded(pipeline, prompts, negative_prompt, guided)
-        if POOLED in texts.parts:
-            sizes = torch.tensor([[height, width, 0, 0, height, width]])
-            texts = texts.beside(
-                Conditions({SIZES: sizes.repeat(len(prompts), 1)}, {SIZES: sizes})
-            )
-        given = given.beside(texts)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]])
+        given[SIZES] = (sizes.repeat(len(prompts), 1), sizes)
     return opened.model(given, guidance_scale if guided else None)
 
 
@@ -162,161 +162,124 @@ def from_unet(
         )
     given = opened.labels(class_labels, empty_label)
     if encoder_hidden_states is not None:
-        hidden = {HIDDEN: _texts(encoder_hidden_states, "encoder_hidden_states")}
-        empty = {}
-        if empty_hidden_states is not None:
-            empty[HIDDEN] = _texts(empty_hidden_states, "empty_hidden_states")
-        given = given.beside(Conditions(hidden, empty))
+        empty = empty_hidden_states
+        if empty is not None:
+            empty = _texts(empty, "empty_hidden_states")
+        given[HIDDEN] = (_texts(encoder_hidden_states, "encoder_hidden_states"), empty)
     return opened.model(given, guidance_scale if guided else None)
 
 
-@dataclass
 class _Opened:
-    """A network and what its configuration and its scheduler's say.
+    """A network of diffusers, and what its configuration and its scheduler's say.
 
     Attributes:
-        network: Of diffusers.
-        scheduler: Or its configuration.
-        vae: What decodes its states, if it is latent.
-        sample_size: In place of the network's own.
-        name: Of the model.
-        state: What the network works on.
+        kind: Its class.
+        state: What it works on.
         data: What samples are once they are decoded.
+        takes_text: Whether it is told hidden states.
+        classes: How many labels there are, the empty one included; None for none.
+        empty_label: The label that stands for no class, where the kind of network has one.
     """
 
-    network: Any
-    scheduler: Any
-    vae: Any
-    sample_size: Size | None
-    name: str
-    state: DataSpec = field(init=False)
-    data: DataSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(_plain(self.network), _KINDS):
+    def __init__(
+        self, network: Any, scheduler: Any, vae: Any, sample_size: Size | None, name: str
+    ) -> None:
+        plain = _plain(network)
+        self.network, self.name, self.kind = network, name, type(plain).__name__
+        if not isinstance(plain, _KINDS):
             known = ", ".join(kind.__name__ for kind in _KINDS)
             raise InvalidArgumentError(f"only {known} can be opened, got a {self.kind}")
-        self.config = arguments_of(self.network.config)
-        self.scheduler = _scheduler_config(self.scheduler)
+        self.config = arguments_of(network.config)
+        self.scheduler = _scheduler_config(scheduler)
         check_unet(self.kind, self.config)
-        if any(p.is_meta for p in self.network.parameters()):
+        if any(p.is_meta for p in network.parameters()):
             raise InvalidArgumentError(
                 f"the weights of {self.kind} are not in memory: load it without offloading"
             )
-        size = {} if self.sample_size is None else {"sample_size": self.sample_size}
+        self.takes_text = isinstance(plain, UNet2DConditionModel)
+        self.classes, self.empty_label = self.config.get("num_class_embeds"), None
+        if isinstance(plain, DiTTransformer2DModel):
+            self.empty_label = int(self.config["num_embeds_ada_norm"])
+            self.classes = self.empty_label + 1
+        size = {} if sample_size is None else {"sample_size": sample_size}
         self.state = replace(data_of(self.kind, self.config | size), classes=None)
-        self.data = self.state
-        if self.vae is not None:
-            factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-            _, height, width = self.state.shape
-            shape = (self.vae.config.out_channels, height * factor, width * factor)
-            self.data = replace(self.state, shape=shape)
+        self.data, self.vae = self.state, vae
+        if vae is not None:
+            factor = 2 ** (len(vae.config.block_out_channels) - 1)
+            sides = (side * factor for side in self.state.shape[1:])
+            self.data = replace(self.state, shape=(vae.config.out_channels, *sides))
+            if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+                self.vae = copy.deepcopy(vae).float()
 
-    @property
-    def kind(self) -> str:
-        """Class of the network."""
-        return type(_plain(self.network)).__name__
-
-    @property
-    def takes_text(self) -> bool:
-        """Whether it is told hidden states."""
-        return isinstance(_plain(self.network), UNet2DConditionModel)
-
-    @property
-    def classes(self) -> int | None:
-        """How many labels there are, the empty one included."""
-        if isinstance(_plain(self.network), DiTTransformer2DModel):
-            return int(self.config["num_embeds_ada_norm"]) + 1
-        return self.config.get("num_class_embeds")
-
-    @property
-    def empty_label(self) -> int | None:
-        """The label that stands for no class, where the kind of network has one."""
-        is_dit = isinstance(_plain(self.network), DiTTransformer2DModel)
-        return int(self.config["num_embeds_ada_norm"]) if is_dit else None
-
-    def labels(self, class_labels: Labels | None, empty_label: int | None) -> Conditions:
+    def labels(self, wanted: Labels | None, empty_label: int | None) -> Given:
         """Labels to sample for, by default all but the empty one where there is nothing else.
 
         Raises:
             InvalidArgumentError: If they are surplus, missing or no such labels.
         """
         if self.classes is None:
-            if class_labels is not None or empty_label is not None:
+            if wanted is not None or empty_label is not None:
                 raise InvalidArgumentError(f"{self.name} has no classes: drop the labels")
-            return Conditions()
-        empty = {}
-        if empty_label is not None:
-            empty[LABELS] = check_labels(torch.as_tensor(empty_label), self.classes)
-        if class_labels is not None:
-            return Conditions(
-                {LABELS: check_labels(torch.as_tensor(class_labels), self.classes)}, empty
-            )
-        if self.takes_text:
+            return {}
+        if wanted is None and self.takes_text:
             raise InvalidArgumentError(f"{self.name} has classes beside texts: give class_labels")
-        labels = torch.tensor([i for i in range(self.classes) if i != empty_label])
-        return Conditions({LABELS: labels}, empty)
+        empty = None
+        if empty_label is not None:
+            empty = check_labels(torch.as_tensor(empty_label), self.classes)
+        if wanted is None:
+            wanted = [i for i in range(self.classes) if i != empty_label]
+        return {LABELS: (check_labels(torch.as_tensor(wanted), self.classes), empty)}
 
-    def model(self, given: Conditions, scale: float | None) -> Model:
+    def model(self, given: Given, scale: float | None) -> Model:
         """The model, guided at a scale if there is one.
 
         Raises:
             InvalidArgumentError: If it cannot be guided, or a condition is lacking.
         """
-        self._check_guidance(given, scale)
-        if self.config.get("addition_embed_type") == "text_time" and POOLED not in given.parts:
+        check_given(given)
+        if scale is not None:
+            self._check_guidance(given, scale)
+        if self.config.get("addition_embed_type") == "text_time" and POOLED not in given:
             raise InvalidArgumentError(
                 f"this {self.kind} is told whole texts and sizes beside hidden states: open its"
                 " pipeline by from_pipeline"
             )
-        vae = self.vae
-        if vae is not None and vae.dtype == torch.float16 and vae.config.get("force_upcast"):
-            vae = copy.deepcopy(vae).float()
-        network = PipelineNetwork(self.network, vae, given, scale)
-        classes = self.classes if list(given.parts) == [LABELS] else None
-        config = ModelConfig(
-            name=self.name,
-            network={"type": "custom", "class": self.kind, **self._settings(vae, scale)},
-            schedule=schedule_of(self.scheduler),
-            data=replace(self.data, classes=classes),
-            recipe=recipe_of(self.scheduler),
-            prediction=prediction_of(self.scheduler),
-        )
-        return Model(config, network, given.packed(), self._decoder(vae))
-
-    def _check_guidance(self, given: Conditions, scale: float | None) -> None:
-        if scale is None:
-            return
-        if not given.parts:
-            raise InvalidArgumentError(
-                f"{self.name} is not conditioned on anything to guide by: drop guidance_scale"
-            )
-        lacking = given.parts.keys() - given.empty.keys()
-        names = {LABELS: "empty_label", HIDDEN: "empty_hidden_states"}
-        if lacking:
-            told = " and ".join(sorted(names.get(name, name) for name in lacking))
-            raise InvalidArgumentError(
-                f"guidance by {scale:g} needs what to guide {self.name} away from: give {told} to"
-                " from_unet, or drop guidance_scale"
-            )
-
-    def _settings(self, vae: Any, scale: float | None) -> dict[str, Any]:
-        """What decides results beside weights and conditions, as values of JSON."""
-        said = {
+        vae, decoder = self.vae, None
+        if vae is not None:
+            at_once = max(1, _DECODED // math.prod(self.data.shape))
+            decoder = Decoder(self.state.shape, lambda z: decode(vae, z, at_once))
+        settings = {  # what decides results beside weights and conditions
+            "type": "custom",
+            "class": self.kind,
             "config": self.config,
             "dtype": str(self.network.dtype),
             "guidance_scale": scale,
             "vae": None if vae is None else arguments_of(vae.config),
             "vae_dtype": None if vae is None else str(vae.dtype),
         }
-        settings: dict[str, Any] = json.loads(json.dumps(said, default=str))
-        return settings
+        config = ModelConfig(
+            name=self.name,
+            network=json.loads(json.dumps(settings, default=str)),
+            schedule=schedule_of(self.scheduler),
+            data=replace(self.data, classes=self.classes if list(given) == [LABELS] else None),
+            recipe=recipe_of(self.scheduler),
+            prediction=prediction_of(self.scheduler),
+        )
+        network = PipelineNetwork(self.network, vae, given, scale)
+        return Model(config, network, pack(part for part, _ in given.values()), decoder)
 
-    def _decoder(self, vae: Any) -> Decoder | None:
-        if vae is None:
-            return None
-        at_once = max(1, _DECODED // torch.Size(self.data.shape).numel())
-        return Decoder(self.state.shape, lambda z: decode(vae, z, at_once))
+    def _check_guidance(self, given: Given, scale: float) -> None:
+        if not given:
+            raise InvalidArgumentError(
+                f"{self.name} is not conditioned on anything to guide by: drop guidance_scale"
+            )
+        names = {LABELS: "empty_label", HIDDEN: "empty_hidden_states"}
+        lacking = sorted(names.get(name, name) for name, (_, e) in given.items() if e is None)
+        if lacking:
+            raise InvalidArgumentError(
+                f"guidance by {scale:g} needs what to guide {self.name} away from: give"
+                f" {' and '.join(lacking)} to from_unet, or drop guidance_scale"
+            )
 
 
 def _plain(network: Any) -> Any:
@@ -361,7 +324,7 @@ def _own_guidance(pipeline: type[Any]) -> float | None:
     return float(default) if isinstance(default, int | float) else None
 
 
-def _encoded(pipeline: Any, prompts: list[str], negative: str | None, guided: bool) -> Conditions:
+def _encoded(pipeline: Any, prompts: list[str], negative: str | None, guided: bool) -> Given:
     """Prompts as the pipeline itself encodes them, and the negative one."""
     kind = type(pipeline).__name__
     if getattr(pipeline, "text_encoder", None) is None or not hasattr(pipeline, "encode_prompt"):
@@ -386,12 +349,8 @@ def _encoded(pipeline: Any, prompts: list[str], negative: str | None, guided: bo
         raise InvalidArgumentError(
             f"{kind} encodes prompts in a way of its own: give hidden states to from_unet"
         )
-    named = dict(zip((HIDDEN, POOLED), (told[:2], told[2:]), strict=False))
-    pairs = {name: pair for name, pair in named.items() if pair}
-    return Conditions(
-        {name: pair[0] for name, pair in pairs.items()},
-        {name: pair[1][:1] for name, pair in pairs.items() if guided},
-    )
+    pairs = {HIDDEN: told[:2], POOLED: told[2:]}
+    return {n: (pair[0], pair[1][:1] if guided else None) for n, pair in pairs.items() if pair}
 
 
 def _texts(hidden: Tensor, name: str) -> Tensor:

@@ -105,10 +105,7 @@ class FastDPMScheduler(PlanScheduler):
         at_steps: Sequence[float] | None = None,
     ) -> None:
         self._start()
-        self._whole: Plan | None = None
-        self._given = False
         self._begin_index = 0
-        self._past: dict[int, tuple[Tensor, Tensor]] = {}
         self._noise: Noise | None = None
 
     def _use(self, plan: Plan, given: bool) -> None:
@@ -124,7 +121,7 @@ class FastDPMScheduler(PlanScheduler):
         self.plan = self._whole = plan
         self._given = given
         self._begin_index = 0
-        self._past = {}
+        self._past: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def begin_index(self) -> int:
@@ -142,9 +139,9 @@ class FastDPMScheduler(PlanScheduler):
         """
         self._planned()
         whole = self._whole
-        if whole is None or not 0 <= begin_index < whole.num_rows:
+        if not 0 <= begin_index < whole.num_rows:
             raise InvalidArgumentError(
-                f"the chain starts at one of {self.num_inference_steps} rows, got {begin_index}"
+                f"the chain starts at one of {whole.num_rows} rows, got {begin_index}"
             )
         if begin_index and _history(whole) > 1:
             if self._given:

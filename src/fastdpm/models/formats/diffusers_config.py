@@ -39,36 +39,30 @@ _CLIPPED = {"clip_sample": True}
 _LATENT = {"beta_start": 0.00085, "beta_end": 0.012}
 _SCALED = _LATENT | {"beta_schedule": "scaled_linear"}
 
+_LIKE_MOST = """DEISMultistepScheduler DPMSolverMultistepInverseScheduler
+    DPMSolverMultistepScheduler DPMSolverSinglestepScheduler EulerAncestralDiscreteScheduler
+    EulerDiscreteScheduler FastDPMInverseScheduler FastDPMScheduler LMSDiscreteScheduler
+    PNDMScheduler SASolverScheduler UniPCMultistepScheduler"""
+
 DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        **{name: {} for name in _LIKE_MOST.split()},
         "DDIMInverseScheduler": _CLIPPED,
         "DDIMParallelScheduler": _CLIPPED,
         "DDIMScheduler": _CLIPPED,
         "DDPMParallelScheduler": _CLIPPED,
         "DDPMScheduler": _CLIPPED,
-        "DEISMultistepScheduler": {},
-        "DPMSolverMultistepInverseScheduler": {},
-        "DPMSolverMultistepScheduler": {},
         "DPMSolverSDEScheduler": _LATENT,
-        "DPMSolverSinglestepScheduler": {},
-        "EulerAncestralDiscreteScheduler": {},
-        "EulerDiscreteScheduler": {},
-        "FastDPMInverseScheduler": {},
-        "FastDPMScheduler": {},
         "HeunDiscreteScheduler": _LATENT,
         "KDPM2AncestralDiscreteScheduler": _LATENT,
         "KDPM2DiscreteScheduler": _LATENT,
         "LCMScheduler": _SCALED,
-        "LMSDiscreteScheduler": {},
-        "PNDMScheduler": {},
         "RePaintScheduler": _CLIPPED,
-        "SASolverScheduler": {},
         "TCDScheduler": _SCALED,
         "UnCLIPScheduler": _CLIPPED | {"beta_schedule": "squaredcos_cap_v2"},
-        "UniPCMultistepScheduler": {},
     }
 )
-"""Where a DDPM-like class takes something else for granted than most do."""
+"""What the DDPM-like classes take for granted where it differs from :data:`_COMMON`."""
 
 _TAKEN = "only schedulers with a variance schedule (DDPM, DDIM, PNDM, Euler, DPM-Solver ...) are"
 _FOREIGN: tuple[tuple[str, Callable[[Any], bool], str], ...] = (

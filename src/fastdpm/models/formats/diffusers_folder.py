@@ -130,9 +130,8 @@ def _place_of_unet(folder: Path) -> Path:
     Raises:
         InvalidArgumentError: If it is a pipeline of more than a U-Net, or of none.
     """
-    index = (
-        _read_json(folder / DIFFUSERS_PIPELINE) if (folder / DIFFUSERS_PIPELINE).is_file() else {}
-    )
+    path = folder / DIFFUSERS_PIPELINE
+    index = _read_json(path) if path.is_file() else {}
     parts = {n for n, v in index.items() if isinstance(v, list) and any(v)}
     latent = [name for name in OTHER_NETWORKS if name in parts or (folder / name).is_dir()]
     if latent:
