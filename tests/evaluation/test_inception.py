@@ -66,7 +66,7 @@ def test_fid_is_the_distance_to_published_statistics_of_mu_and_sigma(
     wanted = frechet_distance(Moments.of(features), Moments(0, mu, sigma))
     assert found.scores["frechet_distance"].value == pytest.approx(wanted, rel=1e-3)
     assert [metric.name for metric in found.metrics] == ["FID", "Inception score"]
-    assert any("KID" in note and "give the data itself" in note for note in found.notes)
+    assert any("KID" in note and "against the data itself" in note for note in found.notes)
     assert any("no more than the 2,048 features" in note for note in found.notes)
 
 

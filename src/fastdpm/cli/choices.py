@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -207,6 +208,19 @@ def open_cache(folder: Path | None) -> Cache:
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InvalidArgumentError(f"{folder} is a file: choose another --cache")
     return default_cache() if folder is None else Cache(folder)
+
+
+@contextmanager
+def kept_in(cache: Cache) -> Iterator[None]:
+    """Say of what is interrupted that the same command goes on where it was."""
+    from fastdpm.core.errors import InterruptedRunError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: what was finished is kept in {cache.root}; the same command goes on"
+        ) from None
 
 
 def parse_numbers(name: str, text: str | None) -> tuple[float, ...] | None:

@@ -86,7 +86,6 @@ def compare(
     Same seeds and same metric for all. Writes results.json, results.csv, results.md, figures and
     report.html. A comparison that was interrupted goes on when it is started again.
     """
-    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.evaluation.compare import compare as measure_all
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
@@ -110,7 +109,7 @@ def compare(
     names = None if methods is None else methods.split(",")
     chosen = choose_methods(names, choices.parse_numbers("--kappa", kappa))
     machine.use_threads(found_model.config, n, batch_size)
-    try:
+    with choices.kept_in(kept):
         found = measure_all(
             found_model,
             counts,
@@ -124,10 +123,6 @@ def compare(
             command=command,
             tell=console.print,
         )
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
-        ) from None
     out.mkdir(parents=True, exist_ok=True)
     for path in write_report(out, found):
         console.print(f"written: {path}")

@@ -15,7 +15,7 @@ from fastdpm.cli.terminal import console
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
-    from fastdpm.evaluation.evaluate import Evaluation
+    from fastdpm.evaluation.scores import Evaluation
     from fastdpm.models.find import FoundModel
 
 
@@ -75,7 +75,7 @@ def evaluate(
     Samples, features, statistics and results are kept in a cache, so nothing is computed twice
     and an interrupted run goes on where it was.
     """
-    from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+    from fastdpm.core.errors import InvalidArgumentError
     from fastdpm.data.files import check_place, write_text
     from fastdpm.evaluation import evaluate as stages
     from fastdpm.evaluation.drawn import DrawOptions
@@ -86,31 +86,31 @@ def evaluate(
     for path in (save, save_statistics):
         if path is not None:
             check_place(path)
-    measuring = stages.MeasureOptions(
-        against,
-        n,
-        features,
-        inception,
-        machine.device,
-        kept,
-        progress=True,
-        scale_to_peak=scale_to_peak,
-    )
     measured = _found(samples, checkpoint)
     if not isinstance(measured, str):
         machine.use_threads(measured.config, n, batch_size)
     recipe, compiled = _how_to_sample(measured, stated, plan, clip)
-    draw = DrawOptions(seed, precision, batch_size, machine.device)
-    try:
+    with choices.kept_in(kept):
         if save_statistics is not None:
+            measuring = stages.MeasureOptions(
+                against, n, features, inception, machine.device, kept
+            )
             kind = stages.save_statistics(samples, save_statistics, measuring)
             console.print(f"statistics of {kind.label}, {kind.network}: {save_statistics}")
             return
-        found = stages.measure(measured, measuring, recipe=recipe, plan=compiled, options=draw)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted: what was finished is kept in {kept.root}; the same command goes on"
-        ) from None
+        found = stages.evaluate(
+            measured,
+            against,
+            n=n,
+            recipe=recipe,
+            plan=compiled,
+            features=features,
+            inception=inception,
+            options=DrawOptions(seed, precision, batch_size, machine.device),
+            cache=kept,
+            progress=True,
+            scale_to_peak=scale_to_peak,
+        )
     _print(found)
     if save is not None:
         write_text(save, json.dumps(found.to_dict(), indent=1) + "\n")

@@ -90,6 +90,13 @@ class DiffusersMethod:
         """Network evaluations that ``num_steps`` steps cost."""
         return num_steps + self.extra
 
+    def check_steps(self, num_steps: int, total: int) -> None:
+        """Raise InvalidArgumentError unless it can take so many of ``total`` steps."""
+        if not self.least <= num_steps <= total:
+            raise InvalidArgumentError(
+                f"{self.key} takes from {self.least} to {total} (T) steps S, got {num_steps}"
+            )
+
 
 _UNCLIPPED = (("clip_sample", False),)
 _FAMILIES = (
@@ -182,11 +189,7 @@ def sample_diffusers(
         SamplingError: If diffusers cannot take S steps of this schedule, or the network or a step
             returns something unusable.
     """
-    total = model.schedule.num_train_steps
-    if not method.least <= num_steps <= total:
-        raise InvalidArgumentError(
-            f"{method.key} takes from {method.least} to {total} (T) steps S, got {num_steps}"
-        )
+    method.check_steps(num_steps, model.schedule.num_train_steps)
     if len(samples) < 1:
         raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
     check_one_of("clip", clip, CLIPS)

@@ -140,7 +140,7 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
         pair = (reference[chosen], features[first : first + size])
         real, drawn = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in pair)
         values.append(float(poly_mmd(real, drawn)))
-    return Score(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values))))
+    return mean_score(np.array(values))
 
 
 def precision_recall_scores(features: Features, reference: Features) -> tuple[Score, Score]:
@@ -261,6 +261,17 @@ def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:
     whole = value(everything)
     error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
     return Score(whole, error if error > 1e-12 * abs(whole) else 0.0)  # below is rounding
+
+
+def mean_score(values: Array) -> Score:
+    """Mean of the values that are finite, shape (n,), and its standard error.
+
+    NaN where nothing is finite; the error also where one value alone is.
+    """
+    kept = values[np.isfinite(values)]
+    if kept.size < 2:
+        return Score(float(kept[0]) if kept.size else math.nan)
+    return Score(float(kept.mean()), float(kept.std(ddof=1) / math.sqrt(kept.size)))
 
 
 def _frechet(a: Moments, b: Moments, root_b: Array) -> float:

@@ -171,7 +171,7 @@ def _log_mel(real: Tensor, back: Tensor, kept: Tensor, sample_rate: int) -> Valu
     if kept.any():
         pairs = (real[kept, 0].numpy(), back[kept, 0].numpy())
         scores = compare_sounds(*pairs, sample_rate, metrics=["log_mel_error"])
-        found[kept] = torch.from_numpy(scores["log_mel_error"].values)
+        found[kept] = torch.from_numpy(scores["log_mel_error"])
     return tuple(found.tolist())
 
 

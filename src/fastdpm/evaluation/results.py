@@ -45,10 +45,10 @@ class Cell:
     group: str
     choice: str
     num_steps: int
-    evaluations: float | None
-    n: int
-    seconds: float | None
-    metrics: Mapping[str, Score]
+    evaluations: float | None = None
+    n: int = 0
+    seconds: float | None = None
+    metrics: Mapping[str, Score] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     plan: str | None = None
     failed: str | None = None

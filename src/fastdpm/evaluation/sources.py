@@ -34,8 +34,10 @@ from fastdpm.data.pixels import from_pixels, to_pixels
 from fastdpm.data.sound import from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec, check_shape
 from fastdpm.evaluation.cache import digest
+from fastdpm.sampling.state import Callback
 
 Values = NDArray[Any]
+ALL = 10**9  # more samples than any data set has
 _BATCH = 256
 
 
@@ -46,19 +48,41 @@ class Source(ABC):
         key: Digest of what decides them.
         label: Which they are, in words.
         data: Their modality, shape and sample rate.
+        size: How many there are.
+        rows: Network evaluations of one.
+        callback: Told of samples as they are drawn.
     """
 
     key: str
     label: str
     data: DataSpec
-
-    @abstractmethod
-    def count(self, wanted: int) -> int:
-        """How many of the wanted samples there are."""
+    size: int
+    rows: int = 0
+    callback: Callback | None = None
 
     @abstractmethod
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """The samples from ``first`` to before ``stop``."""
+
+    @property
+    def drawn(self) -> int:
+        """How many are there already."""
+        return self.size
+
+    def cost(self, count: int) -> tuple[float | None, float | None]:
+        """Seconds to draw the first ``count`` samples, and network evaluations of each."""
+        return None, None
+
+    def pictures(self, count: int) -> Values:
+        """The first samples: uint8 images (k, H, W, C), or float32 sounds (k, length).
+
+        Shorter sounds are padded with silence.
+        """
+        batches = list(self.batches(0, min(count, self.size)))
+        if self.data.modality == "image":
+            return np.concatenate(batches).transpose(0, 2, 3, 1)
+        sounds = [sound[0] for values in batches for sound in to_samples(values)]
+        return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
 
 
 def to_values(samples: Tensor) -> Values:
@@ -93,14 +117,11 @@ class FileSource(Source):
         self.dataset = dataset
         self.data = data if scale and dataset.record is None else replace(data, peak=None)
         self.chosen = choose(len(dataset), n)
-        self.label = _name_part(len(self.chosen), len(dataset), dataset.path.name)
+        self.size = len(self.chosen)
+        self.label = _name_part(self.size, len(dataset), dataset.path.name)
         files = dataset.files(self.chosen)
         contents = [hashlib.sha256(file.data).hexdigest() for file in files]
         self.key = digest(self.chosen, contents)
-
-    def count(self, wanted: int) -> int:
-        """See :class:`Source`."""
-        return min(wanted, len(self.chosen))
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """See :class:`Source`."""
@@ -158,13 +179,10 @@ class ArraySource(Source):
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)
         chosen = choose(len(values), n)
-        self.label = _name_part(len(chosen), len(values), label)
+        self.size = len(chosen)
+        self.label = _name_part(self.size, len(values), label)
         self.values = np.ascontiguousarray(values[chosen])
         self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
-
-    def count(self, wanted: int) -> int:
-        """See :class:`Source`."""
-        return min(wanted, len(self.values))
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """See :class:`Source`."""

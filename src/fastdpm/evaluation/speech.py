@@ -80,44 +80,12 @@ class SpeechMetric(Metric):
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class PairScores:
-    """A metric of every pair, shape (n,); NaN where it is undefined for a pair."""
-
-    values: Array
-
-    @property
-    def count(self) -> int:
-        """Pairs that have a value."""
-        return int(np.isfinite(self.values).sum())
-
-    @property
-    def left_out(self) -> int:
-        """Pairs that have none and are not in the mean."""
-        return len(self.values) - self.count
-
-    @property
-    def mean(self) -> float:
-        """Over the pairs that have a value; NaN if none has."""
-        return float(self._kept().mean()) if self.count else math.nan
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean over pairs; NaN below two."""
-        if self.count < 2:
-            return math.nan
-        return float(self._kept().std(ddof=1) / math.sqrt(self.count))
-
-    def _kept(self) -> Array:
-        return self.values[np.isfinite(self.values)]
-
-
 def compare_sounds(
     reference: Sounds,
     generated: Sounds,
     sample_rate: int,
     metrics: Sequence[str] | None = None,
-) -> dict[str, PairScores]:
+) -> dict[str, Array]:
     """Compare generated sounds with their recordings.
 
     Args:
@@ -127,7 +95,7 @@ def compare_sounds(
         metrics: Keys of ``SPEECH_METRICS``; by default those of :func:`usable_metrics`.
 
     Returns:
-        The scores of each metric, by its key.
+        By the metric's key, its value of every pair, shape (n,); NaN where it is undefined.
 
     Raises:
         InvalidArgumentError: If the sounds do not pair up or are too short, or a metric is unknown
@@ -139,7 +107,7 @@ def compare_sounds(
     chosen = _choose(metrics, sample_rate)
     pairs = _check_pairs(reference, generated, sample_rate)
     values = np.array([[m.measure(*pair, sample_rate) for pair in pairs] for m in chosen])
-    return {m.key: PairScores(row) for m, row in zip(chosen, values, strict=True)}
+    return dict(zip((m.key for m in chosen), values, strict=True))
 
 
 def usable_metrics(sample_rate: int) -> tuple[tuple[SpeechMetric, ...], tuple[str, ...]]:
