@@ -20,6 +20,7 @@ from fastdpm.evaluation.cache import digest, versions
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler
 from fastdpm.evaluation.evaluate import Measure, MeasureOptions, open_measure
 from fastdpm.evaluation.methods import Method, choose_methods
+from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
 from fastdpm.evaluation.scores import Metric
 from fastdpm.models.find import FoundModel
@@ -104,7 +105,7 @@ def compare(
         raise InvalidArgumentError(
             "no standard sampler is compared, so the number of its samples changes nothing"
         )
-    measure.check_count(min(measure.n, reference_n))
+    check_count(min(measure.n, reference_n), measure.least)
     clip = handle.config.recipe.clip if clip is None else clip
     check_one_of("clip", clip, CLIPS)
     grid = _grid(chosen, steps, schedule, clip, measure.n, reference_n)

@@ -94,23 +94,17 @@ class ModelHandle:
     """A model by what decides its samples; its weights are read when first needed."""
 
     def __init__(self, model: str | Path | FoundModel | Model, device: str = "auto") -> None:
+        self._found = model if isinstance(model, Model | FoundModel) else find_model(model)
         self._device = device
-        self._model: Model | None = None
-        if isinstance(model, Model):
-            self._model = model
-            self.config = model.config
-            self.weights = weights_digest(model)
-        else:
-            self._found = model if isinstance(model, FoundModel) else find_model(model)
-            self.config = self._found.config
-            self.weights = self._found.checksum()
+        self.config = self._found.config
+        found = self._found
+        self.weights = weights_digest(found) if isinstance(found, Model) else found.checksum()
 
-    @property
+    @cached_property
     def model(self) -> Model:
         """The model, loaded."""
-        if self._model is None:
-            self._model = open_model(self._found, self._device)
-        return self._model
+        found = self._found
+        return found if isinstance(found, Model) else open_model(found, self._device)
 
     @cached_property
     def key(self) -> str:
@@ -137,12 +131,7 @@ class ModelSource(Source):
     size = ALL
 
     def __init__(
-        self,
-        handle: ModelHandle,
-        sampler: Sampler,
-        options: DrawOptions,
-        cache: Cache,
-        more: str | None = None,
+        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, cache: Cache, *more: str
     ) -> None:
         self.handle, self.sampler, self.options = handle, sampler, options
         self.data = handle.config.data
@@ -150,7 +139,7 @@ class ModelSource(Source):
         decide = versions("fastdpm", "torch", "numpy")
         stated = [] if options.condition is None else [tensor_digest(options.condition)]
         key = digest(handle.key, sampler.key, options.seed, options.precision, decide, *stated)
-        self.key = key if more is None else digest(key, more)
+        self.key = digest(key, *more) if more else key
         self.shards = cache.shards("samples", self.key)
 
     @property

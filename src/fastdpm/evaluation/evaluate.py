@@ -94,16 +94,9 @@ def evaluate(
         DataError: If files are damaged or not samples, or features are not finite.
         MissingExtraError: If a package that a metric needs is not installed.
     """
-    options = options or DrawOptions()
+    options, cache = options or DrawOptions(), cache or default_cache()
     measuring = MeasureOptions(
-        against,
-        n,
-        features,
-        inception,
-        options.device,
-        cache or default_cache(),
-        progress,
-        scale_to_peak,
+        against, n, features, inception, options.device, cache, progress, scale_to_peak
     )
     if isinstance(samples, Model | FoundModel) or is_model(samples):
         handle = ModelHandle(samples, options.device)
@@ -174,7 +167,7 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
     """What measures the samples of a model that was trained on ``data``."""
     if data.mel is None:
         default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
-        return _feature_measure(data, options, default if options.n is None else options.n)
+        return _feature_measure(data, options, options.n or default)
     if options.features is not None or options.inception is not None:
         raise InvalidArgumentError(
             "a vocoder is measured against the recordings themselves: drop `features` and"

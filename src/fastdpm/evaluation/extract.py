@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.inception import InceptionExtractor
 from fastdpm.evaluation.metrics import Features, check_features
-from fastdpm.evaluation.sources import Source, Values, check_same_data, describe, to_samples
+from fastdpm.evaluation.sources import Source, Values, describe, to_samples
 from fastdpm.evaluation.statistics import Statistics, read_statistics
 from fastdpm.models.features import builtin_features, features_for, load_features
 from fastdpm.progress import sampling_bar
@@ -21,33 +20,17 @@ _DECIDING = ("fastdpm", "torch", "numpy", "pillow", "soundfile")
 _VERSION = 1  # of what lies between files and features; a change of any value must change it
 
 
-class Extractor(Protocol):
-    """What turns the values of a file into features.
-
-    Attributes:
-        name: Of the network, as it is printed.
-        fingerprint: Of its weights.
-        splits: Runs that the Inception score is averaged over.
-        data: The samples it takes; None for images of any size.
-    """
-
-    name: str
-    fingerprint: str
-    splits: int
-    data: DataSpec | None
-
-    @property
-    def settings(self) -> Any:
-        """What else decides its features: its arguments, or its library's version."""
-
-    def __call__(self, values: Values) -> tuple[Features, Features]:
-        """Features (n, d) and logits (n, classes) of values as :class:`Source` gives them."""
-
-
 class FeatureExtractor:
     """A feature network of this package, or one trained by `fastdpm train`.
 
     The latter carries the first digits of its weights' checksum in its name.
+
+    Attributes:
+        name: Of the network, as it is printed.
+        fingerprint: Of its weights.
+        settings: What else decides its features.
+        splits: Runs that the Inception score is averaged over.
+        data: The samples it takes; None for images of any size.
     """
 
     splits = 1
@@ -65,6 +48,9 @@ class FeatureExtractor:
         """Features (n, d) and logits (n, classes) of what the network was trained on."""
         features, logits = self.network(to_samples(values).to(self.network.device))
         return features.cpu().numpy(), logits.cpu().numpy()
+
+
+Extractor = FeatureExtractor | InceptionExtractor
 
 
 def open_extractor(
@@ -100,8 +86,12 @@ def extract(
         InvalidArgumentError: If the network takes other samples, or there are too few.
         DataError: If a feature is not finite.
     """
-    if extractor.data is not None:
-        check_same_data(source, extractor.data, extractor.name)
+    found, wanted = describe(source.data), describe(extractor.data or source.data)
+    if found != wanted:
+        raise InvalidArgumentError(
+            f"{source.label} has {found}, feature network {extractor.name} takes {wanted}: choose"
+            " another with `features` or `inception`"
+        )
     shards = cache.shards("features", features_key(source, extractor))
     if shards.count < count:
         at = shards.count
@@ -112,9 +102,9 @@ def extract(
                 check_features(source.label, features, least=1, first=at)
                 shards.append(at, {"features": features, "logits": logits})
                 at += len(values)
-    found = shards.gather(count)
-    check_features(source.label, found["features"])
-    return found["features"], found["logits"]
+    kept = shards.gather(count)
+    check_features(source.label, kept["features"])
+    return kept["features"], kept["logits"]
 
 
 def features_key(source: Source, extractor: Extractor) -> str:

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Literal, cast
 
-from fastdpm.core.errors import InvalidArgumentError, check_installed
+from fastdpm.core.errors import check_installed
 from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
@@ -149,6 +149,7 @@ class FeatureMeasure:
 
     Attributes:
         n: Samples to measure.
+        least: How many it takes to measure.
         network: The feature network's name.
         against: The reference, in words.
         table: What is measured.
@@ -165,6 +166,8 @@ class FeatureMeasure:
         progress: Show a bar while a model draws.
     """
 
+    least = metrics.GROUPS
+
     def __init__(
         self,
         extractor: Extractor,
@@ -176,7 +179,7 @@ class FeatureMeasure:
     ) -> None:
         check_installed("torchmetrics", "torchmetrics", "eval")
         check_installed("scikit-learn", "sklearn", "eval")
-        self.check_count(n)
+        metrics.check_count(n, self.least)
         reference.check_network(extractor.name, extractor.fingerprint)
         self.extractor, self.reference, self.n = extractor, reference, n
         self.cache, self.progress = cache, progress
@@ -190,14 +193,6 @@ class FeatureMeasure:
             f"{', '.join(absent)} left out: {self.against} holds a mean and a covariance alone;"
             " measure against the data itself to have them"
         ] * bool(absent)
-
-    @staticmethod
-    def check_count(n: int) -> None:
-        """Raise InvalidArgumentError if so few samples cannot be measured."""
-        if n < metrics.GROUPS:
-            raise InvalidArgumentError(
-                f"{n} samples are too few: the metrics need at least {metrics.GROUPS}"
-            )
 
     def source(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> ModelSource:
         """What a model draws, to be measured."""

@@ -70,7 +70,7 @@ class DiffusersSampler(Sampler):
     def __init__(self, method: DiffusersMethod, num_steps: int, clip: str = "none") -> None:
         self.method, self.num_steps, self.clip = method, num_steps, clip
         self.key = f"{method.key} {num_steps} clip {clip} {version('diffusers')}"
-        self.label = f"{method.name}, S = {num_steps}"
+        self.label = f"diffusers {method.solver}, {method.spacing}, S = {num_steps}"
         self.rows = method.num_evaluations(num_steps)
 
     def draw(
@@ -160,5 +160,5 @@ def _over_levels(row: Row, choice: LevelChoice, kappa: float) -> Method:
 
 
 def _of_diffusers(method: DiffusersMethod) -> Method:
-    group, _, spacing = method.name.removeprefix("diffusers ").partition(", ")
-    return Method(method.key, "diffusers", f"{group} (diffusers)", spacing, diffusers=method)
+    group = f"{method.solver} (diffusers)"
+    return Method(method.key, "diffusers", group, method.spacing, diffusers=method)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.errors import DataError
 from fastdpm.data.datasets import (
     DIGITS,
     DIGITS_TEST,
@@ -97,11 +97,15 @@ def to_samples(values: Values) -> Tensor:
     return from_pixels(values) if values.dtype == np.uint8 else from_pcm(values)
 
 
-def choose(total: int, n: int | None) -> list[int]:
-    """Indices of n of them, drawn alike each time: the first ones may be all of one class."""
+def choose(total: int, n: int | None, label: str) -> tuple[list[int], str]:
+    """Indices of n of the samples of ``label``, and which they are, in words.
+
+    They are drawn alike each time: the first ones may be all of one class.
+    """
     if n is None or n >= total:
-        return list(range(total))
-    return sorted(np.random.default_rng(0).choice(total, n, replace=False).tolist())
+        return list(range(total)), f"{total:,} samples of {label}"
+    chosen = np.random.default_rng(0).choice(total, n, replace=False)
+    return sorted(chosen.tolist()), f"{n:,} of {total:,} samples of {label}"
 
 
 class FileSource(Source):
@@ -116,9 +120,8 @@ class FileSource(Source):
     ) -> None:
         self.dataset = dataset
         self.data = data if scale and dataset.record is None else replace(data, peak=None)
-        self.chosen = choose(len(dataset), n)
+        self.chosen, self.label = choose(len(dataset), n, dataset.path.name)
         self.size = len(self.chosen)
-        self.label = _name_part(self.size, len(dataset), dataset.path.name)
         files = dataset.files(self.chosen)
         contents = [hashlib.sha256(file.data).hexdigest() for file in files]
         self.key = digest(self.chosen, contents)
@@ -178,9 +181,8 @@ class ArraySource(Source):
         if len(values) == 0:
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)
-        chosen = choose(len(values), n)
+        chosen, self.label = choose(len(values), n, label)
         self.size = len(chosen)
-        self.label = _name_part(self.size, len(values), label)
         self.values = np.ascontiguousarray(values[chosen])
         self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
 
@@ -228,11 +230,6 @@ def open_data(
     return FileSource(samples, data, n, scale=scale)
 
 
-def _name_part(count: int, total: int, label: str) -> str:
-    """Which samples of a data set were taken, in words."""
-    return f"{count:,} {'' if count == total else f'of {total:,} '}samples of {label}"
-
-
 def image_data(samples: Dataset | Array) -> DataSpec:
     """Modality and shape of images whose size nobody has said: those of the first one."""
     if isinstance(samples, Dataset):
@@ -266,24 +263,6 @@ def _in_window(sound: Tensor, length: int, index: int) -> Tensor:
     window = torch.zeros(length)
     window[place : place + len(sound)] = sound
     return window
-
-
-def check_same_data(source: Source, wanted: DataSpec, network: str) -> None:
-    """Check that a feature network takes a source's samples.
-
-    Raises:
-        InvalidArgumentError: If their shape or sample rate is another.
-    """
-    found = source.data
-    if (found.modality, found.shape, found.sample_rate) != (
-        wanted.modality,
-        wanted.shape,
-        wanted.sample_rate,
-    ):
-        raise InvalidArgumentError(
-            f"{source.label} has {describe(found)}, feature network {network} takes"
-            f" {describe(wanted)}: choose another with `features` or `inception`"
-        )
 
 
 def describe(data: DataSpec) -> str:

@@ -113,6 +113,7 @@ class VocoderMeasure:
 
     Attributes:
         n: Pairs.
+        least: How many it takes for a standard error.
         network: That pairs of sounds are compared.
         against: The recordings, in words.
         metrics: What is measured.
@@ -126,6 +127,7 @@ class VocoderMeasure:
         progress: Show a bar while the model draws.
     """
 
+    least = _LEAST
     network = "pairs of sounds"
     floor = None
 
@@ -137,11 +139,6 @@ class VocoderMeasure:
         self.against = f"{self.n} recordings of {Path(path).name}"
         usable, self.left_out = usable_metrics(data.sample_rate or 0)
         self.metrics = tuple(Metric(m.key, m.name, m.better) for m in usable)
-
-    def check_count(self, n: int) -> None:
-        """Raise InvalidArgumentError if so few pairs have no standard error."""
-        if n < _LEAST:
-            raise InvalidArgumentError(f"{n} pair is too few: a mean needs at least {_LEAST}")
 
     def source(
         self, handle: ModelHandle, sampler: Sampler, options: DrawOptions
