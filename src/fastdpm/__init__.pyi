@@ -49,12 +49,12 @@ from .core.schedule import VarianceSchedule as VarianceSchedule
 from .data.inputs import read_samples as read_samples
 from .evaluation.compare import compare as compare
 from .evaluation.drawn import DrawOptions as DrawOptions
-from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import MeasureOptions as MeasureOptions
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.methods import choose_methods as choose_methods
 from .evaluation.reconstruct import Reconstruction as Reconstruction
 from .evaluation.reconstruct import reconstruct as reconstruct
+from .evaluation.scores import Evaluation as Evaluation
 from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
 from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler
 from .inverse.diffuse import diffuse as diffuse

@@ -260,7 +260,9 @@ def test_unknown_methods_are_refused_with_the_list_of_known_ones():
 
 
 def test_all_methods_are_told_apart():
-    assert len({method.name for method in diffusers_methods()}) == len(KEYS) == 26
+    assert (
+        len({(method.solver, method.spacing) for method in diffusers_methods()}) == len(KEYS) == 26
+    )
 
 
 @pytest.mark.parametrize(

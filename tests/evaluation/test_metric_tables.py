@@ -85,6 +85,16 @@ def test_a_metric_that_is_added_is_compared_and_reported(
     assert found.metrics[-1].name in texts["report.html"].read_text()
 
 
+def test_pairs_that_a_metric_is_undefined_for_are_counted_and_not_in_its_mean(
+    add, folders, sound_folder
+):
+    values = iter((math.nan, 2.0, 4.0))
+    add(SpeechMetric("toy", "Toy", "higher", lambda real, made, rate: next(values)))
+    found = evaluate(folders["vocoder"], sound_folder, n=3)
+    assert found.scores["toy"] == Score(3.0, 1.0)
+    assert next(note for note in found.notes if "Toy" in note).startswith("1 of 3 pairs")
+
+
 def test_a_metric_is_measured_for_its_modality_alone(
     add, folders, features, image_folder, sound_folder
 ):

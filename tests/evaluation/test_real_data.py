@@ -11,7 +11,6 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from fastdpm import evaluate
 from fastdpm.data.datasets import DIGITS, digits_part
-from fastdpm.evaluation.evaluate import Evaluation
 from fastdpm.evaluation.extract import FeatureExtractor
 from fastdpm.evaluation.metrics import (
     Moments,
@@ -20,6 +19,7 @@ from fastdpm.evaluation.metrics import (
     kernel_score,
     modified_inception_score,
 )
+from fastdpm.evaluation.scores import Evaluation
 
 HIGHER = ("precision", "recall", "inception_score")
 

@@ -15,7 +15,7 @@ from fastdpm.core.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
-    from fastdpm.evaluation.evaluate import Evaluation
+    from fastdpm.evaluation.scores import Evaluation
     from fastdpm.models.find import FoundModel
 
 
@@ -79,27 +79,31 @@ def evaluate(
     for path in (save, save_statistics):
         if path is not None:
             check_place(path)
-    measuring = stages.MeasureOptions(
-        against,
-        n,
-        features,
-        inception,
-        machine.device,
-        kept,
-        progress=True,
-        scale_to_peak=scale_to_peak,
-    )
     measured = _found(samples, checkpoint)
     if not isinstance(measured, str):
         machine.use_threads(measured.config, n, batch_size)
     recipe, plan = _how_to_sample(measured, sampling)
-    draw = DrawOptions(seed, precision, batch_size, machine.device)
     with choices.keeping(kept):
         if save_statistics is not None:
+            measuring = stages.MeasureOptions(
+                against, n, features, inception, machine.device, kept
+            )
             kind = stages.save_statistics(samples, save_statistics, measuring)
             console.print(f"statistics of {kind.label}, {kind.network}: {save_statistics}")
             return
-        found = stages.measure(measured, measuring, recipe=recipe, plan=plan, options=draw)
+        found = stages.evaluate(
+            measured,
+            against,
+            n=n,
+            recipe=recipe,
+            plan=plan,
+            features=features,
+            inception=inception,
+            options=DrawOptions(seed, precision, batch_size, machine.device),
+            cache=kept,
+            progress=True,
+            scale_to_peak=scale_to_peak,
+        )
     _print(found)
     if save is not None:
         write_json(save, found.to_dict())

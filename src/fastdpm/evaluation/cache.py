@@ -15,6 +15,7 @@ import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def digest(*parts: Any) -> str:
     """Name of what the parts decide: 32 hexadecimal digits of their JSON's SHA-256."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions, for a digest of what they decide."""
+    return {name: version(name) for name in packages}
 
 
 class Shards:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
 from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.evaluation.cache import digest
-from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler, Sampler
+from fastdpm.evaluation.cache import digest, versions
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler
 from fastdpm.evaluation.evaluate import Measure, MeasureOptions, open_measure
-from fastdpm.evaluation.measure import Measured
 from fastdpm.evaluation.methods import Method, choose_methods
+from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
 from fastdpm.evaluation.scores import Metric
 from fastdpm.models.find import FoundModel
@@ -36,28 +36,33 @@ class Trial:
     """One method at one S, to be measured.
 
     Attributes:
-        method: The method.
-        num_steps: S; T for the standard samplers.
-        n: Samples to draw.
-        sampler: What draws them, or None where the method cannot take S.
-        failed: Why it cannot.
+        cell: What is known of it beforehand, and why it cannot be drawn, if so.
+        source: What draws the samples, if anything can: one that the measure made.
     """
 
-    method: Method
-    num_steps: int
-    n: int
-    sampler: Sampler | None = None
-    failed: str | None = None
+    cell: Cell
+    source: Any
 
-    @property
-    def id(self) -> str:
-        """Short and stable."""
-        return digest(self.method.key, self.num_steps, self.n)[:12]
+    def left(self) -> int:
+        """Network evaluations of the samples that are not drawn yet."""
+        return max(self.cell.n - self.source.drawn, 0) * self.source.rows if self.source else 0
 
-    @property
-    def cost(self) -> int:
-        """Network evaluations of all samples."""
-        return self.n * self.sampler.rows if self.sampler else 0
+    def measured(self, measure: Measure) -> Cell:
+        """Its cell; a sampler that breaks down says so in its own cell alone."""
+        if self.source is None:
+            return self.cell
+        try:
+            found = measure.measure(self.source, self.cell.n)
+        except SamplingError as error:
+            return replace(self.cell, failed=str(error))
+        return replace(
+            self.cell,
+            evaluations=found.evaluations,
+            n=found.n,
+            seconds=found.seconds,
+            metrics=found.scores,
+            notes=(*self.cell.notes, *found.notes),
+        )
 
 
 def compare(
@@ -100,18 +105,19 @@ def compare(
         raise InvalidArgumentError(
             "no standard sampler is compared, so the number of its samples changes nothing"
         )
-    measure.check_count(min(measure.n, reference_n))
+    check_count(min(measure.n, reference_n), measure.least)
     clip = handle.config.recipe.clip if clip is None else clip
     check_one_of("clip", clip, CLIPS)
-    trials = _trials(chosen, steps, schedule, clip, measure.n, reference_n)
+    grid = _grid(chosen, steps, schedule, clip, measure.n, reference_n)
+    trials = [Trial(cell, how and measure.source(handle, how, draw)) for cell, how in grid]
     began = time.monotonic()
     cells, pictures = [], {}
-    clock = _Clock({trial.id: _cost_left(trial, measure, handle, draw) for trial in trials})
+    clock = _Clock(trials)
     for number, trial in enumerate(trials, 1):
-        cell = _measured(trial, measure, handle, draw)
+        cell = trial.measured(measure)
         cells.append(cell)
-        if trial.sampler is not None and cell.failed is None:
-            pictures[cell.id] = measure.pictures(handle, trial.sampler, draw, _PICTURED)
+        if cell.failed is None:
+            pictures[cell.id] = trial.source.pictures(_PICTURED)
         left = clock.after(trial, cell.seconds)
         tell(f"{number} of {len(trials)}: {_line(cell, measure.metrics[0])}; {left}")
     return Comparison(
@@ -133,64 +139,53 @@ def compare(
         floor=measure.floor,
         cells=tuple(cells),
         seconds=round(time.monotonic() - began, 1),
-        versions=_versions(),
+        versions=versions(*filter(importlib.util.find_spec, _PACKAGES)),
         command=command,
         pictures=pictures,
     )
 
 
-def _trials(
+def _grid(
     methods: Sequence[Method],
     steps: Sequence[int],
     schedule: VarianceSchedule,
     clip: str,
     n: int,
     reference_n: int,
-) -> list[Trial]:
-    """The grid: every method at every S, and the standard samplers, which take all T, once."""
+) -> list[tuple[Cell, Sampler | None]]:
+    """Every method at every S, and the standard samplers, which take all T, once."""
     total = schedule.num_train_steps
     for count in steps:
         if not 2 <= count <= total:
             raise InvalidArgumentError(f"S must lie in [2, {total}] (T), got {count}")
-    trials = []
+    grid = []
     ordered = sorted(set(steps))
     for method in methods:
         standard = method.family == "standard"
         for count in (total,) if standard else ordered:
-            size = reference_n if standard else n
+            sampler, failed = None, None
             try:
-                trials.append(Trial(method, count, size, method.sampler(schedule, count, clip)))
+                sampler = method.sampler(schedule, count, clip)
             except InvalidArgumentError as error:
-                trials.append(Trial(method, count, size, failed=str(error)))
-    if not trials:
+                failed = str(error)
+            plan = sampler.plan if sampler else None
+            size = reference_n if standard else n
+            cell = Cell(
+                id=digest(method.key, count, size)[:12],
+                method=method.key,
+                family=method.family,
+                group=method.group,
+                choice=method.choice,
+                num_steps=count,
+                n=size,
+                notes=plan.notes if plan else (),
+                plan=plan.fingerprint if plan else None,
+                failed=failed,
+            )
+            grid.append((cell, sampler))
+    if not grid:
         raise InvalidArgumentError("nothing to compare: give at least one S and one method")
-    return trials
-
-
-def _measured(trial: Trial, measure: Measure, handle: ModelHandle, options: DrawOptions) -> Cell:
-    """Its cell; a sampler that breaks down says so in its own cell alone."""
-    measured, failed = Measured(trial.n, {}), trial.failed
-    if trial.sampler is not None:
-        try:
-            measured = measure.measure_model(handle, trial.sampler, options, trial.n)
-        except SamplingError as error:
-            failed = str(error)
-    plan = trial.sampler.plan if isinstance(trial.sampler, PlanSampler) else None
-    return Cell(
-        id=trial.id,
-        method=trial.method.key,
-        family=trial.method.family,
-        group=trial.method.group,
-        choice=trial.method.choice,
-        num_steps=trial.num_steps,
-        evaluations=measured.evaluations,
-        n=measured.n,
-        seconds=measured.seconds,
-        metrics=measured.scores,
-        notes=(*(plan.notes if plan else ()), *measured.notes),
-        plan=plan.fingerprint if plan else None,
-        failed=failed,
-    )
+    return grid
 
 
 def _line(cell: Cell, metric: Metric) -> str:
@@ -199,14 +194,6 @@ def _line(cell: Cell, metric: Metric) -> str:
         return f"{name}: failed: {cell.failed}"
     score = cell.metrics[metric.key]
     return f"{name}: {metric.name} {score.value:.4g} ± {score.error:.2g}"
-
-
-def _cost_left(trial: Trial, measure: Measure, handle: ModelHandle, options: DrawOptions) -> int:
-    """Network evaluations of the samples that are not drawn yet."""
-    if trial.sampler is None:
-        return 0
-    drawn = measure.count_drawn(handle, trial.sampler, options)
-    return max(trial.n - drawn, 0) * trial.sampler.rows
 
 
 def _left_out(methods: Sequence[Method]) -> list[str]:
@@ -219,19 +206,15 @@ def _left_out(methods: Sequence[Method]) -> list[str]:
 class _Clock:
     """Time left, by what the samples of the finished trials cost to draw, whenever that was."""
 
-    def __init__(self, left: Mapping[str, int]) -> None:
-        self.left = dict(left)
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.left = {trial.cell.id: trial.left() for trial in trials}
         self.cost = self.seconds = 0.0
 
     def after(self, trial: Trial, seconds: float | None) -> str:
         """What to say when a trial is finished."""
-        del self.left[trial.id]
+        del self.left[trial.cell.id]
         if seconds is not None:
-            self.cost += trial.cost
+            self.cost += trial.cell.n * trial.source.rows
             self.seconds += seconds
         left = sum(self.left.values()) * self.seconds / max(self.cost, 1)
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _PACKAGES if importlib.util.find_spec(name)}

@@ -29,12 +29,11 @@ arXiv:2302.04867 (UniPC); Karras et al. 2022, arXiv:2206.00364, eq. 5.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -57,7 +56,7 @@ from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
 _SPACINGS = ("leading", "linspace", "trailing")
-_KARRAS = "karras"
+_KARRAS, _DPM = "karras", "DPMSolverMultistepScheduler"
 # No row of a plan is this late, so no plan's noise comes from these numbers.
 _GENERATOR_COUNTER = np.array([0, 0, 0, 2**64 - 1], dtype=np.uint64)
 
@@ -68,7 +67,7 @@ class DiffusersMethod:
 
     Attributes:
         key: What it is called on the command line and in results.
-        name: What it is called in tables.
+        solver: What it is called in tables.
         spacing: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
         scheduler: The class in diffusers.
         settings: Arguments of that class beside schedule and spacing.
@@ -78,10 +77,10 @@ class DiffusersMethod:
     """
 
     key: str
-    name: str
+    solver: str
     spacing: str
     scheduler: str
-    settings: tuple[tuple[str, bool | int], ...] = ()
+    settings: Mapping[str, bool | int] = field(default_factory=dict)
     extra: int = 0
     least: int = 1
     stochastic: bool = False
@@ -90,36 +89,32 @@ class DiffusersMethod:
         """Network evaluations that ``num_steps`` steps cost."""
         return num_steps + self.extra
 
+    def check_steps(self, num_steps: int, total: int) -> None:
+        """Raise InvalidArgumentError unless it can take so many of ``total`` steps."""
+        if not self.least <= num_steps <= total:
+            raise InvalidArgumentError(
+                f"{self.key} takes from {self.least} to {total} (T) steps S, got {num_steps}"
+            )
 
-_UNCLIPPED = (("clip_sample", False),)
-_FAMILIES = (
-    DiffusersMethod("ddim", "DDIM", "", "DDIMScheduler", _UNCLIPPED),
-    DiffusersMethod("ddpm", "DDPM", "", "DDPMScheduler", _UNCLIPPED, stochastic=True),
-    DiffusersMethod("pndm", "PNDM", "", "PNDMScheduler", extra=9, least=4),
-    DiffusersMethod(
-        "plms", "PLMS", "", "PNDMScheduler", (("skip_prk_steps", True),), extra=1, least=2
-    ),
-    DiffusersMethod("deis", "DEIS", "", "DEISMultistepScheduler"),
-    DiffusersMethod(
-        "dpmpp-2m", "DPM-Solver++ 2M", "", "DPMSolverMultistepScheduler", (("solver_order", 2),)
-    ),
-    DiffusersMethod(
-        "dpmpp-3m", "DPM-Solver++ 3M", "", "DPMSolverMultistepScheduler", (("solver_order", 3),)
-    ),
-    DiffusersMethod("unipc", "UniPC", "", "UniPCMultistepScheduler"),
+
+_UNCLIPPED: dict[str, Any] = {"settings": {"clip_sample": False}}
+_PLMS: dict[str, Any] = {"settings": {"skip_prk_steps": True}, "extra": 1, "least": 2}
+_SOLVERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("ddim", "DDIM", "DDIMScheduler", _UNCLIPPED),
+    ("ddpm", "DDPM", "DDPMScheduler", _UNCLIPPED | {"stochastic": True}),
+    ("pndm", "PNDM", "PNDMScheduler", {"extra": 9, "least": 4}),
+    ("plms", "PLMS", "PNDMScheduler", _PLMS),
+    ("deis", "DEIS", "DEISMultistepScheduler", {}),
+    ("dpmpp-2m", "DPM-Solver++ 2M", _DPM, {"settings": {"solver_order": 2}}),
+    ("dpmpp-3m", "DPM-Solver++ 3M", _DPM, {"settings": {"solver_order": 3}}),
+    ("unipc", "UniPC", "UniPCMultistepScheduler", {}),
 )
 
 
 def _known() -> Iterator[DiffusersMethod]:
-    for family in _FAMILIES:
-        spacings = (*_SPACINGS, _KARRAS) if family.key.startswith("dpmpp") else _SPACINGS
-        for spacing in spacings:
-            yield dataclasses.replace(
-                family,
-                key=f"diffusers-{family.key}-{spacing}",
-                name=f"diffusers {family.name}, {spacing}",
-                spacing=spacing,
-            )
+    for name, solver, kind, more in _SOLVERS:
+        for spacing in (*_SPACINGS, _KARRAS) if kind == _DPM else _SPACINGS:
+            yield DiffusersMethod(f"diffusers-{name}-{spacing}", solver, spacing, kind, **more)
 
 
 _METHODS = MappingProxyType({method.key: method for method in _known()})
@@ -182,11 +177,7 @@ def sample_diffusers(
         SamplingError: If diffusers cannot take S steps of this schedule, or the network or a step
             returns something unusable.
     """
-    total = model.schedule.num_train_steps
-    if not method.least <= num_steps <= total:
-        raise InvalidArgumentError(
-            f"{method.key} takes from {method.least} to {total} (T) steps S, got {num_steps}"
-        )
+    method.check_steps(num_steps, model.schedule.num_train_steps)
     if len(samples) < 1:
         raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
     check_one_of("clip", clip, CLIPS)
@@ -227,11 +218,8 @@ class _Chain:
         self.where = f"{method.key} with S = {num_steps} of T = {schedule.num_train_steps} steps"
         self.evaluations = 0
         self.scheduler = _scheduler(method, schedule)
-        try:
-            with _quiet():
-                self.scheduler.set_timesteps(num_steps)
-        except (ValueError, IndexError, ArithmeticError) as error:
-            raise self.error(f"diffusers refuses it ({first_line(error)})") from None
+        with self.told("diffusers refuses it"):
+            self.scheduler.set_timesteps(num_steps)
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(0)  # else a repeated first step is taken for the second
         self.steps = self.scheduler.timesteps.numpy().astype(np.float64)
@@ -244,6 +232,20 @@ class _Chain:
 
     def error(self, message: str) -> SamplingError:
         return SamplingError(f"{self.where}: {message}: choose another S or spacing")
+
+    @contextmanager
+    def told(self, message: str) -> Iterator[None]:
+        """Tell what fails in one line.
+
+        What diffusers makes NumPy warn of is hidden; what it returns is checked instead.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", RuntimeWarning)
+                yield
+        except (ValueError, IndexError, ArithmeticError) as error:
+            raise self.error(f"{message} ({first_line(error)})") from None
 
     def _levels(self) -> Array:
         """Levels by the scheduler's own float32 tables, so that x0 survives the way through eps.
@@ -270,25 +272,11 @@ class _Chain:
         self.evaluations += 1
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]
-        try:
-            with _quiet():
-                new = self.scheduler.step(eps, timestep, x, return_dict=False, **noise)[0]
-        except (ValueError, IndexError, ArithmeticError) as error:
-            raise self.error(
-                f"diffusers fails at evaluation {row} ({first_line(error)})"
-            ) from None
+        with self.told(f"diffusers fails at evaluation {row}"):
+            new = self.scheduler.step(eps, timestep, x, return_dict=False, **noise)[0]
         if not isinstance(new, Tensor) or not torch.isfinite(new).all():
             raise self.error(f"evaluation {row} of diffusers gives values that are not finite")
         return new
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what diffusers makes NumPy warn of; what it returns is checked instead."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        yield
 
 
 def _scheduler(method: DiffusersMethod, schedule: VarianceSchedule) -> Any:
@@ -304,15 +292,12 @@ def _scheduler(method: DiffusersMethod, schedule: VarianceSchedule) -> Any:
         trained_betas=schedule.betas.tolist(),
         prediction_type="epsilon",
         **spacing,
-        **dict(method.settings),
+        **method.settings,
     )
 
 
 def _generators(seed: int, samples: Sequence[int]) -> list[torch.Generator]:
     """A generator for each sample, seeded by what Philox draws for (seed, sample)."""
-    generators = []
-    for sample in samples:
-        key = np.array([seed, sample], dtype=np.uint64)
-        bits = np.random.Philox(key=key, counter=_GENERATOR_COUNTER)
-        generators.append(torch.Generator().manual_seed(int(bits.random_raw())))
-    return generators
+    keys = (np.array([seed, sample], dtype=np.uint64) for sample in samples)
+    bits = (np.random.Philox(key=key, counter=_GENERATOR_COUNTER) for key in keys)
+    return [torch.Generator().manual_seed(int(draw.random_raw())) for draw in bits]

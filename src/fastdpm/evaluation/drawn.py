@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fastdpm.core.plan import Plan
 from fastdpm.data.tensors import tensor_digest
-from fastdpm.evaluation.cache import Cache, digest
-from fastdpm.evaluation.sources import Source, Values, to_values
+from fastdpm.evaluation.cache import Cache, digest, versions
+from fastdpm.evaluation.sources import ALL, Source, Values, to_values
 from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.identity import config_digest, weights_digest
 from fastdpm.models.load import open_model
 from fastdpm.models.model import Model
 from fastdpm.sampling.state import Callback
 
-_DECIDING = ("fastdpm", "torch", "numpy")
 
+class Sampler(ABC):
+    """A way to draw samples from a model.
 
-class Sampler(Protocol):
-    """A way to draw samples from a model."""
+    Attributes:
+        key: What decides the samples, beside model, seed and precision.
+        label: In words.
+        rows: Network evaluations of a sample.
+        plan: Where it samples by one.
+    """
 
-    @property
-    def key(self) -> str:
-        """What decides the samples, beside model, seed and precision."""
+    key: str
+    label: str
+    rows: int
+    plan: Plan | None = None
 
-    @property
-    def label(self) -> str:
-        """In words."""
-
-    @property
-    def rows(self) -> int:
-        """Network evaluations of a sample."""
-
+    @abstractmethod
     def draw(
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
@@ -70,66 +69,44 @@ class DrawOptions:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
 
 
-@dataclass(frozen=True)
-class PlanSampler:
+class PlanSampler(Sampler):
     """Samples by a plan."""
 
     plan: Plan
-    clip: str = "none"
 
-    @property
-    def key(self) -> str:
-        """See :class:`Sampler`."""
-        return f"plan {self.plan.fingerprint} clip {self.clip}"
-
-    @property
-    def label(self) -> str:
-        """See :class:`Sampler`."""
-        return self.plan.label
-
-    @property
-    def rows(self) -> int:
-        """See :class:`Sampler`."""
-        return self.plan.num_rows
+    def __init__(self, plan: Plan, clip: str = "none") -> None:
+        self.plan, self.clip = plan, clip
+        self.key = f"plan {plan.fingerprint} clip {clip}"
+        self.label, self.rows = plan.label, plan.num_rows
 
     def draw(
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """See :class:`Sampler`."""
+        """By :meth:`fastdpm.Model.sample_batches`."""
+        stated = options.keywords() | {"condition": model.check_condition(options.condition)}
         batches = model.sample_batches(
-            samples,
-            self.plan,
-            clip=self.clip,
-            callback=callback,
-            **options.keywords() | {"condition": model.check_condition(options.condition)},
+            samples, self.plan, clip=self.clip, callback=callback, **stated
         )
-        for _, batch in batches:
-            yield batch, self.plan.num_rows
+        return ((batch, self.rows) for _, batch in batches)
 
 
 class ModelHandle:
     """A model by what decides its samples; its weights are read when first needed."""
 
     def __init__(self, model: str | Path | FoundModel | Model, device: str = "auto") -> None:
+        self._found = model if isinstance(model, Model | FoundModel) else find_model(model)
         self._device = device
-        self._model: Model | None = None
-        if isinstance(model, Model):
-            self._model = model
-            self.config = model.config
-            self.weights = weights_digest(model)
-        else:
-            self._found = model if isinstance(model, FoundModel) else find_model(model)
-            self.config = self._found.config
-            self.weights = self._found.checksum()
+        self.config = self._found.config
+        found = self._found
+        self.weights = weights_digest(found) if isinstance(found, Model) else found.checksum()
 
-    @property
+    @cached_property
     def model(self) -> Model:
         """The model, loaded."""
-        if self._model is None:
-            self._model = open_model(self._found, self._device)
-        return self._model
+        found = self._found
+        return found if isinstance(found, Model) else open_model(found, self._device)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of weights, network, schedule and what else of the configuration decides."""
         return digest(self.weights, config_digest(self.config), *self._custom())
@@ -145,58 +122,55 @@ class ModelHandle:
 
 
 class ModelSource(Source):
-    """Samples 0, 1, 2 ... of a seed, drawn by a sampler and kept in the cache."""
+    """Samples 0, 1, 2 ... of a seed, drawn by a sampler and kept in the cache.
+
+    The key is a digest of what decides them; batch size and device do not. ``more`` is digested
+    with it.
+    """
+
+    size = ALL
 
     def __init__(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, cache: Cache
+        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, cache: Cache, *more: str
     ) -> None:
         self.handle, self.sampler, self.options = handle, sampler, options
         self.data = handle.config.data
-        self.label = f"{handle.config.name}, {sampler.label}"
-        self.key = sampling_key(handle, sampler, options)
+        self.label, self.rows = f"{handle.config.name}, {sampler.label}", sampler.rows
+        decide = versions("fastdpm", "torch", "numpy")
+        stated = [] if options.condition is None else [tensor_digest(options.condition)]
+        key = digest(handle.key, sampler.key, options.seed, options.precision, decide, *stated)
+        self.key = digest(key, *more) if more else key
         self.shards = cache.shards("samples", self.key)
-        self.callback: Callback | None = None
 
-    def count(self, wanted: int) -> int:
-        """See :class:`Source`."""
-        return wanted
+    @property
+    def drawn(self) -> int:
+        """How many are kept."""
+        return self.shards.count
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
-        """See :class:`Source`; what is not there yet is drawn and kept."""
+        """The samples from ``first`` to before ``stop``; what is not kept is drawn, and kept."""
         for arrays in self.shards.read(first, stop):
             yield arrays["samples"]
-        todo = range(self.shards.count, stop)
-        if not todo:
-            return
-        at, began = todo.start, time.perf_counter()
-        for batch, evaluations in self.sampler.draw(
-            self.handle.model, todo, self.options, self.callback
-        ):
+        at, began = self.shards.count, time.perf_counter()
+        for batch, evaluations in self.draw(range(at, stop)) if at < stop else ():
             values = to_values(batch)
-            if batch.is_cuda:
-                torch.cuda.synchronize(batch.device)
             each = (time.perf_counter() - began) / len(values)
-            self.shards.append(
-                at,
-                {
-                    "samples": values,
-                    "seconds": np.full(len(values), each),
-                    "evaluations": np.full(len(values), evaluations),
-                },
-            )
+            kept = {
+                "samples": values,
+                "seconds": np.full(len(values), each),
+                "evaluations": np.full(len(values), evaluations),
+            }
+            self.shards.append(at, kept)
             if at + len(values) > first:
                 yield values[max(first - at, 0) :]
             at += len(values)
             began = time.perf_counter()
 
+    def draw(self, samples: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
+        """Samples of these numbers, as the sampler draws them."""
+        return self.sampler.draw(self.handle.model, samples, self.options, self.callback)
+
     def cost(self, count: int) -> tuple[float, float]:
         """Seconds that the first ``count`` samples took, and network evaluations of each."""
         arrays = self.shards.gather(count, ("seconds", "evaluations"))
         return float(arrays["seconds"].sum()), float(arrays["evaluations"].mean())
-
-
-def sampling_key(handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> str:
-    """Digest of what decides samples; batch size and device do not."""
-    versions = {name: version(name) for name in _DECIDING}
-    stated = [] if options.condition is None else [tensor_digest(options.condition)]
-    return digest(handle.key, sampler.key, options.seed, options.precision, versions, *stated)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,17 @@ from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
-from fastdpm.evaluation.extract import ALL, Extractor, open_extractor, statistics_of
-from fastdpm.evaluation.measure import FeatureMeasure, Measured
-from fastdpm.evaluation.scores import Metric, Score, plain
-from fastdpm.evaluation.sources import Array, image_data, open_data, open_samples
+from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
+from fastdpm.evaluation.measure import FeatureMeasure
+from fastdpm.evaluation.scores import Evaluation
+from fastdpm.evaluation.sources import ALL, Array, image_data, open_data, open_samples
 from fastdpm.evaluation.statistics import (
     REFERENCE,
     Statistics,
     is_statistics,
     read_statistics,
 )
-from fastdpm.evaluation.vocoder import VocoderMeasure, read_recordings
+from fastdpm.evaluation.vocoder import VocoderMeasure
 from fastdpm.models.config import builtin_models
 from fastdpm.models.features import FEATURES, builtin_features, find_features
 from fastdpm.models.find import FoundModel, is_model
@@ -54,40 +53,8 @@ class MeasureOptions:
             raise InvalidArgumentError(f"n must be at least 1, got {self.n}")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured, and how.
-
-    Attributes:
-        samples: Which samples, in words.
-        n: How many.
-        network: The feature network, or that pairs of sounds were compared.
-        against: The reference, in words.
-        metrics: Those below, in the order to print them; the first is the one to compare by.
-        scores: Value and standard error by the metric's key; over the samples alone, the
-            reference being taken as it is.
-        notes: What a reader must know.
-        seconds: Spent drawing the samples, whenever that was; None for a folder's.
-        evaluations: Network evaluations of each sample; likewise.
-    """
-
-    samples: str
-    n: int
-    network: str
-    against: str
-    metrics: tuple[Metric, ...]
-    scores: Mapping[str, Score]
-    notes: tuple[str, ...] = ()
-    seconds: float | None = None
-    evaluations: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None for a value that is not defined."""
-        return {"format": "fastdpm-evaluation", "version": 1, **plain(self)}
-
-
 def evaluate(
-    samples: str | Path | Model,
+    samples: str | Path | FoundModel | Model,
     against: str | Path | None = None,
     *,
     n: int | None = None,
@@ -127,47 +94,38 @@ def evaluate(
         DataError: If files are damaged or not samples, or features are not finite.
         MissingExtraError: If a package that a metric needs is not installed.
     """
-    device = "auto" if options is None else options.device
+    options, cache = options or DrawOptions(), cache or default_cache()
     measuring = MeasureOptions(
-        against, n, features, inception, device, cache or default_cache(), progress, scale_to_peak
+        against, n, features, inception, options.device, cache, progress, scale_to_peak
     )
-    return measure(samples, measuring, recipe=recipe, plan=plan, options=options)
-
-
-def measure(
-    samples: str | Path | FoundModel | Model,
-    measuring: MeasureOptions,
-    *,
-    recipe: Recipe | None = None,
-    plan: Plan | None = None,
-    options: DrawOptions | None = None,
-) -> Evaluation:
-    """The same as :func:`evaluate`, with what to measure in one value."""
     if isinstance(samples, Model | FoundModel) or is_model(samples):
-        options = options or DrawOptions()
         handle = ModelHandle(samples, options.device)
         sampler = choose_sampler(handle, recipe, plan)
-        model_measure = open_measure(handle.config.data, measuring)
-        label = f"{handle.config.name}, {sampler.label}"
-        measured = model_measure.measure_model(handle, sampler, options)
-        return _evaluation(label, model_measure, measured)
+        measure = open_measure(handle.config.data, measuring)
+        source: Any = measure.source(handle, sampler, options)  # each measure takes its own
+        found = measure.measure(source)
+        return replace(found, notes=(*found.notes, *measure.left_out))
     if recipe is not None or plan is not None:
         raise InvalidArgumentError(f"{samples} is no model: a recipe or a plan changes nothing")
-    if not (Path(samples).exists() or str(samples).startswith("sklearn:")):
+    return _evaluate_data(str(samples), measuring)
+
+
+def _evaluate_data(samples: str, measuring: MeasureOptions) -> Evaluation:
+    if not (Path(samples).exists() or samples.startswith("sklearn:")):
         raise InvalidArgumentError(
-            f"no model and no samples at {str(samples)!r}: give a built-in name"
+            f"no model and no samples at {samples!r}: give a built-in name"
             f" ({', '.join(builtin_models())}), a model folder, or a folder, zip, Parquet or .npz"
             " file of samples"
         )
-    opened, data = _open(str(samples), measuring.features)
-    file_measure = _feature_measure(data, measuring, measuring.n or ALL)
-    wanted = file_measure.extractor.data or data
+    opened, data = _open(samples, measuring.features)
+    measure = _feature_measure(data, measuring, measuring.n or ALL)
+    wanted = measure.extractor.data or data
     source = open_data(opened, wanted, measuring.n, scale=measuring.scale_to_peak)
-    found = _evaluation(source.label, file_measure, file_measure.measure(source))
-    if measuring.n is None or found.n == measuring.n:
-        return found
-    note = f"{measuring.n:,} samples were asked for, {found.n:,} are there"
-    return replace(found, notes=(*found.notes, note))
+    found = measure.measure(source)
+    notes = (*found.notes, *measure.left_out)
+    if measuring.n is not None and found.n < measuring.n:
+        notes += (f"{measuring.n:,} samples were asked for, {found.n:,} are there",)
+    return replace(found, notes=notes)
 
 
 def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Statistics:
@@ -209,7 +167,7 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
     """What measures the samples of a model that was trained on ``data``."""
     if data.mel is None:
         default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
-        return _feature_measure(data, options, default if options.n is None else options.n)
+        return _feature_measure(data, options, options.n or default)
     if options.features is not None or options.inception is not None:
         raise InvalidArgumentError(
             "a vocoder is measured against the recordings themselves: drop `features` and"
@@ -219,9 +177,8 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
         raise InvalidArgumentError(
             "a vocoder is measured against the original recordings: give them to `against`"
         )
-    recordings = read_recordings(str(options.against), data, options.n or _DEFAULT_PAIRS)
-    label = f"{len(recordings)} recordings of {Path(options.against).name}"
-    return VocoderMeasure(recordings, label, data, options.cache, options.progress)
+    wanted = options.n or _DEFAULT_PAIRS
+    return VocoderMeasure(str(options.against), data, wanted, options.cache, options.progress)
 
 
 def _open(path: str, features: str | None) -> tuple[Dataset | Array, DataSpec]:
@@ -271,17 +228,3 @@ def _own_reference(extractor: Extractor) -> Statistics:
             " statistics, so give data or a file of statistics to `against`"
         )
     return read_statistics(path)
-
-
-def _evaluation(label: str, measure: Measure, measured: Measured) -> Evaluation:
-    return Evaluation(
-        samples=label,
-        n=measured.n,
-        network=measure.network,
-        against=measure.against,
-        metrics=measure.metrics,
-        scores=measured.scores,
-        notes=(*measured.notes, *measure.left_out),
-        seconds=measured.seconds,
-        evaluations=measured.evaluations,
-    )

@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.spec import DataSpec
-from fastdpm.evaluation.cache import Cache, digest
-from fastdpm.evaluation.drawn import ModelSource
+from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.inception import InceptionExtractor
 from fastdpm.evaluation.metrics import Features, check_features
-from fastdpm.evaluation.sources import Source, Values, check_same_data, describe, to_samples
+from fastdpm.evaluation.sources import Source, Values, describe, to_samples
 from fastdpm.evaluation.statistics import Statistics, read_statistics
 from fastdpm.models.features import builtin_features, features_for, load_features
 from fastdpm.progress import sampling_bar
 
-ALL = 10**9  # more samples than any data set has
 _DECIDING = ("fastdpm", "torch", "numpy", "pillow", "soundfile")
 _VERSION = 1  # of what lies between files and features; a change of any value must change it
-
-
-class Extractor(Protocol):
-    """What turns the values of a file into features.
-
-    Attributes:
-        name: Of the network, as it is printed.
-        fingerprint: Of its weights.
-        splits: Runs that the Inception score is averaged over.
-        data: The samples it takes; None for images of any size.
-        settings: What else decides its features: its arguments, or its library's version.
-    """
-
-    splits: int
-    data: DataSpec | None
-
-    @property
-    def name(self) -> str:
-        """See the class."""
-
-    @property
-    def settings(self) -> Any:
-        """See the class."""
-
-    @property
-    def fingerprint(self) -> str:
-        """See the class."""
-
-    def __call__(self, values: Values) -> tuple[Features, Features]:
-        """Features (n, d) and logits (n, classes) of values as :class:`Source` gives them."""
 
 
 class FeatureExtractor:
     """A feature network of this package, or one trained by `fastdpm train`.
 
     The latter carries the first digits of its weights' checksum in its name.
+
+    Attributes:
+        name: Of the network, as it is printed.
+        fingerprint: Of its weights.
+        settings: What else decides its features.
+        splits: Runs that the Inception score is averaged over.
+        data: The samples it takes; None for images of any size.
     """
 
     splits = 1
@@ -73,9 +45,12 @@ class FeatureExtractor:
         self.data: DataSpec | None = self.network.config.data
 
     def __call__(self, values: Values) -> tuple[Features, Features]:
-        """See :class:`Extractor`."""
+        """Features (n, d) and logits (n, classes) of what the network was trained on."""
         features, logits = self.network(to_samples(values).to(self.network.device))
         return features.cpu().numpy(), logits.cpu().numpy()
+
+
+Extractor = FeatureExtractor | InceptionExtractor
 
 
 def open_extractor(
@@ -101,9 +76,9 @@ def open_extractor(
 
 
 def extract(
-    source: Source, extractor: Extractor, n: int, cache: Cache, *, progress: bool = False
+    source: Source, extractor: Extractor, count: int, cache: Cache, *, progress: bool = False
 ) -> tuple[Features, Features]:
-    """Features, shape (n, d), and logits, shape (n, classes), of a source's first samples.
+    """Features, shape (n, d), and logits, shape (n, classes), of a source's first ``count``.
 
     What is in the cache is not computed again. Samples pass through some at a time.
 
@@ -111,49 +86,43 @@ def extract(
         InvalidArgumentError: If the network takes other samples, or there are too few.
         DataError: If a feature is not finite.
     """
-    if extractor.data is not None:
-        check_same_data(source, extractor.data, extractor.name)
-    count = source.count(n)
+    found, wanted = describe(source.data), describe(extractor.data or source.data)
+    if found != wanted:
+        raise InvalidArgumentError(
+            f"{source.label} has {found}, feature network {extractor.name} takes {wanted}: choose"
+            " another with `features` or `inception`"
+        )
     shards = cache.shards("features", features_key(source, extractor))
     if shards.count < count:
         at = shards.count
-        with _progress(source, count, progress):
+        bar = sampling_bar() if progress and source.drawn < count else nullcontext()
+        with bar as source.callback:
             for values in source.batches(at, count):
                 features, logits = extractor(values)
                 check_features(source.label, features, least=1, first=at)
                 shards.append(at, {"features": features, "logits": logits})
                 at += len(values)
-    found = shards.gather(count)
-    check_features(source.label, found["features"])
-    return found["features"], found["logits"]
+    kept = shards.gather(count)
+    check_features(source.label, kept["features"])
+    return kept["features"], kept["logits"]
 
 
 def features_key(source: Source, extractor: Extractor) -> str:
     """Digest of what decides the features of a source."""
     network = (extractor.name, extractor.fingerprint, extractor.settings)
-    versions = {name: version(name) for name in _DECIDING}
-    return digest(_VERSION, versions, source.key, source.data.deciding(), network)
+    decide = versions(*_DECIDING)
+    return digest(_VERSION, decide, source.key, source.data.deciding(), network)
 
 
 def statistics_of(source: Source, extractor: Extractor, cache: Cache) -> Statistics:
     """Statistics of all samples of a data set, kept in the cache."""
-    count = source.count(ALL)
-    path = cache.file("statistics", digest(features_key(source, extractor), count), ".safetensors")
+    key = digest(features_key(source, extractor), source.size)
+    path = cache.file("statistics", key, ".safetensors")
     if path.is_file():
         return replace(read_statistics(path), label=source.label)
-    features, logits = extract(source, extractor, count, cache)
+    features, logits = extract(source, extractor, source.size, cache)
     statistics = Statistics.of(
         extractor.name, extractor.fingerprint, source.label, features, logits
     )
     statistics.write(path)
     return statistics
-
-
-@contextmanager
-def _progress(source: Source, count: int, shown: bool) -> Iterator[None]:
-    """A bar over the samples that a model still has to draw; none for other sources."""
-    if not shown or not isinstance(source, ModelSource) or source.shards.count >= count:
-        yield
-        return
-    with sampling_bar() as source.callback:
-        yield

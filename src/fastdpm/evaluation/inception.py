@@ -56,12 +56,9 @@ class InceptionExtractor:
                 " fetch it"
             )
         self.device = find_device(device)
-
-    @property
-    def name(self) -> str:
-        """That of the published network for its weights alone, else with their checksum."""
+        self.fingerprint = sha256(self.weights)[:16]
         published = self.fingerprint.startswith(_CHECKSUM)
-        return INCEPTION if published else f"{INCEPTION} {self.fingerprint[:8]}"
+        self.name = INCEPTION if published else f"{INCEPTION} {self.fingerprint[:8]}"
 
     @property
     def settings(self) -> str:
@@ -70,11 +67,6 @@ class InceptionExtractor:
             return version("torch-fidelity")
         except PackageNotFoundError:
             raise MissingExtraError("torch-fidelity", "fid") from None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """First digits of the checksum of the weights."""
-        return sha256(self.weights)[:16]
 
     @cached_property
     def _network(self) -> Any:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import Literal, cast
 
-import numpy as np
-
-from fastdpm.core.errors import InvalidArgumentError, check_installed
+from fastdpm.core.errors import check_installed
 from fastdpm.evaluation import metrics
-from fastdpm.evaluation.cache import Cache, digest
+from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
 from fastdpm.evaluation.extract import Extractor, extract, features_key
 from fastdpm.evaluation.metrics import Array, Features
-from fastdpm.evaluation.scores import Floor, Metric, Score
-from fastdpm.evaluation.sources import Source, Values, to_samples
+from fastdpm.evaluation.scores import Evaluation, Metric, Score
+from fastdpm.evaluation.sources import Source
 from fastdpm.evaluation.statistics import INCEPTION, Statistics
 
-_DECIDING = ("numpy", "scipy", "scikit-learn", "torchmetrics")
 _VERSION = 2  # of the metrics; a change of any number must change it
 
 
@@ -148,95 +144,65 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a set of samples scored.
-
-    Attributes:
-        n: Samples.
-        scores: By the metric's key.
-        notes: What a reader must know.
-        seconds: Spent drawing the samples; None for samples that came from elsewhere.
-        evaluations: Network evaluations that each of them took; likewise.
-    """
-
-    n: int
-    scores: Mapping[str, Score]
-    notes: tuple[str, ...] = ()
-    seconds: float | None = None
-    evaluations: float | None = None
-
-
-@dataclass
 class FeatureMeasure:
     """Distances of features to those of a reference.
 
     Attributes:
+        n: Samples to measure.
+        least: How many it takes to measure.
+        network: The feature network's name.
+        against: The reference, in words.
+        table: What is measured.
+        metrics: The same, as it is printed.
+        left_out: What a reader would look for in vain.
+        floor: Metrics of real data against the same reference, where they are known.
+
+    Args:
         extractor: The feature network.
         reference: Statistics under the same network.
         n: Samples to measure.
         cache: Where every stage is kept.
-        progress: Show a bar while a model draws.
         modality: "image" or "audio", which decides the metrics.
+        progress: Show a bar while a model draws.
     """
 
-    extractor: Extractor
-    reference: Statistics
-    n: int
-    cache: Cache
-    modality: str
-    progress: bool = False
-    table: tuple[FeatureMetric, ...] = field(init=False)
-    metrics: tuple[Metric, ...] = field(init=False)
-    left_out: tuple[str, ...] = field(init=False)
+    least = metrics.GROUPS
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        reference: Statistics,
+        n: int,
+        cache: Cache,
+        modality: str,
+        progress: bool = False,
+    ) -> None:
         check_installed("torchmetrics", "torchmetrics", "eval")
         check_installed("scikit-learn", "sklearn", "eval")
-        self.check_count(self.n)
-        self.reference.check_network(self.extractor.name, self.extractor.fingerprint)
-        wanted = [row for row in FEATURE_METRICS if self.modality in row.modalities]
-        self.table = tuple(m for m in wanted if getattr(self.reference, m.needs) is not None)
+        metrics.check_count(n, self.least)
+        reference.check_network(extractor.name, extractor.fingerprint)
+        self.extractor, self.reference, self.n = extractor, reference, n
+        self.cache, self.progress = cache, progress
+        self.network, self.against = extractor.name, reference.label
+        self.floor = reference.held_out
+        wanted = [row for row in FEATURE_METRICS if modality in row.modalities]
+        self.table = [m for m in wanted if getattr(reference, m.needs) is not None]
         self.metrics = tuple(m.printed(self.network) for m in self.table)
-        self.left_out = ()
-        if absent := [m.printed(self.network).name for m in wanted if m not in self.table]:
-            self.left_out = (
-                f"{', '.join(absent)} left out: {self.reference.label} holds a mean and a"
-                " covariance alone; measure against the data itself to have them",
-            )
+        absent = [m.printed(self.network).name for m in wanted if m not in self.table]
+        self.left_out = [
+            f"{', '.join(absent)} left out: {self.against} holds a mean and a covariance alone;"
+            " measure against the data itself to have them"
+        ] * bool(absent)
 
-    @staticmethod
-    def check_count(n: int) -> None:
-        """Raise InvalidArgumentError if so few samples cannot be measured."""
-        if n < metrics.GROUPS:
-            raise InvalidArgumentError(
-                f"{n} samples are too few: the metrics need at least {metrics.GROUPS}"
-            )
+    def source(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> ModelSource:
+        """What a model draws, to be measured."""
+        return ModelSource(handle, sampler, options, self.cache)
 
-    def count_drawn(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> int:
-        """Samples that are drawn already."""
-        return ModelSource(handle, sampler, options, self.cache).shards.count
-
-    @property
-    def against(self) -> str:
-        """The reference, in words."""
-        return self.reference.label
-
-    @property
-    def network(self) -> str:
-        """The feature network's name."""
-        return self.extractor.name
-
-    @property
-    def floor(self) -> Floor | None:
-        """Metrics of real data against the same reference, where they are known."""
-        return self.reference.held_out
-
-    def measure(self, source: Source, n: int | None = None) -> Measured:
+    def measure(self, source: Source, n: int | None = None) -> Evaluation:
         """Measure a source's first ``n`` samples; what the cache knows is not computed again."""
-        count = source.count(self.n if n is None else n)
+        count = min(self.n if n is None else n, source.size)
+        libraries = versions("numpy", "scipy", "scikit-learn", "torchmetrics")
         features = features_key(source, self.extractor)
-        libraries = {name: version(name) for name in _DECIDING}
         key = digest(_VERSION, libraries, features, count, self.reference.digest)
         record = self.cache.record("metrics", key) or {}
         if lacking := [m for m in self.table if m.key not in record]:
@@ -245,22 +211,6 @@ class FeatureMeasure:
             record |= {m.key: astuple(m.score(sets)) for m in lacking}
             self.cache.write_record("metrics", key, record)
         scores = {m.key: Score(*record[m.key]) for m in self.table}
-        notes = (m.note(count, self.reference) for m in self.table)
-        cost = source.cost(count) if isinstance(source, ModelSource) else (None, None)
-        return Measured(count, scores, tuple(filter(None, notes)), *cost)
-
-    def measure_model(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, n: int | None = None
-    ) -> Measured:
-        """Draw ``n`` samples from a model and measure them."""
-        return self.measure(ModelSource(handle, sampler, options, self.cache), n)
-
-    def pictures(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, count: int
-    ) -> Values:
-        """The first samples: uint8 images (k, H, W, C), or float32 sounds (k, length)."""
-        source = ModelSource(handle, sampler, options, self.cache)
-        values = np.concatenate(list(source.batches(0, count)))
-        if values.ndim == 4:
-            return values.transpose(0, 2, 3, 1)
-        return to_samples(values)[:, 0].numpy()
+        notes = tuple(note for m in self.table if (note := m.note(count, self.reference)))
+        names = (source.label, count, self.network, self.against)
+        return Evaluation(*names, self.metrics, scores, notes, *source.cost(count))

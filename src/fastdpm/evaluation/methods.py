@@ -26,7 +26,7 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.state import Callback
 
 GROUPS = ("paper", "multistep", "standard", "diffusers")
-_KAPPA = re.compile(r"-k(\d*\.?\d+)")
+_KAPPA = re.compile(r"-k(\d*\.?\d+)$")
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ class Method:
             InvalidArgumentError: If it cannot take so many.
         """
         if self.diffusers is not None:
-            least, total = self.diffusers.least, schedule.num_train_steps
-            if not least <= num_steps <= total:
-                raise InvalidArgumentError(
-                    f"{self.key} takes from {least} to {total} (T) steps S, got {num_steps}"
-                )
+            self.diffusers.check_steps(num_steps, schedule.num_train_steps)
             return DiffusersSampler(self.diffusers, num_steps, clip)
         recipe = self.recipe or Recipe()
         if not recipe.takes_all_steps:
@@ -68,44 +64,22 @@ class Method:
         return PlanSampler(recipe.compile(schedule), clip)
 
 
-@dataclass(frozen=True)
-class DiffusersSampler:
+class DiffusersSampler(Sampler):
     """Samples by a scheduler of diffusers."""
 
-    method: DiffusersMethod
-    num_steps: int
-    clip: str = "none"
-
-    @property
-    def key(self) -> str:
-        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
-        return f"{self.method.key} {self.num_steps} clip {self.clip} {version('diffusers')}"
-
-    @property
-    def label(self) -> str:
-        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
-        return f"{self.method.name}, S = {self.num_steps}"
-
-    @property
-    def rows(self) -> int:
-        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
-        return self.method.num_evaluations(self.num_steps)
+    def __init__(self, method: DiffusersMethod, num_steps: int, clip: str = "none") -> None:
+        self.method, self.num_steps, self.clip = method, num_steps, clip
+        self.key = f"{method.key} {num_steps} clip {clip} {version('diffusers')}"
+        self.label = f"diffusers {method.solver}, {method.spacing}, S = {num_steps}"
+        self.rows = method.num_evaluations(num_steps)
 
     def draw(
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """See :class:`fastdpm.evaluation.drawn.Sampler`."""
-        batches = sample_diffusers(
-            model,
-            self.method,
-            self.num_steps,
-            samples,
-            clip=self.clip,
-            callback=callback,
-            **options.keywords(),
-        )
-        for _, batch, evaluations in batches:
-            yield batch, evaluations
+        """By :func:`fastdpm.evaluation.diffusers_samplers.sample_diffusers`."""
+        stated = options.keywords() | {"clip": self.clip, "callback": callback}
+        batches = sample_diffusers(model, self.method, self.num_steps, samples, **stated)
+        return ((batch, evaluations) for _, batch, evaluations in batches)
 
 
 def choose_methods(
@@ -134,52 +108,50 @@ def choose_methods(
         )
     chosen: dict[str, Method] = {}
     for name in names:
-        members = _group(name, kappas or (0.0, 1.0)) if name in GROUPS else (_method(name),)
+        members = _group(name, kappas or (0.0, 1.0)) if name in GROUPS else [_method(name)]
         chosen |= {method.key: method for method in members}
     if not installed and any(method.diffusers for method in chosen.values()):
         raise MissingExtraError("diffusers", "diffusers")
     return tuple(chosen.values())
 
 
-def _group(name: str, kappas: Sequence[float]) -> tuple[Method, ...]:
+def _group(name: str, kappas: Sequence[float]) -> list[Method]:
     if name == "diffusers":
-        return tuple(_of_diffusers(method) for method in diffusers_methods())
-    rows = [row for row in samplers.SAMPLERS.values() if row.family == name]
-    if name == "standard":
-        return (_over_all_steps(rows[0]),)
-    return tuple(
-        _over_levels(row, choice, kappa)
-        for row in rows
-        for kappa in (kappas if row.takes_kappa else (0.0,))
-        for choice in sorted(choices.CHOICES.values(), key=lambda choice: choice.levels)
-    )
+        return [_of_diffusers(method) for method in diffusers_methods()]
+    members = [method for method in _of_plans(kappas) if method.family == name]
+    return members[:1] if name == "standard" else members
 
 
 def _method(key: str) -> Method:
     if key.startswith("diffusers-"):
         return _of_diffusers(*diffusers_methods([key]))
-    stem = _KAPPA.sub("", key)
-    for row in samplers.SAMPLERS.values():
-        if row.all_steps and key == row.name:
-            return _over_all_steps(row)
-        for choice in () if row.all_steps else choices.CHOICES.values():
-            kappa = _KAPPA.fullmatch(key[len(stem) :])
-            if stem == _stem(row, choice) and (kappa is not None) == row.takes_kappa:
-                return _over_levels(row, choice, float(kappa[1]) if kappa else 0.0)
+    stem, kappa = _KAPPA.sub("", key), _KAPPA.search(key)
+    named = f"{stem}-k{float(kappa[1]):g}" if kappa else key
+    for method in _of_plans([float(kappa[1]) if kappa else 0.0]):
+        if method.key == named:
+            return method
     raise InvalidArgumentError(
         f"no method {key!r}: give a group ({', '.join(GROUPS)}) or a key such as var-linear-k0,"
         " step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or diffusers-ddim-trailing"
     )
 
 
-def _stem(row: Row, choice: LevelChoice) -> str:
-    """A key but for its kappa; the paper's own process goes without its name."""
-    return choice.name if row.family == "paper" else f"{row.name}-{choice.name}"
+def _of_plans(kappas: Sequence[float]) -> Iterator[Method]:
+    """Every sampler of this package over every choice of levels."""
+    for row in samplers.SAMPLERS.values():
+        if row.all_steps:
+            yield Method(row.name, row.family, row.title, "", Recipe(method=row.name))
+            continue
+        for kappa in kappas if row.takes_kappa else (0.0,):
+            for choice in sorted(choices.CHOICES.values(), key=lambda choice: choice.levels):
+                yield _over_levels(row, choice, kappa)
 
 
 def _over_levels(row: Row, choice: LevelChoice, kappa: float) -> Method:
+    """A method; in its key the paper's own process goes without its name."""
     recipe = Recipe(method=row.name, levels=choice.levels, spacing=choice.spacing, kappa=kappa)
-    key, group = _stem(row, choice), row.title
+    key = choice.name if row.family == "paper" else f"{row.name}-{choice.name}"
+    group = row.title
     if row.takes_kappa:
         key = f"{key}-k{kappa:g}"
         named = {0.0: "DDIM-rev", 1.0: "DDPM-rev"} if row.family == "paper" else {}
@@ -187,10 +159,6 @@ def _over_levels(row: Row, choice: LevelChoice, kappa: float) -> Method:
     return Method(key, row.family, group, choice.title, recipe)
 
 
-def _over_all_steps(row: Row) -> Method:
-    return Method(row.name, row.family, row.title, "", Recipe(method=row.name))
-
-
 def _of_diffusers(method: DiffusersMethod) -> Method:
-    group, _, spacing = method.name.removeprefix("diffusers ").partition(", ")
-    return Method(method.key, "diffusers", f"{group} (diffusers)", spacing, diffusers=method)
+    group = f"{method.solver} (diffusers)"
+    return Method(method.key, "diffusers", group, method.spacing, diffusers=method)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import DataError, InvalidArgumentError, check_installed
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.evaluation.scores import Score
 
 Array = NDArray[np.float64]
@@ -46,14 +46,21 @@ class Moments:
             InvalidArgumentError: If there are fewer than two.
         """
         count, width = features.shape
-        if count < 2:
-            raise InvalidArgumentError(f"moments need at least 2 samples, got {count}")
+        check_count(count, 2)
         mean = features.mean(0, dtype=np.float64)
         scatter = np.zeros((width, width))
         for first in range(0, count, _CHUNK):
             centred = features[first : first + _CHUNK] - mean
             scatter += centred.T @ centred
         return cls(count, mean, scatter / (count - 1))
+
+
+def check_count(count: int, least: int, of: str = "") -> None:
+    """Raise InvalidArgumentError if there are fewer samples than ``least``."""
+    if count < least:
+        raise InvalidArgumentError(
+            f"{count} samples{of} are too few: the metrics need at least {least}"
+        )
 
 
 def check_features(name: str, features: Features, least: int = GROUPS, first: int = 0) -> None:
@@ -65,10 +72,7 @@ def check_features(name: str, features: Features, least: int = GROUPS, first: in
         InvalidArgumentError: If there are fewer than ``least``.
         DataError: If one is not finite.
     """
-    if len(features) < least:
-        raise InvalidArgumentError(
-            f"{len(features)} samples of {name} are too few: the metrics need at least {least}"
-        )
+    check_count(len(features), least, f" of {name}")
     broken = np.flatnonzero(~np.isfinite(features).all(1))
     if broken.size:
         raise DataError(
@@ -77,12 +81,12 @@ def check_features(name: str, features: Features, least: int = GROUPS, first: in
         )
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Moments, b: Moments, *, root_b: Array | None = None) -> float:
     """Distance of two Gaussians: |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
 
     The trace of the root is the sum of the singular values of C_a^(1/2) C_b^(1/2). Unlike the
     eigenvalues of C_a C_b, these keep their digits where a covariance is singular, as it is with
-    fewer samples than features.
+    fewer samples than features. ``root_b`` is C_b^(1/2), if it is known.
 
     Raises:
         InvalidArgumentError: If the two have different numbers of features.
@@ -90,7 +94,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     Source: Heusel et al. 2017, arXiv:1706.08500, section 2.
     """
     _check_widths(a.mean.size, b.mean.size)
-    return _frechet(a, b, _root(b.cov))
+    root_b = _root(b.cov) if root_b is None else root_b
+    cross = np.linalg.svd(_root(a.cov).T @ root_b, compute_uv=False).sum()
+    apart = np.square(a.mean - b.mean).sum()
+    return float(apart + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
 
 
 def frechet_score(features: Features, reference: Moments) -> Score:
@@ -100,7 +107,7 @@ def frechet_score(features: Features, reference: Moments) -> Score:
     """
     _check_widths(features.shape[1], reference.mean.size)
     root = _root(reference.cov)
-    whole = _frechet(Moments.of(features), reference, root)
+    whole = frechet_distance(Moments.of(features), reference, root_b=root)
     parts = jackknife(
         lambda keep: _frechet_quickly(features[keep], reference, root), len(features)
     )
@@ -121,17 +128,12 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
     Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
     """
     _check_widths(features.shape[1], reference.shape[1])
-    check_installed("torchmetrics", "torchmetrics", "eval")
     import torch
     from torchmetrics.image.kid import poly_mmd
 
-    size = min(_MOST_IN_BLOCK, len(features) // _LEAST_BLOCKS, len(reference))
+    check_count(len(features), 2 * _LEAST_BLOCKS)
     check_features("the reference", reference, 2)
-    if size < 2:
-        raise InvalidArgumentError(
-            f"{len(features)} samples are too few: the kernel distance needs at least"
-            f" {2 * _LEAST_BLOCKS}"
-        )
+    size = min(_MOST_IN_BLOCK, len(features) // _LEAST_BLOCKS, len(reference))
     generator = np.random.default_rng(seed)
     features = features[shuffled(len(features))]
     values = []
@@ -140,7 +142,7 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
         pair = (reference[chosen], features[first : first + size])
         real, drawn = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in pair)
         values.append(float(poly_mmd(real, drawn)))
-    return Score(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values))))
+    return mean_score(np.array(values))
 
 
 def precision_recall_scores(features: Features, reference: Features) -> tuple[Score, Score]:
@@ -161,7 +163,6 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, section 2.
     """
     _check_widths(features.shape[1], reference.shape[1])
-    check_installed("scikit-learn", "sklearn", "eval")
     from sklearn.metrics import pairwise_distances
 
     count = min(len(features), len(reference))
@@ -186,7 +187,6 @@ def inception_score(logits: Features, splits: int = 1) -> Score:
 
     Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
-    check_installed("torchmetrics", "torchmetrics", "eval")
     import torch
     from torchmetrics.image.inception import InceptionScore
 
@@ -254,19 +254,23 @@ def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:
         value: Takes a mask of the samples to keep, shape (count,).
         count: Samples; fewer than twenty are left out one at a time.
     """
-    everything = np.ones(count, dtype=bool)
     groups = min(GROUPS, count)
     member = np.arange(count) % groups
     parts = np.array([value(member != group) for group in range(groups)])
-    whole = value(everything)
+    whole = value(np.ones(count, dtype=bool))
     error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
     return Score(whole, error if error > 1e-12 * abs(whole) else 0.0)  # below is rounding
 
 
-def _frechet(a: Moments, b: Moments, root_b: Array) -> float:
-    cross = np.linalg.svd(_root(a.cov).T @ root_b, compute_uv=False).sum()
-    apart = np.square(a.mean - b.mean).sum()
-    return float(apart + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
+def mean_score(values: Array) -> Score:
+    """Mean of the values that are finite, shape (n,), and its standard error.
+
+    NaN where nothing is finite; the error also where one value alone is.
+    """
+    kept = values[np.isfinite(values)]
+    if kept.size < 2:
+        return Score(float(kept[0]) if kept.size else math.nan)
+    return Score(float(kept.mean()), float(kept.std(ddof=1) / math.sqrt(kept.size)))
 
 
 def _frechet_quickly(features: Features, reference: Moments, root: Array) -> float:

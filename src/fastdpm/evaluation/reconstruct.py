@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,23 +76,20 @@ class Reconstruction:
 
     def records(self) -> list[dict[str, Any]]:
         """Plain values of each sample; None where there is none, "inf" and "-inf" as words."""
-        records = []
-        for i, encoding in enumerate(self.evaluations):
-            record: dict[str, Any] = {
-                "psnr_db": _plain(self.psnr[i]),
-                "relative_error": _plain(self.relative[i]),
-                "encoding_evaluations": encoding,
-                "total_evaluations": encoding + self.decoding,
-                "residual": _plain(self.residual[i]),
-                "row_not_converged": self.row[i] if self.row[i] >= 0 else None,
-                "latent_std": _plain(self.deviation[i]),
-            }
-            if self.snr is not None:
-                record["snr_db"] = _plain(self.snr[i])
-            if self.log_mel is not None:
-                record["log_mel_nepers"] = _plain(self.log_mel[i])
-            records.append(record)
-        return records
+        columns: dict[str, Iterable[float] | None] = {
+            "psnr_db": self.psnr,
+            "relative_error": self.relative,
+            "encoding_evaluations": self.evaluations,
+            "total_evaluations": [encoding + self.decoding for encoding in self.evaluations],
+            "residual": self.residual,
+            "row_not_converged": [row if row >= 0 else math.nan for row in self.row],
+            "latent_std": self.deviation,
+            "snr_db": self.snr,
+            "log_mel_nepers": self.log_mel,
+        }
+        told = {name: values for name, values in columns.items() if values is not None}
+        rows = zip(*told.values(), strict=True)
+        return [{name: _plain(v) for name, v in zip(told, row, strict=True)} for row in rows]
 
     def not_converged(self, names: list[str]) -> list[str]:
         """One line for each sample with a row that did not converge: name, row and residual."""
@@ -256,7 +253,7 @@ def _log_mel(real: Tensor, back: Tensor, kept: Tensor, sample_rate: int) -> Valu
     if kept.any():
         pairs = (real[kept, 0].numpy(), back[kept, 0].numpy())
         scores = compare_sounds(*pairs, sample_rate, metrics=["log_mel_error"])
-        found[kept] = torch.from_numpy(scores["log_mel_error"].values)
+        found[kept] = torch.from_numpy(scores["log_mel_error"])
     return tuple(found.tolist())
 
 

@@ -45,10 +45,10 @@ class Cell:
     group: str
     choice: str
     num_steps: int
-    evaluations: float | None
-    n: int
-    seconds: float | None
-    metrics: Mapping[str, Score]
+    evaluations: float | None = None
+    n: int = 0
+    seconds: float | None = None
+    metrics: Mapping[str, Score] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     plan: str | None = None
     failed: str | None = None
@@ -190,7 +190,7 @@ class Comparison:
                 " fastdpm"
             )
         names = ("features", "against", "seed", "clip", "precision", "command")
-        as_is: dict[str, Any] = {name: results.get(name) for name in names}
+        as_is: Any = {name: results.get(name) for name in names}
         try:
             metrics = tuple(Metric(m["key"], m["name"], m["better"]) for m in results["metrics"])
             if not metrics:
@@ -212,15 +212,11 @@ class Comparison:
                 " run `fastdpm compare` again"
             ) from None
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def results(self) -> dict[str, Any]:
         """Plain values for JSON: what ``results.json`` holds."""
         record = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
         return {"format": FORMAT, "version": VERSION, **plain(record)}
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """The plain values of :meth:`to_dict`."""
-        return self.to_dict()
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -233,16 +229,15 @@ class Comparison:
             names, key = (cell.family, cell.group, cell.choice), cell.num_steps
             rows.setdefault((*names, seen[*names, key]), Row(*names)).cells[key] = cell
             seen[*names, key] += 1
-        families = [*dict.fromkeys((*_FAMILIES, *(cell.family for cell in cells)))]
-        groups = [*dict.fromkeys(cell.group for cell in cells)]
-        choices = [*dict.fromkeys(cell.choice for cell in cells)]
+        orders = [
+            list(dict.fromkeys((*_FAMILIES, *(cell.family for cell in cells)))),
+            list(dict.fromkeys(cell.group for cell in cells)),
+            list(dict.fromkeys(cell.choice for cell in cells)),
+        ]
 
-        def place(row: Row) -> tuple[int, int, int]:
-            return (
-                families.index(row.family),
-                groups.index(row.group),
-                choices.index(row.choice),
-            )
+        def place(row: Row) -> list[int]:
+            names = (row.family, row.group, row.choice)
+            return [order.index(name) for order, name in zip(orders, names, strict=True)]
 
         return tuple(sorted(rows.values(), key=place))
 
@@ -256,13 +251,18 @@ class Comparison:
         """The columns: every S of a few-step method, rising."""
         return tuple(sorted({s for row in self.rows for s in row.cells}))
 
+    def floor_score(self, metric: Metric) -> Score | None:
+        """What real data scored, if that is known and finite."""
+        return None if self.floor is None else self.floor.scores.get(metric.key)
+
     @property
-    def drawn_floor(self) -> Floor | None:
-        """The floor where it can stand in one figure with the cells.
+    def drawn_floor(self) -> Score | None:
+        """The floor of the primary metric where it can stand in one figure with the cells.
 
         A distance falls as samples are added, so real data of fewer samples is no floor.
         """
-        return self.floor if self.floor is not None and self.floor.n >= self.n else None
+        comparable = self.floor is not None and self.floor.n >= self.n
+        return self.floor_score(self.primary) if comparable else None
 
     @property
     def primary(self) -> Metric:
@@ -307,6 +307,11 @@ class Comparison:
         """The best cell of one column, None where nothing was measured."""
         marks = self.marks(metric, num_steps)
         return next((cell for cell in self.cells if marks.get(cell.id) == BEST), None)
+
+    @property
+    def best_cells(self) -> list[Cell]:
+        """The best cell of each column by the primary metric, where there is one."""
+        return [c for s in self.steps if (c := self.best(self.primary, s)) is not None]
 
     def reference(self, metric: Metric) -> Cell | None:
         """The first standard sampler that the metric has a value for."""

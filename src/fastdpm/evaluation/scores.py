@@ -71,6 +71,38 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and how.
+
+    Attributes:
+        samples: Which samples, in words.
+        n: How many.
+        network: The feature network, or that pairs of sounds were compared.
+        against: The reference, in words.
+        metrics: Those below, in the order to print them; the first is the one to compare by.
+        scores: Value and standard error by the metric's key; over the samples alone, the
+            reference being taken as it is.
+        notes: What a reader must know.
+        seconds: Spent drawing the samples, whenever that was; None for a folder's.
+        evaluations: Network evaluations of each sample; likewise.
+    """
+
+    samples: str
+    n: int
+    network: str
+    against: str
+    metrics: tuple[Metric, ...]
+    scores: Mapping[str, Score]
+    notes: tuple[str, ...] = ()
+    seconds: float | None = None
+    evaluations: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, None for a value that is not defined."""
+        return {"format": "fastdpm-evaluation", "version": 1, **plain(self)}
+
+
+@dataclass(frozen=True)
 class Floor:
     """``n`` real samples, scored like drawn ones: what a perfect sampler would reach."""
 

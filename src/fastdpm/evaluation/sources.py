@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.errors import DataError
 from fastdpm.data.datasets import (
     DIGITS,
     DIGITS_TEST,
@@ -34,8 +34,10 @@ from fastdpm.data.pixels import from_pixels, to_pixels
 from fastdpm.data.sound import from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec, check_shape
 from fastdpm.evaluation.cache import digest
+from fastdpm.sampling.state import Callback
 
 Values = NDArray[Any]
+ALL = 10**9  # more samples than any data set has
 _BATCH = 256
 
 
@@ -46,19 +48,41 @@ class Source(ABC):
         key: Digest of what decides them.
         label: Which they are, in words.
         data: Their modality, shape and sample rate.
+        size: How many there are.
+        rows: Network evaluations of one.
+        callback: Told of samples as they are drawn.
     """
 
     key: str
     label: str
     data: DataSpec
-
-    @abstractmethod
-    def count(self, wanted: int) -> int:
-        """How many of the wanted samples there are."""
+    size: int
+    rows: int = 0
+    callback: Callback | None = None
 
     @abstractmethod
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """The samples from ``first`` to before ``stop``."""
+
+    @property
+    def drawn(self) -> int:
+        """How many are there already."""
+        return self.size
+
+    def cost(self, count: int) -> tuple[float | None, float | None]:
+        """Seconds to draw the first ``count`` samples, and network evaluations of each."""
+        return None, None
+
+    def pictures(self, count: int) -> Values:
+        """The first samples: uint8 images (k, H, W, C), or float32 sounds (k, length).
+
+        Shorter sounds are padded with silence.
+        """
+        batches = list(self.batches(0, min(count, self.size)))
+        if self.data.modality == "image":
+            return np.concatenate(batches).transpose(0, 2, 3, 1)
+        sounds = [sound[0] for values in batches for sound in to_samples(values)]
+        return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
 
 
 def to_values(samples: Tensor) -> Values:
@@ -73,11 +97,15 @@ def to_samples(values: Values) -> Tensor:
     return from_pixels(values) if values.dtype == np.uint8 else from_pcm(values)
 
 
-def choose(total: int, n: int | None) -> list[int]:
-    """Indices of n of them, drawn alike each time: the first ones may be all of one class."""
+def choose(total: int, n: int | None, label: str) -> tuple[list[int], str]:
+    """Indices of n of the samples of ``label``, and which they are, in words.
+
+    They are drawn alike each time: the first ones may be all of one class.
+    """
     if n is None or n >= total:
-        return list(range(total))
-    return sorted(np.random.default_rng(0).choice(total, n, replace=False).tolist())
+        return list(range(total)), f"{total:,} samples of {label}"
+    chosen = np.random.default_rng(0).choice(total, n, replace=False)
+    return sorted(chosen.tolist()), f"{n:,} of {total:,} samples of {label}"
 
 
 class FileSource(Source):
@@ -92,15 +120,11 @@ class FileSource(Source):
     ) -> None:
         self.dataset = dataset
         self.data = data if scale and dataset.record is None else replace(data, peak=None)
-        self.chosen = choose(len(dataset), n)
-        self.label = _name_part(len(self.chosen), len(dataset), dataset.path.name)
+        self.chosen, self.label = choose(len(dataset), n, dataset.path.name)
+        self.size = len(self.chosen)
         files = dataset.files(self.chosen)
         contents = [hashlib.sha256(file.data).hexdigest() for file in files]
         self.key = digest(self.chosen, contents)
-
-    def count(self, wanted: int) -> int:
-        """See :class:`Source`."""
-        return min(wanted, len(self.chosen))
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """See :class:`Source`."""
@@ -157,14 +181,10 @@ class ArraySource(Source):
         if len(values) == 0:
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)
-        chosen = choose(len(values), n)
-        self.label = _name_part(len(chosen), len(values), label)
+        chosen, self.label = choose(len(values), n, label)
+        self.size = len(chosen)
         self.values = np.ascontiguousarray(values[chosen])
         self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
-
-    def count(self, wanted: int) -> int:
-        """See :class:`Source`."""
-        return min(wanted, len(self.values))
 
     def batches(self, first: int, stop: int) -> Iterator[Values]:
         """See :class:`Source`."""
@@ -210,11 +230,6 @@ def open_data(
     return FileSource(samples, data, n, scale=scale)
 
 
-def _name_part(count: int, total: int, label: str) -> str:
-    """Which samples of a data set were taken, in words."""
-    return f"{count:,} {'' if count == total else f'of {total:,} '}samples of {label}"
-
-
 def image_data(samples: Dataset | Array) -> DataSpec:
     """Modality and shape of images whose size nobody has said: those of the first one."""
     if isinstance(samples, Dataset):
@@ -248,24 +263,6 @@ def _in_window(sound: Tensor, length: int, index: int) -> Tensor:
     window = torch.zeros(length)
     window[place : place + len(sound)] = sound
     return window
-
-
-def check_same_data(source: Source, wanted: DataSpec, network: str) -> None:
-    """Check that a feature network takes a source's samples.
-
-    Raises:
-        InvalidArgumentError: If their shape or sample rate is another.
-    """
-    found = source.data
-    if (found.modality, found.shape, found.sample_rate) != (
-        wanted.modality,
-        wanted.shape,
-        wanted.sample_rate,
-    ):
-        raise InvalidArgumentError(
-            f"{source.label} has {describe(found)}, feature network {network} takes"
-            f" {describe(wanted)}: choose another with `features` or `inception`"
-        )
 
 
 def describe(data: DataSpec) -> str:

@@ -8,21 +8,25 @@ the sound mirrored at its ends.
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import math
 import operator
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import DataError, InvalidArgumentError, MissingExtraError, check_one_of
+from fastdpm.core.errors import (
+    DataError,
+    InvalidArgumentError,
+    MissingExtraError,
+    check_installed,
+    check_one_of,
+)
 from fastdpm.data.mel import mel_filters
 from fastdpm.data.spec import MelSpec
 from fastdpm.data.stft import magnitudes
@@ -56,7 +60,8 @@ class SpeechMetric(Metric):
     """A metric of pairs of sounds.
 
     Attributes:
-        measure: Of one pair, (reference, generated, sample rate in Hz); NaN where undefined.
+        measure: Of one pair: reference and generated sound, both of shape (samples,) in [-1, 1],
+            and their sample rate in Hz; NaN where undefined.
         library: The package that it needs, from the extra ``speech``, or None.
         sample_rates: Those it is defined for, in Hz, or None for any.
     """
@@ -80,44 +85,12 @@ class SpeechMetric(Metric):
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class PairScores:
-    """A metric of every pair, shape (n,); NaN where it is undefined for a pair."""
-
-    values: Array
-
-    @property
-    def count(self) -> int:
-        """Pairs that have a value."""
-        return int(np.isfinite(self.values).sum())
-
-    @property
-    def left_out(self) -> int:
-        """Pairs that have none and are not in the mean."""
-        return len(self.values) - self.count
-
-    @property
-    def mean(self) -> float:
-        """Over the pairs that have a value; NaN if none has."""
-        return float(self._kept().mean()) if self.count else math.nan
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean over pairs; NaN below two."""
-        if self.count < 2:
-            return math.nan
-        return float(self._kept().std(ddof=1) / math.sqrt(self.count))
-
-    def _kept(self) -> Array:
-        return self.values[np.isfinite(self.values)]
-
-
 def compare_sounds(
     reference: Sounds,
     generated: Sounds,
     sample_rate: int,
     metrics: Sequence[str] | None = None,
-) -> dict[str, PairScores]:
+) -> dict[str, Array]:
     """Compare generated sounds with their recordings.
 
     Args:
@@ -127,7 +100,7 @@ def compare_sounds(
         metrics: Keys of ``SPEECH_METRICS``; by default those of :func:`usable_metrics`.
 
     Returns:
-        The scores of each metric, by its key.
+        By the metric's key, its value of every pair, shape (n,); NaN where it is undefined.
 
     Raises:
         InvalidArgumentError: If the sounds do not pair up or are too short, or a metric is unknown
@@ -139,7 +112,7 @@ def compare_sounds(
     chosen = _choose(metrics, sample_rate)
     pairs = _check_pairs(reference, generated, sample_rate)
     values = np.array([[m.measure(*pair, sample_rate) for pair in pairs] for m in chosen])
-    return {m.key: PairScores(row) for m, row in zip(chosen, values, strict=True)}
+    return dict(zip((m.key for m in chosen), values, strict=True))
 
 
 def usable_metrics(sample_rate: int) -> tuple[tuple[SpeechMetric, ...], tuple[str, ...]]:
@@ -183,11 +156,6 @@ def log_mel_error(reference: Array, generated: Array, sample_rate: int) -> float
 
     A neper is 8.686 dB. Mel magnitudes below 1e-5 count as 1e-5, the floor that vocoders are
     conditioned with; bands are those of :func:`mel_spec`.
-
-    Args:
-        reference: Shape (samples,), in [-1, 1].
-        generated: Shape (samples,).
-        sample_rate: In Hz.
     """
     ours, theirs = (_log_mel(sound, sample_rate) for sound in (generated, reference))
     return float(np.abs(ours - theirs).mean())
@@ -200,11 +168,6 @@ def mel_cepstral_distortion(reference: Array, generated: Array, sample_rate: int
     sum_d c_d * cos(pi * d * (k + 1/2) / K) over K bands. So it is the root mean square over
     bands, in dB of amplitude, of the smoothed difference of two log-mel spectra without their
     levels. Other programs scale their coefficients otherwise: compare it with its like.
-
-    Args:
-        reference: Shape (samples,), in [-1, 1].
-        generated: Shape (samples,).
-        sample_rate: In Hz.
 
     Source: Kubichek 1993, "Mel-cepstral distance measure for objective speech quality assessment".
     """
@@ -224,11 +187,7 @@ def stft_distance(
     have no unit. In the logarithm, magnitudes below 10^-3.5 count as 10^-3.5, a little above what
     rounding to 16 bits leaves of silence. NaN for a silent reference.
 
-    Args:
-        reference: Shape (samples,), in [-1, 1].
-        generated: Shape (samples,).
-        sample_rate: In Hz.
-        resolutions: By default :func:`stft_resolutions`.
+    ``resolutions`` are by default :func:`stft_resolutions`.
 
     Source: Yamamoto et al. 2020, arXiv:1910.11480, section 2.
     """
@@ -249,20 +208,16 @@ def pesq_score(reference: Array, generated: Array, sample_rate: int) -> float:
     NaN where the library finds no speech or a silent output, below a quarter of a second, and
     above 15 s, since many utterances would crash it.
 
-    Args:
-        reference: Shape (samples,), in [-1, 1].
-        generated: Shape (samples,).
-        sample_rate: 8000 or 16000 Hz.
-
     Source: ITU-T P.862.1 and P.862.2, by the package pesq.
     """
-    library = _library("pesq")
+    import pesq
+
     if not reference.any() or len(reference) > PESQ_MOST_SECONDS * sample_rate:
         return math.nan
     mode = PESQ_MODES[sample_rate]
     try:
-        return float(library.pesq(sample_rate, reference, generated, mode))
-    except (library.PesqError, ValueError):  # a ValueError for a silent output
+        return float(pesq.pesq(sample_rate, reference, generated, mode))
+    except (pesq.PesqError, ValueError):  # a ValueError for a silent output
         return math.nan
 
 
@@ -272,21 +227,17 @@ def stoi_score(reference: Array, generated: Array, sample_rate: int) -> float:
     NaN where the reference is silent, or has less than about 0.4 s of sound within 40 dB of its
     loudest frame, for which the library gives 1e-5.
 
-    Args:
-        reference: Shape (samples,), in [-1, 1].
-        generated: Shape (samples,).
-        sample_rate: In Hz.
-
     Source: Taal et al. 2011, IEEE Transactions on Audio, Speech, and Language Processing 19(7), by
     the package pystoi.
     """
-    library = _library("pystoi")
+    import pystoi
+
     if not reference.any():
         return math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            return float(library.stoi(reference, generated, sample_rate))
+            return float(pystoi.stoi(reference, generated, sample_rate))
         except (RuntimeWarning, np.exceptions.AxisError):
             return math.nan
 
@@ -313,7 +264,7 @@ def _choose(keys: Sequence[str] | None, sample_rate: int) -> tuple[SpeechMetric,
         if wrong := metric.wrong_rate(sample_rate):
             raise InvalidArgumentError(f"{wrong}: drop it")
         if metric.library is not None:
-            _library(metric.library)
+            check_installed(metric.library, metric.library, "speech")
     return chosen
 
 
@@ -372,13 +323,6 @@ def _check_sound(name: str, sound: NDArray[np.floating[Any]]) -> Array:
     return values
 
 
-def _library(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise MissingExtraError(package, "speech") from None
-
-
 def _power_of_two(least: float) -> int:
     return 1 << math.ceil(math.log2(least))
 
@@ -389,9 +333,7 @@ def _magnitudes(sound: Array, resolution: Resolution) -> Array:
     return np.asarray(magnitudes(padded, window, resolution.hop, resolution.n_fft).T)
 
 
-@functools.lru_cache(maxsize=4)
-def _filters(spec: MelSpec) -> Array:
-    return mel_filters(spec)
+_filters = functools.lru_cache(maxsize=4)(mel_filters)
 
 
 def _log_mel(sound: Array, sample_rate: int) -> Array:

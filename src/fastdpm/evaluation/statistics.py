@@ -98,11 +98,12 @@ class Statistics:
             raise InvalidArgumentError(
                 f"statistics are saved as a .safetensors file, got {path.name!r}"
             )
-        tensors: dict[str, NDArray[Any]] = {"mean": self.moments.mean, "cov": self.moments.cov}
-        if self.features is not None:
-            tensors["features"] = self.features
-        if self.probs is not None:
-            tensors["probs"] = self.probs
+        tensors: dict[str, NDArray[Any] | None] = {
+            "mean": self.moments.mean,
+            "cov": self.moments.cov,
+            "features": self.features,
+            "probs": self.probs,
+        }
         record = {
             "version": 1,
             "network": self.network,
@@ -112,7 +113,7 @@ class Statistics:
             "held_out": plain(self.held_out),
         }
         metadata = {"format": _FORMAT, "record": json.dumps(record)}
-        whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        whole = {n: np.ascontiguousarray(t) for n, t in tensors.items() if t is not None}
         write_bytes(path, save(whole, metadata=metadata))
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.datasets import open_dataset
 from fastdpm.data.mel import log_mel, whole_frames
 from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
-from fastdpm.evaluation.cache import Cache, Shards, digest
-from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, Sampler, sampling_key
-from fastdpm.evaluation.measure import Measured
-from fastdpm.evaluation.scores import Floor, Metric, Score
-from fastdpm.evaluation.sources import Values, to_samples, to_values
-from fastdpm.evaluation.speech import PairScores, compare_sounds, least_length, usable_metrics
+from fastdpm.evaluation.cache import Cache, digest
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
+from fastdpm.evaluation.metrics import mean_score
+from fastdpm.evaluation.scores import Evaluation, Metric
+from fastdpm.evaluation.sources import Source, Values, to_samples
+from fastdpm.evaluation.speech import compare_sounds, least_length, usable_metrics
 from fastdpm.progress import sampling_bar
 from fastdpm.sampling.state import Callback
 
@@ -63,132 +64,124 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
     return sounds
 
 
-@dataclass
+class SpokenRecording(ModelSource):
+    """What a model makes of one recording."""
+
+    size = 1
+
+    def __init__(
+        self,
+        number: int,
+        recording: Sound,
+        handle: ModelHandle,
+        sampler: Sampler,
+        options: DrawOptions,
+        cache: Cache,
+    ) -> None:
+        identity = digest(recording.tobytes().hex(), number)
+        super().__init__(handle, sampler, options, cache, identity)
+        self.number, self.recording = number, recording
+
+    def draw(self, samples: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
+        """The one sample, which has the recording's number."""
+        mel = log_mel(torch.from_numpy(self.recording[None]), _mel(self.data))
+        chosen = replace(self.options, condition=mel)
+        return self.sampler.draw(self.handle.model, [self.number], chosen, self.callback)
+
+
+class SpokenRecordings(Source):
+    """What a model makes of recordings, each drawn by itself: ``parts``."""
+
+    def __init__(self, parts: Sequence[SpokenRecording]) -> None:
+        self.parts, self.size = parts, len(parts)
+        self.label, self.data, self.rows = parts[0].label, parts[0].data, parts[0].rows
+        self.key = digest([part.key for part in parts])
+
+    @property
+    def drawn(self) -> int:
+        """How many are kept."""
+        return sum(part.drawn for part in self.parts)
+
+    def batches(self, first: int, stop: int) -> Iterator[Values]:
+        """The sounds from ``first`` to before ``stop``, one at a time."""
+        for part in self.parts[first:stop]:
+            yield from part.batches(0, 1)
+
+
 class VocoderMeasure:
     """Distances of a vocoder's sounds to the recordings that their mel spectrograms came from.
 
     Attributes:
-        recordings: As :func:`read_recordings` gives them.
-        against: Which they are, in words.
+        n: Pairs.
+        least: How many it takes for a standard error.
+        network: That pairs of sounds are compared.
+        against: The recordings, in words.
+        metrics: What is measured.
+        left_out: What a reader would look for in vain.
+
+    Args:
+        path: See :func:`read_recordings`, as for the next two.
         data: What the vocoder was trained on.
+        n: Recordings at most.
         cache: Where sounds and scores are kept.
         progress: Show a bar while the model draws.
     """
 
-    recordings: Sequence[Sound]
-    against: str
-    data: DataSpec
-    cache: Cache
-    progress: bool = False
-    network: str = "pairs of sounds"
-    metrics: tuple[Metric, ...] = field(init=False)
-    left_out: tuple[str, ...] = field(init=False)
-    floor: Floor | None = field(init=False, default=None)
+    least = _LEAST
+    network = "pairs of sounds"
+    floor = None
 
-    def __post_init__(self) -> None:
-        usable, self.left_out = usable_metrics(self._rate)
+    def __init__(
+        self, path: str, data: DataSpec, n: int, cache: Cache, progress: bool = False
+    ) -> None:
+        self.recordings = read_recordings(path, data, n)
+        self.n, self.cache, self.progress = len(self.recordings), cache, progress
+        self.against = f"{self.n} recordings of {Path(path).name}"
+        usable, self.left_out = usable_metrics(data.sample_rate or 0)
         self.metrics = tuple(Metric(m.key, m.name, m.better) for m in usable)
 
-    @property
-    def n(self) -> int:
-        """Pairs."""
-        return len(self.recordings)
+    def source(
+        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions
+    ) -> SpokenRecordings:
+        """What a model makes of the recordings' mel spectrograms, to be measured."""
+        drawing = (handle, sampler, options, self.cache)
+        parts = [SpokenRecording(i, x, *drawing) for i, x in enumerate(self.recordings)]
+        return SpokenRecordings(parts)
 
-    @property
-    def _rate(self) -> int:
-        return self.data.sample_rate or 0
-
-    def measure_model(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, n: int | None = None
-    ) -> Measured:
-        """Let the model speak the first ``n`` mel spectrograms, and compare."""
+    def measure(self, source: SpokenRecordings, n: int | None = None) -> Evaluation:
+        """Compare the first ``n`` sounds with their recordings."""
         count = min(self.n if n is None else n, self.n)
         records = []
         with sampling_bar() if self.progress else nullcontext() as bar:
-            for index in range(count):
-                each = None if bar is None else _of_all(bar, index, count)
-                spoken = self._speak(index, handle, sampler, options, each)
-                records.append(self._compare(index, spoken))
-        found = [(m, PairScores(np.array([r[m.key] for r in records]))) for m in self.metrics]
-        left_out = [(m, pairs.left_out) for m, pairs in found if pairs.left_out]
-        return Measured(
+            for index, part in enumerate(source.parts[:count]):
+                part.callback = None if bar is None else _of_all(bar, index, count)
+                records.append(self._compare(part))
+        found = [(m, np.array([record[m.key] for record in records])) for m in self.metrics]
+        lost = [(m, int((~np.isfinite(values)).sum())) for m, values in found]
+        return Evaluation(
+            source.label,
             count,
-            {m.key: Score(pairs.mean, pairs.error) for m, pairs in found},
-            tuple(f"{lost} of {count} pairs have no {m.name}" for m, lost in left_out),
+            self.network,
+            self.against,
+            self.metrics,
+            {m.key: mean_score(values) for m, values in found},
+            tuple(f"{less} of {count} pairs have no {m.name}" for m, less in lost if less),
             sum(record["seconds"] for record in records),
             float(np.mean([record["evaluations"] for record in records])),
         )
 
-    def check_count(self, n: int) -> None:
-        """Raise InvalidArgumentError if so few pairs have no standard error."""
-        if n < _LEAST:
-            raise InvalidArgumentError(f"{n} pair is too few: a mean needs at least {_LEAST}")
-
-    def count_drawn(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> int:
-        """Recordings that are spoken already."""
-        return sum(self._shards(index, handle, sampler, options).count for index in range(self.n))
-
-    def pictures(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, count: int
-    ) -> Values:
-        """The first sounds, float32 (k, length), the shorter ones padded with silence."""
-        sounds = []
-        for index in range(min(count, self.n)):
-            spoken = self._speak(index, handle, sampler, options)
-            (arrays,) = spoken.read(0, 1)
-            sounds.append(to_samples(arrays["samples"])[0, 0])
-        return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
-
-    def _speak(
-        self,
-        index: int,
-        handle: ModelHandle,
-        sampler: Sampler,
-        options: DrawOptions,
-        callback: Callback | None = None,
-    ) -> Shards:
-        """What the model makes of a recording, drawn if it is not kept yet."""
-        spoken = self._shards(index, handle, sampler, options)
-        if spoken.count:
-            return spoken
-        recording = self.recordings[index]
-        mel = log_mel(torch.from_numpy(recording[None]), _mel(self.data))
-        chosen = replace(options, condition=mel)
-        began = time.perf_counter()
-        batches = sampler.draw(handle.model, [index], chosen, callback)
-        for sound, evaluations in batches:
-            spoken.append(
-                0,
-                {
-                    "samples": to_values(sound),
-                    "seconds": np.array([time.perf_counter() - began]),
-                    "evaluations": np.array([evaluations]),
-                },
-            )
-        return spoken
-
-    def _shards(
-        self, index: int, handle: ModelHandle, sampler: Sampler, options: DrawOptions
-    ) -> Shards:
-        """Where the sound of a recording is kept."""
-        identity = digest(self.recordings[index].tobytes().hex(), index)
-        key = digest(sampling_key(handle, sampler, options), identity)
-        return self.cache.shards("samples", key)
-
-    def _compare(self, index: int, spoken: Shards) -> dict[str, float]:
+    def _compare(self, part: SpokenRecording) -> dict[str, float]:
         """Every metric of a pair, and what its sound cost."""
         keys = [metric.key for metric in self.metrics]
         libraries = {name: version(package) for name, package in _LIBRARIES if name in keys}
-        key = digest(_VERSION, libraries, spoken.folder.name, keys)
+        key = digest(_VERSION, libraries, part.key, keys)
         record = self.cache.record("pairs", key)
         if record is None:
-            (arrays,) = spoken.read(0, 1)
-            generated = to_samples(arrays["samples"])[:, 0].numpy()
-            scores = compare_sounds(
-                self.recordings[index][None], generated, self._rate, metrics=keys
-            )
-            record = {name: float(score.values[0]) for name, score in scores.items()}
-            record |= {name: float(arrays[name][0]) for name in ("seconds", "evaluations")}
+            (values,) = part.batches(0, 1)
+            pair = (part.recording[None], to_samples(values)[:, 0].numpy())
+            scores = compare_sounds(*pair, part.data.sample_rate or 0, metrics=keys)
+            record = {name: float(value) for name, (value,) in scores.items()}
+            record |= dict(zip(("seconds", "evaluations"), part.cost(1), strict=True))
             self.cache.write_record("pairs", key, record)
         return record
 

@@ -6,7 +6,6 @@ Nothing that a user named is written into a picture, so that any name can be giv
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,7 @@ def write_distance(path: Path, comparison: Comparison) -> None:
         if len(families) > 1:
             _draw_envelope(panel, comparison)
         drawn = _draw_rows(panel, rows, comparison.primary)
-        _Axis.fit(comparison, rows).apply(panel, comparison.primary)
+        _set_scale(panel, comparison, rows)
         _set_evaluations(panel, comparison)
         panel.set_title(FAMILY_TITLES.get(family, family), loc="left", fontsize="medium")
         if not drawn:
@@ -72,60 +71,42 @@ def _panel_height(comparison: Comparison, family: str) -> float:
     return max(4.2, 0.22 * (entries + len(comparison.references) + 4) + 0.8)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """The vertical scale of a panel; ``low`` is None where nothing was measured."""
+def _set_scale(panel: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
+    """Take in all that the panel shows, with logarithms where they are needed to see it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    low: float | None
-    high: float
-    log: bool
-
-    @classmethod
-    def fit(cls, comparison: Comparison, rows: Sequence[Row]) -> _Axis:
-        """Take in all that the panel shows, and logarithms where they are needed to see it."""
-        key = comparison.primary.key
-        best = [comparison.best(comparison.primary, s) for s in comparison.steps]
-        points = [cell for row in rows for cell in _measured(row.cells.values(), key)]
-        cells = [*points, *comparison.references, *(cell for cell in best if cell is not None)]
-        scores = [cell.scores[key] for cell in cells if key in cell.scores]
-        floor = comparison.drawn_floor
-        if floor is not None and key in floor.scores:
-            scores.append(floor.scores[key])
-        if not scores:
-            return cls(None, 1.0, log=False)
-        low, high = (limit(score.value for score in scores) for limit in (min, max))
-        if low > 0 and high > _LEAST_RATIO_FOR_LOG * low:
-            # An error as large as its value would reach down without end.
-            low = min(max(s.value - s.spread, s.value / 2.5) for s in scores)
-            high = max(min(s.value + s.spread, s.value * 2.5) for s in scores)
-            return cls(low / 1.2, high * 1.2, log=True)
-        low = min(s.value - s.spread for s in scores)
-        high = max(s.value + s.spread for s in scores)
-        margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-        return cls(low - margin, high + margin, log=False)
-
-    def apply(self, panel: Axes, metric: Metric) -> None:
-        """Set the scale and its labels."""
-        from matplotlib.ticker import LogLocator, NullFormatter
-
-        panel.set_ylabel(f"{metric.name}\n({metric.direction})")
-        panel.grid(color="#dddddd", linewidth=0.6, which="major")
-        if self.log:
-            panel.set_yscale("log", nonpositive="clip")
-            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            panel.yaxis.set_minor_formatter(NullFormatter())
-        if self.low is not None:
-            panel.set_ylim(self.low, self.high)
+    metric, key = comparison.primary, comparison.primary.key
+    panel.set_ylabel(f"{metric.name}\n({metric.direction})")
+    panel.grid(color="#dddddd", linewidth=0.6, which="major")
+    points = [cell for row in rows for cell in _measured(row.cells.values(), key)]
+    cells = [*points, *comparison.references, *comparison.best_cells]
+    scores = [cell.scores[key] for cell in cells if key in cell.scores]
+    if comparison.drawn_floor is not None:
+        scores.append(comparison.drawn_floor)
+    if not scores:
+        return
+    low, high = (limit(score.value for score in scores) for limit in (min, max))
+    if low > 0 and high > _LEAST_RATIO_FOR_LOG * low:
+        panel.set_yscale("log", nonpositive="clip")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        # An error as large as its value would reach down without end.
+        low = min(max(s.value - s.spread, s.value / 2.5) for s in scores)
+        high = max(min(s.value + s.spread, s.value * 2.5) for s in scores)
+        panel.set_ylim(low / 1.2, high * 1.2)
+        return
+    low = min(s.value - s.spread for s in scores)
+    high = max(s.value + s.spread for s in scores)
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    panel.set_ylim(low - margin, high + margin)
 
 
 def _draw_rows(panel: Axes, rows: Sequence[Row], metric: Metric) -> bool:
     colours, styles = _colours(rows), _styles(rows)
     drawn = False
     for row in rows:
-        cells = sorted(
-            _measured(row.cells.values(), metric.key), key=lambda cell: cell.num_evaluations
-        )
+        cells = _measured(row.cells.values(), metric.key)
         if not cells:
             continue
         line, marker, filled = styles[row.choice]
@@ -161,14 +142,15 @@ def _set_evaluations(panel: Axes, comparison: Comparison) -> None:
 
 
 def _measured(cells: Iterable[Cell], key: str) -> list[Cell]:
-    return [cell for cell in cells if key in cell.scores and cell.num_evaluations > 0]
+    """Those that can be drawn, by their evaluations."""
+    drawn = [cell for cell in cells if key in cell.scores and cell.num_evaluations > 0]
+    return sorted(drawn, key=lambda cell: cell.num_evaluations)
 
 
 def _draw_envelope(panel: Axes, comparison: Comparison) -> None:
     """The best cell of each column, whatever its family: what a panel is to be compared with."""
     metric = comparison.primary
-    best = [cell for s in comparison.steps if (cell := comparison.best(metric, s)) is not None]
-    best.sort(key=lambda cell: cell.num_evaluations)
+    best = sorted(comparison.best_cells, key=lambda cell: cell.num_evaluations)
     panel.plot(
         [cell.num_evaluations for cell in best],
         [cell.scores[metric.key].value for cell in best],
@@ -186,9 +168,9 @@ def _draw_references(panel: Axes, comparison: Comparison) -> None:
         if metric.key in cell.scores:
             name = f"{cell.name},\n{cell.cost}"
             _draw_level(panel, cell.scores[metric.key], "black", line, name)
-    floor = comparison.drawn_floor
-    if floor is not None and metric.key in floor.scores:
-        _draw_level(panel, floor.scores[metric.key], _GREY, "--", f"real data:\n{floor.label}")
+    floor, score = comparison.floor, comparison.drawn_floor
+    if floor is not None and score is not None:
+        _draw_level(panel, score, _GREY, "--", f"real data:\n{floor.label}")
 
 
 def _draw_level(panel: Axes, score: Score, colour: str, line: str, label: str) -> None:

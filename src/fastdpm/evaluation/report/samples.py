@@ -9,7 +9,6 @@ import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def write_samples(path: Path, comparison: Comparison) -> str | None:
     tiles = _all_tiles(comparison)
     if not tiles:
         return None
-    sheet = _Sheet.lay_out(comparison, tiles)
+    sheet = _Sheet(comparison, tiles)
     caption = _caption(comparison, sheet.left_out)
     sheet.write(path, caption)
     return caption
@@ -57,46 +56,27 @@ def shown_steps(comparison: Comparison) -> tuple[int, ...]:
     return tuple(sorted({steps[0], steps[len(steps) // 2]})) if steps else ()
 
 
-@dataclass(frozen=True)
 class _Sheet:
     """Lines of tiles; a line is a name and, for each block, the cell and what it drew."""
 
-    blocks: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[tuple[str, list[Tile]], ...]], ...]
-    left_out: int
-    columns: int
-    tile: tuple[int, int]
+    gap, head, under, label = 4, 34, 16, 205
 
-    gap = 4
-    head = 34
-    under = 16
-    label = 205
-
-    @classmethod
-    def lay_out(cls, comparison: Comparison, tiles: Mapping[str, list[Tile]]) -> _Sheet:
-        first = next(iter(tiles.values()))[0]
-        height, width = first.shape[:2]
-        most = max(len(found) for found in tiles.values())
-        columns = min(most, max(3, _BLOCK // (width + cls.gap)))
-        room = max(8, _SHEET // (height + cls.gap + cls.under))
+    def __init__(self, comparison: Comparison, tiles: Mapping[str, list[Tile]]) -> None:
+        self.tile = height, width = next(iter(tiles.values()))[0].shape[:2]
+        self.columns = min(max(map(len, tiles.values())), max(3, _BLOCK // (width + self.gap)))
+        room = max(8, _SHEET // (height + self.gap + self.under))
         steps = shown_steps(comparison)
         rows = _chosen_rows(comparison, steps, room)
-        lines = [
-            (row.name, tuple(_block(comparison, row.cells.get(s), tiles) for s in steps))
+        self.left_out = len(comparison.rows) - len(rows)
+        self.blocks = [f"S = {s}" for s in steps] or [""]
+        self.lines = [
+            (row.name, [_block(comparison, row.cells.get(s), tiles) for s in steps])
             for row in rows
         ]
         for cell in comparison.references:
             block = _block(comparison, cell, tiles)
             if block[1]:
-                name = f"{cell.name}\n{cell.cost}"
-                lines.append((name, (block,) * max(1, len(steps))))
-        return cls(
-            tuple(f"S = {s}" for s in steps) or ("",),
-            tuple(lines),
-            len(comparison.rows) - len(rows),
-            columns,
-            (height, width),
-        )
+                self.lines.append((f"{cell.name}\n{cell.cost}", [block] * len(self.blocks)))
 
     def write(self, path: Path, caption: str) -> None:
         """Every pixel of a tile becomes a pixel of the picture: nothing is resampled."""

@@ -46,10 +46,10 @@ class Table:
             for cell in comparison.references
             for entry in [_entry(comparison, cell, metric, None)]
         ]
-        floor = comparison.floor
-        if floor is not None and metric.key in floor.scores:
-            entry = Entry(floor.scores[metric.key].text)
-            references.append((f"real data: {floor.label}", "-", f"{floor.n:,}", entry))
+        floor, score = comparison.floor, comparison.floor_score(metric)
+        if floor is not None and score is not None:
+            name = f"real data: {floor.label}"
+            references.append((name, "-", f"{floor.n:,}", Entry(score.text)))
         return cls(metric, lines, tuple(references))
 
 

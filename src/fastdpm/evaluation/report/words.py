@@ -13,21 +13,15 @@ _ERROR_MEANS = (
 def summary(comparison: Comparison) -> list[str]:
     """What was found, in plain sentences, by the primary metric."""
     metric = comparison.primary
-    sentences = [
-        _sentence_of_best(comparison, cell)
-        for num_steps in comparison.steps
-        if (cell := comparison.best(metric, num_steps)) is not None
-    ]
-    if not sentences:
-        sentences = [f"No few-step method has a {metric.name}."]
+    sentences = [_sentence_of_best(comparison, cell) for cell in comparison.best_cells]
+    sentences = sentences or [f"No few-step method has a {metric.name}."]
     reference = comparison.reference(metric)
     if reference is not None:
         at = reference.scores[metric.key].text
         sentences.append(f"The {reference.name} is at {at} with {reference.cost}.")
-    floor = comparison.floor
-    if floor is not None and metric.key in floor.scores:
-        at = floor.scores[metric.key].text
-        sentences.append(f"Real data scored the same way ({floor.label}) are at {at}.")
+    floor, real = comparison.floor, comparison.floor_score(metric)
+    if floor is not None and real is not None:
+        sentences.append(f"Real data scored the same way ({floor.label}) are at {real.text}.")
     sentences += _warnings(comparison)
     return sentences
 

@@ -41,7 +41,7 @@ def write_report(out: Path, comparison: Comparison) -> list[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     samples = out / "samples.png"
-    record = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    record = json.dumps(comparison.results, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(out / "results.json", record + "\n")
     write_bytes(out / "results.csv", csv_text(comparison).encode())
     write_text(out / "results.md", markdown(comparison))
@@ -50,8 +50,9 @@ def write_report(out: Path, comparison: Comparison) -> list[Path]:
     if caption is None:
         samples.unlink(missing_ok=True)
     write_text(out / "report.html", page(comparison, out, caption))
-    names = ("results.json", "results.csv", "results.md", "distance.png", "samples.png")
-    return [*(out / name for name in names if (out / name).exists()), out / "report.html"]
+    pictures = ["distance.png"] if caption is None else ["distance.png", "samples.png"]
+    names = ["results.json", "results.csv", "results.md", *pictures, "report.html"]
+    return [out / name for name in names]
 
 
 def csv_text(comparison: Comparison) -> str:
