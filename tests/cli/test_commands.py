@@ -85,7 +85,7 @@ def test_every_built_in_model_is_whole_and_samples(name):
     x = model.sample(2, num_steps=3)
     assert x.shape[0] == 2
     assert 0.01 < float(x.std()) < 1
-    assert model.config.licence in ("Apache-2.0", "CC-BY-SA-4.0", "unknown")
+    assert model.config.license in ("Apache-2.0", "CC-BY-SA-4.0", "unknown")
     assert model.config.provenance["command"].startswith("fastdpm train ")
 
 

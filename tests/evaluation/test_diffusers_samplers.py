@@ -97,7 +97,13 @@ def spread_of(spacing: str, num_steps: int, total: int) -> list[int]:
 @pytest.mark.parametrize("num_steps", [4, 10, 25])
 @pytest.mark.parametrize(
     ("prediction", "clip"),
-    [("epsilon", "x0"), ("epsilon", "dynamic"), ("v", "none"), ("v", "x0"), ("x0", "none")],
+    [
+        ("epsilon", "x0"),
+        ("epsilon", "dynamic"),
+        ("v_prediction", "none"),
+        ("v_prediction", "x0"),
+        ("sample", "none"),
+    ],
 )
 def test_ddim_of_diffusers_is_ours_on_the_same_steps(
     image_model, spacing, num_steps, prediction, clip
@@ -108,7 +114,7 @@ def test_ddim_of_diffusers_is_ours_on_the_same_steps(
     expected = ours(model, ddim_rev(levels_given(model.schedule, t=steps)), clip=clip, seed=5)
     found = draw(model, f"diffusers-ddim-{spacing}", num_steps, clip=clip, seed=5)
     assert (expected.abs() < 1).float().mean() > 0.1  # else the clamp would hide everything
-    atol = 2e-5 if prediction == "x0" else 1e-5  # diffusers keeps its tables in float32
+    atol = 2e-5 if prediction == "sample" else 1e-5  # diffusers keeps its tables in float32
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
@@ -154,7 +160,7 @@ def test_each_sample_of_a_vocoder_keeps_its_condition(vocoder):
 @pytest.mark.parametrize("key", ["diffusers-dpmpp-2m-karras", "diffusers-unipc-linspace"])
 def test_a_network_that_predicts_v_is_sampled_as_diffusers_itself_would(image_model, key):
     diffusers = importlib.import_module("diffusers")
-    config = dataclasses.replace(image_model.config, prediction="v")
+    config = dataclasses.replace(image_model.config, prediction="v_prediction")
     model, method = Model(config, image_model.network), method_of(key)
     scheduler = getattr(diffusers, method.scheduler)(
         num_train_timesteps=100,

@@ -74,10 +74,10 @@ def test_stated_betas_are_the_schedule_whatever_else_is_said():
     ("said", "expected"),
     [
         ({"prediction_type": "epsilon"}, "epsilon"),
-        ({"prediction_type": "v_prediction"}, "v"),
-        ({"prediction_type": "sample"}, "x0"),
+        ({"prediction_type": "v_prediction"}, "v_prediction"),
+        ({"prediction_type": "sample"}, "sample"),
         ({}, "epsilon"),
-        ({"predict_epsilon": False}, "x0"),
+        ({"predict_epsilon": False}, "sample"),
     ],
 )
 def test_prediction_is_what_the_network_returns(said, expected):

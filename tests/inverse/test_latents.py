@@ -247,7 +247,7 @@ def test_latents_of_another_model_are_refused(image_model, images, tmp_path):
     others = (
         replace(IMAGE, schedule={**IMAGE.schedule, "beta_end": 0.11}),
         replace(IMAGE, time_scale=0.5),
-        replace(IMAGE, prediction="x0"),
+        replace(IMAGE, prediction="sample"),
     )
     for i, other in enumerate(others):
         model = load_model(write_model(tmp_path / str(i), other))

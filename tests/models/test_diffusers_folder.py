@@ -129,7 +129,7 @@ def test_a_unet_alone_finds_the_scheduler_beside_it_or_in_its_pipeline(tmp_path)
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=77, prediction_type="v_prediction")
     folder = _write(tmp_path / "x", _network(), scheduler)
     inside = load_model(folder / "unet")
-    assert (inside.schedule.num_train_steps, inside.config.prediction) == (77, "v")
+    assert (inside.schedule.num_train_steps, inside.config.prediction) == (77, "v_prediction")
     alone = shutil.copytree(folder / "unet", tmp_path / "alone")
     with pytest.raises(ModelError, match=tells(alone, "scheduler_config.json")):
         load_model(alone)

@@ -31,7 +31,7 @@ CONFIG = FeaturesConfig(
     },
     data=DataSpec("image", (1, 8, 8), description="nothing"),
     classes=("a", "b", "c"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     attribution="By nobody.",
     provenance={"steps": 3},
 )

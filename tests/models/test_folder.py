@@ -99,7 +99,7 @@ def test_missing_weights_are_named(folder):
     [
         ({"format": "other"}, ["format", "fastdpm-model", "version", 1]),
         ({"colour": 1}, ["colour", "recipe"]),
-        ({"prediction": "score"}, ["prediction", "epsilon", "v", "x0", "score"]),
+        ({"prediction": "score"}, ["prediction", "epsilon", "v_prediction", "sample", "score"]),
         ({"schedule": {"type": "linear", "beta_end": 3}}, ["beta_start", "beta_end", 0.0001, 3]),
         ({"recipe": {"kappa": 2}}, ["recipe", "kappa", "[0, 1]", "2.0"]),
         ({"name": "../../evil"}, ["../../evil"]),

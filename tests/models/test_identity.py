@@ -1,6 +1,7 @@
 """Digests stay what they are: they name models in latents, caches and records of samples."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_a_configuration_is_known_by_what_decides_its_samples(model):
     assert config_digest(model.config) == "5503010fe5d36781"
     told = CONFIG.to_dict()
     for change, same in (
-        ({"name": "y", "licence": "MIT", "weights_sha256": "0"}, True),
+        ({"name": "y", "license": "MIT", "weights_sha256": "0"}, True),
         ({"recipe": {"num_steps": 7}, "data": {**told["data"], "description": "other"}}, True),
         ({"network": {"type": "unet", "image_size": 16}}, False),
         ({"schedule": {"type": "linear", "num_train_steps": 99}}, False),
@@ -95,6 +96,22 @@ def test_a_configuration_is_known_by_what_decides_its_samples(model):
     ):
         other = ModelConfig.from_dict(json.loads(json.dumps(told)) | change)
         assert (config_digest(other) == config_digest(CONFIG)) == same, change
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "digest"),
+    [
+        ("v", "v_prediction", "9c84bce8f2f2a0d3"),
+        ("x0", "sample", "dc53a106753e5032"),
+    ],
+)
+def test_keys_of_earlier_versions_are_read_and_keep_their_digests(old, new, digest):
+    told = CONFIG.to_dict()
+    del told["license"]
+    read = ModelConfig.from_dict(told | {"prediction": old, "licence": "MIT"})
+    assert (read.prediction, read.license) == (new, "MIT")
+    assert {"license", "prediction"} <= read.to_dict().keys()
+    assert config_digest(read) == config_digest(replace(read, prediction=new)) == digest
 
 
 def test_a_model_is_known_by_its_weights_and_what_it_does_with_them(model):

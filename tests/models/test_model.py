@@ -137,7 +137,7 @@ def test_a_plan_takes_the_place_of_choices(image_model):
         image_model.sample(2, plan=plan, num_steps=5)
 
 
-@pytest.mark.parametrize("prediction", ["v", "x0"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample", "v", "x0"])
 def test_a_prediction_of_clean_data_is_sampled_exactly(image_model, prediction):
     """A network that always answers x0 = 0.5, put as v or as x0, must end there."""
     object.__setattr__(image_model.config, "prediction", prediction)
@@ -147,7 +147,9 @@ def test_a_prediction_of_clean_data_is_sampled_exactly(image_model, prediction):
             r = torch.from_numpy(image_model.schedule.R(t.double().numpy() + 1)).to(x)
             r = r.reshape(-1, 1, 1, 1)
             half = torch.full_like(x, 0.5)
-            return half if prediction == "x0" else (r * x - half) / torch.sqrt(1 - r**2)
+            return (
+                half if prediction in ("sample", "x0") else (r * x - half) / torch.sqrt(1 - r**2)
+            )
 
     image_model.network = Constant()
     torch.testing.assert_close(image_model.sample(2), torch.full((2, 1, 8, 8), 0.5))

@@ -87,7 +87,7 @@ def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
     model = load_model(trainer.out / "model")
     assert float(model.sample(4, num_steps=20).mean()) > 0.3
     assert model.config.provenance["steps"] == 250
-    assert "CC" not in model.config.licence
+    assert "CC" not in model.config.license
     for name in ("checkpoint.pt", "loss.csv", "loss.png", "samples.png", "model/README.md"):
         assert (trainer.out / name).stat().st_size > 0
 

@@ -28,7 +28,7 @@ def models(
 
 def _table(last: str) -> Table:
     table = Table()
-    for column in ("model", "data", "T", "recommended recipe", last, "licence"):
+    for column in ("model", "data", "T", "recommended recipe", last, "license"):
         table.add_column(column, no_wrap=column == "model")
     return table
 
@@ -47,7 +47,7 @@ def _built_in() -> Table:
     for name in builtin_models():
         config = read_config(BUILTIN / name, ModelConfig)
         size = f"{(BUILTIN / name / WEIGHTS).stat().st_size / 2**20:.1f} MiB"
-        table.add_row(*_cells(config), size, config.licence)
+        table.add_row(*_cells(config), size, config.license)
     return table
 
 
@@ -57,5 +57,5 @@ def _presets() -> Table:
     table = _table("checkpoint")
     for preset in map(read_preset, presets()):
         config = preset.model_config()
-        table.add_row(*_cells(config), preset.source.checkpoint, config.licence)
+        table.add_row(*_cells(config), preset.source.checkpoint, config.license)
     return table

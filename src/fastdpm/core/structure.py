@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin
 
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
@@ -13,6 +14,7 @@ from cattrs.gen import make_dict_structure_fn
 from fastdpm.core.errors import InvalidArgumentError
 
 _T = TypeVar("_T")
+_RENAMED_KEYS = MappingProxyType({"licence": "license"})
 
 
 def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
@@ -48,7 +50,7 @@ def _converter() -> Converter:
 
     def fields(kind: type) -> Any:
         fill: Any = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
-        return lambda data, _: fill(_checked(data, dict, Mapping), kind)
+        return lambda data, _: fill(_in_new_names(_checked(data, dict, Mapping)), kind)
 
     def items(data: Any, hint: Any) -> Any:
         if get_origin(hint) is dict:
@@ -65,6 +67,11 @@ def _converter() -> Converter:
     for kind in (bool, int, str):
         converter.register_structure_hook(kind, _checked)
     return converter
+
+
+def _in_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the names that keys have now; files of earlier versions are read too."""
+    return {_RENAMED_KEYS.get(name, name): value for name, value in data.items()}
 
 
 def _checked(value: Any, *kinds: type) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 
 _TASKS = {"image": "unconditional-image-generation", "audio": "text-to-audio"}
-_HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "mit")
+_HUB_LICENSES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "mit")
 _MODEL = """A diffusion model for {data}.
 Sample it with fastdpm, PATH being this folder:
 
@@ -19,7 +19,7 @@ samples in fastdpm. Distances measured with it are named after it and are no FID
 
 
 def card_of(config: FolderConfig) -> str:
-    """The ``README.md`` of a folder: data, licence, training and how to use the network."""
+    """The ``README.md`` of a folder: data, license, training and how to use the network."""
     data = config.data
     facts = {"Data": data.description or "not said"}
     about, task = _MODEL, _TASKS.get(data.modality, "other")
@@ -33,7 +33,7 @@ def card_of(config: FolderConfig) -> str:
         facts["Recommended recipe"] = config.recipe.describe()
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
     described = f"{data.modality} data of shape {' x '.join(map(str, data.shape))}{rate}"
-    known = config.licence.lower() if config.licence.lower() in _HUB_LICENCES else "other"
+    known = config.license.lower() if config.license.lower() in _HUB_LICENSES else "other"
     told = "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
     named = f"\n{config.attribution}\n" if config.attribution else ""
     rows = "".join(f"| {n.replace('_', ' ')} | {v} |\n" for n, v in config.provenance.items())
@@ -47,7 +47,7 @@ pipeline_tag: {task}
 
 {about.format(data=described)}
 
-{told}- Licence of the weights: {config.licence}
+{told}- License of the weights: {config.license}
 {named}
 ## Training
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
@@ -22,7 +23,8 @@ MODEL_FILES = (CONFIG, WEIGHTS, CARD, CONDITIONS)
 DIFFUSERS_PIPELINE = "model_index.json"
 OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")  # of pipelines that are more than a U-Net
 BUILTIN = Path(__file__).parent.parent / "assets" / "models"
-PREDICTIONS = ("epsilon", "v", "x0")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+OLD_PREDICTIONS = MappingProxyType({"v": "v_prediction", "x0": "sample"})
 Config = TypeVar("Config", bound="FolderConfig")
 
 
@@ -34,7 +36,7 @@ class FolderConfig:
         name: For people and file names.
         network: "type" and the arguments of that network.
         data: What it was trained on.
-        licence: SPDX expression, or what is known.
+        license: SPDX expression, or what is known.
         attribution: Whom to name.
         provenance: How the weights came to be (command, steps, time, loss ...).
         weights_sha256: Checksum of ``model.safetensors``; empty before it is written.
@@ -45,7 +47,7 @@ class FolderConfig:
     name: str
     network: dict[str, Any]
     data: DataSpec
-    licence: str = "unknown"
+    license: str = "unknown"
     attribution: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
@@ -88,7 +90,8 @@ class ModelConfig(FolderConfig):
     Attributes:
         schedule: As :meth:`fastdpm.VarianceSchedule.from_config` takes it.
         recipe: The recommended way to sample.
-        prediction: What the network returns: "epsilon", "v" or "x0".
+        prediction: What the network returns, in diffusers' words: "epsilon", "v_prediction" or
+            "sample" (clean data). "v" and "x0" are read as the latter two.
         time_scale: The network is given the zero-based step times this.
     """
 
@@ -101,7 +104,9 @@ class ModelConfig(FolderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_one_of("prediction", self.prediction, PREDICTIONS)
+        prediction = OLD_PREDICTIONS.get(self.prediction, self.prediction)
+        object.__setattr__(self, "prediction", prediction)
+        check_one_of("prediction", prediction, PREDICTIONS)
         if not 0 < self.time_scale < math.inf:
             raise InvalidArgumentError(f"time_scale must be above 0, got {self.time_scale}")
         VarianceSchedule.from_config(self.schedule)

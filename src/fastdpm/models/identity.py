@@ -9,14 +9,16 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.tensors import tensor_bytes, tensor_digest
-from fastdpm.models.config import ModelConfig
+from fastdpm.models.config import OLD_PREDICTIONS, ModelConfig
 from fastdpm.models.model import Model
 
 
 def config_digest(config: ModelConfig) -> str:
     """Of what decides a model's samples beside its weights, 16 hex digits."""
     data = config.data.deciding() | {"description": ""}
-    decides = (config.network, config.schedule, config.prediction, config.time_scale, data)
+    old = {new: old for old, new in OLD_PREDICTIONS.items()}  # digests do not change with names
+    prediction = old.get(config.prediction, config.prediction)
+    decides = (config.network, config.schedule, prediction, config.time_scale, data)
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -118,7 +118,7 @@ class Model:
             classes: How many classes it takes, as labels of shape (batch,), int64.
             conditions: See :class:`Model`.
             decoder: For a latent model; ``shape`` is that of the data.
-            prediction: What the network returns: "epsilon", "v" or "x0".
+            prediction: What the network returns: "epsilon", "v_prediction" or "sample".
             time_scale: The network is given the zero-based step times this.
             recipe: The recommended way to sample.
             settings: What else decides what the network computes, to tell results apart.

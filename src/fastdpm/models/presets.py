@@ -65,7 +65,7 @@ class PresetSource:
         reproduces: Which figures of the paper, in words.
         statistics: What samples are measured against: a file of statistics, or recordings.
         statistics_from: Address of that.
-        licence: Of the weights, an SPDX expression, or what is known.
+        license: Of the weights, an SPDX expression, or what is known.
     """
 
     checkpoint: str = ""
@@ -74,7 +74,7 @@ class PresetSource:
     reproduces: str = ""
     statistics: str = ""
     statistics_from: str = ""
-    licence: str = "unknown"
+    license: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Preset:
                 "checkpoint": self.source.checkpoint,
                 "checkpoint_from": self.source.checkpoint_from,
             }
-        said = {"licence": self.source.licence, "attribution": self.source.attribution}
+        said = {"license": self.source.license, "attribution": self.source.attribution}
         return ModelConfig.of(self, provenance=provenance, **said)
 
 

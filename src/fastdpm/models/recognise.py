@@ -156,7 +156,7 @@ def _alike(path: Path, fitting: list[ModelConfig]) -> tuple[ModelConfig, tuple[s
         first,
         name=model_name(path.stem),
         data=data,
-        licence="unknown",
+        license="unknown",
         attribution="",
         provenance={"checkpoint": path.name, "fits": told},
     )

@@ -67,8 +67,8 @@ class X0Prediction(_Converts):
 
 
 def as_eps(network: Network, prediction: str) -> Network | Denoiser:
-    """A network that returns "epsilon", "v" or "x0", as one that predicts eps."""
-    kinds = {"v": VPrediction, "x0": X0Prediction}
+    """A network that returns "epsilon", "v_prediction" or "sample", as one that predicts eps."""
+    kinds = {"v_prediction": VPrediction, "sample": X0Prediction}
     return kinds[prediction](network) if prediction in kinds else network
 
 

@@ -103,7 +103,7 @@ class _RunConfig:
     network: dict[str, Any]
     data: DataSpec
     training: TrainOptions
-    licence: str = "unknown"
+    license: str = "unknown"
     attribution: str = ""
 
     def __post_init__(self) -> None:

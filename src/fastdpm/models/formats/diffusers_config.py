@@ -17,8 +17,7 @@ import numpy as np
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.schedule import Array
-
-PREDICTIONS = MappingProxyType({"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"})
+from fastdpm.models.config import PREDICTIONS
 
 _COMMON: Mapping[str, Any] = MappingProxyType(
     {
@@ -135,14 +134,14 @@ def schedule_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prediction_of(config: Mapping[str, Any]) -> str:
-    """What the network returns: "epsilon", "v" or "x0".
+    """What the network returns: "epsilon", "v_prediction" or "sample".
 
     Raises:
         InvalidArgumentError: If it is no DDPM-like scheduler, or the prediction is another.
     """
-    kind = complete(config)["prediction_type"]
+    kind: str = complete(config)["prediction_type"]
     check_one_of("prediction_type", kind, PREDICTIONS)
-    return PREDICTIONS[kind]
+    return kind
 
 
 def clip_of(config: Mapping[str, Any]) -> str:
