@@ -274,7 +274,7 @@ def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_p
 def test_sounds_that_are_no_data_are_refused_each_in_its_own_line(tmp_path, peak, rate):
     broken = np.zeros(512)
     broken[5:8] = np.nan, np.inf, -np.inf
-    cases = [
+    cases: list[tuple[np.ndarray, list[object]]] = [
         (np.zeros((512, 2)), [2]),
         (np.zeros(0), []),
         (broken, ["3 of 512"]),

@@ -144,7 +144,7 @@ def test_the_summary_is_computed_from_the_cells():
         make_cell("standard sampler", "", 1000, 0.4, family="standard", n=1000),
     ]
     lines = summary(Comparison.from_dict(make_results(cells)))
-    wanted = [
+    wanted: list[list[object]] = [
         ["S = 10", "0.600 ± 0.012", "DDIM-rev, VAR linear", 1, 1.5, 100],
         ["0.400 ± 0.012", "1,000"],
         ["360 held-out digits", "0.210 ± 0.030"],

@@ -137,7 +137,7 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "a.wav").write_bytes(_wav(np.full(50, 0.5))[:-40])
     normal = DataSpec("audio", (1, 100), sample_rate=8000, peak=0.9)
-    cases = [
+    cases: list[tuple[Path | str, DataSpec, list[object]]] = [
         (tmp_path / "missing", RGB, ["missing", "sklearn:digits"]),
         (tmp_path / "bad.parquet", RGB, ["bad.parquet"]),
         (tmp_path / "bad.zip", RGB, ["bad.zip"]),
