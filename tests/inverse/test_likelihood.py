@@ -235,7 +235,7 @@ def test_a_rounding_of_half_a_step_takes_all_data(grey):
 def test_what_cannot_be_bounded_is_one_line(image_model):
     levels = levels_step(image_model.schedule, 3)
     x, grey = torch.zeros(1, 1, 8, 8), GreyLevels.spanning(17)
-    cases: list[tuple[dict[str, Any], Tensor, list[Any]]] = [
+    cases: list[tuple[dict[str, Any], Tensor, list[object]]] = [
         ({"variance": "medium"}, x, ["variance", "small", "large", "learned", "medium"]),
         ({"variance": "learned"}, x, ["learned", "small", "large"]),
         ({"clip": "zz"}, x, ["clip", "none", "x0", "dynamic", "zz"]),

@@ -165,11 +165,12 @@ def test_missing_weights_and_damaged_files_are_refused(folder):
     content = weights.read_bytes()
     _edit(folder, weights_sha256="")
     weights.write_bytes(content[:100])
-    with pytest.raises(ModelError, match=tells(weights)):
+    with pytest.raises(ModelError, match=tells(weights)) as damaged:
         load_features(folder)
     weights.unlink()
-    with pytest.raises(ModelError, match=tells(weights)):
+    with pytest.raises(ModelError, match=tells(weights)) as missing:
         load_features(folder)
+    assert str(missing.value) != str(damaged.value)
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match=tells(folder / "config.json")):
         load_features(folder)

@@ -1,6 +1,7 @@
 """Sampling from a model: reproducible, independent of the batch, and strict about its inputs."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,7 @@ def test_a_plan_takes_the_place_of_choices(image_model):
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample", "v", "x0"])
 def test_a_prediction_of_clean_data_is_sampled_exactly(image_model, prediction):
     """A network that always answers x0 = 0.5, put as v or as x0, must end there."""
-    object.__setattr__(image_model.config, "prediction", prediction)
+    image_model.config = replace(image_model.config, prediction=prediction)
 
     class Constant(torch.nn.Module):
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -252,13 +252,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_a
 def test_foreign_and_damaged_checkpoints_are_refused(make_any):
     trainer = make_any()
     trainer.save()
-    with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")):
+    with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")) as foreign:
         make_any(batch_size=17).resume()
     checkpoint = trainer.out / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(FastDPMError, match=tells(checkpoint)) as caught:
+    with pytest.raises(FastDPMError, match=tells(checkpoint)) as damaged:
         make_any().resume()
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(damaged.value)
+    assert str(damaged.value) != str(foreign.value)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_whole(make_any, monkeypatch):
