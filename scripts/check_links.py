@@ -16,7 +16,14 @@ from urllib.parse import unquote, urlsplit
 
 README = Path(__file__).parent.parent / "README.md"
 _LOADED = {"img", "script", "iframe", "source", "video", "audio"}
-_LOADED_RELATIONS = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", "modulepreload"}
+_LOADED_RELATIONS = {
+    "stylesheet",
+    "icon",
+    "preload",
+    "preconnect",
+    "dns-prefetch",
+    "modulepreload",
+}
 _REMOTE_STYLE = re.compile(r"(?:url\(\s*['\"]?|@import\s+['\"])((?:https?:)?//[^'\")]+)")
 _MARKDOWN_LINK = re.compile(r"\]\(([^)\s]+)\)")
 
