@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import re
 from pathlib import Path
@@ -115,3 +116,47 @@ def test_the_page_of_formats_names_every_key(section):
     (text,) = re.findall(rf"^##+ {re.escape(section)}\n(.*?)(?=^##|\Z)", page, re.M | re.S)
     named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", text))))
     assert WRITTEN[section] <= named, WRITTEN[section] - named
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """The faults of a site of two pages, whose first one holds what a test gives."""
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / "scripts/check_links.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "other.html").write_text('<h1 id="here">Other</h1>', encoding="utf-8")
+
+    def check(body: str) -> list[str]:
+        (tmp_path / "page.html").write_text(body, encoding="utf-8")
+        found: list[str] = module.faults_of_site(tmp_path)
+        return found
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('<a href="missing.html">x</a>', "missing.html"),
+        ('<a href="other.html#nowhere">x</a>', "#nowhere"),
+        ('<a href="#nowhere">x</a>', "#nowhere"),
+        ('<img src="missing.png">', "missing.png"),
+        ('<script src="https://example.org/a.js"></script>', "https://example.org/a.js"),
+        ('<link rel="stylesheet" href="//example.org/a.css">', "//example.org/a.css"),
+    ],
+)
+def test_a_link_that_leads_nowhere_and_a_file_from_elsewhere_are_found(faults, body, named):
+    (fault,) = faults(body)
+    assert "page.html" in fault
+    assert named in fault
+
+
+def test_links_that_lead_somewhere_are_no_faults(faults):
+    assert (
+        faults(
+            '<a id="a" href="other.html#here">x</a><a href="#a">y</a><a href="http://e.org">z</a>'
+        )
+        == []
+    )
