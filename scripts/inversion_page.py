@@ -8,32 +8,32 @@ from typing import Any
 
 _HEAD = """## Encoding and decoding
 
-`python scripts/inversion.py --sounds spoken-digits-test.parquet` measures it on held-out data:
+`python scripts/inversion.py --sounds spoken-digits-test.parquet` measures this on held-out data:
 scikit-learn's digits, rows 1,437 to 1,796, and the first recordings of the test split of the Free
-Spoken Digit Dataset, centred in the model's window. The network is asked in float32.
+Spoken Digit Dataset, centred in the model's window. The network runs in float32.
 
 ### The approximate encoders against diffusers
 
-Reconstruction of {n} digits, PSNR in dB (mean ± standard error, higher is better), at some 100
-network evaluations in both directions together. "diffusers" is `DDIMInverseScheduler` followed by
+Reconstruction of {n} digits, PSNR in dB (mean ± standard error, higher is better), at about 100
+network evaluations for both directions together. "diffusers" is `DDIMInverseScheduler` followed by
 `DDIMScheduler` on the same network.
 """
 _ROUND_TRIP = """
 ### What comes back
 
-The share of samples whose relative error |decode(encode(x)) - x| / |x| is at most 1e-4, the
-largest error of those that were encoded, network evaluations of encoding a sample, and the
-standard deviation of the latents at the noisiest level, near 1 where the chain suits the data.
-"*" leaves out the last row, `encode(model, x, levels[:-1], "implicit")` or `--without-last-row`:
-around recordings lies digital silence, which the denoiser of that row makes of any state near it,
-so it has no inverse there.
+The columns are: the share of samples whose relative error |decode(encode(x)) - x| / |x| is at most
+1e-4; the largest error of the encoded samples; the network evaluations to encode a sample; and the
+standard deviation of the latents at the noisiest level, which is near 1 where the levels suit the
+data. "*" leaves out the last row, `encode(model, x, levels[:-1], "implicit")` or
+`--without-last-row`. Recordings are surrounded by digital silence. The denoiser of that row maps
+all states near silence to silence, so it has no inverse there.
 """
 _LIKELIHOOD = """
 ### Levels judged by the likelihood
 
-Bits per dimension of {n} digits, mean ± standard error, lower is better: the variational bound of
-sampling with kappa = 1 over these levels, forward ("large") variance, 17 grey levels. `fastdpm
-likelihood` measures the same.
+Bits per dimension of {n} digits (mean ± standard error, lower is better): the variational bound of
+sampling with kappa = 1 over these levels, with the forward ("large") variance and 17 grey levels.
+`fastdpm likelihood` computes the same.
 
 ![Where the bits are spent at S = 20](results/digits-terms.png)
 """

@@ -1,5 +1,9 @@
-"""The Python of the pages runs as it stands there."""
+"""The Python of the pages runs as it stands there, and what they list is what there is."""
 
+import contextlib
+import dataclasses
+import importlib.util
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -7,17 +11,40 @@ from typing import Any
 import pytest
 import torch
 
-DOCS = Path(__file__).parent.parent / "docs"
+from fastdpm import Recipe
+from fastdpm.core.plan import _OPTIONAL, _TABLES
+from fastdpm.data.spec import DataSpec, MelSpec
+from fastdpm.evaluation.cache import STAGES
+from fastdpm.evaluation.evaluate import Evaluation
+from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
+from fastdpm.inverse import latents_file
+from fastdpm.models.config import ModelConfig
+from fastdpm.models.features import FeaturesConfig
+from fastdpm.models.presets import CompareSettings, Preset, PresetSource, Published
+from fastdpm.training.config import ClassifierConfig, ClassifierOptions, TrainConfig
+from fastdpm.training.loop import _CHECKPOINT_KEYS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def names_of(page: str) -> dict[str, Any]:
+    """What the blocks of a page leave behind, run one after the other."""
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        exec(block, names)  # noqa: S102
+    return names
 
 
 @pytest.fixture
 def ran() -> dict[str, Any]:
     """What the blocks of docs/inverse.md leave behind, run one after the other."""
-    page = (DOCS / "inverse.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)  # noqa: S102
-    return names
+    return names_of("inverse.md")
 
 
 def test_the_blocks_of_the_inverse_direction_do_what_their_page_says(ran):
@@ -32,7 +59,104 @@ def test_the_blocks_of_the_inverse_direction_do_what_their_page_says(ran):
     assert ran["noisiest"].shape == images.shape
 
 
+def test_the_blocks_of_the_tutorial_do_what_it_says():
+    names = names_of("tutorial.md")
+    assert names["images"].shape == (16, 1, 8, 8)
+    torch.testing.assert_close(names["same"], names["fast"], rtol=0, atol=0)
+    assert names["found"].n == 200
+    assert names["grid"].steps == (5, 10)
+    assert len(names["grid"].cells) == 4
+
+
+def test_the_blocks_of_the_audio_guide_give_the_shapes_it_says():
+    names = names_of("audio.md")
+    assert names["sounds"].shape == names["copies"].shape == (2, 1, 6144)
+    assert names["mel"].shape == (2, 40, 96)
+
+
+def test_the_concepts_show_the_plan_that_their_code_prints():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        names = names_of("concepts.md")
+    assert names["step"] == pytest.approx(412.7, abs=1e-9)
+    assert printed.getvalue() in blocks("concepts.md", "text")
+
+
+def test_the_home_page_runs():
+    assert names_of("index.md")["images"].shape == (16, 1, 8, 8)
+
+
 def test_the_pictures_and_links_of_the_pages_exist():
-    for page in DOCS.glob("*.md"):
+    for page in DOCS.rglob("*.md"):
         for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def fields(*kinds: Any) -> set[str]:
+    return {field.name for kind in kinds for field in dataclasses.fields(kind)}
+
+
+WRITTEN = {
+    "config.json": fields(ModelConfig, FeaturesConfig),
+    "Data": fields(DataSpec, MelSpec),
+    "Recipe": fields(Recipe),
+    "Preset": fields(Preset, CompareSettings, PresetSource, Published),
+    "Training configuration": fields(TrainConfig, ClassifierConfig, ClassifierOptions),
+    "Training run": _CHECKPOINT_KEYS,
+    "Plan": {*_TABLES, *_OPTIONAL, "label", "notes", "fingerprint"},
+    "Latents": {*latents_file._TENSORS, *latents_file._OPTIONAL, *latents_file._HEAD, "gain"},
+    "Results of measurements": fields(Evaluation, Comparison, ComparedModel, Cell) - {"pictures"},
+    "Caches": set(STAGES),
+}
+
+
+@pytest.mark.parametrize("section", WRITTEN)
+def test_the_page_of_formats_names_every_key(section):
+    page = (DOCS / "formats.md").read_text(encoding="utf-8")
+    (text,) = re.findall(rf"^##+ {re.escape(section)}\n(.*?)(?=^##|\Z)", page, re.M | re.S)
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    assert WRITTEN[section] <= named, WRITTEN[section] - named
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """The faults of a site of two pages, whose first one holds what a test gives."""
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / "scripts/check_links.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "other.html").write_text('<h1 id="here">Other</h1>', encoding="utf-8")
+
+    def check(body: str) -> list[str]:
+        (tmp_path / "page.html").write_text(body, encoding="utf-8")
+        found: list[str] = module.faults_of_site(tmp_path)
+        return found
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('<a href="missing.html">x</a>', "missing.html"),
+        ('<a href="other.html#nowhere">x</a>', "#nowhere"),
+        ('<a href="#nowhere">x</a>', "#nowhere"),
+        ('<img src="missing.png">', "missing.png"),
+        ('<script src="https://example.org/a.js"></script>', "https://example.org/a.js"),
+        ('<link rel="stylesheet" href="//example.org/a.css">', "//example.org/a.css"),
+    ],
+)
+def test_a_link_that_leads_nowhere_and_a_file_from_elsewhere_are_found(faults, body, named):
+    (fault,) = faults(body)
+    assert "page.html" in fault
+    assert named in fault
+
+
+def test_links_that_lead_somewhere_are_no_faults(faults):
+    assert (
+        faults(
+            '<a id="a" href="other.html#here">x</a><a href="#a">y</a><a href="http://e.org">z</a>'
+        )
+        == []
+    )
