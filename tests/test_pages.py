@@ -15,11 +15,10 @@ from fastdpm import Recipe
 from fastdpm.core.plan import _OPTIONAL, _TABLES
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import STAGES
-from fastdpm.evaluation.evaluate import Evaluation
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
+from fastdpm.evaluation.scores import Evaluation
 from fastdpm.inverse import latents_file
-from fastdpm.models.config import ModelConfig
-from fastdpm.models.features import FeaturesConfig
+from fastdpm.models.config import FeaturesConfig, ModelConfig
 from fastdpm.models.presets import CompareSettings, Preset, PresetSource, Published
 from fastdpm.training.config import ClassifierConfig, ClassifierOptions, TrainConfig
 from fastdpm.training.loop import _CHECKPOINT_KEYS
