@@ -34,8 +34,9 @@ class Machine(Options):
         """Load a model onto the device, and choose the threads; see :meth:`use_threads`."""
         from fastdpm.models.load import open_model
 
+        model = open_model(found, self.device)
         self.use_threads(found.config, samples, batch_size)
-        return open_model(found, self.device)
+        return model
 
     def use_threads(
         self, config: ModelConfig, samples: int | None, batch_size: int | None
@@ -49,21 +50,33 @@ class Machine(Options):
         """
         import torch
 
+        from fastdpm.models.cost import evaluation_flops, fitting_threads
         from fastdpm.models.model import fitting_batch
 
-        threads = self.threads
-        said = f"{threads} as stated"
-        if threads is None:
-            from fastdpm.models.cost import evaluation_flops, fitting_threads
+        most = torch.get_num_threads()  # OMP_NUM_THREADS, or the cores there are
+        if self.threads is not None or most == 1:
+            self.use_stated_threads()
+            return
+        size = batch_size or fitting_batch(config.data.shape)
+        size = size if samples is None else min(size, samples)
+        flops = size * evaluation_flops(config)
+        self._use(
+            fitting_threads(flops, most),
+            f"of {most}, for {flops / 1e9:.3g} GFLOP in an evaluation of {size} samples",
+        )
 
-            size = batch_size or fitting_batch(config.data.shape)
-            size = size if samples is None else min(size, samples)
-            most = torch.get_num_threads()  # OMP_NUM_THREADS, or the cores there are
-            flops = size * evaluation_flops(config) if most > 1 else 0.0
-            threads = fitting_threads(flops, most)
-            said = f"{threads} of {most}"
-            if most > 1:
-                said += f", for {flops / 1e9:.3g} GFLOP in an evaluation of {size} samples"
+    def use_stated_threads(self) -> None:
+        """Use as many threads as stated; PyTorch's own number if none is."""
+        import torch
+
+        if self.threads is None:
+            self._use(torch.get_num_threads(), "as PyTorch chose")
+        else:
+            self._use(self.threads, "as stated")
+
+    def _use(self, threads: int, why: str) -> None:
+        import torch
+
         torch.set_num_threads(threads)
         if self.verbose:
-            console.print(f"threads: {said}")
+            console.print(f"threads: {threads} {why}")

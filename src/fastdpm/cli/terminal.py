@@ -13,6 +13,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 _RENAMED = {
     "num_steps": "steps",
     "method": "by",
+    "bounded": "unbounded",
     "grey": "grey_levels",
     "held_out": "test",
 }

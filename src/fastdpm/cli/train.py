@@ -64,6 +64,7 @@ def train(
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
     where = find_device(machine.device)
     options = settings.training
+    machine.use_stated_threads()
     check_folder(out, resume=resume)
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
     held_out = None if test is None else load_training_data(test, settings.data).to(where)

@@ -83,9 +83,8 @@ class PlanSampler(Sampler):
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
         """By :meth:`fastdpm.Model.sample_batches`."""
-        stated = options.keywords() | {"condition": model.check_condition(options.condition)}
         batches = model.sample_batches(
-            samples, self.plan, clip=self.clip, callback=callback, **stated
+            samples, self.plan, clip=self.clip, callback=callback, **options.keywords()
         )
         return ((batch, self.rows) for _, batch in batches)
 

@@ -148,7 +148,7 @@ def edit(
         the last bit.
 
     Raises:
-        InvalidArgumentError: If the data, the mask or a choice does not fit.
+        InvalidArgumentError: If the data, the mask, the plan or a choice does not fit.
         SamplingError: If the network returns something unusable.
     """
     if plan is None:
@@ -158,22 +158,24 @@ def edit(
         )
     elif (level, strength, levels, kappa) != (None, None, None, None):
         raise InvalidArgumentError("`plan` leaves no level to choose and no kappa: drop them")
+    else:
+        model.check_plan(plan.plan)
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
     condition = own_condition(model, x, condition)
-    rows, clip = plan.plan, model.config.recipe.clip if clip is None else clip
+    reverse, clip = plan.plan, model.config.recipe.clip if clip is None else clip
     results = []
     for indices, data, chosen in batches(model, x, condition, batch_size):
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
-        start = noised(data, float(rows.level[0]), z)
+        start = noised(data, float(reverse.level[0]), z)
         network = model.denoiser(chosen, clip=clip)
         if unknown is not None:
             here = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
-            network = KnownPart(network, data, here, rows, noise)
+            network = KnownPart(network, data, here, reverse, noise)
             start = torch.where(here, z, start) if plan.unseen else start
-        each = after_rows(callback, indices.start, len(x), rows.num_rows)
-        state = run(rows, network, start, noise=noise, callback=each)
+        each = after_rows(callback, indices.start, len(x), reverse.num_rows)
+        state = run(reverse, network, start, noise=noise, callback=each)
         results.append(model.finished(state).float().cpu())
     found = torch.cat(results)
     if unknown is None:

@@ -176,23 +176,25 @@ def bits_per_dimension(
     return Bound(levels, torch.cat(parts) / math.log(2), grey, variance, moved)
 
 
-def grey_levels_of(data: DataSpec, count: int | None = None) -> tuple[GreyLevels, str]:
+def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[GreyLevels, str]:
     """The grey levels of a model's data, and in words where their number is from.
 
     Args:
         data: What the model was trained on.
-        count: Their number, if it is stated; else what the data itself says, or 256 for images
-            and 65,536 for sounds.
+        grey_levels: Their number, if it is stated; else what the data itself says, or 256 for
+            images and 65,536 for sounds.
 
     Raises:
         InvalidArgumentError: For series, which have no usual number, unless it is stated.
     """
-    why = "as stated"
+    count, why = grey_levels, "as stated"
     if count is None and data.grey_levels is not None:
         count, why = data.grey_levels, "those of the model's data"
     if count is None:
         if data.modality == "series":
-            raise InvalidArgumentError("series have no usual number of grey levels: state `count`")
+            raise InvalidArgumentError(
+                "series have no usual number of grey levels: state `grey_levels`"
+            )
         sound = data.modality == "audio"
         count, why = (_SOUND, "as 16-bit sounds have") if sound else (256, "as 8-bit images have")
     kind = GreyLevels.signed if data.modality == "audio" else GreyLevels.spanning

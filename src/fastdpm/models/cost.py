@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from fastdpm.models.config import ModelConfig
-from fastdpm.networks.build import build_network, example_inputs
+from fastdpm.networks.build import PROBE_BATCH, check_fits
 
 # Below this, threads spend more time waiting for each other than they save; far more on a busy
 # machine.
@@ -16,13 +14,13 @@ def evaluation_flops(config: ModelConfig) -> float:
     """Floating-point operations of one evaluation for one sample; nothing is computed for it.
 
     Raises:
-        InvalidArgumentError: If the network cannot be built.
+        InvalidArgumentError: If the network cannot be built, or does not fit its data.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        build_network(config.network)(*example_inputs(config.data, 1))
-    return float(counter.get_total_flops())
+    with FlopCounterMode(display=False) as counter:
+        check_fits(config.network, config.data)
+    return float(counter.get_total_flops()) / PROBE_BATCH
 
 
 def fitting_threads(flops: float, most: int) -> int:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -218,7 +217,7 @@ class Model:
                 clip=recipe.clip,
                 seed=seed,
                 batch_size=batch_size,
-                condition=self.check_condition(condition),
+                condition=condition,
                 precision=precision,
                 callback=told,
             )
@@ -238,15 +237,12 @@ class Model:
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Draw the samples of the given indices by a plan, batch by batch; see :meth:`sample`.
 
-        ``condition`` is what :meth:`check_condition` returned, by default the model's own.
-
         Yields:
             The indices of a batch and its samples.
         """
         if len(samples) < 1:
             raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
-        if condition is None:
-            condition = self.check_condition(None)
+        condition = self.check_condition(condition)
         shape = self.sample_shape(condition)
         for first, batch in self.split(samples, batch_size, condition):
             noise = SampleNoise(seed, batch)
@@ -280,13 +276,10 @@ class Model:
         """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
         check_one_of("clip", clip, ("none", *_CLIPS))
         check_one_of("precision", precision, PRECISIONS)
-        # Networks that check their condition at each call need not: it was checked when it came.
-        unchecked = getattr(type(self.network), "forward_unchecked", None)
-        network = self.network if unchecked is None else partial(unchecked, self.network)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
             step = (t * self.config.time_scale).to(self.dtype)
-            return call_network(network, x.to(self.dtype), step, condition).to(x.dtype)
+            return call_network(self.network, x.to(self.dtype), step, condition).to(x.dtype)
 
         raw = plain if precision == "float32" else Autocast(plain, PRECISIONS[precision])
         made = as_eps(raw, self.config.prediction)

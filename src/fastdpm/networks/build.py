@@ -26,11 +26,12 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "diffusers": DiffusersNetwork,
 }
 
-
 CLASSIFIERS: dict[str, type[nn.Module]] = {
     "image-classifier": ImageClassifier,
     "sound-classifier": SoundClassifier,
 }
+
+PROBE_BATCH = 2  # samples that a network is tried with
 
 
 def build_network(
@@ -71,7 +72,7 @@ def check_fits(
     mel = data.mel
     with torch.device("meta"):
         network = build_network(spec)
-        x, t, *condition = example_inputs(data, 2)
+        x, t, *condition = example_inputs(data, PROBE_BATCH)
     _check_classes(network, data.classes)
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(

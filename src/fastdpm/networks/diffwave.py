@@ -62,10 +62,10 @@ class WaveNetwork(nn.Module):
                     f"{x.shape[-1]} samples need a mel spectrogram of shape (batch,"
                     f" {self.mel_bands}, {frames} or more), got {tuple(mel.shape)}"
                 )
-        return self.forward_unchecked(x, t, mel)
+        return self.predict(x, t, mel)
 
     @abstractmethod
-    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
         """As :meth:`forward`, for a condition that was checked."""
 
 
@@ -242,7 +242,7 @@ class DiffWave(WaveNetwork):
             nn.Sequential(OrderedDict(conv=zeroed(nn.Conv1d(skip_channels, 1, 1)))),
         )
 
-    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
         """As :meth:`forward`, for a condition that was checked."""
         out: Tensor = self.final_conv(self.residual_layer(self.init_conv(x), t, mel))
         return out

@@ -154,7 +154,7 @@ class LMNTDiffWave(WaveNetwork):
         self.output_projection = _conv(residual_channels, 1)
         nn.init.zeros_(self.output_projection.weight)
 
-    def forward_unchecked(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
         """As :meth:`forward`, for a condition that was checked.
 
         Raises:

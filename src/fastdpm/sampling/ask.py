@@ -19,8 +19,8 @@ from fastdpm.core.errors import SamplingError
 Network = Callable[[Tensor, Tensor], Tensor]
 
 
-class _NoTensorError(SamplingError):
-    """A network returned something else."""
+class _UnusableError(SamplingError):
+    """A network returned something that is no prediction for its input."""
 
 
 class Denoiser(ABC):
@@ -60,30 +60,24 @@ def ask(
 
 
 def answer(network: Network | Denoiser, x: Tensor, t: float, level: float, where: str) -> Tensor:
-    """What a network returns for ``x``, still to be checked; arguments as in :func:`ask`."""
+    """What a network returns for ``x``, still to be split; arguments as in :func:`ask`."""
     try:
         return predict_eps(network, x, steps_like(x, t), level)
-    except _NoTensorError as error:
+    except _UnusableError as error:
         raise SamplingError(f"{where}: {error}") from None
 
 
 def checked(
     out: Tensor, x: Tensor, where: str, *, finite: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """What a network returned for ``x``, split and checked; see :func:`ask`."""
+    """What a network returned for ``x``, split and checked to be finite; see :func:`ask`."""
     eps, learned = split_variance(out, x)
-    if eps.shape != x.shape:
-        raise SamplingError(
-            f"{where}: the network returned shape {tuple(eps.shape)} for a state of shape"
-            f" {tuple(x.shape)}"
-        )
-    eps = eps.to(x.dtype)
     if finite and not torch.isfinite(eps).all():
         raise SamplingError(
             f"{where}: the network returned values that are not finite (NaN or infinity): check"
             " its weights and precision"
         )
-    return eps, None if learned is None else learned.to(x.dtype)
+    return eps, learned
 
 
 def steps_like(x: Tensor, t: float) -> Tensor:
@@ -92,10 +86,27 @@ def steps_like(x: Tensor, t: float) -> Tensor:
 
 
 def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float) -> Tensor:
-    """Ask a network or a denoiser for eps; its shape is not checked yet."""
+    """What a network or a denoiser returns for ``x``, in its type.
+
+    Raises:
+        SamplingError: If it is no tensor shaped like ``x``, or of twice the channels.
+    """
     if isinstance(network, Denoiser):
-        return network(x, t, level)
-    return call_network(network, x, t)
+        return fitting(network(x, t, level), x)
+    return fitting(call_network(network, x, t), x)
+
+
+def fitting(out: Tensor, x: Tensor) -> Tensor:
+    """What a network returned for ``x``, in its type.
+
+    Raises:
+        SamplingError: If it is not shaped like ``x``, or of twice the channels.
+    """
+    if split_variance(out, x)[0].shape != x.shape:
+        raise _UnusableError(
+            f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}"
+        )
+    return out.to(x.dtype)
 
 
 def call_network(
@@ -108,7 +119,7 @@ def call_network(
     """
     out = network(x, t) if condition is None else network(x, t, condition)
     if not isinstance(out, Tensor):
-        raise _NoTensorError(
+        raise _UnusableError(
             f"the network returned a {type(out).__name__}, not a tensor: wrap it in a function"
             " that returns its prediction"
         )

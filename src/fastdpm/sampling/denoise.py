@@ -23,6 +23,7 @@ from fastdpm.sampling.ask import (
     Denoiser,
     Network,
     call_network,
+    fitting,
     predict_eps,
     split_variance,
 )
@@ -164,7 +165,8 @@ class Guidance:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided prediction, shaped like ``x``."""
-        both = call_network(self.network, torch.cat([x, x]), torch.cat([t, t]), self.conditions)
+        twice, steps = torch.cat([x, x]), torch.cat([t, t])
+        both = fitting(call_network(self.network, twice, steps, self.conditions), twice)
         (empty, _), (wanted, learned) = (split_variance(half, x) for half in both.chunk(2))
         guided = torch.lerp(empty, wanted, self.scale)
         return guided if learned is None else torch.cat([guided, learned], dim=1)

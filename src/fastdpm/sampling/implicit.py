@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.ask import Denoiser, Network, ask, checked
+from fastdpm.sampling.ask import Denoiser, Network, ask
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import combine
 from fastdpm.sampling.state import RowCallback
@@ -192,9 +192,9 @@ class _Equation:
         """The x of the equation if this were its eps."""
         return (self.target - self.b * eps) / self.a
 
-    def eps(self, x: Tensor) -> Tensor:
-        """One evaluation; of iterates that went astray, values may be not finite."""
-        return ask(self.network, x, self.t, self.level, self.name, finite=False)[0]
+    def eps(self, x: Tensor, *, finite: bool) -> Tensor:
+        """One evaluation; of iterates that went astray, values need not be ``finite``."""
+        return ask(self.network, x, self.t, self.level, self.name, finite=finite)[0]
 
     def step(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """The step to the image of ``x``, and the relative size of what decoding misses.
@@ -230,10 +230,8 @@ class _Search:
         """Iterate until every sample converged or had its evaluations."""
         x = self.best.clone()
         for count in range(most):
-            eps = self.equation.eps(x)
+            eps = self.equation.eps(x, finite=count == 0)
             step, residual = self.equation.step(x, eps)
-            if count == 0:
-                checked(eps, x, self.equation.name)
             self._record(x, eps, residual)
             going = residual > min(tolerance, _AIM)
             going &= (self.residual[self.active] > tolerance) | (self.idle < _SETTLED)

@@ -14,9 +14,9 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
 from fastdpm.sampling.ask import Denoiser, Network, answer, checked
+from fastdpm.sampling.state import RowCallback
 
 Noise = Callable[[int, Tensor], Tensor]
-Callback = Callable[[int, Tensor], None]
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def run(
     x: Tensor,
     *,
     noise: Noise | None = None,
-    callback: Callback | None = None,
+    callback: RowCallback | None = None,
     past: Sequence[Tensor] = (),
 ) -> Tensor:
     """Sample by ``plan``, one network evaluation a row.

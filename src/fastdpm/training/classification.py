@@ -63,6 +63,7 @@ class Classification:
         if held_out is not None:
             _checked_labels(held_out, len(config.classes))
         said = described.to_dict()
+        said["data"].pop("grey_levels", None)  # which decides nothing here
         self.identity = repr((said["network"], said["classes"], said["data"], config.training))
 
     def build(self) -> nn.Module:

@@ -27,7 +27,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
-from fastdpm.sampling.ask import Network, checked, predict_eps, steps_like
+from fastdpm.sampling.ask import Network, ask, steps_like
 from fastdpm.sampling.denoise import ClipX0, DynamicThreshold, as_eps
 
 Timesteps = Tensor | Array | Sequence[float]
@@ -157,10 +157,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def _get_compatibles(cls) -> list[type[Any]]:
-        import fastdpm
-
-        ours = [fastdpm.FastDPMScheduler, fastdpm.FastDPMInverseScheduler]
-        return [*super()._get_compatibles(), *ours]
+        return [*super()._get_compatibles(), *PlanScheduler.__subclasses__()]
 
     def __len__(self) -> int:
         return self.schedule.num_train_steps
@@ -268,15 +265,16 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """What the network's ``output`` for ``sample`` says, read at a level below 1."""
         plan = self._planned()
         x = sample.float() if sample.dtype in _HALF else sample
-        t, where = steps_like(x, plan.t[row]), f"row {row} of {plan.num_rows}"
-        plain = as_eps(lambda x, t: output.to(x.dtype), prediction_of(self.config))
-        raw, learned = checked(predict_eps(plain, x, t, level), x, where)
+        plain = as_eps(lambda x, t: output, prediction_of(self.config))
+        where = f"row {row} of {plan.num_rows}"
+        raw, learned = ask(plain, x, float(plan.t[row]), level, where)
         clip = self._clip(lambda x, t: raw)
         sigma = math.sqrt((1 - level) * (1 + level))
         x0 = (x - sigma * raw) / level
         if clip is None:
             return Prediction(x, raw, x0, raw, learned)
-        return Prediction(x, clip(x, t, level), clip.change(x0), raw, learned)
+        eps = clip(x, steps_like(x, plan.t[row]), level)
+        return Prediction(x, eps, clip.change(x0), raw, learned)
 
     def _clip(self, network: Network) -> ClipX0 | DynamicThreshold | None:
         """The clipping that the configuration asks for now; pipelines change it after building."""
