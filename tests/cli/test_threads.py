@@ -1,14 +1,19 @@
 """Commands choose as many threads as a network is worth."""
 
+import json
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from fastdpm.cli.app import run
+from fastdpm.models.config import BUILTIN
 from fastdpm.models.cost import evaluation_flops, fitting_threads
 from fastdpm.networks import build
 from tests.conftest import IMAGE
+from tests.messages import tells
 
 
 class OneConvolution(torch.nn.Module):
@@ -60,3 +65,28 @@ def test_threads_are_those_that_are_stated(threads, tmp_path, capsys):
 def test_nothing_is_said_of_threads_unless_it_is_asked(threads, tmp_path, capsys):
     assert run(["sample", "digits", "-n", "1", "-S", "2", "--out", str(tmp_path)]) == 0
     assert "threads" not in capsys.readouterr().out
+
+
+def test_a_network_that_does_not_fit_its_data_is_told_in_one_line(threads, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(BUILTIN / "digits", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["shape"] = [3, 8, 8]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run(["sample", str(folder), "-n", "1", "--out", str(tmp_path / "out")]) == 1
+    assert re.search(tells("config.json", "(3, 8, 8)"), capsys.readouterr().err)
+
+
+def test_a_training_uses_the_threads_that_are_stated(threads, tmp_path, capsys):
+    short = ["--steps", "1", "--batch-size", "2", "--out", str(tmp_path / "run")]
+    stated = ["--threads", "3", "--verbose"]
+    assert run(["train", "digits", "--data", "sklearn:digits", *short, *stated]) == 0
+    assert torch.get_num_threads() == 3
+    assert "threads: 3" in capsys.readouterr().out
+
+
+def test_a_folder_of_samples_is_measured_with_the_threads_that_are_stated(threads, tmp_path):
+    assert run(["sample", "digits", "-n", "20", "-S", "2", "--out", str(tmp_path / "x")]) == 0
+    against = ["--against", "sklearn:digits"]
+    assert run(["evaluate", str(tmp_path / "x"), *against, "--threads", "3"]) == 0
+    assert torch.get_num_threads() == 3

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 import fastdpm
-from fastdpm import FastDPMInverseScheduler, FastDPMScheduler
+from fastdpm import FastDPMInverseScheduler, FastDPMScheduler, SamplingError
 from tests.integrations.conftest import SCALED, start
 from tests.messages import tells
 
@@ -232,3 +233,11 @@ def test_other_schedulers_are_refused_in_one_line(kind, name, arguments, values,
 def test_the_classes_are_public_names_of_the_package(kind):
     assert getattr(fastdpm, kind.__name__) is kind
     assert getattr(importlib.import_module(kind.__module__), kind.__name__) is kind
+
+
+@BOTH
+def test_what_is_no_tensor_is_no_output(kind):
+    scheduler = kind(**CONFIG)
+    scheduler.set_timesteps(5)
+    with pytest.raises(SamplingError, match=tells("row 0 of 5", "UNet2DOutput")):
+        scheduler.step(UNet2DOutput(sample=start()), scheduler.timesteps[0], start())

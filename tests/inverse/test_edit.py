@@ -22,7 +22,15 @@ from fastdpm import (
     levels_var,
     run,
 )
-from fastdpm.inverse.edit import KnownPart, check_mask, edit, levels_from, read_mask, span_mask
+from fastdpm.inverse.edit import (
+    KnownPart,
+    check_mask,
+    edit,
+    levels_from,
+    plan_edit,
+    read_mask,
+    span_mask,
+)
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
@@ -367,3 +375,11 @@ def test_each_sound_is_edited_for_its_own_condition(vocoder):
         apart = (first - whole).abs().amax(dim=(1, 2))
         assert apart[1] > 1e-3
         assert float(apart[::2].max()) < 1e-5
+
+
+def test_the_plan_of_another_model_is_refused(image_model):
+    other = Model.wrap(image_model.network, VarianceSchedule.linear(50, 1e-3, 0.1), (1, 8, 8))
+    plan, x = plan_edit(image_model), _images()
+    torch.testing.assert_close(edit(image_model, x, plan=plan), edit(image_model, x))
+    with pytest.raises(InvalidArgumentError, match=tells("row 0", "custom")):
+        edit(other, x, plan=plan)

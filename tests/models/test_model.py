@@ -196,3 +196,17 @@ def test_a_bar_is_imported_for_progress_alone(image_model, monkeypatch):
     image_model.sample(1, num_steps=2)
     with pytest.raises(ImportError):
         image_model.sample(1, num_steps=2, progress=True)
+
+
+def test_hooks_of_a_network_are_called(vocoder):
+    calls: list[int] = []
+    vocoder.network.register_forward_hook(lambda *_: calls.append(1))
+    vocoder.sample(1, num_steps=4)
+    assert len(calls) == 4
+
+
+def test_the_condition_of_batches_is_checked(vocoder):
+    plan = vocoder.config.recipe.compile(vocoder.schedule)
+    for condition in (torch.rand(7, 32), torch.full((8, 32), torch.nan)):
+        with pytest.raises(InvalidArgumentError):
+            next(vocoder.sample_batches([0], plan, condition=condition))

@@ -12,6 +12,7 @@ from fastdpm import (
     DynamicThreshold,
     Guidance,
     InvalidArgumentError,
+    SamplingError,
     VarianceSchedule,
     VPrediction,
     X0Prediction,
@@ -19,6 +20,7 @@ from fastdpm import (
     levels_step,
     run,
 )
+from tests.messages import tells
 
 LEVEL = 0.6
 SIGMA = 0.8
@@ -125,3 +127,18 @@ def test_the_level_is_exact_near_clean_data(state):
     torch.testing.assert_close(
         X0Prediction(lambda x_, t: x)(noisy, T, level), eps, rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("wrap", [ClipX0, DynamicThreshold, VPrediction, X0Prediction])
+def test_an_answer_of_another_shape_is_not_broadcast(wrap):
+    plan = ddim_rev(levels_step(VarianceSchedule.linear(), 3))
+    with pytest.raises(SamplingError, match=tells("row 0 of 3", "(2, 1, 1)", "(2, 3, 4)")):
+        run(plan, wrap(lambda x, t: x[:, :1, :1]), torch.randn(2, 3, 4))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_guided_answer_of_another_shape_is_not_broadcast(rows):
+    plan = ddim_rev(levels_step(VarianceSchedule.linear(), 3))
+    guided = Guidance(lambda x, t, y: x[:rows, :1], torch.ones(2), torch.zeros(2), 2.0)
+    with pytest.raises(SamplingError, match=tells("row 0 of 3", f"({rows}, 1, 4)", "(4, 3, 4)")):
+        run(plan, guided, torch.randn(2, 3, 4))

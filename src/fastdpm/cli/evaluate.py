@@ -80,7 +80,9 @@ def evaluate(
         if path is not None:
             check_place(path)
     measured = _found(samples, checkpoint)
-    if not isinstance(measured, str):
+    if isinstance(measured, str):
+        machine.use_stated_threads()
+    else:
         machine.use_threads(measured.config, n, batch_size)
     recipe, plan = _how_to_sample(measured, sampling)
     with choices.keeping(kept):
