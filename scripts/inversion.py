@@ -32,7 +32,7 @@ from fastdpm import (
     levels_var,
     load_model,
 )
-from fastdpm.core.choices import second_names
+from fastdpm.core.choices import spacing_names
 from fastdpm.data.files import write_text
 from fastdpm.data.inputs import read_samples
 from fastdpm.inverse.likelihood import Bound, grey_levels_of
@@ -40,7 +40,7 @@ from fastdpm.output.figures_likelihood import write_terms
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 CHOICES = {"step": levels_step, "var": levels_var}
-ALL = tuple(product(CHOICES, second_names()))
+ALL = tuple(product(CHOICES, spacing_names()))
 QUADRATIC = ("step", "quadratic")
 WITHIN = 1e-4
 

@@ -20,6 +20,7 @@ from fastdpm import (
     levels_var,
     run,
 )
+from fastdpm.core.choices import CHOICES
 from fastdpm.core.inverse import (
     first_order_inverse,
     leapfrog_inverse,
@@ -30,11 +31,7 @@ from fastdpm.core.inverse import (
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
-CHOICES = [
-    (choose, spacing)
-    for choose in (levels_step, levels_var)
-    for spacing in ("linear", "quadratic")
-]
+choices = pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES.keys())
 
 
 def _network(x: Tensor, t: Tensor) -> Tensor:
@@ -58,9 +55,9 @@ def leapfrog(levels: NoiseLevels) -> Plan:
 
 
 @pytest.mark.parametrize("num_steps", [2, 3, 10, 50])
-@pytest.mark.parametrize(("choose", "spacing"), CHOICES)
-def test_the_two_step_plan_is_undone_by_algebra(choose, spacing, num_steps):
-    levels = choose(SCHEDULE, num_steps, spacing)
+@choices
+def test_the_two_step_plan_is_undone_by_algebra(choice, num_steps):
+    levels = choice.function(SCHEDULE, num_steps)
     states: list[Tensor] = []
     run(leapfrog_inverse(levels), _network, _data(), callback=lambda _, x: states.append(x))
     found = run(leapfrog_rest(levels), _network, states[-2], past=[states[-1]])
@@ -104,10 +101,10 @@ def _exact_tables(r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("num_steps", [10, 50, 999])
-@pytest.mark.parametrize(("choose", "spacing"), CHOICES)
-def test_near_levels_cost_no_digits(choose, spacing, num_steps):
+@choices
+def test_near_levels_cost_no_digits(choice, num_steps):
     """Weights of states to 1e-14 of the row's largest: the first passes through 0."""
-    levels = choose(SCHEDULE, num_steps, spacing)
+    levels = choice.function(SCHEDULE, num_steps)
     encode, decode = first_order_inverse(levels), leapfrog(levels)
     two_steps = leapfrog_inverse(levels)
     for plan, r in ((decode, levels.level), (two_steps, levels.level[::-1])):

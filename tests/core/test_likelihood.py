@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from fastdpm import InvalidArgumentError, VarianceSchedule, levels_all, levels_step, levels_var
+from fastdpm import InvalidArgumentError, VarianceSchedule, levels_all, levels_step
+from fastdpm.core.choices import CHOICES
 from fastdpm.core.likelihood import GreyLevels, bound_coefficients, forward_variances
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
-CHOICES = [
-    choose(SCHEDULE, num_steps, spacing)
-    for choose in (levels_step, levels_var)
-    for spacing in ("linear", "quadratic")
+LEVELS = [
+    choice.function(SCHEDULE, num_steps)
+    for choice in CHOICES.values()
     for num_steps in (2, 10, 50)
 ]
 
@@ -25,7 +25,7 @@ def test_over_all_steps_the_variances_are_those_of_the_schedule():
     assert found.smallest[-1] == found.posterior[-1]
 
 
-@pytest.mark.parametrize("levels", CHOICES, ids=lambda levels: levels.label)
+@pytest.mark.parametrize("levels", LEVELS, ids=lambda levels: levels.label)
 def test_the_posterior_is_that_of_bayes_rule(levels):
     """Precisions add: that of x' given x0, and that of x given x'."""
     found, eta = bound_coefficients(levels), forward_variances(levels)
@@ -38,7 +38,7 @@ def test_the_posterior_is_that_of_bayes_rule(levels):
     )
 
 
-@pytest.mark.parametrize("levels", CHOICES, ids=lambda levels: levels.label)
+@pytest.mark.parametrize("levels", LEVELS, ids=lambda levels: levels.label)
 def test_an_error_of_x0_costs_what_the_signal_to_noise_ratios_say(levels):
     """KL with the posterior's variance is half the rise of SNR times the squared error of x0."""
     found = bound_coefficients(levels)

@@ -8,9 +8,11 @@ import pytest
 
 from fastdpm import InvalidArgumentError, MissingExtraError, SamplingError, compare, evaluate
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.evaluation.drawn import DrawOptions, PlanSampler
+from fastdpm.evaluation.drawn import DrawOptions, PlanDrawer
 from fastdpm.evaluation.evaluate import MeasureOptions
 from fastdpm.evaluation.methods import choose_methods
+from fastdpm.models.find import find_model
+from fastdpm.models.presets import CompareSettings
 from tests.messages import tells
 
 
@@ -98,7 +100,7 @@ def test_all_methods_start_from_the_same_noise(run, folders):
 
 def test_a_killed_comparison_repeats_no_finished_cell(run, monkeypatch):
     drawn: list[str] = []
-    draw = PlanSampler.draw
+    draw = PlanDrawer.draw
 
     def watch(self, model, samples, options, callback):
         if len(drawn) == 2:
@@ -107,7 +109,7 @@ def test_a_killed_comparison_repeats_no_finished_cell(run, monkeypatch):
         drawn.append(self.key)
         return draw(self, model, samples, options, callback)
 
-    monkeypatch.setattr(PlanSampler, "draw", watch)
+    monkeypatch.setattr(PlanDrawer, "draw", watch)
     with pytest.raises(KeyboardInterrupt):
         run(["paper"], kappas=(0.0,))
     assert run(["paper"], kappas=(0.0,)).results["cells"][3]["failed"] is None
@@ -123,14 +125,14 @@ def test_a_method_that_cannot_take_s_says_so_in_its_own_cell(run):
 
 
 def test_a_sampler_that_breaks_down_does_not_end_the_comparison(run, monkeypatch):
-    draw = PlanSampler.draw
+    draw = PlanDrawer.draw
 
     def fail(self, model, samples, options, callback):
         if "STEP" in self.plan.label:
             raise SamplingError("row 0 of 4: not finite")
         return draw(self, model, samples, options, callback)
 
-    monkeypatch.setattr(PlanSampler, "draw", fail)
+    monkeypatch.setattr(PlanDrawer, "draw", fail)
     cells = run(["step-linear-k0", "var-linear-k0"]).results["cells"]
     assert [c["failed"] for c in cells] == ["row 0 of 4: not finite", None]
 
@@ -253,9 +255,50 @@ def test_a_preset_wants_its_checkpoint(tmp_path, monkeypatch, capsys):
     command = ["compare", "cifar10-ddpm", "--out", "out", "--checkpoint", "x.ckpt"]
     assert fastdpm(command) == 1
     assert re.search(tells("x.ckpt"), capsys.readouterr().err)
-    monkeypatch.setattr("fastdpm.models.find._of_checkpoint", lambda *args: None)
+    found = find_model("cifar10-ddpm")
+    monkeypatch.setattr("fastdpm.models.find._of_checkpoint", lambda *args: found)
     assert fastdpm(command) == 2
     assert re.search(tells("FID", "--against", "--inception"), capsys.readouterr().err)
+
+
+def test_what_is_not_stated_is_taken_from_a_table_of_the_paper(folders, features, image_folder):
+    table = CompareSettings((3,), ("step-linear-k0", "standard"), 21, "sound")
+
+    def cells(*stated, n=None):
+        measuring = MeasureOptions(str(image_folder), n, features["image"])
+        found = compare(folders["image"], *stated, table=table, measuring=measuring)
+        return [(cell.method, cell.num_steps, cell.n) for cell in found.cells]
+
+    assert cells() == [("step-linear-k0", 3, 21), ("standard", 100, 21)]
+    assert cells((4,), ["var-linear-k0"], n=20) == [("var-linear-k0", 4, 20)]
+
+
+def test_a_table_of_fid_wants_its_statistics_and_inception(folders, image_folder):
+    table = CompareSettings((3,), ("step-linear-k0",), 20, "fid")
+    given = (
+        MeasureOptions(),
+        MeasureOptions(str(image_folder)),
+        MeasureOptions(inception="auto"),
+    )
+    for measuring in given:
+        with pytest.raises(InvalidArgumentError, match=tells("against", "inception", "FID")):
+            compare(folders["image"], table=table, measuring=measuring)
+
+
+def test_a_method_that_is_named_twice_is_compared_once(run, folders, features, image_folder):
+    (method,) = choose_methods(["step-linear-k0"])
+    found = compare(
+        folders["image"],
+        (3, 3),
+        [method, method, "step-linear-k0", "step-linear-k0.0"],
+        measuring=MeasureOptions(str(image_folder), 20, features["image"]),
+    )
+    assert [cell.method for cell in found.cells] == ["step-linear-k0"]
+
+
+def test_two_methods_of_one_key_are_refused():
+    with pytest.raises(InvalidArgumentError, match=tells("step-linear-k0.123457")):
+        choose_methods(["paper"], [0.12345671, 0.1234567])
 
 
 def test_the_batch_size_changes_no_result(folders, features, image_folder, tmp_path):

@@ -108,13 +108,13 @@ def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder, mon
     again = evaluate(folders["vocoder"], str(sound_folder), n=3)
     assert again.to_dict() == found.to_dict()
     asked = []
-    draw = drawn.PlanSampler.draw
+    draw = drawn.PlanDrawer.draw
 
     def watch(self, model, samples, options, callback):
         asked.extend(samples)
         return draw(self, model, samples, options, callback)
 
-    monkeypatch.setattr(drawn.PlanSampler, "draw", watch)
+    monkeypatch.setattr(drawn.PlanDrawer, "draw", watch)
     grown = evaluate(folders["vocoder"], str(sound_folder), n=5)
     assert asked == [3, 4]
     assert grown.scores["log_mel_error"].value != found.scores["log_mel_error"].value

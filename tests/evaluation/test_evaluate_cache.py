@@ -9,7 +9,7 @@ import torch
 from fastdpm import DataError, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import drawn
-from fastdpm.evaluation.evaluate import choose_sampler
+from fastdpm.evaluation.evaluate import choose_drawer
 from tests.evaluation.conftest import score_values
 from tests.messages import tells
 
@@ -33,13 +33,13 @@ def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
 def test_more_samples_draw_only_what_is_missing(measure, folders, tmp_path, monkeypatch):
     measure(folders["image"], n=25)
     asked = []
-    draw = drawn.PlanSampler.draw
+    draw = drawn.PlanDrawer.draw
 
     def watch(self, model, samples, options, callback):
         asked.extend(samples)
         return draw(self, model, samples, options, callback)
 
-    monkeypatch.setattr(drawn.PlanSampler, "draw", watch)
+    monkeypatch.setattr(drawn.PlanDrawer, "draw", watch)
     grown = measure(folders["image"], n=40)
     assert asked == list(range(25, 40))
     monkeypatch.setenv("FASTDPM_CACHE", str(tmp_path / "elsewhere"))
@@ -98,7 +98,7 @@ def test_a_damaged_cache_says_what_to_delete(measure, folders, own_cache):
     measure(folders["image"], n=20)
     for path in own_cache.glob("*/features/*/*.npz"):
         path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(DataError, match=tells(path, "fastdpm cache --clear")):
+    with pytest.raises(DataError, match=tells(path, "Cache.clear")):
         measure(folders["image"], n=21)
 
 
@@ -120,7 +120,7 @@ def test_two_processes_that_share_a_cache_do_not_mix_up_samples(folders, own_cac
     from fastdpm.evaluation.cache import Cache
 
     handle = drawn.ModelHandle(folders["image"])
-    sampler = choose_sampler(handle, None, None)
+    sampler = choose_drawer(handle, None, None)
     options = drawn.DrawOptions(batch_size=10)
     first, second = (
         drawn.ModelSource(handle, sampler, options, Cache(own_cache)).batches(0, 40)
@@ -156,7 +156,7 @@ def test_the_peak_of_memory_is_that_of_a_batch_and_not_of_all_samples(folders, o
         shards.append(first, {"samples": batch, **cost})
     handle = drawn.ModelHandle(folders["image"])
     source = drawn.ModelSource(
-        handle, choose_sampler(handle, None, None), drawn.DrawOptions(), Cache(own_cache)
+        handle, choose_drawer(handle, None, None), drawn.DrawOptions(), Cache(own_cache)
     )
     source.shards = shards
     tracemalloc.start()

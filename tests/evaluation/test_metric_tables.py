@@ -3,14 +3,19 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
-from fastdpm import compare, evaluate
-from fastdpm.evaluation import measure, metrics, speech
-from fastdpm.evaluation.evaluate import MeasureOptions
+from fastdpm import compare, evaluate, progress
+from fastdpm.evaluation import measure, metrics, speech, vocoder
+from fastdpm.evaluation.cache import Cache, digest
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource
+from fastdpm.evaluation.evaluate import MeasureOptions, choose_drawer, open_measure
 from fastdpm.evaluation.measure import FEATURE_METRICS, FeatureMetric
 from fastdpm.evaluation.methods import choose_methods
 from fastdpm.evaluation.metrics import Moments
@@ -95,6 +100,87 @@ def test_pairs_that_a_metric_is_undefined_for_are_counted_and_not_in_its_mean(
     assert next(note for note in found.notes if "Toy" in note).startswith("1 of 3 pairs")
 
 
+def test_pairs_are_measured_again_with_another_version_of_a_metrics_library(
+    add, folders, sound_folder, monkeypatch
+):
+    calls: list[int] = []
+
+    def count(real, made, rate) -> float:
+        calls.append(1)
+        return 2.5
+
+    add(SpeechMetric("toy", "Toy", "higher", count, library="numpy"))
+    for _ in range(2):
+        evaluate(folders["vocoder"], sound_folder, n=2)
+    assert len(calls) == 2
+    monkeypatch.setattr(vocoder, "version", lambda package: f"{package} 0")
+    evaluate(folders["vocoder"], sound_folder, n=2)
+    assert len(calls) == 4
+
+
+def test_the_key_of_a_pair_is_that_of_earlier_releases(folders, sound_folder, own_cache):
+    handle = ModelHandle(folders["vocoder"])
+    opened = vocoder.VocoderMeasure(str(sound_folder), handle.config.data, 2, Cache(own_cache))
+    source = opened.source(handle, choose_drawer(handle, None, None), DrawOptions())
+    opened.measure(source)
+    keys = [m.key for m in opened.metrics]
+    packages = {"pesq": "pesq", "stoi": "pystoi"}
+    libraries = {key: version(package) for key, package in packages.items() if key in keys}
+    kept = {path.stem for path in own_cache.glob("*/pairs/*.json")}
+    assert kept == {digest(1, libraries, part.key, keys) for part in source.parts}
+    sound = opened.recordings[1][0]
+    part = ModelSource(
+        handle,
+        choose_drawer(handle, None, None),
+        DrawOptions(),
+        Cache(own_cache),
+        digest(sound.tobytes().hex(), 1),
+    )
+    assert source.parts[1].key == part.key
+
+
+def test_a_recording_is_hashed_once_in_a_comparison(folders, sound_folder, monkeypatch):
+    hashed: list[int] = []
+
+    def watch(*parts):
+        hashed.extend(parts[1:] if isinstance(parts[0], str) and len(parts[0]) > 1000 else ())
+        return digest(*parts)
+
+    monkeypatch.setattr(vocoder, "digest", watch)
+    measuring = MeasureOptions(str(sound_folder), 2)
+    compare(folders["vocoder"], (3, 4), ["step-linear-k0"], measuring=measuring)
+    assert hashed == [0, 1]
+
+
+def test_a_bar_is_shown_only_where_something_is_drawn(
+    folders, features, image_folder, sound_folder, monkeypatch
+):
+    shown: list[int] = []
+    bar = progress.sampling_bar
+
+    def watch():
+        shown.append(1)
+        return bar()
+
+    monkeypatch.setattr(progress, "sampling_bar", watch)
+    images = MeasureOptions(str(image_folder), 20, features["image"], progress=True)
+    sounds = MeasureOptions(str(sound_folder), 2, progress=True)
+    for kind, measuring in (("image", images), ("vocoder", sounds)):
+        handle = ModelHandle(folders[kind])
+        opened = open_measure(handle.config.data, measuring)
+        shown.clear()
+        for wanted in (1, 1):
+            source = opened.source(handle, choose_drawer(handle, None, None), DrawOptions())
+            opened.measure(source)
+            assert len(shown) == wanted
+
+
+def test_the_progress_bar_is_imported_where_it_is_shown():
+    code = "import sys, fastdpm.evaluation.compare; print('fastdpm.progress' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert found.stdout.strip() == b"False"
+
+
 def test_a_metric_is_measured_for_its_modality_alone(
     add, folders, features, image_folder, sound_folder
 ):
@@ -105,7 +191,6 @@ def test_a_metric_is_measured_for_its_modality_alone(
 
 
 def test_a_metric_is_left_out_where_the_reference_lacks_what_it_needs(tmp_path):
-    from fastdpm.evaluation.cache import Cache
     from fastdpm.evaluation.inception import InceptionExtractor
     from fastdpm.evaluation.statistics import INCEPTION
 

@@ -8,18 +8,13 @@ from fastdpm import (
     InvalidArgumentError,
     SampleNoise,
     VarianceSchedule,
-    levels_step,
-    levels_var,
 )
+from fastdpm.core.choices import CHOICES
 from fastdpm.inverse.diffuse import check_level, diffuse, diffusion_chain
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()
-CHOICES = [
-    choose(SCHEDULE, 12, spacing)
-    for choose in (levels_step, levels_var)
-    for spacing in ("linear", "quadratic")
-]
+LEVELS = [choice.function(SCHEDULE, 12) for choice in CHOICES.values()]
 
 
 def _zero(row, x):
@@ -42,7 +37,7 @@ def test_a_step_is_one_based_and_need_not_be_whole(t):
     assert float(x0) == 2
 
 
-@pytest.mark.parametrize("levels", CHOICES, ids=lambda levels: levels.label)
+@pytest.mark.parametrize("levels", LEVELS, ids=lambda levels: levels.label)
 def test_the_marginals_of_the_chain_are_those_of_one_go(levels):
     chain = diffusion_chain(levels)
     np.testing.assert_allclose(chain.keep**2 + chain.add**2, 1, rtol=0, atol=1e-15)
@@ -55,7 +50,7 @@ def test_the_marginals_of_the_chain_are_those_of_one_go(levels):
     assert chain.level[0] == 1
 
 
-@pytest.mark.parametrize("levels", CHOICES, ids=lambda levels: levels.label)
+@pytest.mark.parametrize("levels", LEVELS, ids=lambda levels: levels.label)
 def test_states_of_a_run_have_the_mean_and_variance_of_their_level(levels):
     noise = SampleNoise(0, range(4))
     x0 = torch.full((4, 20_000), 0.5, dtype=torch.float64)
@@ -70,7 +65,7 @@ def test_states_of_a_run_have_the_mean_and_variance_of_their_level(levels):
 
 def test_every_level_that_a_plan_has_can_be_diffused_to():
     x0 = torch.zeros(1, 1)
-    for levels in CHOICES:
+    for levels in LEVELS:
         for level in levels.level:
             diffuse(SCHEDULE, x0, level=float(level), noise=_one)
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fastdpm import Recipe, load_model
+from fastdpm.core.choices import CHOICES
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.data.inputs import read_samples
 from fastdpm.data.mel import log_mel
@@ -28,7 +29,7 @@ from fastdpm.sampling.implicit import ImplicitOptions
 from tests.conftest import IMAGE, MEL, write_model
 from tests.messages import tells
 
-CHOICES = [(levels, spacing) for levels in ("var", "step") for spacing in ("linear", "quadratic")]
+LEVELS = [(choice.levels, choice.spacing) for choice in CHOICES.values()]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def _errors(x, back):
 
 
 @pytest.mark.parametrize("num_steps", [10, 50])
-@pytest.mark.parametrize(("levels", "spacing"), CHOICES)
+@pytest.mark.parametrize(("levels", "spacing"), LEVELS)
 def test_the_invertible_plan_brings_real_digits_back(digits, held_out, num_steps, levels, spacing):
     latents = encode(digits, held_out, _levels(digits, num_steps, levels, spacing))
     assert max(_errors(held_out, decode(digits, latents))) < 1e-4

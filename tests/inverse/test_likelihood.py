@@ -17,6 +17,7 @@ from fastdpm import (
     levels_step,
     levels_var,
 )
+from fastdpm.core.choices import CHOICES
 from fastdpm.core.likelihood import GreyLevels, bound_coefficients
 from fastdpm.inverse.likelihood import bits_per_dimension, grey_index, log_probability
 from tests.messages import tells
@@ -24,11 +25,7 @@ from tests.messages import tells
 SCHEDULE = VarianceSchedule.linear()
 SPREAD = 0.2
 GREY = GreyLevels.spanning(65_536)
-CHOICES = [
-    choose(SCHEDULE, 10, spacing)
-    for choose in (levels_step, levels_var)
-    for spacing in ("linear", "quadratic")
-]
+LEVELS = [choice.function(SCHEDULE, 10) for choice in CHOICES.values()]
 
 
 class _Exact(nn.Module):
@@ -78,7 +75,7 @@ TRUTH = 0.5 * math.log2(2 * math.pi * math.e * SPREAD**2) - math.log2(GREY.step)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-@pytest.mark.parametrize("levels", CHOICES, ids=lambda levels: levels.label)
+@pytest.mark.parametrize("levels", LEVELS, ids=lambda levels: levels.label)
 def test_every_term_is_the_closed_form(levels, variance):
     found = bits_per_dimension(_model(), _data(), levels, GREY, variance=variance)
     wanted = torch.from_numpy(_closed_form(levels, variance))

@@ -47,7 +47,7 @@ def test_a_table_of_the_paper_compiles(name):
     assert tuple(method.key for method in methods) == preset.compare.methods
     for method in methods:
         for num_steps in preset.compare.steps:
-            rows = method.sampler(schedule, num_steps, "none").rows
+            rows = method.drawer(schedule, num_steps, "none").rows
             assert rows == {"var": num_steps, "standard": T}.get(method.key.split("-")[0], rows)
             assert 5 <= rows <= max(num_steps, T if method.key == "standard" else 0)
 
@@ -129,6 +129,11 @@ def test_the_page_of_the_paper_names_every_file():
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(InvalidArgumentError, match=tells(*presets())):
         read_preset("imagenet")
+
+
+def test_a_table_may_hold_any_method_of_a_sampler():
+    keys = ("dpmpp-2m-var-linear", "step-quadratic-k0.25", "standard-learned")
+    assert CompareSettings((5,), keys, 10, "fid").methods == keys
 
 
 @pytest.mark.parametrize(

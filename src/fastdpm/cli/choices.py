@@ -91,13 +91,13 @@ class Stated(Options):
     @classmethod
     def helps(cls) -> Mapping[str, str]:
         """What the tables of samplers and levels hold."""
-        from fastdpm.core.choices import first_names, second_names
+        from fastdpm.core.choices import level_names, spacing_names
         from fastdpm.core.samplers import SAMPLERS
 
         return {
             "method": f"{listed(SAMPLERS)}.",
-            "levels": f"{listed(first_names())}: how the S levels are chosen.",
-            "spacing": f"{listed(second_names())}.",
+            "levels": f"{listed(level_names())}: how the S levels are chosen.",
+            "spacing": f"{listed(spacing_names())}.",
         }
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.expand import described
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_writable
 
-if TYPE_CHECKING:
-    from fastdpm.models.presets import CompareSettings
+
+def _helps() -> dict[str, str]:
+    """What the table of samplers holds."""
+    from fastdpm.core.methods import families
+
+    return {
+        "methods": f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods"
+        " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
+        " by default all groups, or the preset's.",
+        "kappa": f"Values of kappa of the group {choices.listed(families(kappa=True))}; 0,1.",
+    }
 
 
+@described(_helps)
 def compare(
     *,
     model: choices.ModelName,
@@ -28,17 +39,8 @@ def compare(
             "--steps", "-S", help="Values of S, separated by commas; 5,10,20,50, or the preset's."
         ),
     ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Groups (paper, multistep, standard, diffusers) or single methods"
-            " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by"
-            " commas; by default all groups, or the preset's."
-        ),
-    ] = None,
-    kappa: Annotated[
-        str | None, typer.Option(help="Values of kappa of the group paper; 0,1.")
-    ] = None,
+    methods: Annotated[str | None, typer.Option()] = None,
+    kappa: Annotated[str | None, typer.Option()] = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -81,7 +83,6 @@ def compare(
     from fastdpm.evaluation.compare import compare as measure_all
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
-    from fastdpm.evaluation.methods import choose_methods
     from fastdpm.evaluation.report.write import write_report
     from fastdpm.models.find import find_model
     from fastdpm.models.presets import read_preset
@@ -91,20 +92,17 @@ def compare(
     _check_folder(out, command, overwrite=overwrite)
     counts = choices.parse("--steps", steps, int)
     names = choices.parse("--methods", methods, str)
+    kappas = choices.parse("--kappa", kappa, float)
     found_model = find_model(model, checkpoint)
     preset = read_preset(model) if checkpoint is not None else None
-    if preset is not None and preset.compare is not None:
-        table = preset.compare
-        _check_preset(table, against, inception)
-        counts, names = counts or list(table.steps), names or list(table.methods)
-        n = table.n if n is None else n
-    chosen = choose_methods(names or None, choices.parse("--kappa", kappa, float) or None)
     machine.use_threads(found_model.config, n, batch_size)
     with choices.keeping(kept):
         found = measure_all(
             found_model,
-            counts or [5, 10, 20, 50],
-            chosen,
+            counts or None,
+            names or None,
+            kappas=kappas or None,
+            table=None if preset is None else preset.compare,
             measuring=MeasureOptions(
                 against, n, features, inception, machine.device, kept, progress=True
             ),
@@ -121,15 +119,6 @@ def compare(
         for method, figures in preset.published.figures.items():
             told = ", ".join(f"{value:g} at S = {s}" for s, value in figures.items())
             console.print(f"published, {method}: {told} ({preset.published.source})")
-
-
-def _check_preset(table: CompareSettings, against: str | None, inception: str | None) -> None:
-    """Refuse to measure a preset by something else than its table does."""
-    if table.metric == "fid" and (against is None or inception is None):
-        raise InvalidArgumentError(
-            "the paper's table shows FID: give the statistics to --against and the weights of"
-            " Inception-v3 to --inception (docs/published.md says where they are)"
-        )
 
 
 def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:

@@ -22,7 +22,7 @@ class LevelChoice:
         levels: Its first name, as "var" or "step".
         spacing: Its second name, as "linear" or "quadratic".
         function: ``function(schedule, num_steps) -> NoiseLevels``, and ``bounded=False`` where it
-            has a bound. It looks at R, T and the range of levels alone.
+            has a bound. Its levels are within the range of the schedule's.
         summary: One line of documentation.
         bounded: Whether it has a bound that ``bounded=False`` lifts.
     """
@@ -85,17 +85,17 @@ def find_choice(levels: str, spacing: str) -> LevelChoice:
     Raises:
         InvalidArgumentError: If there is none.
     """
-    check_one_of("levels", levels, first_names())
-    check_one_of("spacing", spacing, second_names(levels))
+    check_one_of("levels", levels, level_names())
+    check_one_of("spacing", spacing, spacing_names(levels))
     return CHOICES[f"{levels}-{spacing}"]
 
 
-def first_names() -> list[str]:
+def level_names() -> list[str]:
     """What ``levels`` may be."""
     return list(dict.fromkeys(row.levels for row in CHOICES.values()))
 
 
-def second_names(levels: str | None = None) -> list[str]:
+def spacing_names(levels: str | None = None) -> list[str]:
     """What ``spacing`` may be, beside any ``levels`` or these."""
     rows = [row for row in CHOICES.values() if levels in (None, row.levels)]
     return list(dict.fromkeys(row.spacing for row in rows))

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.schedule import Array, VarianceSchedule
-
-_SPACINGS = ("linear", "quadratic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,8 +283,7 @@ def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> N
             f"the number of steps S must lie in [2, {schedule.num_train_steps}] (T),"
             f" got {num_steps}"
         )
-    if spacing not in _SPACINGS:
-        raise InvalidArgumentError(f"spacing must be 'linear' or 'quadratic', got {spacing!r}")
+    check_one_of("spacing", spacing, ("linear", "quadratic"))
 
 
 def _levels_of(variances: Array) -> Array:

@@ -26,7 +26,8 @@ class Sampler:
     Attributes:
         name: In recipes and on the command line.
         title: In tables.
-        family: What it is compared among: "paper", "multistep" or "standard".
+        family: What it is compared among, as "paper", "multistep" or "standard": a group of
+            methods, and a panel of the figure of a comparison.
         function: ``function(levels) -> Plan``; ``function(levels, kappa)`` where ``takes_kappa``;
             ``function(schedule)`` where ``all_steps``.
         order: Of convergence, on exact predictions.
@@ -35,6 +36,8 @@ class Sampler:
             all steps, a sampler draws none.
         history: Whether rows use the rows before them.
         all_steps: Whether it takes all T training steps as they are.
+        compared: Whether the group of its family has it, and so a comparison by default; any other
+            is compared where its key is given.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Sampler:
     takes_kappa: bool = False
     history: bool = False
     all_steps: bool = False
+    compared: bool = True
 
     def over(self, levels: NoiseLevels, kappa: float = 0.0) -> Plan:
         """The plan over levels; ``kappa`` is for samplers that take it."""
@@ -109,6 +113,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 1,
                 "all T training steps with variance beta_t",
                 all_steps=True,
+                compared=False,
             ),
             Sampler(
                 "standard-learned",
@@ -118,6 +123,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 1,
                 "all T training steps with the variance that the network learned",
                 all_steps=True,
+                compared=False,
             ),
         )
     }

@@ -109,12 +109,20 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 def tensor_digest(tensor: Tensor) -> str:
     """Checksum of a tensor's type, shape and values, in hexadecimal."""
     described = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return hashlib.sha256(described + tensor_bytes(tensor)).hexdigest()
+    return bytes_digest(described, tensor_bytes(tensor))
 
 
 def values_digest(tensor: Tensor) -> str:
     """Checksum of a tensor's values alone, 16 hexadecimal digits."""
-    return hashlib.sha256(tensor_bytes(tensor)).hexdigest()[:16]
+    return bytes_digest(tensor_bytes(tensor))[:16]
+
+
+def bytes_digest(*parts: bytes | memoryview) -> str:
+    """Checksum of bytes, one part after another, in hexadecimal."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -94,7 +94,7 @@ class Shards:
         if self.count < stop:
             raise DataError(
                 f"{self.folder} holds {self.count} of {stop} samples: files of the cache were"
-                " deleted; empty it with `fastdpm cache --clear`"
+                " deleted; delete this folder, or everything with `Cache.clear`"
             )
         parts = list(self.read(0, stop, names))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -121,7 +121,7 @@ class Shards:
                 return {name: arrays[name] for name in names or arrays.files}
         except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
             raise DataError(
-                f"{path} is damaged: delete it, or everything with `fastdpm cache --clear`"
+                f"{path} is damaged: delete it, or everything with `Cache.clear`"
             ) from None
 
 

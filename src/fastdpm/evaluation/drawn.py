@@ -24,7 +24,7 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.state import Callback
 
 
-class Sampler(ABC):
+class Drawer(ABC):
     """A way to draw samples from a model.
 
     Attributes:
@@ -69,7 +69,7 @@ class DrawOptions:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
 
 
-class PlanSampler(Sampler):
+class PlanDrawer(Drawer):
     """Samples by a plan."""
 
     plan: Plan
@@ -121,7 +121,7 @@ class ModelHandle:
 
 
 class ModelSource(Source):
-    """Samples 0, 1, 2 ... of a seed, drawn by a sampler and kept in the cache.
+    """Samples 0, 1, 2 ... of a seed, drawn by a drawer and kept in the cache.
 
     The key is a digest of what decides them; batch size and device do not. ``more`` is digested
     with it.
@@ -130,14 +130,14 @@ class ModelSource(Source):
     size = ALL
 
     def __init__(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions, cache: Cache, *more: str
+        self, handle: ModelHandle, drawer: Drawer, options: DrawOptions, cache: Cache, *more: str
     ) -> None:
-        self.handle, self.sampler, self.options = handle, sampler, options
+        self.handle, self.drawer, self.options = handle, drawer, options
         self.data = handle.config.data
-        self.label, self.rows = f"{handle.config.name}, {sampler.label}", sampler.rows
+        self.label, self.rows = f"{handle.config.name}, {drawer.label}", drawer.rows
         decide = versions("fastdpm", "torch", "numpy")
         stated = [] if options.condition is None else [tensor_digest(options.condition)]
-        key = digest(handle.key, sampler.key, options.seed, options.precision, decide, *stated)
+        key = digest(handle.key, drawer.key, options.seed, options.precision, decide, *stated)
         self.key = digest(key, *more) if more else key
         self.shards = cache.shards("samples", self.key)
 
@@ -146,12 +146,12 @@ class ModelSource(Source):
         """How many are kept."""
         return self.shards.count
 
-    def batches(self, first: int, stop: int) -> Iterator[Values]:
+    def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """The samples from ``first`` to before ``stop``; what is not kept is drawn, and kept."""
         for arrays in self.shards.read(first, stop):
             yield arrays["samples"]
         at, began = self.shards.count, time.perf_counter()
-        for batch, evaluations in self.draw(range(at, stop)) if at < stop else ():
+        for batch, evaluations in self.draw(range(at, stop), callback) if at < stop else ():
             values = to_values(batch)
             each = (time.perf_counter() - began) / len(values)
             kept = {
@@ -165,9 +165,11 @@ class ModelSource(Source):
             at += len(values)
             began = time.perf_counter()
 
-    def draw(self, samples: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
-        """Samples of these numbers, as the sampler draws them."""
-        return self.sampler.draw(self.handle.model, samples, self.options, self.callback)
+    def draw(
+        self, samples: Sequence[int], callback: Callback | None
+    ) -> Iterator[tuple[Tensor, int]]:
+        """Samples of these numbers, as the drawer draws them."""
+        return self.drawer.draw(self.handle.model, samples, self.options, callback)
 
     def cost(self, count: int) -> tuple[float, float]:
         """Seconds that the first ``count`` samples took, and network evaluations of each."""

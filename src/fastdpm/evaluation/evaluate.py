@@ -14,11 +14,11 @@ from fastdpm.data.datasets import Dataset
 from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
-from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanSampler
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
 from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
-from fastdpm.evaluation.measure import FeatureMeasure
+from fastdpm.evaluation.measure import FeatureMeasure, Measure
 from fastdpm.evaluation.scores import Evaluation
-from fastdpm.evaluation.sources import ALL, Array, image_data, open_data, open_samples
+from fastdpm.evaluation.sources import ALL, LabeledArray, image_data, open_data, open_samples
 from fastdpm.evaluation.statistics import (
     REFERENCE,
     Statistics,
@@ -31,7 +31,6 @@ from fastdpm.models.features import FEATURES, builtin_features, find_features
 from fastdpm.models.find import FoundModel, is_model
 from fastdpm.models.model import Model
 
-Measure = FeatureMeasure | VocoderMeasure
 _DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
 
 
@@ -100,10 +99,9 @@ def evaluate(
     )
     if isinstance(samples, Model | FoundModel) or is_model(samples):
         handle = ModelHandle(samples, options.device)
-        sampler = choose_sampler(handle, recipe, plan)
+        drawer = choose_drawer(handle, recipe, plan)
         measure = open_measure(handle.config.data, measuring)
-        source: Any = measure.source(handle, sampler, options)  # each measure takes its own
-        found = measure.measure(source)
+        found = measure.measure(measure.source(handle, drawer, options))
         return replace(found, notes=(*found.notes, *measure.left_out))
     if recipe is not None or plan is not None:
         raise InvalidArgumentError(f"{samples} is no model: a recipe or a plan changes nothing")
@@ -149,8 +147,8 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
     return statistics
 
 
-def choose_sampler(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None) -> PlanSampler:
-    """The sampler of a plan, a recipe, or the model's recommended recipe."""
+def choose_drawer(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None) -> PlanDrawer:
+    """What draws by a plan, a recipe, or the model's recommended recipe."""
     chosen = recipe or handle.config.recipe
     if plan is None:
         plan = chosen.compile(VarianceSchedule.from_config(handle.config.schedule))
@@ -160,10 +158,10 @@ def choose_sampler(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None
         raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the recipe")
     else:
         handle.model.check_plan(plan)
-    return PlanSampler(plan, chosen.clip)
+    return PlanDrawer(plan, chosen.clip)
 
 
-def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
+def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:
     """What measures the samples of a model that was trained on ``data``."""
     if data.mel is None:
         default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
@@ -181,7 +179,7 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure:
     return VocoderMeasure(str(options.against), data, wanted, options.cache, options.progress)
 
 
-def _open(path: str, features: str | None) -> tuple[Dataset | Array, DataSpec]:
+def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, DataSpec]:
     """The samples of a path, and what they are, where no model says it.
 
     A feature network that was asked for says it. Otherwise images have the size of the first one,
@@ -194,7 +192,7 @@ def _open(path: str, features: str | None) -> tuple[Dataset | Array, DataSpec]:
         data = find_features(features)[1].data
         return open_samples(path, data.modality), data
     opened = open_samples(path)
-    if isinstance(opened, Array) or opened.modality == "image":
+    if isinstance(opened, LabeledArray) or opened.modality == "image":
         return opened, image_data(opened)
     file = next(iter(opened))
     _, rate = decode_sound(file.name, file.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.inception import InceptionExtractor
 from fastdpm.evaluation.metrics import Features, check_features
-from fastdpm.evaluation.sources import Source, Values, describe, to_samples
+from fastdpm.evaluation.sources import Source, Values, bar_if, describe, to_samples
 from fastdpm.evaluation.statistics import Statistics, read_statistics
 from fastdpm.models.features import builtin_features, features_for, load_features
-from fastdpm.progress import sampling_bar
 
 _DECIDING = ("fastdpm", "torch", "numpy", "pillow", "soundfile")
 _VERSION = 1  # of what lies between files and features; a change of any value must change it
@@ -95,9 +93,8 @@ def extract(
     shards = cache.shards("features", features_key(source, extractor))
     if shards.count < count:
         at = shards.count
-        bar = sampling_bar() if progress and source.drawn < count else nullcontext()
-        with bar as source.callback:
-            for values in source.batches(at, count):
+        with bar_if(progress and source.drawn < count) as callback:
+            for values in source.batches(at, count, callback):
                 features, logits = extractor(values)
                 check_features(source.label, features, least=1, first=at)
                 shards.append(at, {"features": features, "logits": logits})

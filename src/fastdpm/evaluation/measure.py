@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Literal, cast
+from typing import Generic, Literal, TypeVar, cast
 
 from fastdpm.core.errors import check_installed
 from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest, versions
-from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
+from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle, ModelSource
 from fastdpm.evaluation.extract import Extractor, extract, features_key
 from fastdpm.evaluation.metrics import Array, Features
-from fastdpm.evaluation.scores import Evaluation, Metric, Score
+from fastdpm.evaluation.scores import Evaluation, Floor, Metric, Score
 from fastdpm.evaluation.sources import Source
 from fastdpm.evaluation.statistics import INCEPTION, Statistics
 
 _VERSION = 2  # of the metrics; a change of any number must change it
+S = TypeVar("S", bound=Source)
+
+
+class Measure(ABC, Generic[S]):
+    """What samples of a model are measured by.
+
+    Attributes:
+        n: Samples to measure.
+        least: How many it takes to measure.
+        network: The feature network's name, or that pairs of sounds are compared.
+        against: The reference, in words.
+        metrics: What is measured, as it is printed.
+        left_out: What a reader would look for in vain.
+        floor: Metrics of real data against the same reference, where they are known.
+    """
+
+    n: int
+    least: int
+    network: str
+    against: str
+    metrics: tuple[Metric, ...]
+    left_out: Sequence[str] = ()
+    floor: Floor | None = None
+
+    @abstractmethod
+    def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> S:
+        """What a model draws, to be measured."""
+
+    @abstractmethod
+    def measure(self, source: S, n: int | None = None) -> Evaluation:
+        """Measure a source's first ``n`` samples; what the cache knows is not computed again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,18 +176,11 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
 )
 
 
-class FeatureMeasure:
+class FeatureMeasure(Measure[Source]):
     """Distances of features to those of a reference.
 
     Attributes:
-        n: Samples to measure.
-        least: How many it takes to measure.
-        network: The feature network's name.
-        against: The reference, in words.
-        table: What is measured.
-        metrics: The same, as it is printed.
-        left_out: What a reader would look for in vain.
-        floor: Metrics of real data against the same reference, where they are known.
+        table: The metrics that are measured.
 
     Args:
         extractor: The feature network.
@@ -189,17 +214,18 @@ class FeatureMeasure:
         self.table = [m for m in wanted if getattr(reference, m.needs) is not None]
         self.metrics = tuple(m.printed(self.network) for m in self.table)
         absent = [m.printed(self.network).name for m in wanted if m not in self.table]
-        self.left_out = [
-            f"{', '.join(absent)} left out: {self.against} holds a mean and a covariance alone;"
-            " measure against the data itself to have them"
-        ] * bool(absent)
+        if absent:
+            self.left_out = [
+                f"{', '.join(absent)} left out: {self.against} holds a mean and a covariance"
+                " alone; measure against the data itself to have them"
+            ]
 
-    def source(self, handle: ModelHandle, sampler: Sampler, options: DrawOptions) -> ModelSource:
-        """What a model draws, to be measured."""
-        return ModelSource(handle, sampler, options, self.cache)
+    def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> ModelSource:
+        """See :class:`Measure`."""
+        return ModelSource(handle, drawer, options, self.cache)
 
     def measure(self, source: Source, n: int | None = None) -> Evaluation:
-        """Measure a source's first ``n`` samples; what the cache knows is not computed again."""
+        """See :class:`Measure`."""
         count = min(self.n if n is None else n, source.size)
         libraries = versions("numpy", "scipy", "scikit-learn", "torchmetrics")
         features = features_key(source, self.extractor)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from torch import Tensor
 
-from fastdpm.core import choices, samplers
-from fastdpm.core.choices import LevelChoice
 from fastdpm.core.errors import InvalidArgumentError, MissingExtraError
+from fastdpm.core.methods import by_key, families, find_named, named_recipes
 from fastdpm.core.recipe import Recipe
-from fastdpm.core.samplers import Sampler as Row
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
     DiffusersMethod,
     diffusers_methods,
     sample_diffusers,
 )
-from fastdpm.evaluation.drawn import DrawOptions, PlanSampler, Sampler
+from fastdpm.evaluation.drawn import Drawer, DrawOptions, PlanDrawer
 from fastdpm.models.model import Model
 from fastdpm.sampling.state import Callback
 
-GROUPS = ("paper", "multistep", "standard", "diffusers")
-_KAPPA = re.compile(r"-k(\d*\.?\d+)$")
+_DIFFUSERS = "diffusers"
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Method:
 
     Attributes:
         key: On the command line and in results.
-        family: "paper", "multistep", "standard" or "diffusers".
+        family: The sampler's, or "diffusers".
         group: In tables: the reverse process, or the solver.
         choice: In tables: how levels or steps are chosen; empty for the standard samplers.
         recipe: Of this package, its number of steps aside; or
@@ -49,7 +45,12 @@ class Method:
     recipe: Recipe | None = None
     diffusers: DiffusersMethod | None = None
 
-    def sampler(self, schedule: VarianceSchedule, num_steps: int, clip: str) -> Sampler:
+    @property
+    def takes_all_steps(self) -> bool:
+        """Whether it takes all T training steps as they are."""
+        return self.recipe is not None and self.recipe.takes_all_steps
+
+    def drawer(self, schedule: VarianceSchedule, num_steps: int, clip: str) -> Drawer:
         """The method at S = ``num_steps``.
 
         Raises:
@@ -57,14 +58,14 @@ class Method:
         """
         if self.diffusers is not None:
             self.diffusers.check_steps(num_steps, schedule.num_train_steps)
-            return DiffusersSampler(self.diffusers, num_steps, clip)
+            return DiffusersDrawer(self.diffusers, num_steps, clip)
         recipe = self.recipe or Recipe()
         if not recipe.takes_all_steps:
             recipe = recipe.replace(num_steps=num_steps)
-        return PlanSampler(recipe.compile(schedule), clip)
+        return PlanDrawer(recipe.compile(schedule), clip)
 
 
-class DiffusersSampler(Sampler):
+class DiffusersDrawer(Drawer):
     """Samples by a scheduler of diffusers."""
 
     def __init__(self, method: DiffusersMethod, num_steps: int, clip: str = "none") -> None:
@@ -82,83 +83,64 @@ class DiffusersSampler(Sampler):
         return ((batch, evaluations) for _, batch, evaluations in batches)
 
 
+def groups() -> tuple[str, ...]:
+    """Groups of methods: the families of samplers, and diffusers'."""
+    return (*families(), _DIFFUSERS)
+
+
 def choose_methods(
-    names: Sequence[str] | None = None, kappas: Sequence[float] | None = None
+    names: Sequence[str | Method] | None = None, kappas: Sequence[float] | None = None
 ) -> tuple[Method, ...]:
-    """Methods by their keys or by groups of them, in a fixed order.
+    """Methods by their keys or by groups of them, each once, in the order of their names.
 
     Args:
-        names: Groups ("paper", "multistep", "standard", "diffusers") or keys such as
-            "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear", "standard-large",
-            "diffusers-ddim-trailing". By default all groups, diffusers' only where it is
-            installed.
-        kappas: Of the group "paper"; 0 and 1 by default.
+        names: Groups (families of :data:`fastdpm.core.samplers.SAMPLERS`: "paper", "multistep",
+            "standard"; and "diffusers"), keys such as "var-linear-k0", "step-quadratic-k0.5",
+            "dpmpp-2m-var-linear", "standard-large", "diffusers-ddim-trailing", or methods. By
+            default all groups, diffusers' only where it is installed.
+        kappas: Of the groups that take it, as "paper" does; 0 and 1 by default.
 
     Raises:
-        InvalidArgumentError: If a name is unknown, a kappa outside [0, 1], or kappas are given
-            without the group that has them.
+        InvalidArgumentError: If a name is unknown, a kappa outside [0, 1], kappas are given
+            without a group that takes them, or two different methods have one key.
         MissingExtraError: If methods of diffusers are named and it is not installed.
     """
     installed = importlib.util.find_spec("diffusers") is not None
     if names is None:
-        names = GROUPS if installed else GROUPS[:-1]
-    if kappas is not None and "paper" not in names:
+        names = groups() if installed else families()
+    taking = families(kappa=True)
+    if kappas is not None and not any(name in names for name in taking):
         raise InvalidArgumentError(
-            "values of kappa belong to the group paper: add it to the methods, or drop them"
+            f"values of kappa belong to the group {' or '.join(taking)}: add it to the methods, or"
+            " drop them"
         )
-    chosen: dict[str, Method] = {}
-    for name in names:
-        members = _group(name, kappas or (0.0, 1.0)) if name in GROUPS else [_method(name)]
-        chosen |= {method.key: method for method in members}
+    members = [m for name in names for m in _members(name, kappas or (0.0, 1.0))]
+    chosen = by_key(members)
     if not installed and any(method.diffusers for method in chosen.values()):
         raise MissingExtraError("diffusers", "diffusers")
     return tuple(chosen.values())
 
 
-def _group(name: str, kappas: Sequence[float]) -> list[Method]:
-    if name == "diffusers":
-        return [_of_diffusers(method) for method in diffusers_methods()]
-    members = [method for method in _of_plans(kappas) if method.family == name]
-    return members[:1] if name == "standard" else members
-
-
-def _method(key: str) -> Method:
-    if key.startswith("diffusers-"):
-        return _of_diffusers(*diffusers_methods([key]))
-    stem, kappa = _KAPPA.sub("", key), _KAPPA.search(key)
-    named = f"{stem}-k{float(kappa[1]):g}" if kappa else key
-    for method in _of_plans([float(kappa[1]) if kappa else 0.0]):
-        if method.key == named:
-            return method
-    raise InvalidArgumentError(
-        f"no method {key!r}: give a group ({', '.join(GROUPS)}) or a key such as var-linear-k0,"
-        " step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or diffusers-ddim-trailing"
-    )
-
-
-def _of_plans(kappas: Sequence[float]) -> Iterator[Method]:
-    """Every sampler of this package over every choice of levels."""
-    for row in samplers.SAMPLERS.values():
-        if row.all_steps:
-            yield Method(row.name, row.family, row.title, "", Recipe(method=row.name))
-            continue
-        for kappa in kappas if row.takes_kappa else (0.0,):
-            for choice in sorted(choices.CHOICES.values(), key=lambda choice: choice.levels):
-                yield _over_levels(row, choice, kappa)
-
-
-def _over_levels(row: Row, choice: LevelChoice, kappa: float) -> Method:
-    """A method; in its key the paper's own process goes without its name."""
-    recipe = Recipe(method=row.name, levels=choice.levels, spacing=choice.spacing, kappa=kappa)
-    key = choice.name if row.family == "paper" else f"{row.name}-{choice.name}"
-    group = row.title
-    if row.takes_kappa:
-        key = f"{key}-k{kappa:g}"
-        named = {0.0: "DDIM-rev", 1.0: "DDPM-rev"} if row.family == "paper" else {}
-        group = named.get(kappa, f"kappa = {kappa:g}")
-    return Method(key, row.family, group, choice.title, recipe)
+def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
+    """The methods of a group, or the one method of a key."""
+    if isinstance(name, Method):
+        return [name]
+    if name == _DIFFUSERS or name.startswith(f"{_DIFFUSERS}-"):
+        found = diffusers_methods(None if name == _DIFFUSERS else [name])
+        return [_of_diffusers(method) for method in found]
+    if name in families():
+        rows = [row for row in named_recipes(kappas).values() if row.family == name]
+        return [Method(**vars(row)) for row in rows if row.recipe.sampler.compared]
+    named = find_named(name)
+    if named is None:
+        raise InvalidArgumentError(
+            f"no method {name!r}: give a group ({', '.join(groups())}) or a key such as"
+            " var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
+            " diffusers-ddim-trailing"
+        )
+    return [Method(**vars(named))]
 
 
 def _of_diffusers(method: DiffusersMethod) -> Method:
     group = f"{method.solver} (diffusers)"
-    return Method(method.key, "diffusers", group, method.spacing, diffusers=method)
+    return Method(method.key, _DIFFUSERS, group, method.spacing, diffusers=method)

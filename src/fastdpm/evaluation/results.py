@@ -16,13 +16,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastdpm.core import samplers
 from fastdpm.core.errors import DataError
 from fastdpm.evaluation.scores import Floor, Metric, Score, finite, number, plain, read_scores
 
 FORMAT, VERSION = "fastdpm-comparison", 1
 BEST, TIED = "best", "tied"
-_FAMILIES = ("paper", "multistep", "diffusers")
-_STANDARD = "standard"
+_DIFFUSERS, _STANDARD = "diffusers", "standard"
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ class Cell:
     def name(self) -> str:
         """The method, in words."""
         return f"{self.group}, {self.choice}" if self.choice else self.group
+
+    @property
+    def takes_all_steps(self) -> bool:
+        """Whether the method is a standard sampler, for which S is not chosen."""
+        row = samplers.SAMPLERS.get(self.method)
+        return self.family == _STANDARD if row is None else row.all_steps
 
     @property
     def num_evaluations(self) -> float:
@@ -221,7 +227,7 @@ class Comparison:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The few-step methods by family, group and choice, in the order they were recorded."""
-        cells = [cell for cell in self.cells if cell.family != _STANDARD]
+        cells = [cell for cell in self.cells if not cell.takes_all_steps]
         rows: dict[tuple[str, str, str, int], Row] = {}
         seen: Counter[tuple[str, str, str, int]] = Counter()
         for cell in cells:
@@ -229,8 +235,9 @@ class Comparison:
             names, key = (cell.family, cell.group, cell.choice), cell.num_steps
             rows.setdefault((*names, seen[*names, key]), Row(*names)).cells[key] = cell
             seen[*names, key] += 1
+        known = (row.family for row in samplers.SAMPLERS.values())
         orders = [
-            list(dict.fromkeys((*_FAMILIES, *(cell.family for cell in cells)))),
+            list(dict.fromkeys((*known, _DIFFUSERS, *(cell.family for cell in cells)))),
             list(dict.fromkeys(cell.group for cell in cells)),
             list(dict.fromkeys(cell.choice for cell in cells)),
         ]
@@ -244,7 +251,7 @@ class Comparison:
     @property
     def references(self) -> tuple[Cell, ...]:
         """Cells of the standard samplers, of all T steps."""
-        return tuple(cell for cell in self.cells if cell.family == _STANDARD)
+        return tuple(cell for cell in self.cells if cell.takes_all_steps)
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -5,10 +5,10 @@ Images are uint8, shape (n, C, H, W); sounds are int16, shape (n, 1, length).
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from fastdpm.data.images import decode_image, read_pixels
 from fastdpm.data.pixels import from_pixels, to_pixels
 from fastdpm.data.sound import from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec, check_shape
+from fastdpm.data.tensors import bytes_digest
 from fastdpm.evaluation.cache import digest
 from fastdpm.sampling.state import Callback
 
@@ -50,7 +51,6 @@ class Source(ABC):
         data: Their modality, shape and sample rate.
         size: How many there are.
         rows: Network evaluations of one.
-        callback: Told of samples as they are drawn.
     """
 
     key: str
@@ -58,11 +58,13 @@ class Source(ABC):
     data: DataSpec
     size: int
     rows: int = 0
-    callback: Callback | None = None
 
     @abstractmethod
-    def batches(self, first: int, stop: int) -> Iterator[Values]:
-        """The samples from ``first`` to before ``stop``."""
+    def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
+        """The samples from ``first`` to before ``stop``.
+
+        ``callback`` is told of those that a model draws meanwhile.
+        """
 
     @property
     def drawn(self) -> int:
@@ -83,6 +85,15 @@ class Source(ABC):
             return np.concatenate(batches).transpose(0, 2, 3, 1)
         sounds = [sound[0] for values in batches for sound in to_samples(values)]
         return torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True).numpy()
+
+
+def bar_if(shown: bool) -> AbstractContextManager[Callback | None]:
+    """A progress bar of drawing, which yields its callback; or none, which yields None."""
+    if not shown:
+        return nullcontext()
+    from fastdpm.progress import sampling_bar
+
+    return sampling_bar()
 
 
 def to_values(samples: Tensor) -> Values:
@@ -123,10 +134,10 @@ class FileSource(Source):
         self.chosen, self.label = choose(len(dataset), n, dataset.path.name)
         self.size = len(self.chosen)
         files = dataset.files(self.chosen)
-        contents = [hashlib.sha256(file.data).hexdigest() for file in files]
+        contents = [bytes_digest(file.data) for file in files]
         self.key = digest(self.chosen, contents)
 
-    def batches(self, first: int, stop: int) -> Iterator[Values]:
+    def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """See :class:`Source`."""
         chosen = self.chosen[first:stop]
         pairs = zip(chosen, self.dataset.files(chosen), strict=True)
@@ -141,7 +152,7 @@ class FileSource(Source):
         return to_values(window[None])
 
 
-class Array(NamedTuple):
+class LabeledArray(NamedTuple):
     """Samples that are no files: which they are, in words, and their values."""
 
     label: str
@@ -161,7 +172,7 @@ class ArraySource(Source):
         DataError: If they are something else.
     """
 
-    def __init__(self, array: Array, data: DataSpec, n: int | None = None) -> None:
+    def __init__(self, array: LabeledArray, data: DataSpec, n: int | None = None) -> None:
         label, values = array
         self.data = data
         if data.modality == "audio" and values.ndim == 2:
@@ -184,15 +195,15 @@ class ArraySource(Source):
         chosen, self.label = choose(len(values), n, label)
         self.size = len(chosen)
         self.values = np.ascontiguousarray(values[chosen])
-        self.key = hashlib.sha256(repr(values.shape).encode() + self.values.tobytes()).hexdigest()
+        self.key = bytes_digest(repr(values.shape).encode(), self.values.tobytes())
 
-    def batches(self, first: int, stop: int) -> Iterator[Values]:
+    def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """See :class:`Source`."""
         for start in range(first, stop, _BATCH):
             yield self.values[start : min(start + _BATCH, stop)]
 
 
-def open_samples(path: str, modality: str | None = None) -> Dataset | Array:
+def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArray:
     """Open a path that is no model: files, ``.npz``, or scikit-learn's digits.
 
     Args:
@@ -205,14 +216,14 @@ def open_samples(path: str, modality: str | None = None) -> Dataset | Array:
     """
     if path in (DIGITS, DIGITS_TEST):
         label = "training digits" if path == DIGITS else "held-out digits"
-        return Array(label, digits_part(path)[0])
+        return LabeledArray(label, digits_part(path)[0])
     if path.endswith(".npz") and Path(path).is_file():
-        return Array(Path(path).name, _read_npz(Path(path)))
+        return LabeledArray(Path(path).name, _read_npz(Path(path)))
     return open_dataset(path, modality, alone=True)
 
 
 def open_data(
-    samples: str | Dataset | Array, data: DataSpec, n: int | None = None, *, scale: bool
+    samples: str | Dataset | LabeledArray, data: DataSpec, n: int | None = None, *, scale: bool
 ) -> Source:
     """Samples of a path that is no model, to measure.
 
@@ -225,12 +236,12 @@ def open_data(
     """
     if isinstance(samples, str):
         samples = open_samples(samples, data.modality)
-    if isinstance(samples, Array):
+    if isinstance(samples, LabeledArray):
         return ArraySource(samples, data, n)
     return FileSource(samples, data, n, scale=scale)
 
 
-def image_data(samples: Dataset | Array) -> DataSpec:
+def image_data(samples: Dataset | LabeledArray) -> DataSpec:
     """Modality and shape of images whose size nobody has said: those of the first one."""
     if isinstance(samples, Dataset):
         file = next(iter(samples))

@@ -34,7 +34,6 @@ from fastdpm.evaluation.scores import Metric
 
 Array = NDArray[np.float64]
 Sounds = NDArray[np.floating[Any]] | Sequence[NDArray[np.floating[Any]]]
-Measure = Callable[[Array, Array, int], float]
 
 LEAST_RATE = 8000
 MEL_FLOOR = 1e-5
@@ -62,11 +61,12 @@ class SpeechMetric(Metric):
     Attributes:
         measure: Of one pair: reference and generated sound, both of shape (samples,) in [-1, 1],
             and their sample rate in Hz; NaN where undefined.
-        library: The package that it needs, from the extra ``speech``, or None.
+        library: The package that it needs, which is imported by its own name and comes with the
+            extra ``speech``, or None. Its version decides the values.
         sample_rates: Those it is defined for, in Hz, or None for any.
     """
 
-    measure: Measure
+    measure: Callable[[Array, Array, int], float]
     library: str | None = None
     sample_rates: tuple[int, ...] | None = None
 

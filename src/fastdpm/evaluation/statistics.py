@@ -6,7 +6,6 @@ code use are read too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.files import write_bytes
+from fastdpm.data.tensors import bytes_digest, read_with_head
 from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
 from fastdpm.evaluation.scores import Floor, plain
 
@@ -72,10 +71,8 @@ class Statistics:
     @property
     def digest(self) -> str:
         """Of all the numbers."""
-        total = hashlib.sha256()
-        for table in (self.moments.mean, self.moments.cov, self.features, self.probs):
-            total.update(b"-" if table is None else np.ascontiguousarray(table).tobytes())
-        return total.hexdigest()
+        tables = (self.moments.mean, self.moments.cov, self.features, self.probs)
+        return bytes_digest(*(b"-" if table is None else table.tobytes() for table in tables))
 
     def check_network(self, network: str, fingerprint: str) -> None:
         """Check that these are statistics of that feature network.
@@ -133,12 +130,11 @@ def read_statistics(path: Path) -> Statistics:
             f"{path} is a pickled array, which may execute code and is not read: convert it to"
             " .npz with mu and sigma, as docs/published.md shows"
         )
+    metadata, found = read_with_head(path, DataError)
+    if metadata.get("format") != _FORMAT:
+        raise DataError(f"{path} holds no statistics: it is another safetensors file")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != _FORMAT:
-            raise DataError(f"{path} holds no statistics: it is another safetensors file")
+        tensors = {name: tensor.numpy() for name, tensor in found.items()}
         record = json.loads(metadata["record"])
         moments = Moments(int(record["count"]), tensors["mean"], tensors["cov"])
         statistics = Statistics(
@@ -150,7 +146,7 @@ def read_statistics(path: Path) -> Statistics:
             tensors.get("probs"),
             Floor.from_dict(record["held_out"]) if record["held_out"] else None,
         )
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no whole file of statistics: {error}") from None
     _check_whole(path, moments)
     return statistics
@@ -178,7 +174,7 @@ def _read_npz(path: Path) -> Statistics:
     if mean.size != _INCEPTION_WIDTH:
         raise DataError(
             f"{path} has {mean.size} features, Inception-v3 has {_INCEPTION_WIDTH}: compute the"
-            " statistics again with `fastdpm evaluate DATA --save-statistics FILE`"
+            " statistics again from the data with `save_statistics`"
         )
     return Statistics(INCEPTION, "", path.name, moments)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
@@ -20,18 +19,17 @@ from fastdpm.data.mel import log_mel, whole_frames
 from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import Cache, digest
-from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource, Sampler
+from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle, ModelSource
+from fastdpm.evaluation.measure import Measure
 from fastdpm.evaluation.metrics import mean_score
 from fastdpm.evaluation.scores import Evaluation, Metric
-from fastdpm.evaluation.sources import Source, Values, to_samples
+from fastdpm.evaluation.sources import Source, Values, bar_if, to_samples
 from fastdpm.evaluation.speech import compare_sounds, least_length, usable_metrics
-from fastdpm.progress import sampling_bar
 from fastdpm.sampling.state import Callback
 
 Sound = NDArray[np.float32]
 _VERSION = 1  # of the metrics; a change of any number must change it
 _LEAST = 2
-_LIBRARIES = (("pesq", "pesq"), ("stoi", "pystoi"))
 
 
 def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
@@ -65,7 +63,7 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
 
 
 class SpokenRecording(ModelSource):
-    """What a model makes of one recording."""
+    """What a model makes of one recording, of which ``identity`` is a digest."""
 
     size = 1
 
@@ -73,20 +71,22 @@ class SpokenRecording(ModelSource):
         self,
         number: int,
         recording: Sound,
+        identity: str,
         handle: ModelHandle,
-        sampler: Sampler,
+        drawer: Drawer,
         options: DrawOptions,
         cache: Cache,
     ) -> None:
-        identity = digest(recording.tobytes().hex(), number)
-        super().__init__(handle, sampler, options, cache, identity)
+        super().__init__(handle, drawer, options, cache, identity)
         self.number, self.recording = number, recording
 
-    def draw(self, samples: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
+    def draw(
+        self, samples: Sequence[int], callback: Callback | None
+    ) -> Iterator[tuple[Tensor, int]]:
         """The one sample, which has the recording's number."""
         mel = log_mel(torch.from_numpy(self.recording[None]), _mel(self.data))
         chosen = replace(self.options, condition=mel)
-        return self.sampler.draw(self.handle.model, [self.number], chosen, self.callback)
+        return self.drawer.draw(self.handle.model, [self.number], chosen, callback)
 
 
 class SpokenRecordings(Source):
@@ -102,22 +102,18 @@ class SpokenRecordings(Source):
         """How many are kept."""
         return sum(part.drawn for part in self.parts)
 
-    def batches(self, first: int, stop: int) -> Iterator[Values]:
+    def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """The sounds from ``first`` to before ``stop``, one at a time."""
         for part in self.parts[first:stop]:
-            yield from part.batches(0, 1)
+            yield from part.batches(0, 1, callback)
 
 
-class VocoderMeasure:
+class VocoderMeasure(Measure[SpokenRecordings]):
     """Distances of a vocoder's sounds to the recordings that their mel spectrograms came from.
 
     Attributes:
-        n: Pairs.
-        least: How many it takes for a standard error.
-        network: That pairs of sounds are compared.
-        against: The recordings, in words.
-        metrics: What is measured.
-        left_out: What a reader would look for in vain.
+        recordings: Each with a digest of its sound and its number.
+        table: The metrics that are measured.
 
     Args:
         path: See :func:`read_recordings`, as for the next two.
@@ -129,33 +125,35 @@ class VocoderMeasure:
 
     least = _LEAST
     network = "pairs of sounds"
-    floor = None
 
     def __init__(
         self, path: str, data: DataSpec, n: int, cache: Cache, progress: bool = False
     ) -> None:
-        self.recordings = read_recordings(path, data, n)
+        sounds = read_recordings(path, data, n)
+        self.recordings = [(x, digest(x.tobytes().hex(), i)) for i, x in enumerate(sounds)]
         self.n, self.cache, self.progress = len(self.recordings), cache, progress
         self.against = f"{self.n} recordings of {Path(path).name}"
-        usable, self.left_out = usable_metrics(data.sample_rate or 0)
-        self.metrics = tuple(Metric(m.key, m.name, m.better) for m in usable)
+        self.table, self.left_out = usable_metrics(data.sample_rate or 0)
+        self.metrics = tuple(Metric(m.key, m.name, m.better) for m in self.table)
 
     def source(
-        self, handle: ModelHandle, sampler: Sampler, options: DrawOptions
+        self, handle: ModelHandle, drawer: Drawer, options: DrawOptions
     ) -> SpokenRecordings:
         """What a model makes of the recordings' mel spectrograms, to be measured."""
-        drawing = (handle, sampler, options, self.cache)
-        parts = [SpokenRecording(i, x, *drawing) for i, x in enumerate(self.recordings)]
+        parts = [
+            SpokenRecording(i, sound, identity, handle, drawer, options, self.cache)
+            for i, (sound, identity) in enumerate(self.recordings)
+        ]
         return SpokenRecordings(parts)
 
     def measure(self, source: SpokenRecordings, n: int | None = None) -> Evaluation:
         """Compare the first ``n`` sounds with their recordings."""
         count = min(self.n if n is None else n, self.n)
-        records = []
-        with sampling_bar() if self.progress else nullcontext() as bar:
-            for index, part in enumerate(source.parts[:count]):
-                part.callback = None if bar is None else _of_all(bar, index, count)
-                records.append(self._compare(part))
+        parts, records = source.parts[:count], []
+        with bar_if(self.progress and not all(part.drawn for part in parts)) as bar:
+            for index, part in enumerate(parts):
+                callback = None if bar is None else _of_all(bar, index, count)
+                records.append(self._compare(part, callback))
         found = [(m, np.array([record[m.key] for record in records])) for m in self.metrics]
         lost = [(m, int((~np.isfinite(values)).sum())) for m, values in found]
         return Evaluation(
@@ -170,14 +168,14 @@ class VocoderMeasure:
             float(np.mean([record["evaluations"] for record in records])),
         )
 
-    def _compare(self, part: SpokenRecording) -> dict[str, float]:
+    def _compare(self, part: SpokenRecording, callback: Callback | None) -> dict[str, float]:
         """Every metric of a pair, and what its sound cost."""
-        keys = [metric.key for metric in self.metrics]
-        libraries = {name: version(package) for name, package in _LIBRARIES if name in keys}
+        keys = [metric.key for metric in self.table]
+        libraries = {m.key: version(m.library) for m in self.table if m.library is not None}
         key = digest(_VERSION, libraries, part.key, keys)
         record = self.cache.record("pairs", key)
         if record is None:
-            (values,) = part.batches(0, 1)
+            (values,) = part.batches(0, 1, callback)
             pair = (part.recording[None], to_samples(values)[:, 0].numpy())
             scores = compare_sounds(*pair, part.data.sample_rate or 0, metrics=keys)
             record = {name: float(value) for name, (value,) in scores.items()}

@@ -7,13 +7,13 @@ Source: Kong & Ping 2021, arXiv:2106.00132; their code, https://github.com/FengN
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.methods import find_named
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
@@ -21,7 +21,6 @@ from fastdpm.models.config import ModelConfig
 
 PRESETS = Path(__file__).parent.parent / "assets" / "presets"
 METRICS = ("fid", "sound", "vocoder")
-_METHOD = re.compile(r"(var|step)-(linear|quadratic)-k(0(\.\d+)?|1)|standard(-large|-learned)?")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class CompareSettings:
 
     Attributes:
         steps: Values of S.
-        methods: As ``fastdpm compare --methods`` takes them: "var-linear-k0" ..., "standard".
+        methods: Keys of samplers' methods, as :func:`fastdpm.core.methods.find_named` takes them:
+            "var-linear-k0" ..., "standard".
         n: Samples of each method at each S.
         metric: "fid" (Inception-v3), "sound" (a classifier of sounds), or "vocoder" (distances to
             the recordings).
@@ -48,10 +48,19 @@ class CompareSettings:
                 f"S and n must be at least 2, got S {list(self.steps)} and n {self.n}"
             )
         for method in self.methods:
-            if not _METHOD.fullmatch(method):
-                raise InvalidArgumentError(
-                    f"a method is named like var-linear-k0 or standard, got {method!r}"
-                )
+            _check_method(method)
+
+
+def _check_method(key: str) -> None:
+    reason = ""
+    try:
+        if find_named(key) is not None:
+            return
+    except InvalidArgumentError as error:
+        reason = f": {error}"
+    raise InvalidArgumentError(
+        f"a method is named like var-linear-k0 or standard, got {key!r}{reason}"
+    )
 
 
 @dataclass(frozen=True)
