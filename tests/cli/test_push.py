@@ -70,7 +70,7 @@ def _other_network(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), ["config.json", *builtin_models()]),
         (
             lambda folder: _change_config(folder, prediction="noise"),
-            ["prediction", "epsilon", "v", "x0", "noise"],
+            ["prediction", "epsilon", "v_prediction", "sample", "noise"],
         ),
         (
             lambda folder: _change_config(folder, weights_sha256=""),
