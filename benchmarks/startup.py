@@ -18,8 +18,8 @@ import time
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "import fastdpm": ["-c", "import fastdpm"],
-    "fastdpm --help": ["-m", "fastdpm.cli", "--help"],
-    "fastdpm sample digits -S 10": ["-m", "fastdpm.cli", "sample", "digits", "-S", "10"],
+    "fastdpm --help": ["-m", "fastdpm", "--help"],
+    "fastdpm sample digits -S 10": ["-m", "fastdpm", "sample", "digits", "-S", "10"],
 }
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fastdpm import Plan, builtin_models, load_model
+from fastdpm import __version__ as fastdpm_version
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.models.presets import presets
 from tests.messages import tells
@@ -28,6 +29,30 @@ def test_help_and_plans_need_no_torch():
     for arguments in (["--help"], ["plan", "digits"], ["plan", "lsun-bedroom"], ["models"]):
         statement = f"from fastdpm.cli.app import run; assert run({arguments}) == 0"
         assert "torch" not in _loaded_by(statement), arguments
+
+
+def test_help_and_version_are_quick():
+    for argument in ("--help", "--version"):
+        statement = f"from fastdpm.cli.app import run; assert run(['{argument}']) == 0"
+        assert not _loaded_by(statement) & {"torch", "numpy", "scipy"}, argument
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert fastdpm(["--version"]) == 0
+    assert capsys.readouterr().out.split() == ["fastdpm", fastdpm_version]
+
+
+def test_the_package_runs_as_a_module(tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fastdpm", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+
+    assert run("--version").stdout.split() == ["fastdpm", fastdpm_version]
+    wrong = run("plan", "nowhere")
+    assert wrong.returncode == 2
+    assert re.search(tells("nowhere"), wrong.stderr)
 
 
 def test_a_plan_is_printed_drawn_and_saved(folders, tmp_path, capsys):

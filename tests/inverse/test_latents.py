@@ -13,16 +13,16 @@ from safetensors.torch import save_file
 from fastdpm import Recipe, load_model
 from fastdpm.core.choices import CHOICES
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
+from fastdpm.core.inverse import ENCODINGS
 from fastdpm.data.inputs import read_samples
 from fastdpm.data.mel import log_mel
-from fastdpm.inverse.encode import METHODS, decode, encode
+from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.interpolate import arc_weights, between, interpolate
 from fastdpm.inverse.latents_file import (
     check_usable,
     read_latents,
     select,
     unsolved,
-    usable,
     write_latents,
 )
 from fastdpm.sampling.implicit import ImplicitOptions
@@ -78,7 +78,7 @@ def test_the_second_order_is_nearer_than_the_first_and_latents_are_near_noise(di
     assert all(0.8 < value < 1.2 for value in deviations.values())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENCODINGS)
 def test_a_latent_does_not_depend_on_its_batch(image_model, images, method):
     levels = _levels(image_model, 20)
     latents = encode(image_model, images, levels, method)
@@ -260,14 +260,14 @@ def test_samples_that_did_not_converge_are_told_and_only_the_others_kept(image_m
     solver = ImplicitOptions(tolerance=1e-12, most=1)
     levels = _levels(image_model, 4)
     lost = encode(image_model, images, levels, "implicit", solver=solver)
-    assert not usable(lost).any()
+    assert not lost.usable.any()
     assert re.search(tells("b", "row 3 of 0 to 3"), unsolved(lost, "abc")[1])
     with pytest.raises(SamplingError, match=tells("3 of 3", "a", "b", "c", "row 3")):
         check_usable(lost, "abc")
     with pytest.raises(DataError):
         write_latents("never", lost)
     best = encode(image_model, images, levels, "implicit", solver=replace(solver, keep_best=True))
-    assert usable(best).all()
+    assert best.usable.all()
     assert len(unsolved(best, "abc")) == 3
     check_usable(best, "abc")
 

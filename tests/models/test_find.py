@@ -13,6 +13,7 @@ from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.data.tensors import sha256
 from fastdpm.models import presets as module
 from fastdpm.models.find import find_model, is_model
+from fastdpm.models.presets import read_preset
 from fastdpm.networks.build import build_network
 from tests.conftest import IMAGE, SOUND, VOCODER
 from tests.messages import tells
@@ -81,7 +82,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_checkpoint_is_recognised_from_its_contents(tiny, name):
+def test_a_checkpoint_is_recognized_from_its_contents(tiny, name):
     found = find_model(tiny / f"{name}.pt")
     assert found.config.name == name
     assert found.config.weights_sha256 == sha256(tiny / f"{name}.pt")
@@ -286,3 +287,18 @@ def test_a_preset_that_is_none_says_why(tmp_path):
     path.write_text('name = "own"\n')
     with pytest.raises(InvalidArgumentError, match=tells(path, "network", "schedule", "data")):
         find_model(path)
+
+
+def test_a_preset_alone_has_no_checksum_and_says_where_its_weights_are():
+    found = find_model("cifar10-ddpm")
+    source = read_preset("cifar10-ddpm").source
+    for ask in (found.checksum, found.read):
+        with pytest.raises(
+            InvalidArgumentError, match=tells("cifar10-ddpm", "`checkpoint`", source.checkpoint)
+        ):
+            ask()
+
+
+def test_a_layout_beside_a_folder_is_told_by_the_name_of_its_argument(folders):
+    with pytest.raises(InvalidArgumentError, match=tells(folders["image"], "`layout`")):
+        find_model(folders["image"], layout="adm")

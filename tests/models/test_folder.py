@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.core.structure import build
+from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import sha256
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
@@ -141,3 +144,24 @@ def test_a_missing_entry_is_named():
         InvalidArgumentError, match=tells("network", "data.modality", "data.shape")
     ):
         build(ModelConfig, {"name": "x", "schedule": {}, "data": {}}, "config")
+
+
+def test_a_configuration_takes_from_another_only_what_both_are_meant_to_share():
+    @dataclass
+    class Source:
+        name: str = "made"
+        network: dict[str, Any] = field(default_factory=lambda: IMAGE.network)
+        data: DataSpec = IMAGE.data
+        schedule: dict[str, Any] = field(default_factory=lambda: IMAGE.schedule)
+        time_scale: float = 0.5
+        weights_sha256: str = "of other weights"
+        provenance: str = "of another kind"
+
+        @property
+        def license(self) -> str:
+            """No field, so not meant."""
+            return "another"
+
+    config = ModelConfig.of(Source(), attribution="somebody")
+    assert (config.name, config.time_scale, config.attribution) == ("made", 0.5, "somebody")
+    assert (config.weights_sha256, config.provenance, config.license) == ("", {}, "unknown")

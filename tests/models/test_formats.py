@@ -81,7 +81,7 @@ def test_every_format_of_the_table_is_named_to_whoever_gives_an_unknown_one(toy)
     with pytest.raises(ModelError) as caught:
         find_model(toy / "other.pt")
     assert all(f"{n} ({form.title})" in str(caught.value) for n, form in table.FORMATS.items())
-    with pytest.raises(InvalidArgumentError, match=tells(*table.FORMATS, "onnx")):
+    with pytest.raises(InvalidArgumentError, match=tells("`layout`", *table.FORMATS, "onnx")):
         find_model(toy / "toy.pt", layout="onnx")
     assert table.format_names() == ["ddpm", "diffwave", "lmnt", "adm", "toy"]
 

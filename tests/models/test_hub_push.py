@@ -1,6 +1,7 @@
 """What is published is a whole model and nothing else, or the hub is as it was."""
 
 import pytest
+from huggingface_hub import HfApi
 
 from fastdpm import FastDPMError, InvalidArgumentError, ModelError, load_model
 from fastdpm.models.hub import push
@@ -104,6 +105,16 @@ def test_what_cannot_be_published_is_one_line_and_leaves_the_hub_as_it_was(
     assert hub.files("someone/tiny") == {"README.md": b"before"}
     assert hub.files("other/tiny") == {"README.md": b"theirs"}
     assert not hub.blobs
+
+
+def test_a_branch_that_cannot_be_found_is_no_wrong_argument_of_a_push(
+    hub, writer, folders, monkeypatch
+):
+    monkeypatch.setattr(HfApi, "create_branch", lambda *_, **__: None)
+    hub.add("someone/tiny", {"README.md": b"before"})
+    with pytest.raises(FastDPMError, match=tells("someone/tiny", "v9")) as caught:
+        push(folders["image"], "someone/tiny", revision="v9")
+    assert caught.value.exit_code == 1
 
 
 def test_without_its_commit_what_was_sent_is_not_published(hub, writer, folders):

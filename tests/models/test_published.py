@@ -86,7 +86,7 @@ class Case:
     """A published model: its preset, its names and shapes, and what it computes.
 
     Attributes:
-        preset: What it is recognised as, alone or among others.
+        preset: What it is recognized as, alone or among others.
         shapes: Names and shapes.
         reference: Called as ``reference(state, x, t)``, or with a mel spectrogram behind.
         shape: Of the data that it is tried on.

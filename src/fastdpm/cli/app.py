@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from fastdpm import __version__
 from fastdpm.cli.cache import cache
 from fastdpm.cli.compare import compare
 from fastdpm.cli.convert import convert
@@ -51,16 +54,32 @@ COMMANDS = {
 
 
 def make_app(command: str | None = None) -> typer.Typer:
-    """The application; the help of ``command`` alone, or of all, is complete."""
+    """The application; the options of ``command`` alone, or of all, are complete."""
     app = typer.Typer(
-        help="Sample trained diffusion models in few network evaluations.",
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_top)
     for name, function in COMMANDS.items():
         app.command()(expanded(function, shown=command in (None, name)))
     return app
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fastdpm {__version__}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_tell_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Sample trained diffusion models in few network evaluations."""
 
 
 def main() -> None:
@@ -70,7 +89,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; every failure a user can cause is one line on the error stream."""
-    command = arguments[0] if arguments else ""
+    command = next(iter(arguments or _words_to_complete()), "")
     app = make_app(command)
     try:
         code = app(arguments or ["--help"], prog_name="fastdpm", standalone_mode=False)
@@ -89,6 +108,14 @@ def run(arguments: list[str]) -> int:
     if code == 130:  # how Typer tells of an interrupt that no command has explained
         return _fail("interrupted", 130)
     return code if isinstance(code, int) else 0
+
+
+def _words_to_complete() -> list[str]:
+    """What stands behind the program's name on a line that a shell completes, if one does."""
+    if "_FASTDPM_COMPLETE" not in os.environ:
+        return []
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:]
 
 
 def _options(app: typer.Typer, command: str) -> dict[str, str]:

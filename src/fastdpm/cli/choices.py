@@ -1,10 +1,10 @@
-"""Options that several commands share: how to sample, on what, and what to measure with."""
+"""What several commands take: options of sampling and measuring, and how their text is read."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,20 +12,26 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from fastdpm.cli.expand import Options
-from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+from fastdpm.cli.expand import OneOf, Options
+from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.cache import Cache
 
-Clip = Annotated[str | None, typer.Option(help="none, x0 (clip the implied data) or dynamic.")]
+Clip = Annotated[
+    str | None,
+    typer.Option(help="What is done to the clean data that a prediction implies."),
+    OneOf("fastdpm.core.recipe:CLIPS"),
+]
 Seed = Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.", min=0)]
 BatchSize = Annotated[
     int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
 ]
-Precision = Annotated[str, typer.Option(help="Of the network: float32, bf16 or fp16.")]
+Precision = Annotated[
+    str, typer.Option(help="Of the network."), OneOf("fastdpm.core.recipe:PRECISIONS")
+]
 ModelName = Annotated[
     str,
     typer.Argument(
@@ -57,6 +63,8 @@ CacheFolder = Annotated[
         " user's folder for such files.",
     ),
 ]
+LEVELS = OneOf("fastdpm.core.choices:level_names")
+SPACINGS = OneOf("fastdpm.core.choices:spacing_names")
 _VALUES: dict[type, str] = {int: "whole numbers", float: "numbers", str: "names"}
 T = TypeVar("T", int, float, str)
 
@@ -68,12 +76,14 @@ class Stated(Options):
     steps: Annotated[
         int | None, typer.Option("--steps", "-S", help="S, network evaluations, from 2 to T.")
     ] = None
-    levels: Annotated[str | None, typer.Option()] = None
-    spacing: Annotated[str | None, typer.Option()] = None
+    levels: Annotated[str | None, typer.Option(help="How the S levels are chosen."), LEVELS] = None
+    spacing: Annotated[str | None, typer.Option(help="How they are spaced."), SPACINGS] = None
     kappa: Annotated[
         float | None, typer.Option(help="0 is DDIM-rev, 1 is DDPM-rev, or in between.")
     ] = None
-    method: Annotated[str | None, typer.Option()] = None
+    method: Annotated[
+        str | None, typer.Option(help="The sampler."), OneOf("fastdpm.core.samplers:SAMPLERS")
+    ] = None
     unbounded: Annotated[
         bool, typer.Option("--unbounded", help="VAR without the authors' bound on its variances.")
     ] = False
@@ -87,18 +97,6 @@ class Stated(Options):
         str | None,
         typer.Option(help="Variances by hand, clean end first: 1e-4,1e-3,0.01,0.05,0.2,0.5."),
     ] = None
-
-    @classmethod
-    def helps(cls) -> Mapping[str, str]:
-        """What the tables of samplers and levels hold."""
-        from fastdpm.core.choices import level_names, spacing_names
-        from fastdpm.core.samplers import SAMPLERS
-
-        return {
-            "method": f"{listed(SAMPLERS)}.",
-            "levels": f"{listed(level_names())}: how the S levels are chosen.",
-            "spacing": f"{listed(spacing_names())}.",
-        }
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe with the stated choices changed."""
@@ -145,12 +143,6 @@ class Sampling(Stated):
         return recipe, read_plan(self.plan)
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names with commas and an "or"."""
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
-
-
 def told_command() -> str:
     """The command line as others can use it: files by their names, not by where they lie here."""
     arguments = [Path(value).name if "/" in value else value for value in sys.argv[1:]]
@@ -166,6 +158,14 @@ def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
     except ValueError:
         pass  # told below, as an empty part is
     raise InvalidArgumentError(f"{option} takes {_VALUES[kind]} separated by commas, got {text!r}")
+
+
+def parse_names(option: str, text: str | None, known: OneOf) -> list[str]:
+    """Names of a table separated by commas, each once; none where nothing is stated."""
+    names = list(dict.fromkeys(parse(option, text, str)))
+    for name in names:
+        check_one_of(option, name, known.names)
+    return names
 
 
 def read_plan(path: Path) -> Plan:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.expand import described
+from fastdpm.cli.expand import OneOf, described
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
@@ -24,7 +24,7 @@ def _helps() -> dict[str, str]:
         "methods": f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods"
         " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
         " by default all groups, or the preset's.",
-        "kappa": f"Values of kappa of the group {choices.listed(families(kappa=True))}; 0,1.",
+        "kappa": f"Values of kappa of the group {', '.join(families(kappa=True))}; 0,1.",
     }
 
 
@@ -62,9 +62,8 @@ def compare(
     inception: choices.Inception = None,
     clip: Annotated[
         str | None,
-        typer.Option(
-            help="none, x0 or dynamic, alike for all methods; by default as the model's recipe."
-        ),
+        typer.Option(help="Alike for all methods; by default as the model's recipe."),
+        OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,

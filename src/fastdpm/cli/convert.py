@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fastdpm.cli import choices
-from fastdpm.cli.expand import described
+from fastdpm.cli.expand import OneOf
 from fastdpm.cli.terminal import console, tell_notes
 
 
-@described(lambda: {"layout": f"{_layouts()}; by default recognized from the contents."})
 def convert(
     source: Annotated[
         str,
@@ -28,7 +26,11 @@ def convert(
             " default whatever its tensors fit."
         ),
     ] = None,
-    layout: Annotated[str | None, typer.Option("--format")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", help="By default recognized from the contents."),
+        OneOf("fastdpm.models.formats.table:FORMATS"),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the model; by default the preset's.")
     ] = None,
@@ -50,9 +52,3 @@ def convert(
     shape = " x ".join(map(str, config.data.shape))
     console.print(f"{config.name}: {config.data.modality} {shape}, T = {steps:,}, in {out}")
     console.print(f"sample it: fastdpm sample {out}")
-
-
-def _layouts() -> str:
-    from fastdpm.models.formats.table import format_names
-
-    return choices.listed(format_names())

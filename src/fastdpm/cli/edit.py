@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from fastdpm.data.spec import DataSpec
 
-_PICTURE = "edited.png"
-
 
 @changes(choices.Stated, without=("method",))
 def edit(
@@ -62,7 +60,7 @@ def edit(
     """
     from fastdpm.inverse.edit import edit as run_edit
     from fastdpm.inverse.edit import plan_edit
-    from fastdpm.output.figures_inverse import write_edits
+    from fastdpm.output.figures_inverse import EDITED, write_edits
     from fastdpm.output.folder import made_by, write_samples
     from fastdpm.progress import sampling_bar
 
@@ -109,7 +107,7 @@ def edit(
     }
     with filled as folder:
         write_samples(folder, config.data, found, given.gain, facts)
-        write_edits(folder / _PICTURE, x, found, marked, config.data)
+        write_edits(folder / EDITED, x, found, marked, config.data)
     done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
     console.print(
         f"{len(found)} {done}, from level {how.plan.level[0]:.4g} in {how.plan.num_rows} network"
@@ -117,7 +115,7 @@ def edit(
     )
     if marked is not None:
         console.print("what the mask keeps is the input's to the last bit, as it was read")
-    console.print(f"written to {out}; originals and results can be seen in {out / _PICTURE}")
+    console.print(f"written to {out}; originals and results can be seen in {out / EDITED}")
 
 
 def _marked(mask: Path | None, span: str | None, x: Tensor, data: DataSpec) -> Tensor | None:

@@ -35,7 +35,7 @@ def encode(
     scaled to the model's. Unstated choices of levels are the model's recommended recipe, whose S,
     noise and clipping do not apply.
     """
-    from fastdpm.inverse.latents_file import select, usable, write_latents
+    from fastdpm.inverse.latents_file import select, write_latents
 
     check_output(out, (".safetensors",), inputs)
     if out.exists() and not overwrite:
@@ -43,7 +43,7 @@ def encode(
     given = source.read(inputs, machine, n)
     latents = encoding.encode(given, stated, source.batch_size)
     advice = tell_lost(latents, given.names)
-    kept = usable(latents)
+    kept = latents.usable
     count, total = int(kept.sum()), len(kept)
     if count:
         write_latents(

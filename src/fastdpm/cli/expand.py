@@ -1,14 +1,41 @@
-"""Options that come in groups: a command takes a dataclass, its users the fields as options."""
+"""How commands declare options: in groups, and with values or help that tables hold.
+
+A command takes a group as one dataclass; its users give the fields as options.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, get_args
+from pkgutil import resolve_name
+from typing import Annotated, Any, Literal, get_args
+
+_WIDE = 21
 
 Command = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """In an option's annotation: what it takes are the names of a table.
+
+    Attributes:
+        table: Where it is, as "module:name", which may be a function that returns the names. It is
+            looked up when the application is built, and not imported before.
+        several: Whether the option takes some of them, separated by commas; the command checks.
+    """
+
+    table: str
+    several: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the table holds."""
+        table = resolve_name(self.table)
+        return tuple(table() if callable(table) else table)
 
 
 class Options:
@@ -62,13 +89,15 @@ def expanded(command: Command, *, shown: bool = True) -> Command:
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         kind = parameter.annotation
         if not (isinstance(kind, type) and issubclass(kind, Options)):
-            annotation = _with_help(kind, told.get(name))
+            annotation = _complete(kind, told.get(name), shown=shown)
             parameters.append(parameter.replace(annotation=annotation))
             continue
         without, helps = getattr(command, "_changes", {}).get(kind, ((), {}))
         helps = {**(kind.helps() if shown else {}), **helps}
         fields = [
-            field.replace(annotation=_with_help(field.annotation, helps.get(field.name)))
+            field.replace(
+                annotation=_complete(field.annotation, helps.get(field.name), shown=shown)
+            )
             for field in inspect.signature(kind, eval_str=True).parameters.values()
             if field.name not in without
         ]
@@ -87,11 +116,16 @@ def expanded(command: Command, *, shown: bool = True) -> Command:
     return run
 
 
-def _with_help(annotation: Any, text: str | None) -> Any:
-    """An annotated option, with another help text if there is one."""
-    if text is None:
-        return annotation
-    kind, option = get_args(annotation)
+def _complete(annotation: Any, text: str | None, *, shown: bool) -> Any:
+    """An annotated option with what tables say of it: another help text, and its values."""
+    kind, option, *marks = get_args(annotation)
     option = copy(option)
-    option.help = text
+    option.help = text or option.help
+    for mark in marks if shown else ():
+        listed = f"[{'|'.join(mark.names)}]{',...' if mark.several else ''}"
+        # Lines break at spaces; without them, a long list would break within a name.
+        option.metavar = listed if len(listed) <= _WIDE else listed.replace("|", " | ")
+        if not mark.several:
+            chosen: Any = Literal[mark.names]
+            kind = chosen | None if type(None) in get_args(kind) else chosen
     return Annotated[kind, option]

@@ -1,7 +1,8 @@
-"""What the commands of the inverse direction take: a model, and samples as its data."""
+"""What commands of the inverse direction share: inputs, ways to encode, and notes on latents."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.expand import Options, changes
+from fastdpm.cli.expand import OneOf, Options, changes
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console, tell_notes
 from fastdpm.core.errors import InvalidArgumentError
@@ -30,6 +31,7 @@ Inputs = Annotated[
         metavar="INPUT...",
     ),
 ]
+ENCODINGS = OneOf("fastdpm.core.inverse:ENCODINGS")
 Most = Annotated[int | None, typer.Option("-n", help="At most so many, the first ones.", min=1)]
 encodes = changes(
     choices.Stated,
@@ -37,7 +39,6 @@ encodes = changes(
     steps="S, from 2 to T; by default 50, which keeps the latents of most models near noise.",
     kappa="Must be 0: encoding draws no noise.",
 )
-_FAR_FROM_ONE = 2.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Source(Options):
         bool,
         typer.Option(
             "--resize",
-            help="Crop and scale images to the model's size and colours, centre sounds in its"
+            help="Crop and scale images to the model's size and colors, center sounds in its"
             " window.",
         ),
     ] = False
@@ -105,13 +106,7 @@ class Source(Options):
 class Encoding(Options):
     """How samples are encoded."""
 
-    by: Annotated[
-        str,
-        typer.Option(
-            help="How: first or second order (one or two evaluations a row), implicit (some ten),"
-            " or invertible (one, exact)."
-        ),
-    ] = "invertible"
+    by: Annotated[str, typer.Option(), ENCODINGS] = "invertible"
     tolerance: Annotated[
         float | None, typer.Option(help="Of --by implicit: largest relative residual.")
     ] = None
@@ -131,6 +126,14 @@ class Encoding(Options):
             " for --by implicit where that row has no inverse, as in digital silence.",
         ),
     ] = False
+
+    @classmethod
+    def helps(cls) -> Mapping[str, str]:
+        """The ways to encode, as their table has them."""
+        from fastdpm.core import inverse
+
+        told = "; ".join(f"{row.name}: {row.summary}" for row in inverse.ENCODINGS.values())
+        return {"by": f"How. {told}."}
 
     @property
     def solver(self) -> ImplicitOptions | None:
@@ -176,11 +179,8 @@ class Encoding(Options):
 
 def note_deviation(latents: Latents) -> None:
     """Print the latents' standard deviation, and what to do where it is far from 1."""
-    from fastdpm.inverse.latents_file import usable
-
-    deviation = float(latents.noise[usable(latents)].std())
-    console.print(f"standard deviation of the latents: {deviation:.3g}")
-    if not 1 / _FAR_FROM_ONE < deviation < _FAR_FROM_ONE:
+    console.print(f"standard deviation of the latents: {latents.deviation:.3g}")
+    if not latents.near_noise:
         console.print(
             "note: that is far from 1: they decode, but are no noise to interpolate; take more"
             " steps, other levels or another --by"
@@ -193,7 +193,6 @@ def tell_lost(latents: Latents, names: list[str]) -> str:
 
     for line in unsolved(latents, names):
         console.print(f"not converged: {line}")
-    last = latents.plan.num_rows - 1
-    at_clean = latents.plan.level[-1] == 1 and bool((latents.row[latents.row >= 0] == last).all())
-    other = "leave that row out (--without-last-row)" if at_clean else "take more steps"
+    leave_out = "leave that row out (--without-last-row)"
+    other = leave_out if latents.lost_at_clean else "take more steps"
     return f"encode --by invertible, {other}, or add --keep-best"

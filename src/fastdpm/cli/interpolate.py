@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,11 +13,6 @@ from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import Overwrite, results_folder
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_CLOSE = 1e-4
 
 End = Annotated[Path, typer.Argument(help="An image or a mono sound.")]
 
@@ -44,8 +39,7 @@ def interpolate(
     import torch
 
     from fastdpm.inverse.encode import decode
-    from fastdpm.inverse.interpolate import between
-    from fastdpm.inverse.latents_file import usable
+    from fastdpm.inverse.interpolate import CLOSE, between, error_of_ends
     from fastdpm.output.figures_inverse import write_way
     from fastdpm.output.folder import made_by, write_samples
 
@@ -59,29 +53,23 @@ def interpolate(
     model = given.model
     ends = encoding.encode(given, stated, source.batch_size)
     advice = tell_lost(ends, given.names)
-    if not usable(ends).all():
+    if not ends.usable.all():
         raise SamplingError(f"an end did not converge: {advice}")
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
     samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
-    error = _worst_error(given.x, samples[[0, -1]])
+    error = error_of_ends(given.x, samples)
     gain = torch.lerp(given.gain[0], given.gain[1], fractions)
     facts = {
         **made_by(model.config, ends.plan),
         "encoded": ends.method,
         "ends": given.inputs,
         "error_of_ends": error,
-        "latents_standard_deviation": float(ends.noise.std()),
+        "latents_standard_deviation": ends.deviation,
     }
     with filled as folder:
         picture = write_samples(folder, model.config.data, samples, gain, facts, write_way)
     console.print(f"{n} samples from {given.names[0]} to {given.names[1]}: {out}")
     console.print(f"they can be seen in {out / picture}; its ends are off by {error:.1g}")
-    if error > _CLOSE:
+    if error > CLOSE:
         console.print("note: encode --by invertible or implicit to end at A and B themselves")
     note_deviation(ends)
-
-
-def _worst_error(wanted: Tensor, found: Tensor) -> float:
-    """Relative, of the ends."""
-    apart = (found.cpu() - wanted).flatten(1).norm(dim=1)
-    return float((apart / wanted.flatten(1).norm(dim=1).clamp_min(1e-12)).max())

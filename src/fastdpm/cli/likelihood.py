@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.expand import changes
+from fastdpm.cli.expand import OneOf, changes, described
 from fastdpm.cli.inputs import Inputs, Most, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 _MOST_ROWS = 60
 
 
+def _helps() -> dict[str, str]:
+    from fastdpm.core.likelihood import USUAL_GREY_LEVELS as USUAL
+
+    usual = f"{USUAL['image']} for images and {USUAL['audio']} for sounds"
+    return {
+        "grey_levels": "Values that the data takes; by default as the model's configuration says,"
+        f" else {usual}."
+    }
+
+
+@described(_helps)
 @changes(choices.Stated, without=("kappa", "method"))
 def likelihood(
     *,
@@ -31,18 +42,10 @@ def likelihood(
     stated: choices.Stated,
     variance: Annotated[
         str,
-        typer.Option(
-            help="Of each row: small (the posterior's), large (the forward one) or learned."
-        ),
+        typer.Option(help="Of each row: the posterior's, the forward one, or the network's own."),
+        OneOf("fastdpm.core.likelihood:VARIANCES"),
     ] = "large",
-    grey_levels: Annotated[
-        int | None,
-        typer.Option(
-            help="Values that the data takes; by default 256 for images, 17 for digits, 65536 for"
-            " sounds.",
-            min=2,
-        ),
-    ] = None,
+    grey_levels: Annotated[int | None, typer.Option(min=2)] = None,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,

@@ -9,18 +9,12 @@ from typing import Annotated
 import typer
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.files import check_new_folder, check_place, new_folder
-from fastdpm.data.record import read_record
+from fastdpm.data.files import check_new_folder, check_place, check_suffix, new_folder
+from fastdpm.data.record import RECORD, read_record
 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
 ]
-# What the commands of this direction write into their folders, beside samples.
-_WRITTEN = (
-    *("samples.json", "grid.png", "sounds.png", "series.png", "edited.png"),
-    *("strip.png", "animation.png", "joined.wav"),
-    *("reconstruct.json", "reconstruct.csv", "psnr.png", "samples.png"),
-)
 
 
 def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
@@ -33,8 +27,13 @@ def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
     Returns:
         The folder to be filled, which takes its place once it is whole.
     """
+    from fastdpm.evaluation import reconstruct
+    from fastdpm.output import figures_inverse, folder
+
     record = read_record(out)
-    ours = {*_WRITTEN, *(path.name for path in (record.paths(out) if record else ()))}
+    samples = [path.name for path in (record.paths(out) if record else ())]
+    pictures = (*folder.PICTURES.values(), *figures_inverse.FILES)
+    ours = {RECORD, *samples, *pictures, *reconstruct.FILES}
     check_new_folder(out, ours)
     if not overwrite:
         check_new_folder(out, advice=", or add `overwrite`")
@@ -50,8 +49,6 @@ def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: list[Path
     if path is None:
         return
     check_place(path)
-    if path.suffix not in suffixes:
-        ends = " or ".join(suffixes)
-        raise InvalidArgumentError(f"{path} must end in {ends}: choose another name")
+    check_suffix(path, suffixes)
     if path.resolve() in [given.resolve() for given in inputs]:
         raise InvalidArgumentError(f"{path} is an input: choose another name")

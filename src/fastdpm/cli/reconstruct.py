@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fastdpm.cli import choices
-from fastdpm.cli.inputs import Encoding, Given, Inputs, Most, Source
+from fastdpm.cli.inputs import ENCODINGS, Encoding, Given, Inputs, Most, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import Overwrite, results_folder
 from fastdpm.cli.terminal import console, tell_notes
-from fastdpm.core.errors import check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.evaluation.reconstruct import Found
@@ -30,10 +29,9 @@ _MOST_NAMED = 10
 class Encodings(Encoding):
     """How samples are encoded, in several ways."""
 
-    by: Annotated[
-        str,
-        typer.Option(help="Some of first, second, invertible and implicit, which takes longest."),
-    ] = "first,second,invertible"
+    by: Annotated[str, typer.Option(), replace(ENCODINGS, several=True)] = (
+        "first,second,invertible"
+    )
 
 
 def reconstruct(
@@ -48,11 +46,14 @@ def reconstruct(
         str, typer.Option("--steps", "-S", help="Numbers of steps, each from 2 to T.")
     ] = "10,20,50",
     levels: Annotated[
-        str | None, typer.Option(help="var, step or var,step; by default the recipe's.")
+        str | None,
+        typer.Option(help="How the S levels are chosen; by default as the recipe does."),
+        replace(choices.LEVELS, several=True),
     ] = None,
     spacing: Annotated[
         str | None,
-        typer.Option(help="linear, quadratic or linear,quadratic; by default the recipe's."),
+        typer.Option(help="How they are spaced; by default as the recipe does."),
+        replace(choices.SPACINGS, several=True),
     ] = None,
     machine: Machine,
 ) -> None:
@@ -63,50 +64,42 @@ def reconstruct(
     figure, and originals beside reconstructions. No noise is drawn. Reconstructions are cut to
     [-1, 1], as files of them would be, for all but the relative error.
     """
-    from fastdpm.evaluation.reconstruct import CURVES, SAMPLES, TABLE, Found, write_reconstructions
-    from fastdpm.evaluation.reconstruct import reconstruct as measure
-    from fastdpm.inverse.encode import METHODS, recommended_recipe
+    from fastdpm.core.inverse import find_encoding
+    from fastdpm.evaluation import reconstruct as measuring
+    from fastdpm.inverse.encode import recommended_recipe
     from fastdpm.progress import sampling_bar
 
-    methods = list(dict.fromkeys(choices.parse("--by", encoding.by, str)))
-    kinds = choices.parse("--levels", levels, str)
-    spacings = choices.parse("--spacing", spacing, str)
-    for method in methods:
-        check_one_of("`method`", method, METHODS)
-    counts = sorted(set(choices.parse("--steps", steps, int)))
+    methods = [find_encoding(n) for n in choices.parse_names("--by", encoding.by, ENCODINGS)]
+    kinds = choices.parse_names("--levels", levels, choices.LEVELS)
+    spacings = choices.parse_names("--spacing", spacing, choices.SPACINGS)
+    counts = choices.parse("--steps", steps, int)
     filled = results_folder(out, overwrite)
     given = source.read(inputs, machine, n)
-    recipe = recommended_recipe(given.model)
-    chosen = {
-        (f"{kind.upper()} {space}", count): encoding.levels(
-            recipe.replace(num_steps=count, levels=kind, spacing=space), given.model
-        )
-        for kind, space, count in product(
-            kinds or [recipe.levels], spacings or [recipe.spacing], counts
-        )
-    }
+    grid = measuring.recipe_grid(recommended_recipe(given.model), counts, kinds, spacings)
+    chosen = {key: encoding.levels(recipe, given.model) for key, recipe in grid.items()}
     tell_notes(dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes))
     asked = list(product(chosen.items(), methods))
     found = []
     for i, (((choice, count), compiled), method) in enumerate(asked, 1):
-        _tell_place(f"{i} of {len(asked)}: {method}, {choice}, S = {count}")
-        options = encoding.solver if method == "implicit" or "implicit" not in methods else None
+        _tell_place(f"{i} of {len(asked)}: {method.name}, {choice}, S = {count}")
+        solves = method.solved or not any(each.solved for each in methods)
         with sampling_bar() as bar:
-            result = measure(
+            result = measuring.reconstruct(
                 given.model,
                 given.x,
                 compiled,
-                method,
-                solver=options,
+                method.name,
+                solver=encoding.solver if solves else None,
                 condition=given.condition,
                 batch_size=source.batch_size,
                 callback=bar,
             )
-        found.append(Found(choice, count, result))
+        found.append(measuring.Found(choice, count, result))
     with filled as folder:
-        write_reconstructions(folder, given.model, given.x, given.inputs, found)
-    _print(given, found, TABLE)
-    console.print(f"one line for each sample: {out / TABLE}; figures: {CURVES} and {SAMPLES}")
+        measuring.write_reconstructions(folder, given.model, given.x, given.inputs, found)
+    _print(given, found, measuring.TABLE)
+    figures = f"{measuring.CURVES} and {measuring.SAMPLES}"
+    console.print(f"one line for each sample: {out / measuring.TABLE}; figures: {figures}")
 
 
 def _tell_place(text: str) -> None:
@@ -118,23 +111,15 @@ def _tell_place(text: str) -> None:
 
 def _print(given: Given, found: Sequence[Found], record: str) -> None:
     """A line for each reconstruction, and the samples that did not converge."""
-    import numpy as np
-
     names = ("levels", "S", "by", "asked", "PSNR (dB)", "error", "latent std")
     table = Table(*names, box=SIMPLE)
     for one in found:
-        result = one.result
-        kept = ~np.isnan(result.psnr)
+        result, told = one.result, one.result.summary
         cells = ["none", "none", "none"]
-        if kept.any():
-            deviation = np.sqrt(np.mean(np.square(np.array(result.deviation)[kept])))
-            cells = [
-                f"{np.median(np.array(result.psnr)[kept]):.1f}",
-                f"{np.max(np.array(result.relative)[kept]):.1e}",
-                f"{deviation:.2f}",
-            ]
-        each = np.mean(result.evaluations) + result.decoding * np.mean(kept)
-        table.add_row(one.choice, str(one.num_steps), result.method, f"{each:.4g}", *cells)
+        if told is not None:
+            cells = [f"{told.psnr:.1f}", f"{told.relative:.1e}", f"{told.deviation:.2f}"]
+        each = f"{result.total_evaluations:.4g}"
+        table.add_row(one.choice, str(one.num_steps), result.method, each, *cells)
     console.print(f"{len(given.x)} samples by {given.model.config.name}: median PSNR, worst error")
     console.print(
         "asked: network evaluations of encoding, and of decoding where there is a latent"

@@ -11,7 +11,7 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console, tell_notes
-from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
+from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
@@ -56,12 +56,10 @@ def sample(
     from fastdpm.data.tensors import values_digest
     from fastdpm.models.find import find_model
     from fastdpm.models.identity import config_digest
-    from fastdpm.models.model import PRECISIONS
     from fastdpm.output.folder import SampleFolder, free_folder, made_by
 
     if resume and out is None:
         raise InvalidArgumentError("--resume needs the --out of the run to go on with")
-    check_one_of("precision", precision, PRECISIONS)
     loaded = machine.open(find_model(model, checkpoint), n, batch_size)
     config = loaded.config
     recipe, saved = sampling.choose(config.recipe)

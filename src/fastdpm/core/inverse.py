@@ -5,13 +5,20 @@ x~' = x~ - (u - u') eps(x, t). Its inverse needs eps at the state that it looks 
 first order takes eps at the state that it has, and a two-step plan has an inverse by algebra.
 Source: Song et al. 2021, arXiv:2010.02502, section 4.3, for the first order; the two-step
 (leapfrog) rule with uneven steps follows from the same equation.
+
+``ENCODINGS`` has a row for each way to encode. Look it up when it is needed, by
+:func:`find_encoding` or through this module.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import numpy as np
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev, variance
@@ -105,6 +112,64 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
     t, told = np.append(levels.t[-1], levels.t[:0:-1]), np.append(r[1], r[1:-1])
     label = f"two-step encoding over {levels.label}"
     return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes, told=told)
+
+
+@dataclass(frozen=True)
+class EncodingMethod:
+    """A way to encode.
+
+    Attributes:
+        name: In calls, files and on the command line.
+        plan: ``plan(levels) -> Plan`` that encodes, with one row for each network evaluation; None
+            where the rows of ``decoding`` are solved.
+        decoding: ``decoding(levels) -> Plan`` that brings the data back.
+        summary: One line of documentation.
+        num_past: States that a latent holds beside the last one, as ``decoding`` wants them.
+    """
+
+    name: str
+    plan: Callable[[NoiseLevels], Plan] | None
+    decoding: Callable[[NoiseLevels], Plan]
+    summary: str
+    num_past: int = 0
+
+    @property
+    def solved(self) -> bool:
+        """Whether rows are solved, row by row towards noise."""
+        return self.plan is None
+
+
+ENCODINGS: Mapping[str, EncodingMethod] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            EncodingMethod(
+                "first", first_order_inverse, ddim_rev, "first order, one evaluation a row"
+            ),
+            EncodingMethod(
+                "second", second_order_inverse, ddim_rev, "second order, two evaluations a row"
+            ),
+            EncodingMethod("implicit", None, ddim_rev, "solved, some ten evaluations a row"),
+            EncodingMethod(
+                "invertible",
+                leapfrog_inverse,
+                leapfrog_rest,
+                "exact, one evaluation a row",
+                num_past=1,
+            ),
+        )
+    }
+)
+
+
+def find_encoding(name: str) -> EncodingMethod:
+    """The way to encode of this name.
+
+    Raises:
+        InvalidArgumentError: If there is none.
+    """
+    check_one_of("`method`", name, ENCODINGS)
+    return ENCODINGS[name]
 
 
 def noise_ratio(level: Array) -> Array:

@@ -15,6 +15,7 @@ section 3.1, for the variances; both over levels of one's own choice here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.reverse import variance
 from fastdpm.core.schedule import Array
 
+USUAL_GREY_LEVELS = MappingProxyType({"image": 256, "audio": 65_536})
 VARIANCES = ("small", "large", "learned")
 
 

@@ -19,6 +19,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import VarianceSchedule
 
 CLIPS = ("none", "x0", "dynamic")
+PRECISIONS = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 _BY_HAND = ("at_levels", "at_steps", "variances")
 _CHOSEN = ("num_steps", "levels", "spacing", "bounded")
 

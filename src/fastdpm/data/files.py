@@ -110,6 +110,12 @@ def check_place(path: Path) -> None:
         raise InvalidArgumentError(f"cannot write {path}: {reason}")
 
 
+def check_suffix(path: Path, suffixes: Collection[str]) -> None:
+    """Raise InvalidArgumentError unless a file's name ends in one of the suffixes."""
+    if path.suffix not in suffixes:
+        raise InvalidArgumentError(f"{path} must end in {' or '.join(suffixes)}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     write_bytes(path, text.encode())

@@ -1,4 +1,4 @@
-"""Files of tensors, and whether they are the weights of a network.
+"""Files of tensors, read and written, and checksums of tensors and of files.
 
 A safetensors file is eight bytes of length, a JSON header and the tensors one after another, so
 that it can be written piece by piece: weights that are mapped from another file are never all in

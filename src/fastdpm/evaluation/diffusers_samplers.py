@@ -48,9 +48,9 @@ from fastdpm.core.errors import (
     check_one_of,
     first_line,
 )
-from fastdpm.core.recipe import CLIPS
+from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.core.schedule import Array, VarianceSchedule
-from fastdpm.models.model import PRECISIONS, Model
+from fastdpm.models.model import Model
 from fastdpm.sampling.ask import Denoiser, Network, ask
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows

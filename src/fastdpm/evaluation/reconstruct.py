@@ -7,17 +7,21 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.choices import find_choice
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.recipe import Recipe
 from fastdpm.data.files import write_json, write_text
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
 from fastdpm.inverse.encode import decode, encode
-from fastdpm.inverse.latents_file import select, usable
+from fastdpm.inverse.latents_file import select
 from fastdpm.models.model import Model
 from fastdpm.output.figures_inverse import (
     MOST_COLUMNS,
@@ -31,8 +35,23 @@ from fastdpm.sampling.state import Callback
 
 RECORD, TABLE = "reconstruct.json", "reconstruct.csv"
 CURVES, SAMPLES = "psnr.png", "samples.png"
+FILES = (RECORD, TABLE, CURVES, SAMPLES)
 
 Values = tuple[float, ...]
+
+
+class Summary(NamedTuple):
+    """Reconstructions of all samples that have a latent.
+
+    Attributes:
+        psnr: Median, in dB.
+        relative: The largest.
+        deviation: Standard deviation of all latents together.
+    """
+
+    psnr: float
+    relative: float
+    deviation: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +92,23 @@ class Reconstruction:
     deviation: Values
     snr: Values | None
     log_mel: Values | None
+
+    @property
+    def summary(self) -> Summary | None:
+        """All samples together; None where none has a latent."""
+        kept = ~np.isnan(self.psnr)
+        if not kept.any():
+            return None
+        psnr, relative, deviation = (
+            np.array(values)[kept] for values in (self.psnr, self.relative, self.deviation)
+        )
+        together = float(np.sqrt(np.mean(np.square(deviation))))
+        return Summary(float(np.median(psnr)), float(np.max(relative)), together)
+
+    @property
+    def total_evaluations(self) -> float:
+        """Network evaluations a sample: of encoding, and of decoding where there is a latent."""
+        return float(np.mean(self.evaluations) + self.decoding * np.mean(~np.isnan(self.psnr)))
 
     def records(self) -> list[dict[str, Any]]:
         """Plain values of each sample; None where there is none, "inf" and "-inf" as words."""
@@ -138,7 +174,7 @@ def reconstruct(
         batch_size=batch_size,
         callback=callback,
     )
-    kept = usable(latents)
+    kept = latents.usable
     back = torch.full(x.shape, torch.nan)
     if kept.any():
         back[kept] = decode(model, select(latents, kept), batch_size)
@@ -162,6 +198,32 @@ def reconstruct(
         snr=tuple((10 * torch.log10(_power(shown) / error)).tolist()) if sound else None,
         log_mel=_log_mel(shown, cut, kept, data.sample_rate or 0) if sound else None,
     )
+
+
+def recipe_grid(
+    recipe: Recipe,
+    counts: Iterable[int],
+    levels: Iterable[str] = (),
+    spacings: Iterable[str] = (),
+) -> dict[tuple[str, int], Recipe]:
+    """Recipes of every choice of levels at every S, by the title of the choice and S.
+
+    Args:
+        recipe: What is not varied.
+        counts: Values of S.
+        levels: First names of choices of levels; the recipe's if there is none.
+        spacings: Second names; the recipe's if there is none.
+
+    Raises:
+        InvalidArgumentError: If there is no such choice.
+    """
+    pairs = product(tuple(levels) or (recipe.levels,), tuple(spacings) or (recipe.spacing,))
+    return {
+        (find_choice(kind, space).title, count): recipe.replace(
+            num_steps=count, levels=kind, spacing=space
+        )
+        for (kind, space), count in product(pairs, sorted(set(counts)))
+    }
 
 
 class Found(NamedTuple):

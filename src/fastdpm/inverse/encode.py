@@ -8,24 +8,17 @@ Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inve
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.inverse import (
-    first_order_inverse,
-    leapfrog_inverse,
-    leapfrog_rest,
-    second_order_inverse,
-)
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.inverse import find_encoding
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
-from fastdpm.core.reverse import ddim_rev
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
@@ -34,12 +27,7 @@ from fastdpm.sampling.run import run
 from fastdpm.sampling.state import Callback, RowCallback, after_rows
 
 _NUM_STEPS = 50
-METHODS = ("first", "second", "implicit", "invertible")
-_PLANS: dict[str, Callable[[NoiseLevels], Plan]] = {
-    "first": first_order_inverse,
-    "second": second_order_inverse,
-    "invertible": leapfrog_inverse,
-}
+_FAR_FROM_ONE = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +64,28 @@ class Latents:
         """The state at the noisiest level, which is near N(0, 1) for data that the model knows."""
         return self.x if self.past is None else self.past
 
+    @property
+    def usable(self) -> Tensor:
+        """Which samples have a latent, shape (n,): those that converged or whose best was kept."""
+        return torch.isfinite(self.x).flatten(1).all(dim=1)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise of all usable latents."""
+        return float(self.noise[self.usable].std())
+
+    @property
+    def near_noise(self) -> bool:
+        """Whether that deviation is near 1, so that one may interpolate and compare them."""
+        return 1 / _FAR_FROM_ONE < self.deviation < _FAR_FROM_ONE
+
+    @property
+    def lost_at_clean(self) -> bool:
+        """Whether all that did not converge failed in a row that ends at clean data."""
+        last = self.plan.num_rows - 1
+        at_last = bool((self.row[self.row >= 0] == last).all())
+        return self.plan.level[-1] == 1 and at_last
+
 
 def encode(
     model: Model,
@@ -95,8 +105,8 @@ def encode(
         x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
         levels: S + 1 levels of the model's schedule in sampling order; the last may be below 1,
             where ``x`` then is, of any range.
-        method: "first" and "second" order, one and two evaluations a row; "implicit", some ten;
-            or "invertible", one a row and exact.
+        method: A name of :data:`fastdpm.core.inverse.ENCODINGS`: "first" and "second" order, one
+            and two evaluations a row; "implicit", some ten; or "invertible", one a row and exact.
         solver: How the implicit rows are solved; of that method alone.
         condition: What each sample is encoded for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
@@ -110,8 +120,8 @@ def encode(
         InvalidArgumentError: If the data has another shape or range, or an argument does not fit.
         SamplingError: If the network returns something unusable.
     """
-    check_one_of("`method`", method, METHODS)
-    if solver is not None and method != "implicit":
+    row = find_encoding(method)
+    if solver is not None and not row.solved:
         raise InvalidArgumentError(
             f"`method` {method!r} solves nothing, so {solver.describe()} would change nothing:"
             " drop it"
@@ -120,15 +130,16 @@ def encode(
     check_data(model, x, bounded=levels.level[-1] == 1)
     condition = own_condition(model, x, condition)
     parts = []
-    rows = levels.num_steps * (2 if method == "second" else 1)
-    implicit = method == "implicit"
+    decoding = row.decoding(levels)
+    plan = row.plan(levels) if row.plan else decoding
     for indices, batch, chosen in batches(model, x, condition, batch_size):
-        each = after_rows(callback, indices.start, len(x), rows, backwards=implicit)
-        if implicit:
-            part = _solved(model, batch, chosen, levels, solver or ImplicitOptions(), each)
+        each = after_rows(callback, indices.start, len(x), plan.num_rows, backwards=row.solved)
+        if row.solved:
+            found = _solved(model, batch, chosen, decoding, solver or ImplicitOptions(), each)
         else:
-            part = _planned(model, batch, chosen, levels, method, each)
-        parts.append(part)
+            found = _planned(model, batch, chosen, plan, each, pair=decoding.num_past > 0)
+        kept = None if chosen is None else chosen.cpu()
+        parts.append(Latents(plan=decoding, method=method, condition=kept, **found))
     return _joined(parts, model)
 
 
@@ -164,9 +175,8 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
             f" {tuple(latents.x.shape[1:])}: encode again"
         )
     size = model.batch_size(batch_size, condition)
-    found = torch.isfinite(latents.x).flatten(1).all(dim=1)
     out = torch.full_like(latents.x, torch.nan)
-    for at in torch.split(torch.nonzero(found).flatten(), size):
+    for at in torch.split(torch.nonzero(latents.usable).flatten(), size):
         chosen = None if latents.condition is None else latents.condition[at].to(model.device)
         x = latents.x[at].to(model.device, torch.float64)
         past = () if latents.past is None else (latents.past[at].to(x),)
@@ -174,21 +184,16 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
     return out
 
 
-def decoding_plan(levels: NoiseLevels, method: str) -> Plan:
-    """The plan that brings back what a method encodes."""
-    return leapfrog_rest(levels) if method == "invertible" else ddim_rev(levels)
-
-
 def _planned(
     model: Model,
     x: Tensor,
     condition: Tensor | None,
-    levels: NoiseLevels,
-    method: str,
+    plan: Plan,
     each: RowCallback | None,
-) -> Latents:
-    """Encode a batch by a plan."""
-    plan = _PLANS[method](levels)
+    *,
+    pair: bool,
+) -> dict[str, Any]:
+    """The tensors of latents of a batch by a plan: of its last state, or of its last two."""
     before: list[Tensor] = [x]
 
     def keep(row: int, state: Tensor) -> None:
@@ -197,30 +202,25 @@ def _planned(
             each(row, state)
 
     last = run(plan, model.denoiser(condition), x, callback=keep)
-    pair = method == "invertible"
     count = len(x)
-    return Latents(
-        x=(before[0] if pair else last).float().cpu(),
-        past=last.float().cpu() if pair else None,
-        plan=decoding_plan(levels, method),
-        method=method,
-        evaluations=torch.full((count,), plan.num_rows),
-        residual=torch.zeros(count),
-        row=torch.full((count,), -1),
-        condition=None if condition is None else condition.cpu(),
-    )
+    return {
+        "x": (before[0] if pair else last).float().cpu(),
+        "past": last.float().cpu() if pair else None,
+        "evaluations": torch.full((count,), plan.num_rows),
+        "residual": torch.zeros(count),
+        "row": torch.full((count,), -1),
+    }
 
 
 def _solved(
     model: Model,
     x: Tensor,
     condition: Tensor | None,
-    levels: NoiseLevels,
+    plan: Plan,
     solver: ImplicitOptions,
     each: RowCallback | None,
-) -> Latents:
-    """Encode a batch by solving its rows."""
-    plan = ddim_rev(levels)
+) -> dict[str, Any]:
+    """The tensors of latents of a batch, by solving the rows of the plan that decodes."""
     found = invert(
         plan,
         lambda at: model.denoiser(None if condition is None else condition[at]),
@@ -228,15 +228,12 @@ def _solved(
         solver,
         callback=each,
     )
-    return Latents(
-        x=found.x.float().cpu(),
-        plan=plan,
-        method="implicit",
-        evaluations=found.evaluations.cpu(),
-        residual=found.residual.float().cpu(),
-        row=found.row.cpu(),
-        condition=None if condition is None else condition.cpu(),
-    )
+    return {
+        "x": found.x.float().cpu(),
+        "evaluations": found.evaluations.cpu(),
+        "residual": found.residual.float().cpu(),
+        "row": found.row.cpu(),
+    }
 
 
 def _joined(parts: list[Latents], model: Model) -> Latents:

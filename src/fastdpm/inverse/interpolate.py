@@ -27,6 +27,7 @@ from fastdpm.inverse.latents_file import check_usable
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions
 
+CLOSE = 1e-4
 _LEAST_SINE = 1e-6
 
 
@@ -121,6 +122,21 @@ def between(ends: Latents, fraction: Tensor) -> Latents:
         row=torch.full((count,), -1),
         condition=_between_conditions(ends.condition, straight),
     )
+
+
+def error_of_ends(ends: Tensor, samples: Tensor) -> float:
+    """How far the ends of a way are from what they were encoded from.
+
+    Args:
+        ends: The two samples that were encoded, shape (2, *data shape).
+        samples: What decoded on the way between them, shape (n, *data shape).
+
+    Returns:
+        The larger of the norms of both errors over those of the data; below ``CLOSE`` the ends are
+        the samples themselves.
+    """
+    apart = (samples[[0, -1]].to(ends) - ends).flatten(1).norm(dim=1)
+    return float((apart / ends.flatten(1).norm(dim=1).clamp_min(1e-12)).max())
 
 
 def arc_weights(a: Tensor, b: Tensor, fraction: Tensor) -> Tensor:

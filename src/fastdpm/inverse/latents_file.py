@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fastdpm.core import inverse
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
 from fastdpm.data.files import write_bytes
 from fastdpm.data.tensors import read_with_head
-from fastdpm.inverse.encode import METHODS, Latents
+from fastdpm.inverse.encode import Latents
 
 FORMAT, VERSION = "fastdpm-latents", "1"
 _TENSORS = ("x", "evaluations", "residual", "row")
@@ -111,7 +112,8 @@ def read_latents(path: str | Path) -> SavedLatents:
     plan = _read_plan(path, head)
     _check_tensors(path, tensors, plan)
     inputs = _read_names(path, head["inputs"], len(tensors["x"]))
-    if head["method"] not in METHODS or (head["method"] == "invertible") != (plan.num_past > 0):
+    row = inverse.ENCODINGS.get(head["method"])
+    if row is None or row.num_past != plan.num_past:
         raise DataError(
             f"{path} is damaged: {head['method']!r} does not encode for {plan.label!r}"
         )
@@ -129,11 +131,6 @@ def select(latents: Latents, which: Tensor) -> Latents:
     return replace(latents, **{n: t[which] for n, t in tensors.items() if t is not None})
 
 
-def usable(latents: Latents) -> Tensor:
-    """Which samples have a latent, shape (n,): those that converged or whose best was kept."""
-    return torch.isfinite(latents.x).flatten(1).all(dim=1)
-
-
 def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
     """One line for each sample that did not converge: its name, zero-based row and residual."""
     last = latents.plan.num_rows - 1
@@ -146,7 +143,7 @@ def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
 
 def check_usable(latents: Latents, names: Sequence[str]) -> None:
     """Raise SamplingError, naming row and residual, if a sample has no latent."""
-    lost = torch.nonzero(~usable(latents)).flatten()
+    lost = torch.nonzero(~latents.usable).flatten()
     if len(lost):
         told = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
         raise SamplingError(

@@ -20,6 +20,7 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import (
+    USUAL_GREY_LEVELS,
     VARIANCES,
     BoundCoefficients,
     GreyLevels,
@@ -33,8 +34,6 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.ask import Denoiser, Network, ask
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
-
-_SOUND = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,12 +190,13 @@ def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[Grey
     if count is None and data.grey_levels is not None:
         count, why = data.grey_levels, "those of the model's data"
     if count is None:
-        if data.modality == "series":
+        count = USUAL_GREY_LEVELS.get(data.modality)
+        if count is None:
             raise InvalidArgumentError(
                 "series have no usual number of grey levels: state `grey_levels`"
             )
         sound = data.modality == "audio"
-        count, why = (_SOUND, "as 16-bit sounds have") if sound else (256, "as 8-bit images have")
+        why = "as 16-bit sounds have" if sound else "as 8-bit images have"
     kind = GreyLevels.signed if data.modality == "audio" else GreyLevels.spanning
     return kind(count), why
 

@@ -1,4 +1,7 @@
-"""What a folder's ``config.json`` says, checked while it is read; no network is needed."""
+"""Model folders without their networks: their files, places and kinds, and their ``config.json``.
+
+Configurations are checked while they are read.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
 from fastdpm.data.spec import DataSpec
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONDITIONS = "conditions.safetensors"
@@ -44,6 +50,7 @@ class FolderConfig:
 
     FORMAT: ClassVar[str]
     MEANS: ClassVar[str]
+    SHARED: ClassVar[tuple[str, ...]] = ("name", "network", "data", "license", "attribution")
     name: str
     network: dict[str, Any]
     data: DataSpec
@@ -74,10 +81,10 @@ class FolderConfig:
         return build_versioned(cls, data, cls.MEANS, cls.FORMAT)
 
     @classmethod
-    def of(cls, source: object, **more: Any) -> Self:
-        """What a preset or a training configuration says, by the same names, and ``more``."""
-        names = [f.name for f in fields(cls) if hasattr(source, f.name)]
-        return cls(**{name: getattr(source, name) for name in names}, **more)
+    def of(cls, source: DataclassInstance, **more: Any) -> Self:
+        """The ``SHARED`` fields that a preset or a training configuration has, and ``more``."""
+        said = {f.name for f in fields(source)}
+        return cls(**{n: getattr(source, n) for n in cls.SHARED if n in said}, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,7 @@ class ModelConfig(FolderConfig):
 
     FORMAT = "fastdpm-model"
     MEANS = "model"
+    SHARED = (*FolderConfig.SHARED, "schedule", "recipe", "prediction", "time_scale")
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
     prediction: str = "epsilon"
@@ -124,6 +132,7 @@ class FeaturesConfig(FolderConfig):
 
     FORMAT = "fastdpm-features"
     MEANS = "feature network"
+    SHARED = (*FolderConfig.SHARED, "classes")
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:

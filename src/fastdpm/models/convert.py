@@ -34,8 +34,8 @@ def convert(
     Args:
         source: A published checkpoint, or whatever else :func:`fastdpm.load_model` opens.
         out: The folder, which appears only once it is whole.
-        preset: The preset that describes a checkpoint, a name or a TOML file; recognised if None.
-        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognised if None.
+        preset: The preset that describes a checkpoint, a name or a TOML file; recognized if None.
+        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
         name: Of the model; the preset's if None, or the folder's where several presets fit.
         half: Store the weights as 16-bit floating-point numbers.
         overwrite: Replace a model folder that is there.

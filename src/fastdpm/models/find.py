@@ -1,6 +1,7 @@
-"""Finding a model wherever it is: built in, a folder, a hub's name, a published checkpoint.
+"""Finding a model wherever it is, and what can be known of it before its weights are read.
 
-Whatever needs PyTorch is imported where a file of weights is opened, so that plans need none.
+A model is built in, a folder, a hub's name, a published checkpoint or a preset. Whatever needs
+PyTorch is imported where a file of weights is opened, so that plans need none.
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ class FoundModel:
     notes: tuple[str, ...] = ()
 
     def checksum(self) -> str:
-        """Of the weights, as the configuration says or the file is."""
+        """Of the weights, as the configuration says or the file is.
+
+        Raises:
+            InvalidArgumentError: If it is a preset without a checkpoint.
+        """
         if self.config.weights_sha256:
             return self.config.weights_sha256
+        if self.weights is None:
+            raise _no_weights(self.config)
         from fastdpm.data.tensors import sha256
 
-        if self.weights is None:
-            self.read()
-        return sha256(self.weights) if self.weights else ""
+        return sha256(self.weights)
 
 
 def is_model(name_or_path: str | Path) -> bool:
@@ -83,7 +88,7 @@ def find_model(
             published checkpoint, or a preset (a name or a TOML file).
         checkpoint: The weights of a preset.
         layout: A layout of a checkpoint to insist on, one of
-            :data:`fastdpm.models.formats.table.FORMATS`; recognised if None.
+            :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
 
     Raises:
         InvalidArgumentError: If there is no such model, or a checkpoint fits no preset.
@@ -110,7 +115,7 @@ def find_model(
 
 
 def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) -> None:
-    """Raise InvalidArgumentError if a checkpoint or a format beside this name changes nothing."""
+    """Raise InvalidArgumentError if a checkpoint or a layout beside this name changes nothing."""
     if checkpoint is not None:
         raise InvalidArgumentError(
             f"{name} is no preset, so a checkpoint beside it would change nothing: drop it,"
@@ -118,7 +123,7 @@ def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) ->
         )
     if layout is not None and not Path(name).is_file():
         raise InvalidArgumentError(
-            f"{name} is no checkpoint, so a format would change nothing: drop it"
+            f"{name} is no checkpoint, so `layout` would change nothing: drop it"
         )
 
 
@@ -147,21 +152,26 @@ def _of_folder(folder: Path) -> FoundModel:
 
 
 def _without_weights(preset: Preset) -> FoundModel:
-    source = preset.source
-    where = f" ({source.checkpoint}, {source.checkpoint_from})" if source.checkpoint else ""
+    config = preset.model_config()
 
     def missing() -> tuple[nn.Module, State]:
-        raise InvalidArgumentError(
-            f"{preset.name} is a preset, which has no weights: give their file to `checkpoint`"
-            f"{where}"
-        )
+        raise _no_weights(config)
 
-    return FoundModel(preset.model_config(), None, missing)
+    return FoundModel(config, None, missing)
+
+
+def _no_weights(config: ModelConfig) -> InvalidArgumentError:
+    """What is wrong with a preset alone, and where its weights are if that is known."""
+    made = config.provenance
+    where = f" ({made['checkpoint']}, {made['checkpoint_from']})" if "checkpoint" in made else ""
+    return InvalidArgumentError(
+        f"{config.name} is a preset, which has no weights: give their file to `checkpoint`{where}"
+    )
 
 
 def _of_checkpoint(path: Path, preset: Preset | None, layout: str | None) -> FoundModel:
-    from fastdpm.models.recognise import recognise
+    from fastdpm.models.recognize import recognize
 
-    config, network, state, notes = recognise(path, preset, layout)
+    config, network, state, notes = recognize(path, preset, layout)
     # Each reader gets a network of its own to put the weights into.
     return FoundModel(config, path, lambda: (deepcopy(network), state), notes=notes)

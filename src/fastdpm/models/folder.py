@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError
-from fastdpm.data.files import write_bytes, write_text
+from fastdpm.data.files import write_text
 from fastdpm.data.tensors import read_tensors, sha256, write_tensors
 from fastdpm.models.card import card_of
 from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, Config
@@ -68,10 +67,7 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     checksum = write_tensors(folder / WEIGHTS, weights, dtype)
     if conditions is not None:
-        write_bytes(
-            folder / CONDITIONS,
-            save({"mel": conditions.to("cpu", dtype or conditions.dtype).contiguous()}),
-        )
+        write_tensors(folder / CONDITIONS, {"mel": conditions}, dtype)
     written = replace(config, weights_sha256=checksum)
     write_text(folder / CONFIG, json.dumps(written.to_dict(), indent=1) + "\n")
     write_text(folder / CARD, card_of(written))

@@ -104,7 +104,7 @@ def fetch(name: str) -> Path:
     if kept is not None and revision is not None and _COMMIT.fullmatch(revision):
         return kept
     try:
-        with _told(ModelError, repo, revision, f"so {name} was not fetched"):
+        with _told(repo, revision, f"so {name} was not fetched", writing=False):
             return _download(name, repo, revision, _SECONDS if kept is not None else None)
     except ModelError:
         if kept is None:
@@ -149,7 +149,7 @@ def push(
     from huggingface_hub import HfApi, get_token
 
     so = "so nothing was published"
-    with _told(FastDPMError, repo_id, revision, so), _quiet(bars=True):
+    with _told(repo_id, revision, so, writing=True), _quiet(bars=True):
         token = token or get_token()
         if not token:
             raise FastDPMError(f"there is no token, {so}: {_LOG_IN} to one that may write")
@@ -297,8 +297,12 @@ def _quiet(*, bars: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _told(kind: type[FastDPMError], repo: str, revision: str | None, so: str) -> Iterator[None]:
-    """Tell what a hub or the way to it refuses in one line; ``so`` is what came of it."""
+def _told(repo: str, revision: str | None, so: str, *, writing: bool) -> Iterator[None]:
+    """Tell what a hub or the way to it refuses in one line; ``so`` is what came of it.
+
+    What is ``writing`` fails as FastDPMError; a fetch as InvalidArgumentError where the name is at
+    fault, and as ModelError otherwise.
+    """
     from huggingface_hub import constants
 
     try:
@@ -310,12 +314,15 @@ def _told(kind: type[FastDPMError], repo: str, revision: str | None, so: str) ->
         reason = _reason(cause)
         if reason is None:
             raise
-        if kind is FastDPMError and reason in ("missing", "gated", "unreadable"):
-            reason = "unwritable"
-        raised = InvalidArgumentError if reason in ("missing", "revision") else kind
+        kind: type[FastDPMError] = ModelError
+        if writing:
+            kind = FastDPMError
+            reason = "unwritable" if reason in ("missing", "gated", "unreadable") else reason
+        elif reason in ("missing", "revision"):
+            kind = InvalidArgumentError
         facts = {"repo": repo, "revision": revision, "so": so, "why": _why(cause)}
         line = _MESSAGES[reason].format(where=constants.ENDPOINT, **facts)
-        raise raised(line) from None
+        raise kind(line) from None
 
 
 def _cause(error: Exception) -> Exception:

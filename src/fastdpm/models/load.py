@@ -21,7 +21,7 @@ def load_model(
     Args:
         name_or_path: A name that ``fastdpm models`` lists, a model folder, a folder of diffusers
             (``UNet2DModel`` or ``UNet1DModel``), "hf:owner/name" or "hf:owner/name@revision", a
-            checkpoint whose format is recognised from its contents, or a preset: the name of a
+            checkpoint whose format is recognized from its contents, or a preset: the name of a
             published model, or a TOML file.
         device: "cpu", "cuda", "cuda:1" ..., or "auto" for a GPU if there is one.
         checkpoint: The weights of a preset.

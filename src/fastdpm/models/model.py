@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import Recipe
+from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import check_labels, check_mel
 from fastdpm.data.spec import DataSpec
@@ -26,7 +26,6 @@ from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import run
 from fastdpm.sampling.state import Callback, SamplingState, after_rows
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLIPS: dict[str, type[ClipX0] | type[DynamicThreshold]] = {
     "x0": ClipX0,
     "dynamic": DynamicThreshold,
@@ -274,14 +273,18 @@ class Model:
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | Denoiser:
         """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
-        check_one_of("clip", clip, ("none", *_CLIPS))
+        check_one_of("clip", clip, CLIPS)
         check_one_of("precision", precision, PRECISIONS)
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
             step = (t * self.config.time_scale).to(self.dtype)
             return call_network(self.network, x.to(self.dtype), step, condition).to(x.dtype)
 
-        raw = plain if precision == "float32" else Autocast(plain, PRECISIONS[precision])
+        raw = (
+            plain
+            if precision == "float32"
+            else Autocast(plain, getattr(torch, PRECISIONS[precision]))
+        )
         made = as_eps(raw, self.config.prediction)
         return made if clip == "none" else _CLIPS[clip](made)
 

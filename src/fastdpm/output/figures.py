@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
-from fastdpm.data.files import FIGURE_SUFFIXES, write_bytes
+from fastdpm.data.files import FIGURE_SUFFIXES, check_suffix, write_bytes
 from fastdpm.data.pixels import Pixels, write_png
 from fastdpm.data.stft import magnitudes
 
@@ -189,8 +188,7 @@ def subplots(
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure whole, at ``DOTS_PER_INCH``; the suffix says how: .png, .pdf or .svg."""
-    if path.suffix not in FIGURE_SUFFIXES:
-        raise InvalidArgumentError(f"a figure must end in .png, .pdf or .svg, got {path.name!r}")
+    check_suffix(path, FIGURE_SUFFIXES)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=DOTS_PER_INCH)
     write_bytes(path, buffer.getbuffer())

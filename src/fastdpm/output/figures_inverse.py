@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from torch import Tensor
 from fastdpm.data.files import write_bytes
 from fastdpm.data.pixels import Pixels, to_pixels, write_png
 from fastdpm.data.sound import write_wav
-from fastdpm.inverse.encode import METHODS
 from fastdpm.output.figures import (
     DOTS_PER_INCH,
     GAP,
@@ -36,14 +36,23 @@ if TYPE_CHECKING:
 
     from fastdpm.data.spec import DataSpec
 
+STRIP, ANIMATION, JOINED, EDITED = "strip.png", "animation.png", "joined.wav", "edited.png"
+FILES = (STRIP, ANIMATION, JOINED, EDITED)
 MOST_COLUMNS = 8
 _MOST_ON_THE_WAY = 9  # odd, so that the middle can be among them
 _STRIP_SIDE, _FRAME_SIDE = 96, 256
 _FRAME_MS = 160
 _PAUSE_SECONDS = 0.2
 # A method looks the same in every picture, whichever others are beside it.
-_COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#009E73", "#AA4499"), strict=True))
-_MARKERS = dict(zip(METHODS, "os^D", strict=True))
+_LOOKS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "first": ("#0072B2", "o"),
+        "second": ("#D55E00", "s"),
+        "implicit": ("#009E73", "^"),
+        "invertible": ("#AA4499", "D"),
+    }
+)
+_OTHER_LOOK = ("0.3", "x")
 _LABEL_WIDTH = 32
 _EMPTY_DB = (0.0, 60.0)
 _MOST_LEVEL_TICKS = 8
@@ -69,14 +78,14 @@ def write_way(folder: Path, samples: NDArray[Any], sample_rate: int) -> Path:
     Returns:
         The path of strip.png.
     """
-    picture = folder / "strip.png"
+    picture = folder / STRIP
     if samples.ndim == 4:
         write_png(picture, pasted(enlarged(samples, _STRIP_SIDE), len(samples)))
-        write_animation(folder / "animation.png", samples)
+        write_animation(folder / ANIMATION, samples)
     else:
         pause = np.zeros((len(samples), round(_PAUSE_SECONDS * sample_rate)), dtype=np.float32)
         joined = np.hstack([samples, pause]).reshape(-1)
-        write_wav(folder / "joined.wav", joined, sample_rate)
+        write_wav(folder / JOINED, joined, sample_rate)
         write_sound_strip(picture, samples, sample_rate)
     return picture
 
@@ -117,7 +126,7 @@ def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) ->
     Args:
         path: Where.
         panels: By the choice of levels, the method, which is one of
-            ``fastdpm.inverse.encode.METHODS``, and S: the PSNR of each sample in dB, NaN for one
+            ``fastdpm.core.inverse.ENCODINGS``, and S: the PSNR of each sample in dB, NaN for one
             that did not converge.
     """
     steps = sorted({s for curves in panels.values() for values in curves.values() for s in values})
@@ -202,13 +211,13 @@ def _write_pairs(
 
 def _draw_curve(panel: Axes, method: str, values: ValuesAtSteps) -> NDArray[np.float64]:
     """Draw a method's medians and bands; returns both and the lower ends, shape (k, 3)."""
-    colour, marker, steps = _COLOURS[method], _MARKERS[method], list(values)
+    (color, marker), steps = _LOOKS.get(method, _OTHER_LOOK), list(values)
     found = np.array([_percentiles(at) for at in values.values()])
     low, middle, high = found.T
-    panel.plot(steps, middle, color=colour, marker=marker, label=_label(method, values))
-    panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    panel.plot(steps, middle, color=color, marker=marker, label=_label(method, values))
+    panel.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
     # a band has no width at a single S, or between two where nothing converged
-    panel.vlines(steps, low, high, color=colour, alpha=0.4)
+    panel.vlines(steps, low, high, color=color, alpha=0.4)
     return found
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Draw = Callable[[Path, NDArray[Any], int], Path]
 
-_PICTURES = {"image": "grid.png", "audio": "sounds.png", "series": "series.png"}
+PICTURES = {"image": "grid.png", "audio": "sounds.png", "series": "series.png"}
 _SUFFIXES = {"image": "png", "audio": "wav", "series": "npy"}
 _MOST_IN_GRID = 64
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
@@ -176,7 +176,7 @@ class SampleFolder:
         return picture
 
     def _draw(self, folder: Path, shown: NDArray[Any], sample_rate: int) -> Path:
-        picture = folder / _PICTURES[self.data.modality]
+        picture = folder / PICTURES[self.data.modality]
         if self.data.modality == "image":
             write_grid(picture, shown)
         elif self.data.modality == "audio":

@@ -1,4 +1,4 @@
-"""Recognising a published checkpoint by its tensors."""
+"""Recognizing a published checkpoint by its tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastdpm.networks.weights import check_same
 _NEAR = 0.8  # of a preset's tensors: a file that has so many is a damaged or changed one of it
 
 
-def recognise(
+def recognize(
     path: Path, preset: Preset | None = None, layout: str | None = None
 ) -> tuple[ModelConfig, nn.Module, State, tuple[str, ...]]:
     """What a published checkpoint holds.
@@ -29,7 +29,7 @@ def recognise(
     Args:
         path: The file.
         preset: What it is said to hold; whichever it fits to the last shape if None.
-        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognised if None.
+        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
 
     Returns:
         The configuration of the model, its network on the meta device, the weights that were found
@@ -40,8 +40,8 @@ def recognise(
         ModelError: If it is damaged, would execute code or does not fit.
     """
     if layout is not None:
-        check_one_of("format", layout, table.FORMATS)
-    form, marked = _recognised(path, read_states(path), layout)
+        check_one_of("`layout`", layout, table.FORMATS)
+    form, marked = _recognized(path, read_states(path), layout)
     state = choose_state(path, marked)
     if preset is None:
         config, network, notes = _fitting(path, form, state)
@@ -53,7 +53,7 @@ def recognise(
     return replace(config, weights_sha256=sha256(path)), network, state, notes
 
 
-def _recognised(
+def _recognized(
     path: Path, states: list[tuple[str, State]], layout: str | None
 ) -> tuple[Format, list[tuple[str, State]]]:
     """The format of a file, and those of its states that have its mark."""
