@@ -12,7 +12,6 @@ from fastdpm.cli.app import run as fastdpm
 from fastdpm.core import choices, inverse, likelihood, recipe, samplers
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import levels_step
-from fastdpm.models import model
 from fastdpm.models.formats import table
 from fastdpm.output import figures_inverse
 from tests.messages import tells
@@ -36,7 +35,7 @@ def _shown(command: str, option: str) -> list[str]:
     [
         (("sample", "plan", "evaluate"), "--method", samplers, "SAMPLERS"),
         (("sample", "likelihood", "edit"), "--clip", recipe, "CLIPS"),
-        (("sample", "compare", "evaluate"), "--precision", model, "PRECISIONS"),
+        (("sample", "compare", "evaluate"), "--precision", recipe, "PRECISIONS"),
         (("encode", "interpolate", "reconstruct"), "--by", inverse, "ENCODINGS"),
         (("likelihood",), "--variance", likelihood, "VARIANCES"),
         (("convert",), "--format", table, "FORMATS"),
@@ -71,7 +70,7 @@ def test_a_new_choice_of_levels_is_a_value_of_its_two_options(monkeypatch):
         (["plan", "digits"], "--spacing", ["linear", "quadratic"]),
         (["sample", "digits"], "--method", list(samplers.SAMPLERS)),
         (["sample", "digits"], "--clip", list(recipe.CLIPS)),
-        (["sample", "digits"], "--precision", list(model.PRECISIONS)),
+        (["sample", "digits"], "--precision", list(recipe.PRECISIONS)),
         (["encode", "digits", "a.png", "--out", "a"], "--by", list(inverse.ENCODINGS)),
         (["likelihood", "digits", "a.png"], "--variance", list(likelihood.VARIANCES)),
         (["convert", "a.pt", "--out", "a"], "--format", list(table.FORMATS)),
