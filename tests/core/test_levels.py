@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fastdpm import (
     InvalidArgumentError,
     NoiseLevels,
+    Recipe,
     VarianceSchedule,
     levels_all,
     levels_from_variances,
@@ -197,3 +198,9 @@ def test_levels_cannot_be_changed_afterwards():
 def test_mismatched_tables_are_refused():
     with pytest.raises(InvalidArgumentError, match=tells("S + 1", "(2,)")):
         NoiseLevels(np.array([0.5, 1.0]), np.array([3.0, 2.0]))
+
+
+@pytest.mark.parametrize("name", ["at_levels", "at_steps", "variances"])
+def test_nothing_by_hand_is_refused(name):
+    with pytest.raises(InvalidArgumentError, match="none"):
+        Recipe(**{name: ()}).compile(VarianceSchedule.linear())

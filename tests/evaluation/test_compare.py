@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from fastdpm import InvalidArgumentError, MissingExtraError, SamplingError, compare, evaluate
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.data.tensors import sha256, write_tensors
 from fastdpm.evaluation.drawn import DrawOptions, PlanDrawer
 from fastdpm.evaluation.evaluate import MeasureOptions
 from fastdpm.evaluation.methods import choose_methods
@@ -319,3 +322,20 @@ def test_the_batch_size_changes_no_result(folders, features, image_folder, tmp_p
         ).results["cells"][0]
         values.append({key: score["value"] for key, score in cell["metrics"].items()})
     assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+
+def test_another_model_of_the_same_name_is_another_comparison(
+    folders, features, image_folder, tmp_path, capsys
+):
+    other = tmp_path / "other" / folders["image"].name
+    shutil.copytree(folders["image"], other)
+    weights = other / "model.safetensors"
+    write_tensors(weights, {n: v.half().float() for n, v in load_file(weights).items()})
+    record = json.loads((other / "config.json").read_text())
+    record["weights_sha256"] = sha256(weights)
+    (other / "config.json").write_text(json.dumps(record))
+    stated = ["-S", "3", "-n", "20", "--methods", "var-linear-k0", "--out", str(tmp_path / "out")]
+    stated += ["--against", str(image_folder), "--features", features["image"]]
+    assert fastdpm(["compare", str(folders["image"]), *stated]) == 0
+    assert fastdpm(["compare", str(other), *stated]) == 2
+    assert re.search(tells(tmp_path / "out", "--overwrite"), capsys.readouterr().err)

@@ -10,6 +10,7 @@ import torch
 from fastdpm import (
     FastDPMError,
     InvalidArgumentError,
+    Model,
     Plan,
     VarianceSchedule,
     ddim_rev,
@@ -210,3 +211,10 @@ def test_the_condition_of_batches_is_checked(vocoder):
     for condition in (torch.rand(7, 32), torch.full((8, 32), torch.nan)):
         with pytest.raises(InvalidArgumentError):
             next(vocoder.sample_batches([0], plan, condition=condition))
+
+
+def test_a_part_in_training_mode_is_refused(image_model):
+    part = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Identity()).eval()
+    part[0].train()
+    with pytest.raises(InvalidArgumentError, match="training"):
+        Model.wrap(part, image_model.schedule, (1, 8, 8))

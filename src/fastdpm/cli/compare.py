@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_writable
+
+if TYPE_CHECKING:
+    from fastdpm.models.find import FoundModel
 
 
 def _helps() -> dict[str, str]:
@@ -88,11 +91,11 @@ def compare(
 
     kept = choices.open_cache(cache)
     command = choices.told_command()
-    _check_folder(out, command, overwrite=overwrite)
     counts = choices.parse("--steps", steps, int)
     names = choices.parse("--methods", methods, str)
     kappas = choices.parse("--kappa", kappa, float)
     found_model = find_model(model, checkpoint)
+    _check_folder(out, command, found_model, overwrite=overwrite)
     preset = read_preset(model) if checkpoint is not None else None
     machine.use_threads(found_model.config, n, batch_size)
     with choices.keeping(kept):
@@ -120,19 +123,20 @@ def compare(
             console.print(f"published, {method}: {told} ({preset.published.source})")
 
 
-def _check_folder(out: Path, command: str, *, overwrite: bool) -> None:
+def _check_folder(out: Path, command: str, model: FoundModel, *, overwrite: bool) -> None:
     """Refuse a folder that holds something else than this comparison, made earlier."""
     check_writable(out)
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:
         record = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        earlier = record["command"] if record["format"] == "fastdpm-comparison" else None
+        known = record["format"] == "fastdpm-comparison"
+        earlier = record["command"], record["model"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        earlier = None
-    if earlier is None:
+        known, earlier = False, None
+    if not known:
         raise InvalidArgumentError(f"{out} holds other files: choose another --out")
-    if earlier != command and not overwrite:
+    if earlier != (command, model.checksum()) and not overwrite:
         raise InvalidArgumentError(
             f"{out} holds another comparison: choose another --out, or add --overwrite"
         )

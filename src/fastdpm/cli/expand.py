@@ -111,6 +111,9 @@ def expanded(command: Command, *, shown: bool = True) -> Command:
             given[name] = kind(**{field: given.pop(field) for field in names})
         command(**given)
 
+    # Paragraphs as they are; a terminal has its own ends of lines.
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run

@@ -56,7 +56,7 @@ def likelihood(
 ) -> None:
     """Bits per dimension of images or sounds, by the variational bound over the chosen levels.
 
-    The bound is that of sampling with kappa = 1; `--levels step -S T` takes all T steps.
+    The bound is that of sampling with kappa = 1; `--levels step` with S = T takes all T steps.
     Sounds are scaled to the model's level and judged there.
     """
     from fastdpm.data.files import FIGURE_SUFFIXES, write_json

@@ -12,6 +12,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 # Python's names of what a command line calls otherwise.
 _RENAMED = {
     "num_steps": "steps",
+    "level": "at_level",
     "method": "by",
     "bounded": "unbounded",
     "grey": "grey_levels",

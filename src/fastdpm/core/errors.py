@@ -52,7 +52,8 @@ def check_installed(package: str, module: str, extra: str) -> None:
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise InvalidArgumentError unless ``value`` is one of the ``known`` names."""
     if not isinstance(value, str) or value not in known:
-        raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        said = f"`{name}`" if name.isidentifier() else name
+        raise InvalidArgumentError(f"{said} must be one of {', '.join(known)}, got {value!r}")
 
 
 def first_line(error: Exception) -> str:

@@ -208,14 +208,16 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
     Source: Kong et al. 2021, arXiv:2009.09761, section 3.1 (fast sampling).
     """
     eta = np.atleast_1d(np.asarray(variances, dtype=np.float64))
-    if eta.ndim != 1 or not np.all((eta > 0) & (eta < 1)):
-        raise InvalidArgumentError(f"variances must lie in (0, 1), got {eta.tolist()}")
+    if eta.ndim != 1 or not eta.size or not np.all((eta > 0) & (eta < 1)):
+        raise InvalidArgumentError(
+            f"`variances` must be numbers in (0, 1), got {eta.tolist() or 'none'}"
+        )
     level = _levels_of(eta)
     low = float(schedule.levels[-1])
     if level[0] < low * (1 - 1e-12):
         raise InvalidArgumentError(
-            f"these variances lead to level {level[0]:.4g}, noisier than the network knows, R(T) ="
-            f" {low:.4g}: lower them"
+            f"these `variances` lead to level {level[0]:.4g}, noisier than the network knows,"
+            f" R(T) = {low:.4g}: lower them"
         )
     label, notes = f"{eta.size} variances by hand", _note_of_start(schedule, level)
     if eta.size > 1 and np.all(np.diff(eta) < 0):
@@ -244,6 +246,8 @@ def levels_given(
     """
     if (level is None) == (t is None):
         raise InvalidArgumentError("give either levels or steps, not both and not neither")
+    if np.asarray(level if t is None else t).size == 0:
+        raise InvalidArgumentError("levels or steps by hand must be at least one, got none")
     if t is not None:
         step = np.atleast_1d(np.asarray(t, dtype=np.float64))
         outside = step[~((step > -1) & (step <= schedule.num_train_steps - 1))]
@@ -280,8 +284,7 @@ def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
 def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
     if not 2 <= num_steps <= schedule.num_train_steps:
         raise InvalidArgumentError(
-            f"the number of steps S must lie in [2, {schedule.num_train_steps}] (T),"
-            f" got {num_steps}"
+            f"`num_steps` (S) must lie in [2, {schedule.num_train_steps}] (T), got {num_steps}"
         )
     check_one_of("spacing", spacing, ("linear", "quadratic"))
 

@@ -101,9 +101,9 @@ class GreyLevels:
     low: float = -1.0
 
     def __post_init__(self) -> None:
-        if self.count < 2 or not self.step > 0:
+        if not 2 <= self.count <= 2**32 or not self.step > 0:
             raise InvalidArgumentError(
-                f"data needs at least 2 grey levels a step above 0 apart, got {self.count} by"
+                f"data needs 2 to 2^32 grey levels a step above 0 apart, got {self.count} by"
                 f" {self.step:g}"
             )
 

@@ -60,10 +60,10 @@ class Recipe:
         find_choice(self.levels, self.spacing)
         check_one_of("clip", self.clip, CLIPS)
         if not 0.0 <= self.kappa <= 1.0:
-            raise InvalidArgumentError(f"kappa must be in [0, 1], got {self.kappa}")
+            raise InvalidArgumentError(f"`kappa` must be in [0, 1], got {self.kappa}")
         if not (self.sampler.takes_kappa or self.takes_all_steps) and self.kappa != 0:
             raise InvalidArgumentError(
-                f"method {self.method!r} draws no noise: leave kappa at 0, got {self.kappa}"
+                f"method {self.method!r} draws no noise: leave `kappa` at 0, got {self.kappa}"
             )
         by_hand = [v for v in (self.at_levels, self.at_steps, self.variances) if v is not None]
         if len(by_hand) > 1:
@@ -104,7 +104,7 @@ class Recipe:
             )
         levels, spacing = (given.get(name, getattr(self, name)) for name in ("levels", "spacing"))
         if given.get("bounded") is False and not find_choice(levels, spacing).bounded:
-            raise InvalidArgumentError("only VAR levels have a bound: add levels 'var'")
+            raise InvalidArgumentError("only VAR levels have a bound: add `levels` 'var'")
         if chosen or by_hand:
             given = dict.fromkeys(_BY_HAND) | given
         if not (sampler.takes_kappa or sampler.all_steps):

@@ -39,7 +39,7 @@ def ddim_rev(levels: NoiseLevels, kappa: float = 0.0) -> Plan:
     Source: Kong & Ping 2021, arXiv:2106.00132, eq. 13.
     """
     if not 0.0 <= kappa <= 1.0:
-        raise InvalidArgumentError(f"kappa must be in [0, 1], got {kappa}")
+        raise InvalidArgumentError(f"`kappa` must be in [0, 1], got {kappa}")
     r, r_next = levels.level[:-1], levels.level[1:]
     var, var_next = variance(r), variance(r_next)
     # The share of noise that is new; every term below is a sum of one sign, so nothing cancels.

@@ -248,7 +248,7 @@ def _check_within(name: str, values: Array, low: float, high: float) -> None:
     outside = values[~((values >= low) & (values <= high))]
     if outside.size:
         raise InvalidArgumentError(
-            f"{name} must lie in [{low:.6g}, {high:.6g}], got {outside.flat[0]:.6g}"
+            f"`{name}` must lie in [{low:.6g}, {high:.6g}], got {outside.flat[0]:.6g}"
         )
 
 

@@ -78,7 +78,7 @@ def read_condition(value: str, data: DataSpec) -> Tensor:
             ) from None
         return torch.tensor(labels)
     if data.mel is None:
-        raise InvalidArgumentError("this model takes no condition: drop it")
+        raise InvalidArgumentError("this model takes no condition: drop `condition`")
     path = Path(value)
     if not path.is_file():
         raise InvalidArgumentError(f"no condition at {str(path)!r}: give a sound or mel file")

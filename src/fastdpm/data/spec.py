@@ -108,8 +108,10 @@ class DataSpec:
             )
         if self.peak is not None and not 0 < self.peak <= 1:
             raise InvalidArgumentError(f"peak must lie in (0, 1], got {self.peak}")
-        if self.grey_levels is not None and self.grey_levels < 2:
-            raise InvalidArgumentError(f"grey_levels must be at least 2, got {self.grey_levels}")
+        if self.grey_levels is not None and not 2 <= self.grey_levels <= 2**32:
+            raise InvalidArgumentError(
+                f"grey_levels must lie in [2, 2^32], got {self.grey_levels}"
+            )
 
     def deciding(self) -> dict[str, Any]:
         """Plain values of all that decides samples and features, for digests."""

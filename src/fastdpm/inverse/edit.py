@@ -202,10 +202,10 @@ def levels_from(
         InvalidArgumentError: Unless exactly one is given, in range.
     """
     if (level is None) == (strength is None):
-        raise InvalidArgumentError("give either a level or a strength, not both and not neither")
+        raise InvalidArgumentError("give either `level` or `strength`, not both and not neither")
     if strength is not None:
         if not 0 < strength <= 1:
-            raise InvalidArgumentError(f"the strength must lie in (0, 1], got {strength:g}")
+            raise InvalidArgumentError(f"`strength` must lie in (0, 1], got {strength:g}")
         rows = math.ceil(strength * levels.num_steps - 1e-9)
         return levels[levels.num_steps - max(rows, 1) :]
     start = float(level or 0)

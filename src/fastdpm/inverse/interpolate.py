@@ -86,7 +86,7 @@ def interpolate(
 def check_number(n: int) -> None:
     """Raise InvalidArgumentError unless there are enough samples for both ends."""
     if n < 2:
-        raise InvalidArgumentError(f"an interpolation has at least its 2 ends, got n = {n}")
+        raise InvalidArgumentError(f"an interpolation has at least its 2 ends, got `n` = {n}")
 
 
 def between(ends: Latents, fraction: Tensor) -> Latents:

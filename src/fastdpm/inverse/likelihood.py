@@ -143,7 +143,7 @@ def bits_per_dimension(
     if rounding is None:
         rounding = 0.5 if model.config.data.modality == "audio" else 0.1
     if not 0 <= rounding <= 0.5:
-        raise InvalidArgumentError(f"rounding must lie in [0, 0.5] of a step, got {rounding:g}")
+        raise InvalidArgumentError(f"`rounding` must lie in [0, 0.5] of a step, got {rounding:g}")
     if model.decoder is not None:
         raise InvalidArgumentError(
             f"model {model.config.name!r} is latent: the bound would be of its latents, which are"

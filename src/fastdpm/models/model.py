@@ -130,10 +130,10 @@ class Model:
                 f"a model needs a torch module, got a {type(network).__name__}: give a plain"
                 " function to run, or make it the forward of a module"
             )
-        if network.training:
+        if any(module.training for module in network.modules()):
             raise InvalidArgumentError(
-                "the network is in training mode, where dropout makes samples depend on chance:"
-                " call its eval() first"
+                "the network, or a part of it, is in training mode, where dropout makes samples"
+                " depend on chance: call its eval() first"
             )
         modality = "image" if len(shape) == 3 else "audio" if sample_rate else "series"
         config = ModelConfig(
@@ -240,7 +240,7 @@ class Model:
             The indices of a batch and its samples.
         """
         if len(samples) < 1:
-            raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
+            raise InvalidArgumentError("`n` must be at least 1")
         condition = self.check_condition(condition)
         shape = self.sample_shape(condition)
         for first, batch in self.split(samples, batch_size, condition):
@@ -313,7 +313,9 @@ class Model:
         if data.classes is not None:
             return check_labels(condition, data.classes)
         if self.conditions is None:
-            raise InvalidArgumentError(f"model {self.config.name!r} takes no condition: drop it")
+            raise InvalidArgumentError(
+                f"model {self.config.name!r} takes no condition: drop `condition`"
+            )
         if condition.shape[1:] != self.conditions.shape[1:] or not len(condition):
             raise InvalidArgumentError(
                 f"a condition of model {self.config.name!r} must have shape"
@@ -340,7 +342,7 @@ class Model:
         if wanted is None:
             return fitting_batch(self.sample_shape(condition))
         if wanted < 1:
-            raise InvalidArgumentError(f"batch_size must be at least 1, got {wanted}")
+            raise InvalidArgumentError(f"`batch_size` must be at least 1, got {wanted}")
         return wanted
 
     def check_plan(self, plan: Plan | NoiseLevels) -> None:

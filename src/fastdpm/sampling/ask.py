@@ -89,11 +89,22 @@ def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float)
     """What a network or a denoiser returns for ``x``, in its type.
 
     Raises:
-        SamplingError: If it is no tensor shaped like ``x``, or of twice the channels.
+        SamplingError: If it is no tensor shaped like ``x``, or of twice the channels, or ``x`` was
+            changed.
     """
-    if isinstance(network, Denoiser):
-        return fitting(network(x, t, level), x)
-    return fitting(call_network(network, x, t), x)
+    before = _version(x)
+    denoises = isinstance(network, Denoiser)
+    out = network(x, t, level) if denoises else call_network(network, x, t)  # type: ignore[call-arg]
+    if _version(x) != before:
+        raise _UnusableError(
+            "the network changes its input in place: make it work on a copy, x.clone()"
+        )
+    return fitting(out, x)
+
+
+def _version(x: Tensor) -> int:
+    """How often a tensor was changed in place; in inference mode, nothing keeps count."""
+    return 0 if x.is_inference() else x._version
 
 
 def fitting(out: Tensor, x: Tensor) -> Tensor:
@@ -120,8 +131,8 @@ def call_network(
     out = network(x, t) if condition is None else network(x, t, condition)
     if not isinstance(out, Tensor):
         raise _UnusableError(
-            f"the network returned a {type(out).__name__}, not a tensor: wrap it in a function"
-            " that returns its prediction"
+            f"the network returned a {type(out).__name__}, not a tensor: wrap it in one that"
+            " returns its prediction alone"
         )
     return out
 

@@ -68,7 +68,7 @@ class ImplicitOptions:
             )
         if self.most < 1 or self.memory < 1:
             raise InvalidArgumentError(
-                f"most and memory must be at least 1, got {self.most} and {self.memory}"
+                f"`most` and `memory` must be at least 1, got {self.most} and {self.memory}"
             )
 
     def describe(self) -> str:

@@ -36,7 +36,7 @@ class SampleNoise:
         for name, value in (("seed", seed), *(("sample", index) for index in samples)):
             if value != int(value) or not 0 <= value < 2**64:
                 raise InvalidArgumentError(
-                    f"{name} must be a whole number in [0, 2^64), got {value}"
+                    f"`{name}` must be a whole number in [0, 2^64), got {value}"
                 )
         self.seed = int(seed)
         self.samples = tuple(int(index) for index in samples)
