@@ -203,4 +203,4 @@ def test_mismatched_tables_are_refused():
 @pytest.mark.parametrize("name", ["at_levels", "at_steps", "variances"])
 def test_nothing_by_hand_is_refused(name):
     with pytest.raises(InvalidArgumentError, match="none"):
-        Recipe(**{name: ()}).compile(VarianceSchedule.linear())
+        Recipe().replace(**{name: ()}).compile(VarianceSchedule.linear())

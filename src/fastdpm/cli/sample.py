@@ -104,7 +104,7 @@ def sample(
     console.print(f"{shown} can be seen in {picture}")
     console.print(
         f"{_count(plan.num_rows, 'network evaluation')} each instead of {total}:"
-        f" {total / plan.num_rows:,.1f} times fewer; {seconds:.1f} s"
+        f" {total / plan.num_rows:,.1f} times fewer; sampling took {seconds:.1f} s"
     )
 
 
