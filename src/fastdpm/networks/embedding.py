@@ -1,9 +1,12 @@
 """Sinusoidal embedding of a real-valued step, shared by the networks."""
 
 import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def step_embedding(t: Tensor, dim: int) -> Tensor:
@@ -23,3 +26,9 @@ def step_embedding(t: Tensor, dim: int) -> Tensor:
     frequency = torch.exp(index * -(math.log(10000) / (half - 1)))
     angle = t[:, None] * frequency[None, :]
     return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+
+
+def activated(layers: Mapping[str, nn.Module], activation: nn.Module) -> nn.Sequential:
+    """Layers by the names that checkpoints have, in a row, the activation after each."""
+    pairs = (((name, layer), (f"{name}_activation", activation)) for name, layer in layers.items())
+    return nn.Sequential(OrderedDict(chain.from_iterable(pairs)))
