@@ -18,29 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.networks.embedding import step_embedding
 from fastdpm.networks.unet import stage_inputs, upsample
 
 _GROUPS = 32
-
-
-def cosine_step_embedding(t: Tensor, dim: int) -> Tensor:
-    """Cosines then sines of ``t`` at ``dim // 2`` frequencies from 1 down to almost 1/10000.
-
-    Args:
-        t: Zero-based real-valued steps, scaled as in training, shape (batch,), float32 or float64.
-        dim: Embedding size, even.
-
-    Returns:
-        Shape (batch, dim), in the type of ``t``.
-
-    Source: Nichol & Dhariwal 2021, https://github.com/openai/improved-diffusion.
-    """
-    half = dim // 2
-    # In float32 whatever t is: the networks were trained with these roundings.
-    index = torch.arange(half, dtype=torch.float32, device=t.device)
-    frequency = torch.exp(-math.log(10000) * index / half)
-    angle = t[:, None] * frequency[None, :]
-    return torch.cat([torch.cos(angle), torch.sin(angle)], dim=1)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -292,7 +273,7 @@ class ADMUNet(nn.Module):
             InvalidArgumentError: If labels are missing, surplus or not one per image.
         """
         self._check_labels(x, y)
-        embedding = cosine_step_embedding(t, self.model_channels)
+        embedding = step_embedding(t, self.model_channels, cosines_first=True)
         emb: Tensor = self.time_embed(embedding.to(next(self.parameters()).dtype))
         if y is not None:
             emb = emb + self.label_emb(y)

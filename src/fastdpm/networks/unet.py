@@ -102,21 +102,6 @@ class Stage(nn.Module):
         return h
 
 
-class Middle(nn.Module):
-    """Two blocks around attention, at the smallest resolution."""
-
-    def __init__(self, channels: int, temb_channels: int, dropout: float, groups: int) -> None:
-        super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
-        self.attn_1 = AttnBlock(channels, groups)
-        self.block_2 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
-
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        """Map (batch, C, H, W) to the same shape."""
-        out: Tensor = self.block_2(self.attn_1(self.block_1(x, temb)), temb)
-        return out
-
-
 def stage_inputs(
     first: int, widths: Sequence[int], num_res_blocks: int
 ) -> tuple[list[list[int]], list[list[int]]]:
@@ -174,14 +159,15 @@ class UNet(nn.Module):
         self.resample_with_conv = resample_with_conv
         self.block_options = (4 * base_channels, dropout, num_groups)
         wide = self.block_options[0]
-        dense = activated(
-            {"0": nn.Linear(base_channels, wide), "1": nn.Linear(wide, wide)}, nn.SiLU()
-        )
-        self.temb = nn.Sequential(OrderedDict(dense=dense))
+        dense = {"0": nn.Linear(base_channels, wide), "1": nn.Linear(wide, wide)}
+        self.temb = nn.Sequential(OrderedDict(dense=activated(dense, nn.SiLU())))
         self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
         down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
         self.down = nn.ModuleList(self._stage(inputs, i) for i, inputs in enumerate(down))
-        self.mid = Middle(self.widths[-1], *self.block_options)
+        width = self.widths[-1]
+        self.mid = nn.ModuleDict({"block_1": ResnetBlock(width, width, *self.block_options)})
+        self.mid["attn_1"] = AttnBlock(width, num_groups)
+        self.mid["block_2"] = ResnetBlock(width, width, *self.block_options)
         rising = [self._stage(inputs, i, up=True) for i, inputs in reversed(list(enumerate(up)))]
         self.up = nn.ModuleList(reversed(rising))
         self.norm_out = _norm(num_groups, self.widths[0])
@@ -222,7 +208,8 @@ class UNet(nn.Module):
             if i < len(down) - 1:
                 h = stage.downsample(h)
                 skips.append(h)
-        h = self.mid(h, temb)
+        h = self.mid["attn_1"](self.mid["block_1"](h, temb))
+        h = self.mid["block_2"](h, temb)
         for i in reversed(range(len(up))):
             for j in range(len(up[i].block)):
                 h = up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)
