@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.inputs import read_all, read_samples
+from fastdpm.data.inputs import read_samples
 from fastdpm.data.spec import DataSpec
 from tests.conftest import IMAGE, SOUND, VOCODER
 from tests.messages import tells
@@ -61,9 +61,9 @@ def test_a_folder_and_an_archive_are_read_in_order(tmp_path, pixels):
             archive.write(folder / name, name)
     torch.testing.assert_close(read_samples(tmp_path / "in.zip", GREY)[1], x)
     torch.testing.assert_close(read_samples(folder, GREY, n=2)[1], x[:2])
-    names, both, _ = read_all([folder, folder / "b.png"], GREY)
+    names, both, _ = read_samples([folder, folder / "b.png"], GREY)
     torch.testing.assert_close(both, torch.cat([x, x[1:2]]))
-    assert len(read_all([folder, folder / "b.png"], GREY, n=3)[0]) == 3
+    assert len(read_samples([folder, folder / "b.png"], GREY, n=3)[0]) == 3
 
 
 def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path):
@@ -215,7 +215,7 @@ def test_the_gain_brings_a_sound_back_to_the_level_of_its_file(tmp_path):
         _speak(tmp_path / name, scale=scale)
     paths = sorted(tmp_path.glob("*.wav"))
     files = torch.tensor(np.stack([soundfile.read(path)[0] for path in paths]))
-    for samples in (read_samples(tmp_path, scaled), read_all(paths, scaled)):
+    for samples in (read_samples(tmp_path, scaled), read_samples(paths, scaled)):
         assert samples.gain.dtype == torch.float64
         torch.testing.assert_close(
             samples.x[:, 0] * samples.gain[:, None], files, atol=1e-6, rtol=0
@@ -267,7 +267,7 @@ def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_p
     with pytest.raises(DataError, match=tells("a.wav", 1008, "b.wav", 912, "`resize`")):
         read_samples(tmp_path, MEL_SPEECH)
     with pytest.raises(DataError, match=tells("a.wav", 1008, "b.wav", 912)):
-        read_all([path, tmp_path / "b.wav"], MEL_SPEECH)
+        read_samples([path, tmp_path / "b.wav"], MEL_SPEECH)
 
 
 @pytest.mark.parametrize(("peak", "rate"), [(None, 8000), (0.9, 8000), (None, 44100)])
@@ -340,4 +340,4 @@ def test_what_is_no_data_at_all_is_refused_in_one_line(tmp_path):
     with pytest.raises(InvalidArgumentError, match=tells("series")):
         read_samples(tmp_path, DataSpec("series", (2, 16)))
     with pytest.raises(InvalidArgumentError):
-        read_all([], GREY)
+        read_samples([], GREY)

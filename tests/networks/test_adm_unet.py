@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastdpm import InvalidArgumentError
-from fastdpm.networks.adm_unet import ADMUNet, cosine_step_embedding
+from fastdpm.networks.adm_unet import ADMUNet
+from fastdpm.networks.embedding import step_embedding
 from tests.messages import tells
 from tests.networks.adm_networks import SMALL, distance, every_small, inputs_of, random_weights
 from tests.networks.reference_adm import adm_reference
@@ -83,9 +84,9 @@ def test_labels_change_the_output():
 
 def test_a_step_is_neither_rounded_nor_cast_before_it_is_embedded():
     t = torch.tensor([0.0, 12.75, 249.9375, 3999.5], dtype=torch.float64)
-    out = cosine_step_embedding(t, 8)
+    out = step_embedding(t, 8, cosines_first=True)
     assert out.dtype == torch.float64
-    assert cosine_step_embedding(t.float(), 8).dtype == torch.float32
+    assert step_embedding(t.float(), 8, cosines_first=True).dtype == torch.float32
     for i, value in enumerate(t.tolist()):
         for k in range(4):
             angle = value * 10000 ** (-k / 4)

@@ -1,6 +1,7 @@
 """Training data of every kind, and one clear line where it does not fit."""
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -176,9 +177,6 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    def refuse(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr("fastdpm.data.datasets.importlib.import_module", refuse)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=tells("scikit-learn", "fastdpm[train]")):
         load_training_data("sklearn:digits", DataSpec("image", (1, 8, 8)))

@@ -86,12 +86,12 @@ class Source(Options):
     def read(self, paths: list[Path], machine: Machine, n: int | None = None) -> Given:
         """Load the model and the samples; the inputs are read before its weights are."""
         from fastdpm.data.condition import read_condition
-        from fastdpm.data.inputs import read_all
+        from fastdpm.data.inputs import read_samples
         from fastdpm.models.find import find_model
 
         found = find_model(self.model, self.checkpoint)
         data = found.config.data
-        names, x, gain = read_all(paths, data, resize=self.resize, resample=self.resample, n=n)
+        names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
         condition = None if self.condition is None else read_condition(self.condition, data)
         if condition is not None and len(condition) not in (1, len(x)):
             raise InvalidArgumentError(

@@ -5,7 +5,6 @@ Every sample comes with the name to call it by in an error and, where the data h
 
 from __future__ import annotations
 
-import importlib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import DataError, MissingExtraError
+from fastdpm.core.errors import DataError, check_installed
 from fastdpm.data.record import SampleRecord, read_record
 
 DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
@@ -51,7 +49,10 @@ def digits_part(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     Raises:
         MissingExtraError: If scikit-learn is not installed.
     """
-    digits = _import("sklearn.datasets", "scikit-learn").load_digits()
+    check_installed("scikit-learn", "sklearn", "train")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
     images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
     rows = slice(None, -_HELD_OUT_DIGITS) if part == DIGITS else slice(-_HELD_OUT_DIGITS, None)
     return images[rows], np.asarray(digits.target[rows], dtype=np.int64)
@@ -183,9 +184,13 @@ def _choose(
 
 
 def _open_table(path: Path, modality: str | None) -> Dataset:
-    errors = (_import("pyarrow", "pyarrow").ArrowException, OSError)
+    check_installed("pyarrow", "pyarrow", "train")
+    import pyarrow
+    import pyarrow.parquet
+
+    errors = (pyarrow.ArrowException, OSError)
     with _whole(f"{path} is not a whole Parquet file", errors):
-        file = _import("pyarrow.parquet", "pyarrow").ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path)
     names = file.schema_arrow.names
     modality = modality or _only(path, [m for m in _SUFFIXES if m in names])
     if modality not in names:
@@ -227,10 +232,3 @@ def no_files(path: str | Path, modality: str) -> DataError:
     """The error for data without a single sample."""
     kind = "images" if modality == "image" else "sounds"
     return DataError(f"{path} holds no {kind} ({', '.join(_SUFFIXES[modality])})")
-
-
-def _import(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise MissingExtraError(package, "train") from None

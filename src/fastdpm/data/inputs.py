@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class Samples(NamedTuple):
 
 
 def read_samples(
-    path: Path,
+    path: Path | Sequence[Path],
     data: DataSpec,
     *,
     resize: bool = False,
@@ -61,7 +61,7 @@ def read_samples(
 
     Args:
         path: An image, a mono sound, a folder, zip archive or Parquet file of them in its order,
-            or "sklearn:digits-test".
+            or "sklearn:digits-test"; or several of these, read one after the other.
         data: What the model was trained on. Sounds of a vocoder may have any length and are padded
             with silence to whole mel frames.
         resize: Crop images to the model's aspect and scale them to its size, colours turned to
@@ -71,7 +71,7 @@ def read_samples(
         n: At most so many, the first ones.
 
     Raises:
-        InvalidArgumentError: If there is nothing at the path, data of this kind is not read from
+        InvalidArgumentError: If there is nothing at a path, data of this kind is not read from
             files, or images are to be resampled.
         DataError: If it cannot be read or has another size, colour, length, rate or range.
     """
@@ -81,52 +81,35 @@ def read_samples(
         )
     if resample and data.modality == "image":
         raise InvalidArgumentError("`resample` is for sounds: drop it")
+    paths = [path] if isinstance(path, str | Path) else path
+    samples = chain.from_iterable(_samples(Path(each), data, resize, resample) for each in paths)
+    read = list(islice(samples, n))
+    if not read:
+        raise InvalidArgumentError("no input: give images, sounds or folders of them")
+    names, x, gain = zip(*read, strict=True)
+    _check_alike(names, x)
+    return Samples(list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64))
+
+
+def _samples(
+    path: Path, data: DataSpec, resize: bool, resample: bool
+) -> Iterator[tuple[str, Tensor, float]]:
+    """The name, data and gain of each sample at a path."""
     if str(path) in (DIGITS, DIGITS_TEST):
         images, _ = digits_part(str(path))
         check_shape(str(path), images.shape[1:], data)
-        images = images[:n]
-        names = [f"{path}:{i}" for i in range(len(images))]
-        return Samples(names, from_pixels(images), torch.ones(len(names), dtype=torch.float64))
-    names, samples, gain = [], [], []
+        for i, image in enumerate(images):
+            yield f"{path}:{i}", from_pixels(image), 1.0
+        return
     at_model_level = cache(_at_model_level)
-    for file in islice(_files(path, data), n):
-        names.append(file.name)
+    for file in _files(path, data):
         if data.modality == "image":
-            sample, level = _image(file, data, resize), 1.0
+            yield file.name, _image(file, data, resize), 1.0
         else:
             place = Path(file.name)
             ours = place in at_model_level(place.parent)
             spec = replace(data, peak=None) if ours else data
-            sample, level = _sound(file, spec, resize, resample)
-        samples.append(sample)
-        gain.append(level)
-    _check_alike(names, samples)
-    return Samples(names, torch.stack(samples), torch.tensor(gain, dtype=torch.float64))
-
-
-def read_all(
-    paths: Sequence[Path],
-    data: DataSpec,
-    *,
-    resize: bool = False,
-    resample: bool = False,
-    n: int | None = None,
-) -> Samples:
-    """The samples of several paths, one after the other; see :func:`read_samples`."""
-    names: list[str] = []
-    parts: list[Samples] = []
-    for path in paths:
-        left = None if n is None else n - len(names)
-        if left == 0:
-            break
-        parts.append(read_samples(path, data, resize=resize, resample=resample, n=left))
-        names += parts[-1].names
-    if not parts:
-        raise InvalidArgumentError("no input: give images, sounds or folders of them")
-    _check_alike([str(path) for path in paths], [part.x[0] for part in parts])
-    return Samples(
-        names, torch.cat([part.x for part in parts]), torch.cat([part.gain for part in parts])
-    )
+            yield file.name, *_sound(file, spec, resize, resample)
 
 
 def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -80,14 +81,9 @@ def write_tensors(
     head += b" " * (-len(head) % 8)
     digest = hashlib.sha256()
 
-    def chunks() -> Iterator[bytes | memoryview]:
-        yield len(head).to_bytes(8, "little")
-        yield head
-        for name, tensor in tensors.items():
-            yield tensor_bytes(tensor.to("cpu", stored[name]))
-
     def hashed() -> Iterator[bytes | memoryview]:
-        for chunk in chunks():
+        values = (tensor_bytes(tensor.to("cpu", stored[n])) for n, tensor in tensors.items())
+        for chunk in chain[bytes | memoryview]([len(head).to_bytes(8, "little"), head], values):
             digest.update(chunk)
             yield chunk
 

@@ -8,7 +8,7 @@ Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -138,9 +138,13 @@ def encode(
             found = _solved(model, batch, chosen, decoding, solver or ImplicitOptions(), each)
         else:
             found = _planned(model, batch, chosen, plan, each, pair=decoding.num_past > 0)
-        kept = None if chosen is None else chosen.cpu()
-        parts.append(Latents(plan=decoding, method=method, condition=kept, **found))
-    return _joined(parts, model)
+        parts.append(found | {"condition": None if chosen is None else chosen.cpu()})
+    joined: dict[str, Any] = {
+        name: None if value is None else torch.cat([part[name] for part in parts])
+        for name, value in parts[0].items()
+    }
+    joined |= {"model": model_digest(model), "model_name": model.config.name}
+    return Latents(plan=decoding, method=method, **joined)
 
 
 def recommended_recipe(model: Model) -> Recipe:
@@ -234,15 +238,3 @@ def _solved(
         "residual": found.residual.float().cpu(),
         "row": found.row.cpu(),
     }
-
-
-def _joined(parts: list[Latents], model: Model) -> Latents:
-    """The latents of all batches, which have one plan and one method."""
-
-    def join(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        return None if values[0] is None else torch.cat(values)
-
-    names = ("x", "past", "evaluations", "residual", "row", "condition")
-    joined: dict[str, Any] = {name: join(name) for name in names}
-    return replace(parts[0], model=model_digest(model), model_name=model.config.name, **joined)

@@ -65,7 +65,8 @@ def interpolate(
             or the conditions of the two are different labels.
         SamplingError: If an end does not converge, or the network returns something unusable.
     """
-    check_number(n)
+    if n < 2:
+        raise InvalidArgumentError(f"an interpolation has at least its 2 ends, got `n` = {n}")
     if a.shape != b.shape:
         raise InvalidArgumentError(
             f"both ends must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
@@ -81,12 +82,6 @@ def interpolate(
     )
     check_usable(ends, ("the first sample", "the last sample"))
     return decode(model, between(ends, torch.linspace(0, 1, n, dtype=torch.float64)), batch_size)
-
-
-def check_number(n: int) -> None:
-    """Raise InvalidArgumentError unless there are enough samples for both ends."""
-    if n < 2:
-        raise InvalidArgumentError(f"an interpolation has at least its 2 ends, got `n` = {n}")
 
 
 def between(ends: Latents, fraction: Tensor) -> Latents:

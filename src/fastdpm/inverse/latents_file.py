@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -72,8 +72,7 @@ def write_latents(
             f"{len(latents.x)} latents need as many names, got {len(names)}"
         )
     _check_finite("these latents", latents)
-    tensors: dict[str, Tensor] = {name: getattr(latents, name) for name in _TENSORS}
-    tensors |= {n: getattr(latents, n) for n in _OPTIONAL if getattr(latents, n) is not None}
+    tensors = _tensors(latents)
     tensors["gain"] = torch.ones(len(names)) if gain is None else gain
     tensors["gain"] = tensors["gain"].double()
     head = {
@@ -126,9 +125,13 @@ def read_latents(path: str | Path) -> SavedLatents:
 
 def select(latents: Latents, which: Tensor) -> Latents:
     """The latents of some samples, by their indices or by a mask, shape (n,)."""
+    chosen: dict[str, Any] = {name: tensor[which] for name, tensor in _tensors(latents).items()}
+    return replace(latents, **chosen)
+
+
+def _tensors(latents: Latents) -> dict[str, Tensor]:
     names = (*_TENSORS, *_OPTIONAL)
-    tensors = {name: getattr(latents, name) for name in names}
-    return replace(latents, **{n: t[which] for n, t in tensors.items() if t is not None})
+    return {n: tensor for n in names if (tensor := getattr(latents, n)) is not None}
 
 
 def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:

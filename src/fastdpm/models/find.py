@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.models.config import (
@@ -62,7 +63,7 @@ class FoundModel:
         if self.config.weights_sha256:
             return self.config.weights_sha256
         if self.weights is None:
-            raise _no_weights(self.config)
+            _no_weights(self.config)
         from fastdpm.data.tensors import sha256
 
         return sha256(self.weights)
@@ -99,7 +100,8 @@ def find_model(
         return _of_checkpoint(Path(checkpoint), read_preset(name), layout)
     _check_used(name, checkpoint, layout)
     if is_preset(name):
-        return _without_weights(read_preset(name))
+        config = read_preset(name).model_config()
+        return FoundModel(config, None, partial(_no_weights, config))
     if name.startswith(PREFIX):
         return _of_folder(fetch(name))
     folder = BUILTIN / name if name in names_in(BUILTIN) else path
@@ -151,20 +153,11 @@ def _of_folder(folder: Path) -> FoundModel:
     return FoundModel(config, weights, read, conditions if own else None)
 
 
-def _without_weights(preset: Preset) -> FoundModel:
-    config = preset.model_config()
-
-    def missing() -> tuple[nn.Module, State]:
-        raise _no_weights(config)
-
-    return FoundModel(config, None, missing)
-
-
-def _no_weights(config: ModelConfig) -> InvalidArgumentError:
-    """What is wrong with a preset alone, and where its weights are if that is known."""
+def _no_weights(config: ModelConfig) -> NoReturn:
+    """Say what is wrong with a preset alone, and where its weights are if that is known."""
     made = config.provenance
     where = f" ({made['checkpoint']}, {made['checkpoint_from']})" if "checkpoint" in made else ""
-    return InvalidArgumentError(
+    raise InvalidArgumentError(
         f"{config.name} is a preset, which has no weights: give their file to `checkpoint`{where}"
     )
 

@@ -8,7 +8,7 @@ import json
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.tensors import tensor_bytes, tensor_digest
+from fastdpm.data.tensors import bytes_digest, tensor_bytes, tensor_digest
 from fastdpm.models.config import OLD_PREDICTIONS, ModelConfig
 from fastdpm.models.model import Model
 
@@ -34,10 +34,7 @@ def weights_digest(model: Model) -> str:
             f"the network of model {model.config.name!r} has no weights to know its results by:"
             " make it a torch module that registers its own"
         )
-    total = hashlib.sha256()
-    for name, tensor in state.items():
-        total.update(f"{name} {tensor_digest(tensor)}".encode())
-    return total.hexdigest()
+    return bytes_digest(*(f"{n} {tensor_digest(t)}".encode() for n, t in state.items()))
 
 
 def model_digest(model: Model) -> str:

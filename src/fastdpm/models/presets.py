@@ -47,20 +47,16 @@ class CompareSettings:
             raise InvalidArgumentError(
                 f"S and n must be at least 2, got S {list(self.steps)} and n {self.n}"
             )
-        for method in self.methods:
-            _check_method(method)
-
-
-def _check_method(key: str) -> None:
-    reason = ""
-    try:
-        if find_named(key) is not None:
-            return
-    except InvalidArgumentError as error:
-        reason = f": {error}"
-    raise InvalidArgumentError(
-        f"a method is named like var-linear-k0 or standard, got {key!r}{reason}"
-    )
+        for key in self.methods:
+            reason = ""
+            try:
+                if find_named(key) is not None:
+                    continue
+            except InvalidArgumentError as error:
+                reason = f": {error}"
+            raise InvalidArgumentError(
+                f"a method is named like var-linear-k0 or standard, got {key!r}{reason}"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,29 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.networks.unet import Upsample, stage_inputs
+from fastdpm.networks.embedding import step_embedding
+from fastdpm.networks.unet import stage_inputs, upsample
 
 _GROUPS = 32
-
-
-def cosine_step_embedding(t: Tensor, dim: int) -> Tensor:
-    """Cosines then sines of ``t`` at ``dim // 2`` frequencies from 1 down to almost 1/10000.
-
-    Args:
-        t: Zero-based real-valued steps, scaled as in training, shape (batch,), float32 or float64.
-        dim: Embedding size, even.
-
-    Returns:
-        Shape (batch, dim), in the type of ``t``.
-
-    Source: Nichol & Dhariwal 2021, https://github.com/openai/improved-diffusion.
-    """
-    half = dim // 2
-    # In float32 whatever t is: the networks were trained with these roundings.
-    index = torch.arange(half, dtype=torch.float32, device=t.device)
-    frequency = torch.exp(-math.log(10000) * index / half)
-    angle = t[:, None] * frequency[None, :]
-    return torch.cat([torch.cos(angle), torch.sin(angle)], dim=1)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -52,13 +33,6 @@ def zeroed(layer: nn.Module) -> nn.Module:
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
-
-
-def _resample(x: Tensor, direction: str) -> Tensor:
-    """Double both sides by repetition ("up") or halve them by the mean ("down")."""
-    if direction == "up":
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    return F.avg_pool2d(x, 2)
 
 
 class ResBlock(nn.Module):
@@ -85,7 +59,9 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
-        self.direction = direction
+        self.resample: nn.Module = nn.Identity()
+        if direction:
+            self.resample = nn.Upsample(scale_factor=2.0) if direction == "up" else nn.AvgPool2d(2)
         self.in_layers = nn.Sequential(
             _norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
@@ -103,10 +79,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Map (batch, in, H, W) and (batch, emb) to (batch, out, H', W')."""
         norm, activation, convolution = self.in_layers
-        h = activation(norm(x))
-        if self.direction:
-            h, x = _resample(h, self.direction), _resample(x, self.direction)
-        h = convolution(h)
+        h = convolution(self.resample(activation(norm(x))))
         told = self.emb_layers(emb)[:, :, None, None]
         norm, activation, dropout, convolution = self.out_layers
         if self.scale_shift:
@@ -114,7 +87,7 @@ class ResBlock(nn.Module):
             h = norm(h) * (1 + scale) + shift
         else:
             h = norm(h + told)
-        out: Tensor = self.skip_connection(x) + convolution(dropout(activation(h)))
+        out: Tensor = self.skip_connection(self.resample(x)) + convolution(dropout(activation(h)))
         return out
 
 
@@ -271,7 +244,7 @@ class ADMUNet(nn.Module):
         """What doubles ("up") or halves ("down") both sides."""
         if self.resblock_updown:
             return self._block(channels, channels, direction)
-        resampler = Upsample if direction == "up" else _downsample
+        resampler = upsample if direction == "up" else _downsample
         return resampler(channels, self.conv_resample)
 
     def _attention(self, channels: int, num_heads: int) -> nn.Module:
@@ -300,7 +273,7 @@ class ADMUNet(nn.Module):
             InvalidArgumentError: If labels are missing, surplus or not one per image.
         """
         self._check_labels(x, y)
-        embedding = cosine_step_embedding(t, self.model_channels)
+        embedding = step_embedding(t, self.model_channels, cosines_first=True)
         emb: Tensor = self.time_embed(embedding.to(next(self.parameters()).dtype))
         if y is not None:
             emb = emb + self.label_emb(y)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.networks.diffwave import WaveNetwork
+from fastdpm.networks.embedding import activated
 
 _EMBEDDING, _HIDDEN = 128, 512
 _STRIDE = 16
@@ -55,38 +56,6 @@ def interpolated_embedding(t: Tensor) -> Tensor:
 def _row(step: Tensor, frequencies: Tensor) -> Tensor:
     angle = step.float()[:, None] * frequencies
     return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
-
-
-class DiffusionEmbedding(nn.Module):
-    """The step embedding that all layers share."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.projection1 = nn.Linear(_EMBEDDING, _HIDDEN)
-        self.projection2 = nn.Linear(_HIDDEN, _HIDDEN)
-
-    def forward(self, t: Tensor) -> Tensor:
-        """Map steps (batch,) to (batch, 512)."""
-        h = interpolated_embedding(t).to(self.projection1.weight.dtype)
-        return F.silu(self.projection2(F.silu(self.projection1(h))))
-
-
-class SpectrogramUpsampler(nn.Module):
-    """Stretches mel frames to samples, by 16 and by 16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = _stretching()
-        self.conv2 = _stretching()
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Map (batch, bands, frames) to (batch, bands, frames * 256)."""
-        h = F.leaky_relu(self.conv1(mel[:, None]), _SLOPE)
-        return F.leaky_relu(self.conv2(h), _SLOPE)[:, 0]
-
-
-def _stretching() -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(1, 1, (3, 2 * _STRIDE), (1, _STRIDE), (1, _STRIDE // 2))
 
 
 class ResidualBlock(nn.Module):
@@ -143,9 +112,13 @@ class LMNTDiffWave(WaveNetwork):
         self.hop_length = _STRIDE**2
         self.num_train_steps = num_train_steps
         self.input_projection = _conv(1, residual_channels)
-        self.diffusion_embedding = DiffusionEmbedding()
+        dense = {"projection1": nn.Linear(_EMBEDDING, _HIDDEN)}
+        dense["projection2"] = nn.Linear(_HIDDEN, _HIDDEN)
+        self.diffusion_embedding = activated(dense, nn.SiLU())
         if mel_bands is not None:
-            self.spectrogram_upsampler = SpectrogramUpsampler()
+            sizes = ((3, 2 * _STRIDE), (1, _STRIDE), (1, _STRIDE // 2))
+            stretch = {f"conv{i}": nn.ConvTranspose2d(1, 1, *sizes) for i in (1, 2)}
+            self.spectrogram_upsampler = activated(stretch, nn.LeakyReLU(_SLOPE))
         self.residual_layers = nn.ModuleList(
             ResidualBlock(residual_channels, 2 ** (n % dilation_cycle_length), mel_bands)
             for n in range(residual_layers)
@@ -168,8 +141,9 @@ class LMNTDiffWave(WaveNetwork):
             )
         condition = None
         if mel is not None:
-            condition = self.spectrogram_upsampler(mel)[:, :, : x.shape[-1]]
-        embedding = self.diffusion_embedding(t)
+            condition = self.spectrogram_upsampler(mel[:, None])[:, 0, :, : x.shape[-1]]
+        steps = interpolated_embedding(t).to(self.input_projection.weight.dtype)
+        embedding = self.diffusion_embedding(steps)
         h = F.relu(self.input_projection(x))
         total = torch.zeros_like(h)
         for layer in self.residual_layers:

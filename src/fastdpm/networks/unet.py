@@ -8,6 +8,7 @@ Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdpm.networks.embedding import step_embedding
+from fastdpm.networks.embedding import activated, step_embedding
 
 
 def _norm(groups: int, channels: int) -> nn.GroupNorm:
@@ -68,39 +69,25 @@ class AttnBlock(nn.Module):
         return x + out
 
 
-class Downsample(nn.Module):
+def _downsample(channels: int, with_conv: bool) -> nn.Module:
     """Halve both sides: a strided convolution padded at the right and bottom, or mean pooling."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2) if with_conv else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, C, H, W) to (batch, C, H / 2, W / 2)."""
-        if self.conv is None:
-            return F.avg_pool2d(x, 2)
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
+    if not with_conv:
+        return nn.AvgPool2d(2)
+    conv = nn.Conv2d(channels, channels, 3, stride=2)
+    return nn.Sequential(OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=conv))
 
 
-class Upsample(nn.Module):
-    """Double both sides by repetition, then convolve."""
-
-    def __init__(self, channels: int, with_conv: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, C, H, W) to (batch, C, 2 H, 2 W)."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return out
+def upsample(channels: int, with_conv: bool) -> nn.Module:
+    """Double both sides by repetition, then convolve or not."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else nn.Identity()
+    return nn.Sequential(OrderedDict(repeat=nn.Upsample(scale_factor=2.0), conv=conv))
 
 
 class Stage(nn.Module):
     """One resolution: blocks, their attention (or none), and a change of resolution (or none)."""
 
-    downsample: Downsample
-    upsample: Upsample
+    downsample: nn.Module
+    upsample: nn.Module
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,34 +100,6 @@ class Stage(nn.Module):
         if len(self.attn):
             h = self.attn[index](h)
         return h
-
-
-class StepNetwork(nn.Module):
-    """Two dense layers over the sinusoidal embedding of the step."""
-
-    def __init__(self, base_channels: int) -> None:
-        super().__init__()
-        wide = 4 * base_channels
-        self.dense = nn.ModuleList([nn.Linear(base_channels, wide), nn.Linear(wide, wide)])
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Map (batch, base) to (batch, 4 base), activated as every block wants it."""
-        return F.silu(self.dense[1](F.silu(self.dense[0](embedding))))
-
-
-class Middle(nn.Module):
-    """Two blocks around attention, at the smallest resolution."""
-
-    def __init__(self, channels: int, temb_channels: int, dropout: float, groups: int) -> None:
-        super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
-        self.attn_1 = AttnBlock(channels, groups)
-        self.block_2 = ResnetBlock(channels, channels, temb_channels, dropout, groups)
-
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        """Map (batch, C, H, W) to the same shape."""
-        out: Tensor = self.block_2(self.attn_1(self.block_1(x, temb)), temb)
-        return out
 
 
 def stage_inputs(
@@ -199,11 +158,16 @@ class UNet(nn.Module):
         self.attention_resolutions = tuple(attention_resolutions)
         self.resample_with_conv = resample_with_conv
         self.block_options = (4 * base_channels, dropout, num_groups)
-        self.temb = StepNetwork(base_channels)
+        wide = self.block_options[0]
+        dense = {"0": nn.Linear(base_channels, wide), "1": nn.Linear(wide, wide)}
+        self.temb = nn.Sequential(OrderedDict(dense=activated(dense, nn.SiLU())))
         self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
         down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
         self.down = nn.ModuleList(self._stage(inputs, i) for i, inputs in enumerate(down))
-        self.mid = Middle(self.widths[-1], *self.block_options)
+        width = self.widths[-1]
+        self.mid = nn.ModuleDict({"block_1": ResnetBlock(width, width, *self.block_options)})
+        self.mid["attn_1"] = AttnBlock(width, num_groups)
+        self.mid["block_2"] = ResnetBlock(width, width, *self.block_options)
         rising = [self._stage(inputs, i, up=True) for i, inputs in reversed(list(enumerate(up)))]
         self.up = nn.ModuleList(reversed(rising))
         self.norm_out = _norm(num_groups, self.widths[0])
@@ -217,9 +181,9 @@ class UNet(nn.Module):
             if self.sizes[i] in self.attention_resolutions:
                 stage.attn.append(AttnBlock(self.widths[i], self.block_options[-1]))
         if up and i > 0:
-            stage.upsample = Upsample(self.widths[i], self.resample_with_conv)
+            stage.upsample = upsample(self.widths[i], self.resample_with_conv)
         elif not up and i < len(self.widths) - 1:
-            stage.downsample = Downsample(self.widths[i], self.resample_with_conv)
+            stage.downsample = _downsample(self.widths[i], self.resample_with_conv)
         return stage
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -244,7 +208,8 @@ class UNet(nn.Module):
             if i < len(down) - 1:
                 h = stage.downsample(h)
                 skips.append(h)
-        h = self.mid(h, temb)
+        h = self.mid["attn_1"](self.mid["block_1"](h, temb))
+        h = self.mid["block_2"](h, temb)
         for i in reversed(range(len(up))):
             for j in range(len(up[i].block)):
                 h = up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)

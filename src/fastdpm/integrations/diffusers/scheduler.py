@@ -238,7 +238,10 @@ class FastDPMScheduler(PlanScheduler):
         predictions = [eps, *(prediction for _, prediction in past)][: plan.b.shape[1]]
         new = combine(plan, row, states, predictions)
         if _history(plan) > 1:
-            self._remember(row, x, eps, _history(plan))
+            # What later rows need; what follows a row that is taken anew is void.
+            needed = range(row - _history(plan) + 1, row)
+            self._past = {r: kept for r, kept in self._past.items() if r in needed}
+            self._past[row] = (x.clone(), eps.clone())
         return new
 
     def _unclipped(self, plan: Plan, row: int, said: Prediction) -> tuple[Tensor, Tensor]:
@@ -251,11 +254,6 @@ class FastDPMScheduler(PlanScheduler):
         level = float(plan.level[row])
         sigma = math.sqrt((1 - level) * (1 + level))
         return level * said.x0 + sigma * said.raw_eps, said.raw_eps
-
-    def _remember(self, row: int, x: Tensor, eps: Tensor, columns: int) -> None:
-        """Keep what later rows need; what follows a row that is taken anew is void."""
-        self._past = {r: kept for r, kept in self._past.items() if row - columns < r < row}
-        self._past[row] = (x.clone(), eps.clone())
 
     def _recall(self, row: int, back: int, x: Tensor) -> tuple[Tensor, Tensor]:
         kept = self._past.get(row - back)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.schedule import Array
 from fastdpm.models.config import PREDICTIONS
 
 _COMMON: Mapping[str, Any] = MappingProxyType(
@@ -125,8 +124,9 @@ def schedule_of(config: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidArgumentError(f"num_train_timesteps must be at least 1, got {total!r}")
     if kind == "squaredcos_cap_v2":
         return {"type": "cosine", "num_train_steps": total}
-    if kind in ("laplace", "exp"):
-        return {"type": "betas", "betas": _betas_of(_ALPHA_BARS[kind], total).tolist()}
+    if kind in _ALPHA_BARS:  # of t / T in [0, 1]; no variance is above 0.999
+        values = np.array([_ALPHA_BARS[kind](i / total) for i in range(total + 1)])
+        return {"type": "betas", "betas": np.minimum(1 - values[1:] / values[:-1], 0.999).tolist()}
     if kind == "sigmoid":
         share = 1 / (1 + np.exp(-np.linspace(-6, 6, total)))
         return {"type": "betas", "betas": (share * (end - start) + start).tolist()}
@@ -172,9 +172,3 @@ _ALPHA_BARS: Mapping[str, Callable[[float], float]] = MappingProxyType(
     {"laplace": _laplace, "exp": lambda t: math.exp(-12 * t)}
 )
 _KINDS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", *_ALPHA_BARS)
-
-
-def _betas_of(alpha_bar: Callable[[float], float], total: int) -> Array:
-    """Variances whose products are a function of t / T in [0, 1], each at most 0.999."""
-    values = np.array([alpha_bar(i / total) for i in range(total + 1)])
-    return np.asarray(np.minimum(1 - values[1:] / values[:-1], 0.999))

@@ -15,8 +15,3 @@ from fastdpm.models.formats.format import Format
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {"ddpm": ddpm.FORMAT, "diffwave": diffwave.FORMAT, "lmnt": lmnt.FORMAT, "adm": adm.FORMAT}
 )
-
-
-def format_names() -> list[str]:
-    """What ``layout`` takes."""
-    return list(FORMATS)
