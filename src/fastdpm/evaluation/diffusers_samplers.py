@@ -35,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,6 +84,18 @@ class DiffusersMethod:
     extra: int = 0
     least: int = 1
     stochastic: bool = False
+    family: ClassVar[str] = "diffusers"
+    takes_all_steps: ClassVar[bool] = False
+
+    @property
+    def group(self) -> str:
+        """In tables: the solver, and whose it is."""
+        return f"{self.solver} (diffusers)"
+
+    @property
+    def choice(self) -> str:
+        """In tables: the spacing."""
+        return self.spacing
 
     def num_evaluations(self, num_steps: int) -> int:
         """Network evaluations that ``num_steps`` steps cost."""
@@ -111,27 +123,14 @@ _SOLVERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def _known() -> Iterator[DiffusersMethod]:
-    for name, solver, kind, more in _SOLVERS:
-        for spacing in (*_SPACINGS, _KARRAS) if kind == _DPM else _SPACINGS:
-            yield DiffusersMethod(f"diffusers-{name}-{spacing}", solver, spacing, kind, **more)
-
-
-_METHODS = MappingProxyType({method.key: method for method in _known()})
-
-
-def diffusers_methods(names: Sequence[str] | None = None) -> tuple[DiffusersMethod, ...]:
-    """The methods of these keys, or all that are known; diffusers itself is not needed.
-
-    Args:
-        names: Keys such as "diffusers-ddim-trailing" or "diffusers-dpmpp-2m-karras".
-
-    Raises:
-        InvalidArgumentError: If a key is unknown.
-    """
-    for name in names or ():
-        check_one_of("a diffusers method", name, _METHODS)
-    return tuple(_METHODS.values() if names is None else (_METHODS[name] for name in names))
+DIFFUSERS_METHODS: Mapping[str, DiffusersMethod] = MappingProxyType(
+    {
+        key: DiffusersMethod(key, solver, spacing, kind, **more)
+        for name, solver, kind, more in _SOLVERS
+        for spacing in ((*_SPACINGS, _KARRAS) if kind == _DPM else _SPACINGS)
+        for key in [f"diffusers-{name}-{spacing}"]
+    }
+)
 
 
 def sample_diffusers(
@@ -155,7 +154,7 @@ def sample_diffusers(
 
     Args:
         model: Whose network is asked; v and x0 predictions are turned into eps for the scheduler.
-        method: From :func:`diffusers_methods`.
+        method: A value of :data:`DIFFUSERS_METHODS`.
         num_steps: S, from the least that the method can take to T. PNDM's Runge-Kutta start costs
             9 evaluations more than S, PLMS 1 more.
         samples: Indices, each at least 0.
