@@ -167,7 +167,7 @@ def test_a_network_that_predicts_v_is_sampled_as_diffusers_itself_would(image_mo
         num_train_timesteps=100,
         trained_betas=model.schedule.betas.tolist(),
         prediction_type="v_prediction",
-        use_karras_sigmas=method.spacing == "karras",
+        use_karras_sigmas=method.choice == "karras",
     )
     scheduler.set_timesteps(7)
     x = SampleNoise(0, range(3)).start((1, 8, 8))

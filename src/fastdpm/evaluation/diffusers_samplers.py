@@ -68,7 +68,7 @@ class DiffusersMethod:
     Attributes:
         key: What it is called on the command line and in results.
         solver: What it is called in tables.
-        spacing: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
+        choice: Of steps: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
         scheduler: The class in diffusers.
         settings: Arguments of that class beside schedule and spacing.
         extra: Network evaluations beyond one a step.
@@ -78,7 +78,7 @@ class DiffusersMethod:
 
     key: str
     solver: str
-    spacing: str
+    choice: str
     scheduler: str
     settings: Mapping[str, bool | int] = field(default_factory=dict)
     extra: int = 0
@@ -91,11 +91,6 @@ class DiffusersMethod:
     def group(self) -> str:
         """In tables: the solver, and whose it is."""
         return f"{self.solver} (diffusers)"
-
-    @property
-    def choice(self) -> str:
-        """In tables: the spacing."""
-        return self.spacing
 
     def num_evaluations(self, num_steps: int) -> int:
         """Network evaluations that ``num_steps`` steps cost."""
@@ -283,8 +278,8 @@ def _scheduler(method: DiffusersMethod, schedule: VarianceSchedule) -> Any:
         kind = getattr(importlib.import_module("diffusers"), method.scheduler)
     except ImportError:
         raise MissingExtraError("diffusers", "diffusers") from None
-    spacing: dict[str, Any] = {"timestep_spacing": method.spacing}
-    if method.spacing == _KARRAS:
+    spacing: dict[str, Any] = {"timestep_spacing": method.choice}
+    if method.choice == _KARRAS:
         spacing = {"use_karras_sigmas": True}
     return kind(
         num_train_timesteps=schedule.num_train_steps,

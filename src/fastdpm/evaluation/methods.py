@@ -33,7 +33,7 @@ class DiffusersDrawer(Drawer):
     def __init__(self, method: DiffusersMethod, num_steps: int, clip: str = "none") -> None:
         self.method, self.num_steps, self.clip = method, num_steps, clip
         self.key = f"{method.key} {num_steps} clip {clip} {version('diffusers')}"
-        self.label = f"diffusers {method.solver}, {method.spacing}, S = {num_steps}"
+        self.label = f"diffusers {method.solver}, {method.choice}, S = {num_steps}"
         self.rows = method.num_evaluations(num_steps)
 
     def draw(

@@ -20,7 +20,7 @@ from fastdpm.data.pixels import to_pixels, write_png
 from fastdpm.data.record import RECORD, SampleRecord, read_record
 from fastdpm.data.sound import at_level, decode_sound, write_wav
 from fastdpm.data.spec import DataSpec
-from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_series, write_sounds
+from fastdpm.output.figures import MOST_SOUNDS, write_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,8 @@ class SampleFolder:
                 raise InvalidArgumentError(
                     f"{path} holds other files: choose another `out`, or add `overwrite`"
                 )
-            folder.old = folder._files_of_earlier_run()
+            if (record := read_record(path, own=True)) is not None:  # what it lists, no more
+                folder.old = (*record.files, *filter(None, [record.picture]), RECORD)
         return folder
 
     def file_name(self, index: int) -> str:
@@ -171,18 +172,12 @@ class SampleFolder:
         """
         most = self.most_shown if draw is None else None
         shown = np.stack([self._read(i) for i in sorted(self.done)[:most]])
-        picture = (draw or self._draw)(self.path, shown, self.data.sample_rate or 0)
-        self._write_record(picture.name, facts)
-        return picture
-
-    def _draw(self, folder: Path, shown: NDArray[Any], sample_rate: int) -> Path:
-        picture = folder / PICTURES[self.data.modality]
-        if self.data.modality == "image":
-            write_grid(picture, shown)
-        elif self.data.modality == "audio":
-            write_sounds(picture, shown, sample_rate)
+        if draw is None:
+            picture = self.path / PICTURES[self.data.modality]
+            write_picture(picture, shown, self.data.sample_rate)
         else:
-            write_series(picture, shown)
+            picture = draw(self.path, shown, self.data.sample_rate or 0)
+        self._write_record(picture.name, facts)
         return picture
 
     @property
@@ -216,13 +211,6 @@ class SampleFolder:
                 )
         names = [Path(name) for name in record.files]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
-
-    def _files_of_earlier_run(self) -> tuple[str, ...]:
-        """What its record lists, and nothing else."""
-        record = read_record(self.path, own=True)
-        if record is None:
-            return ()
-        return (*record.files, *filter(None, [record.picture]), RECORD)
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

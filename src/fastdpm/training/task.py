@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastdpm.data.pixels import to_pixels
 from fastdpm.data.spec import DataSpec
-from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
+from fastdpm.output.figures import write_picture
 
 Predict = Callable[..., Any]
 Tell = Callable[[str], None]
@@ -49,8 +49,6 @@ class Task(Protocol):
 
 def draw(out: Path, samples: Tensor, data: DataSpec) -> None:
     """Write ``out/samples.png`` of samples, shape (n, ...) in [-1, 1]; of sounds, the first."""
-    if data.modality == "image":
-        write_grid(out / "samples.png", to_pixels(samples))
-    else:
-        sounds = samples[:MOST_SOUNDS, 0].cpu().numpy()
-        write_sounds(out / "samples.png", sounds, data.sample_rate or 1)
+    image = data.modality == "image"
+    shown = to_pixels(samples) if image else samples[:, 0].cpu().numpy()
+    write_picture(out / "samples.png", shown, data.sample_rate)
