@@ -150,16 +150,18 @@ class SampleFolder:
             raise
 
     def _write_files(self, indices: Sequence[int], samples: Tensor) -> None:
-        paths = [self.path / self.file_name(index) for index in indices]
-        if self.data.modality == "image":
-            for path, pixels in zip(paths, to_pixels(samples), strict=True):
-                write_png(path, pixels)
-            return
-        for path, values in zip(paths, samples.float().cpu().numpy(), strict=True):
-            if self.data.modality == "audio":
-                write_wav(path, values[0], self.data.sample_rate or 0)
+        image = self.data.modality == "image"
+        values = to_pixels(samples) if image else samples.float().cpu().numpy()
+        for index, sample in zip(indices, values, strict=True):
+            path = self.path / self.file_name(index)
+            if image:
+                write_png(path, sample)
+            elif self.data.modality == "audio":
+                write_wav(path, sample[0], self.data.sample_rate or 0)
             else:
-                write_npy(path, values)
+                buffer = io.BytesIO()
+                np.save(buffer, sample, allow_pickle=False)
+                write_bytes(path, buffer.getbuffer())
 
     def finish(self, facts: dict[str, Any] | None = None, draw: Draw | None = None) -> Path:
         """Write the picture and the final record; returns the picture's path.
@@ -235,10 +237,3 @@ def _words(value: Any) -> str:
         if isinstance(value, dict)
         else str(value)
     )
-
-
-def write_npy(path: Path, values: NDArray[np.float32]) -> None:
-    """Write an array as it is, in NumPy's own format."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    write_bytes(path, buffer.getbuffer())

@@ -22,11 +22,9 @@ class Task(Protocol):
 
     Attributes:
         loss_name: What the loss is, for the loss curve.
-        identity: What must not change between a run and its continuation.
     """
 
     loss_name: str
-    identity: str
 
     def build(self) -> nn.Module:
         """The network with fresh weights, from PyTorch's global generator, on the CPU."""
