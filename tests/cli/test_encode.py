@@ -229,7 +229,7 @@ def test_an_interrupt_leaves_the_earlier_folder(call, images, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "write_grid", interrupt)
+    monkeypatch.setattr(output, "write_picture", interrupt)
     for arguments in (
         ("decode", "{image}", "a.safetensors", "--out", "back", "--overwrite"),
         ("edit", "{image}", "in", "-S", "4", "--out", "back", "--overwrite"),

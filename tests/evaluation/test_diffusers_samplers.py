@@ -25,10 +25,11 @@ from fastdpm import (
 from fastdpm.core.levels import levels_given
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.diffusers_samplers import (
+    DIFFUSERS_METHODS,
     DiffusersMethod,
-    diffusers_methods,
     sample_diffusers,
 )
+from fastdpm.evaluation.methods import choose_methods
 from fastdpm.models.config import ModelConfig
 from tests.messages import tells
 
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None, reason="needs fastdpm[diffusers]"
 )
 
-KEYS = [method.key for method in diffusers_methods()]
+KEYS = list(DIFFUSERS_METHODS)
 MEAN, SPREAD = 0.1, 0.2
 
 
@@ -75,7 +76,7 @@ def gaussian(num_train_steps: int = 100) -> tuple[Model, Gaussian]:
 
 
 def method_of(key: str) -> DiffusersMethod:
-    return diffusers_methods([key])[0]
+    return DIFFUSERS_METHODS[key]
 
 
 def draw(model: Model, key: str, num_steps: int, n: int = 3, **options: Any) -> Tensor:
@@ -166,7 +167,7 @@ def test_a_network_that_predicts_v_is_sampled_as_diffusers_itself_would(image_mo
         num_train_timesteps=100,
         trained_betas=model.schedule.betas.tolist(),
         prediction_type="v_prediction",
-        use_karras_sigmas=method.spacing == "karras",
+        use_karras_sigmas=method.choice == "karras",
     )
     scheduler.set_timesteps(7)
     x = SampleNoise(0, range(3)).start((1, 8, 8))
@@ -261,14 +262,13 @@ def test_a_first_step_that_rounding_repeats_is_taken_twice(image_model):
 
 
 def test_unknown_methods_are_refused_with_the_list_of_known_ones():
-    with pytest.raises(InvalidArgumentError, match=tells(*KEYS, "ddim")):
-        diffusers_methods(["diffusers-ddim-leading", "ddim"])
+    with pytest.raises(InvalidArgumentError, match=tells(*KEYS, "diffusers-ddim")):
+        choose_methods(["diffusers-ddim-leading", "diffusers-ddim"])
 
 
 def test_all_methods_are_told_apart():
-    assert (
-        len({(method.solver, method.spacing) for method in diffusers_methods()}) == len(KEYS) == 26
-    )
+    told = {(method.group, method.choice) for method in DIFFUSERS_METHODS.values()}
+    assert len(told) == len(KEYS) == 26
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastdpm import InvalidArgumentError, VarianceSchedule
-from fastdpm.evaluation.methods import choose_methods
+from fastdpm.evaluation.methods import choose_methods, open_drawer
 from fastdpm.models.presets import CompareSettings, presets, read_preset
 from fastdpm.networks.build import check_fits
 from tests.messages import tells
@@ -47,7 +47,7 @@ def test_a_table_of_the_paper_compiles(name):
     assert tuple(method.key for method in methods) == preset.compare.methods
     for method in methods:
         for num_steps in preset.compare.steps:
-            rows = method.drawer(schedule, num_steps, "none").rows
+            rows = open_drawer(method, schedule, num_steps, "none").rows
             assert rows == {"var": num_steps, "standard": T}.get(method.key.split("-")[0], rows)
             assert 5 <= rows <= max(num_steps, T if method.key == "standard" else 0)
 

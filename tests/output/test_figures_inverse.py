@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fastdpm.data.spec import DataSpec
 from fastdpm.output import figures_inverse
-from fastdpm.output.figures import power_in_db, write_sounds
+from fastdpm.output.figures import power_in_db, write_picture
 from fastdpm.output.figures_inverse import (
-    write_edited_images,
-    write_image_pairs,
+    write_edits,
+    write_pairs,
     write_psnr,
     write_sound_strip,
 )
@@ -36,7 +37,7 @@ def test_silence_is_drawn_at_the_floor_and_a_tone_at_its_frequency(tmp_path):
     power = power_in_db(sound, 8000)
     assert (power[:, :28] == -120).all()
     assert (power[:, 40:].argmax(axis=0) == 1000 * 256 // 8000).all()
-    write_sounds(tmp_path / "a.png", sound[None], 8000)  # warnings are errors here
+    write_picture(tmp_path / "a.png", sound[None], 8000)  # warnings are errors here
     assert (tmp_path / "a.png").is_file()
 
 
@@ -73,7 +74,8 @@ def test_a_lost_sample_is_marked_and_not_drawn_grey(drawn, tmp_path):
     x = torch.rand(2, 1, 4, 4)
     back = x.clone()
     back[1] = torch.nan
-    write_image_pairs(tmp_path / "a.png", {"original": x, "implicit, S = 5": back})
+    rows = {"original": x, "implicit, S = 5": back}
+    write_pairs(tmp_path / "a.png", rows, DataSpec("image", (1, 4, 4)))
     assert _texts(drawn[0]) == ["lost"]
 
 
@@ -86,12 +88,11 @@ def test_the_middle_of_the_way_is_among_the_sounds_drawn(drawn, tmp_path, count,
 
 def test_what_is_to_be_painted_is_striped_and_nothing_else_is(tmp_path):
     x = torch.zeros(1, 1, 8, 8)  # grey: what stands for nothing
-    kept, result = x.clone(), x.clone()
+    result = x.clone()
     result[..., :4, :] = 0.5
-    painted = np.zeros((1, 8, 8), dtype=bool)
-    painted[:, :4] = True
-    rows = {"original": x, "kept": kept, "result": result}
-    write_edited_images(tmp_path / "a.png", rows, painted)
+    painted = torch.zeros(8, 8, dtype=torch.bool)
+    painted[:4] = True
+    write_edits(tmp_path / "a.png", x, result, painted, DataSpec("image", (1, 8, 8)))
     with Image.open(tmp_path / "a.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     coloured = np.abs(pixels[..., 0] - pixels[..., 2]) > 20

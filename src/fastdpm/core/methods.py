@@ -7,13 +7,11 @@ command line, in presets and in results. The paper's own process goes without th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from fastdpm.core import choices, samplers
 from fastdpm.core.choices import LevelChoice
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.samplers import Sampler
 
@@ -39,29 +37,10 @@ class NamedRecipe:
     choice: str
     recipe: Recipe
 
-
-class _Keyed(Protocol):
     @property
-    def key(self) -> str: ...
-
-
-Keyed = TypeVar("Keyed", bound=_Keyed)
-
-
-def by_key(methods: Iterable[Keyed]) -> dict[str, Keyed]:
-    """Methods by their keys, each once.
-
-    Raises:
-        InvalidArgumentError: If two different methods have one key.
-    """
-    found: dict[str, Keyed] = {}
-    for method in methods:
-        if found.setdefault(method.key, method) != method:
-            raise InvalidArgumentError(
-                f"two different methods are called {method.key!r}: rename one of them, or choose"
-                " values of kappa that differ in six digits"
-            )
-    return found
+    def takes_all_steps(self) -> bool:
+        """Whether it takes all T training steps as they are."""
+        return self.recipe.takes_all_steps
 
 
 def families(*, kappa: bool = False) -> list[str]:
@@ -74,16 +53,22 @@ def families(*, kappa: bool = False) -> list[str]:
     return list(dict.fromkeys(row.family for row in rows if row.takes_kappa or not kappa))
 
 
-def named_recipes(kappas: Sequence[float]) -> dict[str, NamedRecipe]:
-    """Every sampler over every choice of levels, by key.
+def named_recipes(kappas: Sequence[float]) -> Iterator[NamedRecipe]:
+    """Every sampler over every choice of levels.
 
     Args:
         kappas: In [0, 1], of the samplers that take kappa.
 
     Raises:
-        InvalidArgumentError: If a kappa is out of range, or two methods have one key.
+        InvalidArgumentError: If a kappa is out of range.
     """
-    return by_key(_all(kappas))
+    for row in samplers.SAMPLERS.values():
+        if row.all_steps:
+            yield NamedRecipe(row.name, row.family, row.title, "", Recipe(method=row.name))
+            continue
+        for kappa in kappas if row.takes_kappa else (0.0,):
+            for choice in sorted(choices.CHOICES.values(), key=lambda choice: choice.levels):
+                yield _over_levels(row, choice, kappa)
 
 
 def find_named(key: str) -> NamedRecipe | None:
@@ -92,21 +77,11 @@ def find_named(key: str) -> NamedRecipe | None:
     Raises:
         InvalidArgumentError: If the key's kappa lies outside [0, 1].
     """
-    stated = _KAPPA.search(key)
-    if stated is None:
-        return named_recipes([0.0]).get(key)
-    kappa = float(stated[1])
-    return named_recipes([kappa]).get(f"{key[: stated.start()]}-k{kappa:g}")
-
-
-def _all(kappas: Sequence[float]) -> Iterator[NamedRecipe]:
-    for row in samplers.SAMPLERS.values():
-        if row.all_steps:
-            yield NamedRecipe(row.name, row.family, row.title, "", Recipe(method=row.name))
-            continue
-        for kappa in kappas if row.takes_kappa else (0.0,):
-            for choice in sorted(choices.CHOICES.values(), key=lambda choice: choice.levels):
-                yield _over_levels(row, choice, kappa)
+    kappa = 0.0
+    if stated := _KAPPA.search(key):
+        kappa = float(stated[1])
+        key = f"{key[: stated.start()]}-k{kappa:g}"
+    return next((method for method in named_recipes([kappa]) if method.key == key), None)
 
 
 def _over_levels(row: Sampler, choice: LevelChoice, kappa: float) -> NamedRecipe:

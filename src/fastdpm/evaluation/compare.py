@@ -20,7 +20,7 @@ from fastdpm.evaluation.cache import digest, versions
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle
 from fastdpm.evaluation.evaluate import MeasureOptions, open_measure
 from fastdpm.evaluation.measure import Measure, S
-from fastdpm.evaluation.methods import Method, choose_methods
+from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
 from fastdpm.evaluation.scores import Metric
@@ -127,6 +127,9 @@ def compare(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
         for cell, drawer in grid
     ]
+    left_out = list(measure.left_out)
+    if importlib.util.find_spec("diffusers") is None:
+        left_out.append("diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`")
     began = time.monotonic()
     cells, pictures = [], {}
     clock = _Clock(trials)
@@ -152,7 +155,7 @@ def compare(
         clip=clip,
         precision=draw.precision,
         metrics=measure.metrics,
-        left_out=(*measure.left_out, *_left_out(chosen)),
+        left_out=tuple(left_out),
         floor=measure.floor,
         cells=tuple(cells),
         seconds=round(time.monotonic() - began, 1),
@@ -201,7 +204,7 @@ def _grid(
         for count in (total,) if all_steps else ordered:
             drawer, failed = None, None
             try:
-                drawer = method.drawer(schedule, count, clip)
+                drawer = open_drawer(method, schedule, count, clip)
             except InvalidArgumentError as error:
                 failed = str(error)
             plan = drawer.plan if drawer else None
@@ -230,13 +233,6 @@ def _line(cell: Cell, metric: Metric) -> str:
         return f"{name}: failed: {cell.failed}"
     score = cell.metrics[metric.key]
     return f"{name}: {metric.name} {score.value:.4g} ± {score.error:.2g}"
-
-
-def _left_out(methods: Sequence[Method]) -> list[str]:
-    """What the reader would look for in vain."""
-    if any(m.diffusers for m in methods) or importlib.util.find_spec("diffusers") is not None:
-        return []
-    return ["diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`"]
 
 
 class _Clock:

@@ -35,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class DiffusersMethod:
     Attributes:
         key: What it is called on the command line and in results.
         solver: What it is called in tables.
-        spacing: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
+        choice: Of steps: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
         scheduler: The class in diffusers.
         settings: Arguments of that class beside schedule and spacing.
         extra: Network evaluations beyond one a step.
@@ -78,12 +78,19 @@ class DiffusersMethod:
 
     key: str
     solver: str
-    spacing: str
+    choice: str
     scheduler: str
     settings: Mapping[str, bool | int] = field(default_factory=dict)
     extra: int = 0
     least: int = 1
     stochastic: bool = False
+    family: ClassVar[str] = "diffusers"
+    takes_all_steps: ClassVar[bool] = False
+
+    @property
+    def group(self) -> str:
+        """In tables: the solver, and whose it is."""
+        return f"{self.solver} (diffusers)"
 
     def num_evaluations(self, num_steps: int) -> int:
         """Network evaluations that ``num_steps`` steps cost."""
@@ -111,27 +118,14 @@ _SOLVERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def _known() -> Iterator[DiffusersMethod]:
-    for name, solver, kind, more in _SOLVERS:
-        for spacing in (*_SPACINGS, _KARRAS) if kind == _DPM else _SPACINGS:
-            yield DiffusersMethod(f"diffusers-{name}-{spacing}", solver, spacing, kind, **more)
-
-
-_METHODS = MappingProxyType({method.key: method for method in _known()})
-
-
-def diffusers_methods(names: Sequence[str] | None = None) -> tuple[DiffusersMethod, ...]:
-    """The methods of these keys, or all that are known; diffusers itself is not needed.
-
-    Args:
-        names: Keys such as "diffusers-ddim-trailing" or "diffusers-dpmpp-2m-karras".
-
-    Raises:
-        InvalidArgumentError: If a key is unknown.
-    """
-    for name in names or ():
-        check_one_of("a diffusers method", name, _METHODS)
-    return tuple(_METHODS.values() if names is None else (_METHODS[name] for name in names))
+DIFFUSERS_METHODS: Mapping[str, DiffusersMethod] = MappingProxyType(
+    {
+        key: DiffusersMethod(key, solver, spacing, kind, **more)
+        for name, solver, kind, more in _SOLVERS
+        for spacing in ((*_SPACINGS, _KARRAS) if kind == _DPM else _SPACINGS)
+        for key in [f"diffusers-{name}-{spacing}"]
+    }
+)
 
 
 def sample_diffusers(
@@ -155,7 +149,7 @@ def sample_diffusers(
 
     Args:
         model: Whose network is asked; v and x0 predictions are turned into eps for the scheduler.
-        method: From :func:`diffusers_methods`.
+        method: A value of :data:`DIFFUSERS_METHODS`.
         num_steps: S, from the least that the method can take to T. PNDM's Runge-Kutta start costs
             9 evaluations more than S, PLMS 1 more.
         samples: Indices, each at least 0.
@@ -284,8 +278,8 @@ def _scheduler(method: DiffusersMethod, schedule: VarianceSchedule) -> Any:
         kind = getattr(importlib.import_module("diffusers"), method.scheduler)
     except ImportError:
         raise MissingExtraError("diffusers", "diffusers") from None
-    spacing: dict[str, Any] = {"timestep_spacing": method.spacing}
-    if method.spacing == _KARRAS:
+    spacing: dict[str, Any] = {"timestep_spacing": method.choice}
+    if method.choice == _KARRAS:
         spacing = {"use_karras_sigmas": True}
     return kind(
         num_train_timesteps=schedule.num_train_steps,

@@ -15,7 +15,7 @@ from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
-from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
+from fastdpm.evaluation.extract import open_extractor, statistics_of
 from fastdpm.evaluation.measure import FeatureMeasure, Measure
 from fastdpm.evaluation.scores import Evaluation
 from fastdpm.evaluation.sources import ALL, LabeledArray, image_data, open_data, open_samples
@@ -208,21 +208,16 @@ def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, Data
 
 def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> FeatureMeasure:
     extractor = open_extractor(data, options.features, options.inception, options.device)
-    if options.against is None:
-        reference = _own_reference(extractor)
-    elif is_statistics(Path(options.against)):
-        reference = read_statistics(Path(options.against))
-    else:
-        source = open_data(str(options.against), extractor.data or data, scale=True)
-        reference = statistics_of(source, extractor, options.cache)
-    return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
-
-
-def _own_reference(extractor: Extractor) -> Statistics:
-    path = FEATURES / extractor.name / REFERENCE
-    if not path.is_file():
+    own = FEATURES / extractor.name / REFERENCE
+    path = own if options.against is None else Path(options.against)
+    if options.against is None and not own.is_file():
         raise InvalidArgumentError(
             f"nothing to measure against: feature network {extractor.name} comes without"
             " statistics, so give data or a file of statistics to `against`"
         )
-    return read_statistics(path)
+    if is_statistics(path):
+        reference = read_statistics(path)
+    else:
+        source = open_data(str(options.against), extractor.data or data, scale=True)
+        reference = statistics_of(source, extractor, options.cache)
+    return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)

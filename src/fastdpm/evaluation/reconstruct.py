@@ -23,12 +23,7 @@ from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
 from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.latents_file import select
 from fastdpm.models.model import Model
-from fastdpm.output.figures_inverse import (
-    MOST_COLUMNS,
-    write_image_pairs,
-    write_psnr,
-    write_sound_pairs,
-)
+from fastdpm.output.figures_inverse import MOST_COLUMNS, write_pairs, write_psnr
 from fastdpm.output.folder import made_by
 from fastdpm.sampling.implicit import ImplicitOptions
 from fastdpm.sampling.state import Callback
@@ -274,12 +269,7 @@ def write_reconstructions(
         if one.choice == first and one.num_steps in (min(counts), max(counts)):
             name = f"{one.result.method}, S = {one.num_steps}"
             rows[name] = one.result.x[:MOST_COLUMNS].clamp(-1, 1)
-    data = model.config.data
-    if data.modality == "image":
-        write_image_pairs(folder / SAMPLES, rows, first)
-    else:
-        sounds = {name: row[:, 0] for name, row in rows.items()}
-        write_sound_pairs(folder / SAMPLES, sounds, data.sample_rate or 0, first)
+    write_pairs(folder / SAMPLES, rows, model.config.data, first)
 
 
 def _csv(results: Sequence[Mapping[str, Any]]) -> str:

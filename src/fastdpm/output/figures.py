@@ -54,17 +54,24 @@ def pasted(pixels: Pixels, columns: int) -> Pixels:
     return sheet
 
 
-def write_grid(path: Path, pixels: Pixels) -> None:
-    """Write images, shape (n, H, W, C), as a grid of whole-number magnification."""
-    columns = math.ceil(math.sqrt(len(pixels)))
-    write_png(path, pasted(enlarged(pixels, _GRID_SIDE // columns), columns))
+def write_picture(path: Path, samples: NDArray[Any], sample_rate: int | None) -> None:
+    """Draw samples as their shape has it: a grid of images, or the first eight sounds or series.
 
-
-def write_sounds(path: Path, sounds: NDArray[np.float32], sample_rate: int) -> None:
-    """Draw waveforms and spectrograms of the first eight sounds, shape (n, samples)."""
-    shown = {f"sample {i}": sound for i, sound in enumerate(sounds[:MOST_SOUNDS])}
-    figure, _ = draw_sounds(shown, sample_rate, (2.6, 4.4))
-    save_figure(figure, path)
+    Args:
+        path: A figure; of images a .png file.
+        samples: Images, uint8 of shape (n, H, W, C), sounds of shape (n, samples) in [-1, 1], or
+            series of shape (n, channels, length).
+        sample_rate: Of sounds, in Hz.
+    """
+    if samples.ndim == 4:
+        columns = math.ceil(math.sqrt(len(samples)))
+        write_png(path, pasted(enlarged(samples, _GRID_SIDE // columns), columns))
+    elif samples.ndim == 3:
+        _write_series(path, samples[:MOST_SOUNDS])
+    else:
+        shown = {f"sample {i}": sound for i, sound in enumerate(samples[:MOST_SOUNDS])}
+        figure, _ = draw_sounds(shown, sample_rate or 1, (2.6, 4.4))
+        save_figure(figure, path)
 
 
 def draw_sounds(
@@ -94,9 +101,8 @@ def draw_sounds(
     return figure, waves
 
 
-def write_series(path: Path, series: NDArray[np.float32]) -> None:
-    """Draw the channels of the first eight series, shape (n, channels, length), as lines."""
-    shown = series[:MOST_SOUNDS]
+def _write_series(path: Path, shown: NDArray[np.float32]) -> None:
+    """Draw the channels of series, shape (n, channels, length), as lines."""
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure, axes = subplots(rows, columns, (2.6 * columns + 0.8, 2.2 * rows + 0.4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from types import MappingProxyType
@@ -149,63 +149,38 @@ def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) ->
     save_figure(figure, path)
 
 
-def write_image_pairs(path: Path, rows: Mapping[str, Tensor], title: str = "") -> None:
-    """Draw rows of images, each (n, C, H, W) in [-1, 1], below one another under their names.
+def write_pairs(path: Path, rows: Mapping[str, Tensor], data: DataSpec, title: str = "") -> None:
+    """Draw rows of images, or spectrograms of sounds, below one another under their names.
 
     Args:
         path: Where.
-        rows: The originals, and what each method made of them, NaN for a sample that it lost; the
-            first eight are shown.
+        rows: The originals, and what each method made of them, each (n, C, H, W) or (n, 1,
+            samples) in [-1, 1], NaN for a sample that it lost; the first eight are shown.
+        data: What the samples are.
         title: What stands above them.
     """
-    height, width = next(iter(rows.values())).shape[-2:]
-
-    def draw(panel: Axes, image: Tensor) -> None:
-        panel.imshow(to_pixels(image[None])[0], cmap="gray", vmin=0, vmax=255)
-
-    _write_pairs(path, rows, draw, title, size=(0.85, 0.85), aspect=height / width)
-
-
-def write_sound_pairs(
-    path: Path, rows: Mapping[str, Tensor], sample_rate: int, title: str = ""
-) -> None:
-    """Draw rows of spectrograms of sounds, each (n, samples), as :func:`write_image_pairs`."""
-    seconds = max(sounds.shape[1] for sounds in rows.values()) / sample_rate
-
-    def draw(panel: Axes, sound: Tensor) -> None:
-        draw_spectrum(panel, sound.numpy(), sample_rate)
-
-    below = f"spectrograms of {seconds:.2g} s, 0 to {sample_rate // 2} Hz"
-    _write_pairs(path, rows, draw, title, size=(1.7, 1.2), below=below)
-
-
-def _write_pairs(
-    path: Path,
-    rows: Mapping[str, Tensor],
-    draw: Callable[[Axes, Tensor], None],
-    title: str,
-    *,
-    size: tuple[float, float],
-    aspect: float | None = None,
-    below: str = "",
-) -> None:
-    """Draw each sample of each row into a panel of this size in inches."""
+    image, rate = data.modality == "image", data.sample_rate or 1
+    height, length = next(iter(rows.values())).shape[-2:]
     columns = min(MOST_COLUMNS, max(len(samples) for samples in rows.values()))
-    inches = (size[0] * columns + 2.2, size[1] * len(rows) + 0.6)
-    figure, axes = subplots(len(rows), columns, inches)
+    wide, high = (0.85, 0.85) if image else (1.7, 1.2)  # inches of a panel
+    figure, axes = subplots(len(rows), columns, (wide * columns + 2.2, high * len(rows) + 0.6))
     for panels, (name, samples) in zip(axes, rows.items(), strict=True):
         panels[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
         for panel, sample in zip(panels, samples, strict=False):
             found = bool(torch.isfinite(sample).all())
-            if found:
-                draw(panel, sample)
-            else:
+            if not found:
                 panel.text(0.5, 0.5, "lost", transform=panel.transAxes, ha="center", va="center")
-            panel.set(xticks=[], yticks=[], box_aspect=aspect)
+            elif image:
+                panel.imshow(to_pixels(sample[None])[0], cmap="gray", vmin=0, vmax=255)
+            else:
+                draw_spectrum(panel, sample[0].numpy(), rate)
+            panel.set(xticks=[], yticks=[], box_aspect=height / length if image else None)
             for side in panel.spines.values():
                 side.set(visible=not found, color="0.6", linestyle="--")
     figure.suptitle(title, fontsize="medium")
-    figure.supxlabel(below, fontsize="medium")
+    if not image:
+        below = f"spectrograms of {length / rate:.2g} s, 0 to {rate // 2} Hz"
+        figure.supxlabel(below, fontsize="medium")
     save_figure(figure, path)
 
 
@@ -263,6 +238,9 @@ def _set_steps(panel: Axes, steps: Sequence[int]) -> None:
 def write_edits(path: Path, x: Tensor, found: Tensor, mask: Tensor | None, data: DataSpec) -> None:
     """Draw originals, what a mask kept of them, and results, below one another.
 
+    Of images the first 16, magnified by a whole number, with orange stripes where nothing was
+    kept; of sounds and series the first eight, shaded there. A column is a sample.
+
     Args:
         path: A figure, .png, .pdf or .svg.
         x: The originals, in [-1, 1], shape (n, *data shape).
@@ -275,48 +253,33 @@ def write_edits(path: Path, x: Tensor, found: Tensor, mask: Tensor | None, data:
         rows = {"original": x, "kept": x.masked_fill(mask, 0.0), "result": found}
         painted = torch.broadcast_to(mask, x.shape).any(dim=1).numpy()
     if data.modality == "image":
-        write_edited_images(path, rows, painted)
+        _write_edited_images(path, rows, painted)
     else:
-        write_edited_lines(path, rows, painted, data.sample_rate)
+        _write_edited_lines(path, rows, painted, data.sample_rate)
 
 
-def write_edited_images(
+def _write_edited_images(
     path: Path, rows: Mapping[str, Tensor], painted: NDArray[np.bool_] | None
 ) -> None:
-    """Draw images below each other, one column a sample and at most 16 of them.
-
-    Pixels are magnified by a whole number. Orange stripes mark what was not kept.
-
-    Args:
-        path: A figure, .png, .pdf or .svg.
-        rows: By their names, each (n, C, H, W) in [-1, 1].
-        painted: What was painted, shape (n, H, W), which is striped where "kept" is shown.
-    """
     shown = {name: row[:_MOST_IMAGES] for name, row in rows.items()}
     count, _, height, width = next(iter(shown.values())).shape
     scale = max(1, min(_LEAST_WIDTH // (count * width), _FRAME_SIDE // max(height, width)))
     images = {name: magnified(to_pixels(row), scale) for name, row in shown.items()}
     if painted is not None:
         where = magnified(painted[:_MOST_IMAGES, ..., None], scale)
-        images["kept"] = _striped(images["kept"], where)
+        down, right = np.indices(where.shape[1:3])
+        stripes = _STRIPES[(down + right) // _STRIPE % 2]  # slanted, of three colours
+        images["kept"] = np.where(where, stripes, images["kept"])
     coloured = [np.broadcast_to(row, (*row.shape[:-1], 3)) for row in images.values()]
     _write_sheet(path, pasted(np.concatenate(coloured), count), list(rows), count)
 
 
-def write_edited_lines(
+def _write_edited_lines(
     path: Path,
     rows: Mapping[str, Tensor],
     painted: NDArray[np.bool_] | None,
     sample_rate: int | None,
 ) -> None:
-    """Draw sounds or series below each other, one column a sample and at most eight of them.
-
-    Args:
-        path: A figure, .png, .pdf or .svg.
-        rows: By their names, each (n, channels, length).
-        painted: What was painted, shape (n, length), which is shaded; None for everything.
-        sample_rate: In Hz, of sound; None for series.
-    """
     shown = {name: row[:MOST_SOUNDS].float().cpu().numpy() for name, row in rows.items()}
     count, _, length = next(iter(shown.values())).shape
     figure, axes = subplots(len(rows), count, (2.8 * count + 1.6, 1.9 * len(rows) + 0.5))
@@ -335,13 +298,6 @@ def write_edited_lines(
         panel.set_title(f"sample {j}")
     figure.supxlabel("seconds" if sample_rate else "position")
     save_figure(figure, path)
-
-
-def _striped(images: Pixels, where: NDArray[np.bool_]) -> Pixels:
-    """Images, (n, H, W, C), with slanted stripes there, (n, H, W, 1); of three colours."""
-    down, right = np.indices(where.shape[1:3])
-    stripes = _STRIPES[(down + right) // _STRIPE % 2]
-    return np.where(where, stripes, images)
 
 
 def _write_sheet(path: Path, sheet: Pixels, names: Sequence[str], count: int) -> None:

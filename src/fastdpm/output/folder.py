@@ -20,7 +20,7 @@ from fastdpm.data.pixels import to_pixels, write_png
 from fastdpm.data.record import RECORD, SampleRecord, read_record
 from fastdpm.data.sound import at_level, decode_sound, write_wav
 from fastdpm.data.spec import DataSpec
-from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_series, write_sounds
+from fastdpm.output.figures import MOST_SOUNDS, write_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,8 @@ class SampleFolder:
                 raise InvalidArgumentError(
                     f"{path} holds other files: choose another `out`, or add `overwrite`"
                 )
-            folder.old = folder._files_of_earlier_run()
+            if (record := read_record(path, own=True)) is not None:  # what it lists, no more
+                folder.old = (*record.files, *filter(None, [record.picture]), RECORD)
         return folder
 
     def file_name(self, index: int) -> str:
@@ -149,16 +150,18 @@ class SampleFolder:
             raise
 
     def _write_files(self, indices: Sequence[int], samples: Tensor) -> None:
-        paths = [self.path / self.file_name(index) for index in indices]
-        if self.data.modality == "image":
-            for path, pixels in zip(paths, to_pixels(samples), strict=True):
-                write_png(path, pixels)
-            return
-        for path, values in zip(paths, samples.float().cpu().numpy(), strict=True):
-            if self.data.modality == "audio":
-                write_wav(path, values[0], self.data.sample_rate or 0)
+        image = self.data.modality == "image"
+        values = to_pixels(samples) if image else samples.float().cpu().numpy()
+        for index, sample in zip(indices, values, strict=True):
+            path = self.path / self.file_name(index)
+            if image:
+                write_png(path, sample)
+            elif self.data.modality == "audio":
+                write_wav(path, sample[0], self.data.sample_rate or 0)
             else:
-                write_npy(path, values)
+                buffer = io.BytesIO()
+                np.save(buffer, sample, allow_pickle=False)
+                write_bytes(path, buffer.getbuffer())
 
     def finish(self, facts: dict[str, Any] | None = None, draw: Draw | None = None) -> Path:
         """Write the picture and the final record; returns the picture's path.
@@ -171,18 +174,12 @@ class SampleFolder:
         """
         most = self.most_shown if draw is None else None
         shown = np.stack([self._read(i) for i in sorted(self.done)[:most]])
-        picture = (draw or self._draw)(self.path, shown, self.data.sample_rate or 0)
-        self._write_record(picture.name, facts)
-        return picture
-
-    def _draw(self, folder: Path, shown: NDArray[Any], sample_rate: int) -> Path:
-        picture = folder / PICTURES[self.data.modality]
-        if self.data.modality == "image":
-            write_grid(picture, shown)
-        elif self.data.modality == "audio":
-            write_sounds(picture, shown, sample_rate)
+        if draw is None:
+            picture = self.path / PICTURES[self.data.modality]
+            write_picture(picture, shown, self.data.sample_rate)
         else:
-            write_series(picture, shown)
+            picture = draw(self.path, shown, self.data.sample_rate or 0)
+        self._write_record(picture.name, facts)
         return picture
 
     @property
@@ -217,13 +214,6 @@ class SampleFolder:
         names = [Path(name) for name in record.files]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
 
-    def _files_of_earlier_run(self) -> tuple[str, ...]:
-        """What its record lists, and nothing else."""
-        record = read_record(self.path, own=True)
-        if record is None:
-            return ()
-        return (*record.files, *filter(None, [record.picture]), RECORD)
-
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             (self.path / Path(name).name).unlink(missing_ok=True)
@@ -247,10 +237,3 @@ def _words(value: Any) -> str:
         if isinstance(value, dict)
         else str(value)
     )
-
-
-def write_npy(path: Path, values: NDArray[np.float32]) -> None:
-    """Write an array as it is, in NumPy's own format."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    write_bytes(path, buffer.getbuffer())

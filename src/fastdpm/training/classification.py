@@ -56,15 +56,11 @@ class Classification:
     def __init__(
         self, config: ClassifierConfig, data: TrainingData, held_out: TrainingData | None = None
     ) -> None:
-        described = FeaturesConfig.of(config)
-        check_classifies(described)
+        check_classifies(FeaturesConfig.of(config))
         self.config, self.data, self.held_out = config, data, held_out
         self.labels = _checked_labels(data, len(config.classes))
         if held_out is not None:
             _checked_labels(held_out, len(config.classes))
-        said = described.to_dict()
-        said["data"].pop("grey_levels", None)  # which decides nothing here
-        self.identity = repr((said["network"], said["classes"], said["data"], config.training))
 
     def build(self) -> nn.Module:
         """See :class:`fastdpm.training.task.Task`."""

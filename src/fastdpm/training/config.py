@@ -15,6 +15,16 @@ from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
+_LEAST = {
+    "steps": 1,
+    "batch_size": 1,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "shift": 0,
+    "gain_db": 0,
+    "noise": 0,
+}
+_SHARES = ("ema_decay", "label_smoothing")
 _AUGMENTS = {"horizontal_flip": "image", "shift": "image", "gain_db": "audio", "noise": "audio"}
 
 
@@ -50,18 +60,15 @@ class TrainOptions:
     sample_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32 or self.warmup_steps < 0:
-            raise InvalidArgumentError(
-                f"seed must lie in [0, 2^32) and warmup_steps be at least 0, got {self.seed} and"
-                f" {self.warmup_steps}"
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise InvalidArgumentError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        for name, value in vars(self).items():
+            if name in _LEAST and not value >= _LEAST[name]:
+                raise InvalidArgumentError(f"{name} must be at least {_LEAST[name]}, got {value}")
+            if name in _SHARES and not 0 <= value < 1:
+                raise InvalidArgumentError(f"{name} must lie in [0, 1), got {value}")
         if not (self.learning_rate > 0 and self.gradient_clip > 0):
             raise InvalidArgumentError("learning_rate and gradient_clip must be above 0")
+        if not 0 <= self.seed < 2**32:
+            raise InvalidArgumentError(f"seed must lie in [0, 2^32), got {self.seed}")
         check_one_of("precision", self.precision, PRECISIONS)
 
 
@@ -83,22 +90,17 @@ class ClassifierOptions(TrainOptions):
     gain_db: float = 0.0
     noise: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("weight_decay", "shift", "gain_db", "noise"):
-            if not getattr(self, name) >= 0:
-                raise InvalidArgumentError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise InvalidArgumentError(
-                f"label_smoothing must lie in [0, 1), got {self.label_smoothing}"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class _RunConfig:
-    """What every configuration says; ``MAKES`` is that of the folder that comes out."""
+    """What every configuration says.
+
+    ``MAKES`` is the configuration of the folder that comes out, ``DECIDES`` what of it must not
+    change between a run and its continuation.
+    """
 
     MAKES: ClassVar[type[FolderConfig]]
+    DECIDES: ClassVar[tuple[str, ...]]
     name: str
     network: dict[str, Any]
     data: DataSpec
@@ -116,6 +118,13 @@ class _RunConfig:
                 )
         self.MAKES.of(self)  # so that what does not fit is told now and not after the training
 
+    @property
+    def identity(self) -> str:
+        """All that must not change between a run and its continuation."""
+        made = self.MAKES.of(self).to_dict()
+        made["data"].pop("grey_levels", None)  # which decides nothing here
+        return repr((*(made[name] for name in self.DECIDES), self.training))
+
     def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""
         given: Any = {name: value for name, value in options.items() if value is not None}
@@ -127,6 +136,7 @@ class TrainConfig(_RunConfig):
     """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
 
     MAKES = ModelConfig
+    DECIDES = ("network", "schedule", "data")
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
 
@@ -139,6 +149,7 @@ class ClassifierConfig(_RunConfig):
     """
 
     MAKES = FeaturesConfig
+    DECIDES = ("network", "classes", "data")
     classes: tuple[str, ...]
     training: ClassifierOptions
 

@@ -51,9 +51,6 @@ class Denoising:
         self.config, self.data = config, data
         self.device = data.values.device
         self.levels = torch.tensor(schedule.levels[1:], dtype=torch.float32, device=self.device)
-        model = ModelConfig.of(config).to_dict()
-        model["data"].pop("grey_levels", None)  # which decides nothing here
-        self.identity = repr((model["network"], model["schedule"], model["data"], config.training))
 
     def build(self) -> nn.Module:
         """See :class:`fastdpm.training.task.Task`."""

@@ -114,7 +114,7 @@ class Trainer:
             raise FastDPMError(
                 f"{path} is not a whole checkpoint of fastdpm: start afresh in an empty folder"
             )
-        if saved["config"] != self.task.identity:
+        if saved["config"] != self.config.identity:
             raise FastDPMError(
                 f"{path} was written by another configuration: resume with that one, or start"
                 " afresh in an empty folder"
@@ -199,7 +199,7 @@ class Trainer:
         self._log()
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
-            "config": self.task.identity,
+            "config": self.config.identity,
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),

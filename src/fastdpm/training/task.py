@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastdpm.data.pixels import to_pixels
 from fastdpm.data.spec import DataSpec
-from fastdpm.output.figures import MOST_SOUNDS, write_grid, write_sounds
+from fastdpm.output.figures import write_picture
 
 Predict = Callable[..., Any]
 Tell = Callable[[str], None]
@@ -22,11 +22,9 @@ class Task(Protocol):
 
     Attributes:
         loss_name: What the loss is, for the loss curve.
-        identity: What must not change between a run and its continuation.
     """
 
     loss_name: str
-    identity: str
 
     def build(self) -> nn.Module:
         """The network with fresh weights, from PyTorch's global generator, on the CPU."""
@@ -49,8 +47,6 @@ class Task(Protocol):
 
 def draw(out: Path, samples: Tensor, data: DataSpec) -> None:
     """Write ``out/samples.png`` of samples, shape (n, ...) in [-1, 1]; of sounds, the first."""
-    if data.modality == "image":
-        write_grid(out / "samples.png", to_pixels(samples))
-    else:
-        sounds = samples[:MOST_SOUNDS, 0].cpu().numpy()
-        write_sounds(out / "samples.png", sounds, data.sample_rate or 1)
+    image = data.modality == "image"
+    shown = to_pixels(samples) if image else samples[:, 0].cpu().numpy()
+    write_picture(out / "samples.png", shown, data.sample_rate)

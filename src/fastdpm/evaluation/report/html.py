@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastdpm.data.sound import wav_bytes
 from fastdpm.evaluation.report.figures import FAMILY_TITLES
 from fastdpm.evaluation.report.samples import shown_steps
 from fastdpm.evaluation.report.tables import Entry, Table
 from fastdpm.evaluation.report.words import facts, legend, summary
-from fastdpm.evaluation.results import Cell, Comparison
+from fastdpm.evaluation.results import Comparison
 
 _SOUNDS_EACH = 2
 _MOST_SOUND_BYTES = 6_000_000
@@ -46,7 +44,10 @@ def page(comparison: Comparison, folder: Path, caption: str | None) -> str:
         summary=summary(comparison),
         legend=legend(comparison),
         tables=[Table.of(comparison, metric) for metric in comparison.metrics],
-        every=_every_cell(comparison),
+        every=[
+            (cell, [Entry.of(cell.scores.get(metric.key)) for metric in comparison.metrics])
+            for cell in comparison.cells
+        ],
         distance=_data_uri("image/png", (folder / "distance.png").read_bytes()),
         samples=_data_uri("image/png", (folder / "samples.png").read_bytes()) if caption else None,
         caption=caption,
@@ -54,11 +55,6 @@ def page(comparison: Comparison, folder: Path, caption: str | None) -> str:
         sounds_left_out=left_out,
         sounds_step=max(shown_steps(comparison), default=None),
     )
-
-
-def _every_cell(comparison: Comparison) -> list[tuple[Cell, list[Entry]]]:
-    keys = [metric.key for metric in comparison.metrics]
-    return [(cell, [Entry.of(cell.scores.get(key)) for key in keys]) for cell in comparison.cells]
 
 
 def _sounds(comparison: Comparison) -> tuple[list[tuple[str, list[str]]], int]:
@@ -75,17 +71,13 @@ def _sounds(comparison: Comparison) -> tuple[list[tuple[str, list[str]]], int]:
     found: list[tuple[str, list[str]]] = []
     room = _MOST_SOUND_BYTES
     for cell in cells:
-        sources = [_wav_uri(sound, rate) for sound in pictures[cell.id][:_SOUNDS_EACH]]
+        clean = np.nan_to_num(pictures[cell.id][:_SOUNDS_EACH], posinf=1, neginf=-1)
+        sources = [_data_uri("audio/wav", wav_bytes(sound, rate)) for sound in clean]
         room -= sum(map(len, sources))
         if room < 0 and found:
             break
         found.append((f"{cell.name} ({cell.cost})", sources))
     return found, len(cells) - len(found)
-
-
-def _wav_uri(sound: NDArray[Any], sample_rate: int) -> str:
-    clean = np.nan_to_num(sound, posinf=1, neginf=-1)
-    return _data_uri("audio/wav", wav_bytes(clean, sample_rate))
 
 
 def _data_uri(kind: str, data: bytes) -> str:

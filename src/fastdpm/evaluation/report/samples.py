@@ -179,17 +179,12 @@ def _tiles(picture: NDArray[Any], sample_rate: int) -> list[Tile]:
     if picture.ndim == 2 and picture.dtype.kind == "f":
         return [sound_tile(sound, sample_rate) for sound in picture[:_MOST_SOUNDS]]
     if picture.ndim == 4 and picture.dtype == np.uint8 and picture.shape[-1] in (1, 3):
-        return [_image_tile(image) for image in picture]
+        large = magnified(picture, max(1, round(_TILE / max(picture.shape[1:3]))))
+        return list(np.broadcast_to(large, (*large.shape[:3], 3)))
     raise InvalidArgumentError(
         "pictures must be uint8 images (k, H, W, 1 or 3) or float sounds (k, samples), got"
         f" {picture.dtype} of shape {picture.shape}"
     )
-
-
-def _image_tile(image: Tile) -> Tile:
-    scale = max(1, round(_TILE / max(image.shape[:2])))
-    large = magnified(image, scale)
-    return np.broadcast_to(large, (*large.shape[:2], 3))
 
 
 def sound_tile(sound: NDArray[Any], sample_rate: int) -> Tile:
