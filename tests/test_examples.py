@@ -175,6 +175,9 @@ def test_the_errors_of_the_page_are_those_that_are_raised():
         return Model.wrap(network.eval(), schedule, shape, name="mine")
 
     causes: list[Callable[[], object]] = [  # in the order of the page
+        lambda: Model.wrap(lambda x, t: x, schedule, (1, 8, 8)),  # type: ignore[arg-type]
+        lambda: Model.wrap(nn.Dropout(), schedule, (1, 8, 8)),
+        lambda: run(plan, lambda x, t: x.mul_(0.5), x),
         lambda: run(plan, lambda x, t: (x,), x),  # type: ignore[arg-type, return-value]
         lambda: run(plan, lambda x, t: x[:1], x),
         lambda: run(plan, lambda x, t: x / 0, x),

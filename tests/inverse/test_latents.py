@@ -353,7 +353,7 @@ def test_conditions_are_interpolated_and_different_labels_refused(vocoder, image
 
 def test_bad_interpolations_are_refused(image_model, images):
     levels = _levels(image_model)
-    with pytest.raises(InvalidArgumentError, match=tells(2, "n = 1")):
+    with pytest.raises(InvalidArgumentError, match=tells("n", 2, 1)):
         interpolate(image_model, images[0], images[1], levels, n=1)
     with pytest.raises(InvalidArgumentError, match=tells("(1, 8, 8)", "(1, 4, 8)")):
         interpolate(image_model, images[0], images[1, :, :4], levels)

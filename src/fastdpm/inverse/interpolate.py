@@ -66,7 +66,9 @@ def interpolate(
         SamplingError: If an end does not converge, or the network returns something unusable.
     """
     if n < 2:
-        raise InvalidArgumentError(f"an interpolation has at least its 2 ends, got `n` = {n}")
+        raise InvalidArgumentError(
+            f"`n` must be at least 2, both ends of the interpolation, got {n}"
+        )
     if a.shape != b.shape:
         raise InvalidArgumentError(
             f"both ends must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
