@@ -13,6 +13,7 @@ console = Console(soft_wrap=True, highlight=False, markup=False)
 _RENAMED = {
     "num_steps": "steps",
     "level": "at_level",
+    "kappas": "kappa",
     "method": "by",
     "bounded": "unbounded",
     "grey": "grey_levels",

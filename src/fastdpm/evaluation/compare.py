@@ -116,7 +116,7 @@ def compare(
         reference_n = min(measure.n, _REFERENCE)
     elif not any(method.takes_all_steps for method in chosen):
         raise InvalidArgumentError(
-            "no standard sampler is compared, so the number of its samples changes nothing"
+            "no standard sampler is compared, so `reference_n` changes nothing: drop it"
         )
     check_count(min(measure.n, reference_n), measure.least)
     clip = handle.config.recipe.clip if clip is None else clip

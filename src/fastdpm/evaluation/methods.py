@@ -22,7 +22,6 @@ from fastdpm.sampling.state import Callback
 
 _DIFFUSERS = "diffusers"
 
-
 # A way to sample at any S: of this package or of diffusers.
 Method = NamedRecipe | DiffusersMethod
 
@@ -85,8 +84,7 @@ def choose_methods(
     taking = families(kappa=True)
     if kappas is not None and not any(name in names for name in taking):
         raise InvalidArgumentError(
-            f"values of kappa belong to the group {' or '.join(taking)}: add it to the methods, or"
-            " drop them"
+            f"`kappas` are of the group {' or '.join(taking)}: add it to `methods`, or drop them"
         )
     chosen: dict[str, Method] = {}
     for method in (m for name in names for m in _members(name, kappas or (0.0, 1.0))):
