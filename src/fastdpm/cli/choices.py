@@ -156,7 +156,7 @@ def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
         if all(parts):
             return [kind(part) for part in parts]
     except ValueError:
-        pass  # told below, as an empty part is
+        pass  # refused below, together with empty parts
     raise InvalidArgumentError(f"{option} takes {_VALUES[kind]} separated by commas, got {text!r}")
 
 

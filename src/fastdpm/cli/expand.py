@@ -85,11 +85,11 @@ def expanded(command: Command, *, shown: bool = True) -> Command:
     """
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[type[Options], list[str]]] = {}
-    told: Mapping[str, str] = getattr(command, "_helps", dict)() if shown else {}
+    own: Mapping[str, str] = getattr(command, "_helps", dict)() if shown else {}
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         kind = parameter.annotation
         if not (isinstance(kind, type) and issubclass(kind, Options)):
-            annotation = _complete(kind, told.get(name), shown=shown)
+            annotation = _complete(kind, own.get(name), shown=shown)
             parameters.append(parameter.replace(annotation=annotation))
             continue
         without, helps = getattr(command, "_changes", {}).get(kind, ((), {}))

@@ -114,10 +114,10 @@ def _print(given: Given, found: Sequence[Found], record: str) -> None:
     names = ("levels", "S", "by", "asked", "PSNR (dB)", "error", "latent std")
     table = Table(*names, box=SIMPLE)
     for one in found:
-        result, told = one.result, one.result.summary
+        result, summary = one.result, one.result.summary
         cells = ["none", "none", "none"]
-        if told is not None:
-            cells = [f"{told.psnr:.1f}", f"{told.relative:.1e}", f"{told.deviation:.2f}"]
+        if summary is not None:
+            cells = [f"{summary.psnr:.1f}", f"{summary.relative:.1e}", f"{summary.deviation:.2f}"]
         each = f"{result.total_evaluations:.4g}"
         table.add_row(one.choice, str(one.num_steps), result.method, each, *cells)
     console.print(f"{len(given.x)} samples by {given.model.config.name}: median PSNR, worst error")

@@ -21,7 +21,7 @@ class ModelError(FastDPMError):
 
 
 class DataError(FastDPMError):
-    """A data file cannot be read or does not hold what was asked of it."""
+    """A data file cannot be read or does not contain what is needed."""
 
 
 class SamplingError(FastDPMError):
