@@ -163,13 +163,13 @@ def test_encoding_asks_at_the_steps_that_decoding_asks_at():
 def test_a_network_that_predicts_clean_data_encodes_alike(encode):
     levels = levels_step(SCHEDULE, 10)
     plan = encode(levels)
-    level_of = dict(zip(plan.t.tolist(), plan.asked.tolist(), strict=True))
+    level_of = dict(zip(plan.t.tolist(), plan.network_level.tolist(), strict=True))
 
     def of_x0(x: Tensor, t: Tensor) -> Tensor:
         r = float(level_of[float(t[0])])
         return (x - math.sqrt(1 - r**2) * _network(x, t)) / r
 
-    assert np.all(plan.asked < 1)
+    assert np.all(plan.network_level < 1)
     found = run(plan, X0Prediction(of_x0), _data())
     torch.testing.assert_close(found, run(plan, _network, _data()), rtol=1e-9, atol=1e-9)
 

@@ -122,7 +122,7 @@ def test_a_learned_variance_survives_json_and_counts_in_the_fingerprint():
     np.testing.assert_array_equal(again.log_variance, plan.log_variance)
     assert again.fingerprint == plan.fingerprint
     assert plan.fingerprint != standard(VarianceSchedule.linear(50), "small").fingerprint
-    assert "c least" in str(plan)
+    assert "c min" in str(plan)
 
 
 def test_bounds_of_a_learned_variance_have_two_columns():

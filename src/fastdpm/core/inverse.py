@@ -45,8 +45,8 @@ def first_order_inverse(levels: NoiseLevels) -> Plan:
     b = (-decode.b / decode.a)[::-1]
     label = f"first-order encoding over {levels.label}"
     zeros = np.zeros(levels.num_steps)
-    t, told = levels.t[::-1], r[1:]
-    return Plan(r, t, a[:, None], b, zeros, label, levels.notes, told=told)
+    t, network_level = levels.t[::-1], r[1:]
+    return Plan(r, t, a[:, None], b, zeros, label, levels.notes, network_level=network_level)
 
 
 def second_order_inverse(levels: NoiseLevels) -> Plan:
@@ -64,9 +64,9 @@ def second_order_inverse(levels: NoiseLevels) -> Plan:
     a, b = np.zeros((2 * rows, 2)), np.repeat(first.b, 2, axis=0)
     a[::2, 0] = a[1::2, 1] = first.a[:, 0]
     level = np.append(first.level[0], np.repeat(first.level[1:], 2))
-    t, told = np.repeat(first.t, 2), np.repeat(first.asked, 2)
+    t, network_level = np.repeat(first.t, 2), np.repeat(first.network_level, 2)
     label = f"second-order encoding over {levels.label}"
-    return Plan(level, t, a, b, np.zeros(2 * rows), label, levels.notes, told=told)
+    return Plan(level, t, a, b, np.zeros(2 * rows), label, levels.notes, network_level=network_level)
 
 
 def leapfrog_rest(levels: NoiseLevels) -> Plan:
@@ -109,9 +109,9 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
     a = np.vstack([[first.a[0, 0], 0.0], a])
     b = np.vstack([first.b[:1], b])
     # Rows after the first ask at the state's own level, which is the one decoding asks at.
-    t, told = np.append(levels.t[-1], levels.t[:0:-1]), np.append(r[1], r[1:-1])
+    t, network_level = np.append(levels.t[-1], levels.t[:0:-1]), np.append(r[1], r[1:-1])
     label = f"two-step encoding over {levels.label}"
-    return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes, told=told)
+    return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes, network_level=network_level)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A plan has one row per network evaluation,
     x <- sum_j a[s, j] (last states) + sum_j b[s, j] (last predictions) + c[s] z,
 
 where column 0 is the newest state or prediction of eps. ``level`` is what the algebra uses,
-``t`` what the network is told.
+``t`` what the network receives.
 Paper -> code: r -> ``level``, T(r) - 1 -> ``t``.
 Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3, for the rows of first order.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from fastdpm.core.levels import check_monotone
 from fastdpm.core.schedule import Array
 
 _TABLES = ("level", "t", "a", "b", "c")
-_OPTIONAL = ("log_variance", "past", "told")
+_OPTIONAL = ("log_variance", "past", "network_level")
+_NETWORK_LEVEL_KEY = "told"  # in files and fingerprints
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +44,10 @@ class Plan:
         log_variance: Logarithms of the smallest and largest variance of each row's noise, shape
             (S, 2), where the network learned where between them it lies; ``c`` then only says
             which rows draw noise. None for fixed variances.
-        told: Levels that the steps ``t`` stand for, shape (S,), where they are not those of the
-            states; None if they are.
-        past: Levels of states before the first that the run is given as well, newest first, where
-            the first row needs them; None if it needs none.
+        network_level: Levels that belong to the steps ``t``, shape (S,); those of the states,
+            ``level[:-1]``, by default.
+        past: Levels of the earlier states that :func:`fastdpm.run` needs besides the first one,
+            newest first; None if it needs none.
 
     Raises:
         InvalidArgumentError: If shapes disagree, a value is not finite, a row needs history that
@@ -62,9 +63,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     log_variance: Array | None = None
     past: Array | None = None
-    told: Array | None = None
+    network_level: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
+        if not np.size(self.network_level):
+            object.__setattr__(self, "network_level", np.array(self.level)[:-1])
         for name in self._tables():
             table = np.array(getattr(self, name), dtype=np.float64)
             table.flags.writeable = False
@@ -74,9 +77,17 @@ class Plan:
         self._check_history()
         self._check_signal()
 
-    def _tables(self) -> tuple[str, ...]:
-        optional = tuple(name for name in _OPTIONAL if getattr(self, name) is not None)
-        return (*_TABLES, *optional)
+    def _tables(self) -> list[str]:
+        """Names of the tables that the plan has."""
+        return [name for name in (*_TABLES, *_OPTIONAL) if getattr(self, name) is not None]
+
+    def _saved_tables(self) -> dict[str, Array]:
+        """What files and the fingerprint hold, by key."""
+        tables: dict[str, Array] = {name: getattr(self, name) for name in self._tables()}
+        network_level = tables.pop("network_level")
+        if not np.array_equal(network_level, self.level[:-1]):
+            tables[_NETWORK_LEVEL_KEY] = network_level
+        return tables
 
     def _check_shapes(self) -> None:
         rows = self.t.size
@@ -88,7 +99,8 @@ class Plan:
                 )
         wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
         wanted |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
-        wanted |= {"log_variance": (rows, 2), "past": (self.num_past,), "told": (rows,)}
+        wanted |= {"log_variance": (rows, 2), "past": (self.num_past,)}
+        wanted |= {"network_level": (rows,)}
         for name in self._tables():
             shape = wanted[name]
             if getattr(self, name).shape != shape or 0 in shape:
@@ -104,12 +116,12 @@ class Plan:
     def _check_history(self) -> None:
         for name in "ab":
             table: Array = getattr(self, name)
-            given = self.num_past if name == "a" else 0
-            rows, columns = np.nonzero(np.triu(table, 1 + given))
+            earlier = 1 + (self.num_past if name == "a" else 0)
+            rows, columns = np.nonzero(np.triu(table, earlier))
             if rows.size:
                 raise InvalidArgumentError(
                     f"row {rows[0]} of {self.num_rows} uses {name}[{rows[0]}, {columns[0]}], but"
-                    f" only {rows[0] + 1 + given} states exist by then: start with fewer columns"
+                    f" only {rows[0] + earlier} states exist by then: start with fewer columns"
                 )
 
     def _check_signal(self) -> None:
@@ -132,13 +144,8 @@ class Plan:
         return self.t.size
 
     @property
-    def asked(self) -> Array:
-        """The level that the network is told of in each row, shape (S,)."""
-        return self.level[:-1] if self.told is None else self.told
-
-    @property
     def num_past(self) -> int:
-        """States before the first that a run is given."""
+        """How many earlier states a run needs besides the first one."""
         return 0 if self.past is None else self.past.size
 
     @property
@@ -150,15 +157,14 @@ class Plan:
     def fingerprint(self) -> str:
         """Hash of the coefficients to 12 significant digits, 16 hexadecimal digits."""
         digest = hashlib.sha256()
-        for name in self._tables():
-            table: Array = getattr(self, name)
+        for name, table in self._saved_tables().items():
             rounded = " ".join(f"{value + 0.0:.11e}" for value in table.ravel())
             digest.update(f"{name}{table.shape}{rounded}".encode())
         return digest.hexdigest()[:16]
 
     def to_json(self) -> str:
         """The plan as JSON; :meth:`from_json` gives the same numbers back to the last bit."""
-        tables = {name: getattr(self, name).tolist() for name in self._tables()}
+        tables = {name: table.tolist() for name, table in self._saved_tables().items()}
         head = {"format": "fastdpm-plan", "version": 1, "fingerprint": self.fingerprint}
         return json.dumps(head | {"label": self.label, "notes": self.notes} | tables, indent=1)
 
@@ -181,10 +187,12 @@ class Plan:
         if missing:
             raise InvalidArgumentError(f"not a whole plan: {', '.join(missing)} missing")
         try:
+            keys = {name: name for name in (*_TABLES, *_OPTIONAL)}
+            keys["network_level"] = _NETWORK_LEVEL_KEY
             tables = {
-                name: np.array(data[name], dtype=np.float64)
-                for name in (*_TABLES, *_OPTIONAL)
-                if name in data
+                name: np.array(data[key], dtype=np.float64)
+                for name, key in keys.items()
+                if key in data
             }
         except (TypeError, ValueError):
             raise InvalidArgumentError("not a plan: a table holds no numbers") from None
@@ -210,7 +218,7 @@ class Plan:
         head = f"{self.label}: {self.num_rows} network evaluations, fingerprint {self.fingerprint}"
         columns = [("row", 4), ("t", 10), ("level", 12), ("-> level", 12)]
         names = [f"{n}{j}" for n in "ab" for j in range(getattr(self, n).shape[1])]
-        names += ["c"] if self.log_variance is None else ["c least", "c most"]
+        names += ["c"] if self.log_variance is None else ["c min", "c max"]
         columns += [(name, 12) for name in names]
         lines = [head, *(f"note: {note}" for note in self.notes)]
         lines.append("".join(f"{name:>{width}}" for name, width in columns))

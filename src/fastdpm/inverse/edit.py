@@ -52,7 +52,7 @@ class KnownPart(Denoiser):
         self.x0 = x0
         self.unknown = unknown
         self.noise = noise
-        self.rows = {float(level): plan.num_rows + i for i, level in enumerate(plan.asked)}
+        self.rows = {float(level): plan.num_rows + i for i, level in enumerate(plan.network_level)}
 
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
         """See :class:`fastdpm.Denoiser`; where the data is known, its own eps is returned."""

@@ -59,7 +59,7 @@ def run(
         if len(predictions) == plan.b.shape[1]:
             predictions.pop()  # free the oldest before the network needs its memory
         where = f"row {row} of {plan.num_rows}"
-        out = answer(network, states[0], float(plan.t[row]), float(plan.asked[row]), where)
+        out = answer(network, states[0], float(plan.t[row]), float(plan.network_level[row]), where)
         z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
         eps, learned = checked(out, x, where)
         del out
