@@ -18,7 +18,7 @@ from fastdpm.models.features import load_features
 NO_LABEL = 10
 
 
-class Denoiser(nn.Module):
+class NoisePredictor(nn.Module):
     """Predicts the noise in digits of 8 x 8 pixels, told which digit it is, or ``NO_LABEL``."""
 
     def __init__(self, width: int = 256) -> None:
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="samples at each scale")
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = Denoiser()
+    network = NoisePredictor()
     schedule = VarianceSchedule.linear(num_train_steps=1000, beta_start=1e-4, beta_end=0.02)
     train(network, schedule, args.steps)
 

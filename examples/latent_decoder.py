@@ -43,7 +43,7 @@ class Autoencoder:
         return (self.mean + latents @ self.axes).reshape(-1, 1, 8, 8)
 
 
-class Denoiser(nn.Module):
+class NoisePredictor(nn.Module):
     """Predicts the noise in latents; it never sees an image."""
 
     def __init__(self, width: int = 192) -> None:
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
 def trained(latents: Tensor, steps: int) -> nn.Module:
     """A network fitted to latents."""
     torch.manual_seed(0)
-    network = Denoiser()
+    network = NoisePredictor()
     level = torch.tensor(SCHEDULE.alpha_bar).float().sqrt()[:, None]  # index 0 is the step t = 0
     adam = torch.optim.Adam(network.parameters())
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=3e-3, total_steps=steps)

@@ -24,7 +24,7 @@ from fastdpm import (
 )
 
 
-class Denoiser(nn.Module):
+class NoisePredictor(nn.Module):
     """Predicts the noise in images of 8 x 8 pixels; knows nothing of fastdpm.
 
     Attributes:
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="samples to measure")
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = Denoiser()
+    network = NoisePredictor()
     data = torch.tensor(load_digits().images[:-360, None], dtype=torch.float32) / 8 - 1
     level = (1 - network.betas).cumprod(0).sqrt().float()
     train(network, data, level, args.steps)

@@ -41,7 +41,7 @@ def nearest_note(sounds: Tensor) -> tuple[Tensor, Tensor]:
     return cents.argmin(1), cents.amin(1)
 
 
-class Denoiser(nn.Module):
+class NoisePredictor(nn.Module):
     """Predicts the noise in sounds, eight samples at a time; convolutions with growing gaps."""
 
     def __init__(self, width: int = 48) -> None:
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--out", default="plucked.wav", help="the sound file")
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = Denoiser()
+    network = NoisePredictor()
     schedule = VarianceSchedule.linear(num_train_steps=200, beta_start=1e-4, beta_end=0.1)
     train(network, schedule, args.steps)
     network.eval()

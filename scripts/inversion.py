@@ -176,7 +176,7 @@ def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> 
         "timestep_spacing": spacing,
         "clip_sample": False,
     }
-    network = model.denoiser()
+    network = model.noise_predictor()
     state = x
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # diffusers' own

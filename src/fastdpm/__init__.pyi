@@ -26,10 +26,10 @@ from .core.levels import (
     levels_all as levels_all,
 )
 from .core.levels import (
-    levels_from_variances as levels_from_variances,
+    levels_custom as levels_custom,
 )
 from .core.levels import (
-    levels_given as levels_given,
+    levels_from_variances as levels_from_variances,
 )
 from .core.levels import (
     levels_step as levels_step,
@@ -72,28 +72,28 @@ from .models.load import load_model as load_model
 from .models.model import Decoder as Decoder
 from .models.model import Model as Model
 from .sampling.ask import (
-    Denoiser as Denoiser,
-)
-from .sampling.denoise import (
-    Autocast as Autocast,
-)
-from .sampling.denoise import (
-    ClipX0 as ClipX0,
-)
-from .sampling.denoise import (
-    DynamicThreshold as DynamicThreshold,
-)
-from .sampling.denoise import (
-    Guidance as Guidance,
-)
-from .sampling.denoise import (
-    VPrediction as VPrediction,
-)
-from .sampling.denoise import (
-    X0Prediction as X0Prediction,
+    NoisePredictor as NoisePredictor,
 )
 from .sampling.implicit import ImplicitOptions as ImplicitOptions
 from .sampling.noise import SampleNoise as SampleNoise
+from .sampling.prediction import (
+    Autocast as Autocast,
+)
+from .sampling.prediction import (
+    ClipX0 as ClipX0,
+)
+from .sampling.prediction import (
+    DynamicThreshold as DynamicThreshold,
+)
+from .sampling.prediction import (
+    Guidance as Guidance,
+)
+from .sampling.prediction import (
+    VPrediction as VPrediction,
+)
+from .sampling.prediction import (
+    X0Prediction as X0Prediction,
+)
 from .sampling.run import run as run
 
 __version__: str

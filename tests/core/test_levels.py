@@ -14,7 +14,7 @@ from fastdpm import (
     VarianceSchedule,
     levels_all,
     levels_from_variances,
-    levels_given,
+    levels_custom,
     levels_step,
     levels_var,
 )
@@ -148,14 +148,14 @@ def test_variances_that_fall_are_asked_about():
 
 
 def test_a_start_by_hand_far_from_noise_is_told():
-    assert re.search(tells("level 0.9", 0.006353), levels_given(DDPM, level=[0.9]).notes[0])
+    assert re.search(tells("level 0.9", 0.006353), levels_custom(DDPM, level=[0.9]).notes[0])
     assert levels_from_variances(AUDIO, [0.01, 0.1]).notes
-    assert levels_given(DDPM, t=[999.0, 10.0]).notes == ()
+    assert levels_custom(DDPM, t=[999.0, 10.0]).notes == ()
 
 
 def test_levels_and_steps_by_hand_agree():
-    by_step = levels_given(DDPM, t=[900.5, 300, 0])
-    by_level = levels_given(DDPM, level=by_step.level[:-1])
+    by_step = levels_custom(DDPM, t=[900.5, 300, 0])
+    by_level = levels_custom(DDPM, level=by_step.level[:-1])
     np.testing.assert_allclose(by_level.t, by_step.t, atol=1e-8)
 
 
@@ -176,7 +176,7 @@ def test_levels_and_steps_by_hand_agree():
 )
 def test_impossible_levels_by_hand_are_refused(arguments, values):
     with pytest.raises(InvalidArgumentError, match=tells(*values)):
-        levels_given(DDPM, **arguments)
+        levels_custom(DDPM, **arguments)
 
 
 def test_a_part_of_a_chain_keeps_its_levels():

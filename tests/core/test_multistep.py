@@ -13,7 +13,7 @@ from fastdpm import (
     ddim_rev,
     dpmpp_2m,
     dpmpp_3m,
-    levels_given,
+    levels_custom,
     levels_step,
     multistep_3,
 )
@@ -33,7 +33,7 @@ def _levels_even_in_log_snr(num_steps: int) -> NoiseLevels:
     grid = np.linspace(log_snr(DDPM.levels[-1]), log_snr(DDPM.levels[1]), num_steps)
     level = 1 / np.sqrt(1 + np.exp(-2 * grid))
     level[[0, -1]] = DDPM.levels[-1], DDPM.levels[1]
-    return levels_given(DDPM, level=level)
+    return levels_custom(DDPM, level=level)
 
 
 def _sum_of_row_errors(plan: Plan) -> float:

@@ -14,7 +14,7 @@ from fastdpm import (
     VarianceSchedule,
     choose_methods,
     compare,
-    levels_given,
+    levels_custom,
 )
 from fastdpm.cli.app import make_app
 from fastdpm.core import choices as levels_module
@@ -45,7 +45,9 @@ def toy(levels):
 def halves(schedule, num_steps):
     """Levels that halve the way to clean data."""
     low = float(schedule.levels[-1])
-    return levels_given(schedule, level=[low + (1 - low) * (1 - 0.5**i) for i in range(num_steps)])
+    return levels_custom(
+        schedule, level=[low + (1 - low) * (1 - 0.5**i) for i in range(num_steps)]
+    )
 
 
 TOYS = (

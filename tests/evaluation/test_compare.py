@@ -91,11 +91,11 @@ def test_evaluations_are_counted_and_not_steps(run):
 
 def test_all_methods_start_from_the_same_noise(run, folders):
     """DDIM over the same steps is one process, whoever runs it."""
-    from fastdpm import ddim_rev, levels_given, load_model
+    from fastdpm import ddim_rev, levels_custom, load_model
 
     found = run(["diffusers-ddim-trailing"], steps=(5,))
     model = load_model(folders["image"])
-    plan = ddim_rev(levels_given(model.schedule, t=[99, 79, 59, 39, 19]))
+    plan = ddim_rev(levels_custom(model.schedule, t=[99, 79, 59, 39, 19]))
     ours = (model.sample(8, plan=plan).clamp(-1, 1) + 1) * 127.5
     theirs = next(iter(found.pictures.values())).transpose(0, 3, 1, 2)
     assert np.abs(ours.numpy() - theirs).max() < 0.6

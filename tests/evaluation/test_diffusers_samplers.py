@@ -22,7 +22,7 @@ from fastdpm import (
     dpmpp_2m,
     dpmpp_3m,
 )
-from fastdpm.core.levels import levels_given
+from fastdpm.core.levels import levels_custom
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.diffusers_samplers import (
     DIFFUSERS_METHODS,
@@ -112,7 +112,7 @@ def test_ddim_of_diffusers_is_ours_on_the_same_steps(
     config = dataclasses.replace(image_model.config, prediction=prediction, time_scale=0.5)
     model = Model(config, image_model.network)
     steps = spread_of(spacing, num_steps, 100)
-    expected = ours(model, ddim_rev(levels_given(model.schedule, t=steps)), clip=clip, seed=5)
+    expected = ours(model, ddim_rev(levels_custom(model.schedule, t=steps)), clip=clip, seed=5)
     found = draw(model, f"diffusers-ddim-{spacing}", num_steps, clip=clip, seed=5)
     assert (expected.abs() < 1).float().mean() > 0.1  # else the clamp would hide everything
     atol = 2e-5 if prediction == "sample" else 1e-5  # diffusers keeps its tables in float32
@@ -122,7 +122,7 @@ def test_ddim_of_diffusers_is_ours_on_the_same_steps(
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_ddim_of_diffusers_is_ours_without_a_wrapper(spacing):
     model, _ = gaussian()
-    plan = ddim_rev(levels_given(model.schedule, t=spread_of(spacing, 20, 100)))
+    plan = ddim_rev(levels_custom(model.schedule, t=spread_of(spacing, 20, 100)))
     found = draw(model, f"diffusers-ddim-{spacing}", 20)
     torch.testing.assert_close(found, ours(model, plan), rtol=0, atol=1e-5)
 
@@ -131,7 +131,7 @@ def test_ddim_of_diffusers_is_ours_without_a_wrapper(spacing):
 def test_ddpm_of_diffusers_spreads_as_our_plan_on_the_same_steps(num_steps):
     model, _ = gaussian()
     steps = spread_of("trailing", num_steps, 100)
-    plan = ddim_rev(levels_given(model.schedule, t=steps), kappa=1.0)
+    plan = ddim_rev(levels_custom(model.schedule, t=steps), kappa=1.0)
     expected = ours(model, plan, n=600)
     found = draw(model, "diffusers-ddpm-trailing", num_steps, n=600)
     assert abs(float(found.mean() - expected.mean())) < 0.006  # three standard errors, or more
@@ -144,7 +144,7 @@ def test_dpm_solver_of_diffusers_is_our_multistep_plan_on_the_same_steps(
     image_model, name, compiled, num_steps
 ):
     steps = spread_of("trailing", num_steps, 100)
-    plan = compiled(levels_given(image_model.schedule, t=steps))
+    plan = compiled(levels_custom(image_model.schedule, t=steps))
     found = draw(image_model, f"diffusers-dpmpp-{name}-trailing", num_steps, clip="x0")
     expected = ours(image_model, plan, clip="x0")
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
@@ -152,7 +152,7 @@ def test_dpm_solver_of_diffusers_is_our_multistep_plan_on_the_same_steps(
 
 def test_each_sample_of_a_vocoder_keeps_its_condition(vocoder):
     steps = spread_of("trailing", 5, 50)
-    expected = ours(vocoder, ddim_rev(levels_given(vocoder.schedule, t=steps)), n=5)
+    expected = ours(vocoder, ddim_rev(levels_custom(vocoder.schedule, t=steps)), n=5)
     found = draw(vocoder, "diffusers-ddim-trailing", 5, n=5, batch_size=2)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 

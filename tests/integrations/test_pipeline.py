@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastdpm import Recipe, SampleNoise, ddim_rev, levels_given, levels_var, run
+from fastdpm import Recipe, SampleNoise, ddim_rev, levels_custom, levels_var, run
 from tests.integrations.parts import (
     PROMPTS,
     as_pixels,
@@ -61,8 +61,8 @@ def test_a_latent_pipeline_decodes_as_it_does_itself():
         output_type="np",
     ).images
     start = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    plan = ddim_rev(levels_given(model.schedule, t=(800, 600, 400, 200, 0)))
-    found = model.finished(run(plan, model.denoiser(), start))
+    plan = ddim_rev(levels_custom(model.schedule, t=(800, 600, 400, 200, 0)))
+    found = model.finished(run(plan, model.noise_predictor(), start))
     torch.testing.assert_close(as_pixels(found), torch.tensor(theirs), rtol=0, atol=1e-4)
     assert theirs.std() > 0.01
 
@@ -80,7 +80,7 @@ def test_text_to_image_equals_the_pipeline(text_pipeline, scale, method):
         choices: dict[str, Any] = {"num_inference_steps": 5}
         text_pipeline.scheduler.set_timesteps(5)
         steps = text_pipeline.scheduler.timesteps.tolist()  # the pipeline sets an offset
-        plan = ddim_rev(levels_given(model.schedule, t=steps))
+        plan = ddim_rev(levels_custom(model.schedule, t=steps))
     else:
         from fastdpm import FastDPMScheduler
 
@@ -126,7 +126,7 @@ def test_a_pipeline_of_two_text_encoders_equals_itself(text_parts):
     )
     pipeline.set_progress_bar_config(disable=True)
     model = from_pipeline(pipeline, prompt=PROMPTS, guidance_scale=4.0, negative_prompt="dog")
-    plan = ddim_rev(levels_given(model.schedule, t=(800, 600, 400, 200, 0)))
+    plan = ddim_rev(levels_custom(model.schedule, t=(800, 600, 400, 200, 0)))
     theirs = pipeline(
         PROMPTS,
         negative_prompt=["dog", "dog"],
@@ -163,8 +163,8 @@ def test_dit_takes_its_classes_with_the_pipelines_own_guidance():
         output_type="np",
     ).images
     start = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    plan = ddim_rev(levels_given(model.schedule, t=(800, 600, 400, 200, 0)))
-    found = model.finished(run(plan, model.denoiser(model.conditions), start))
+    plan = ddim_rev(levels_custom(model.schedule, t=(800, 600, 400, 200, 0)))
+    found = model.finished(run(plan, model.noise_predictor(model.conditions), start))
     torch.testing.assert_close(as_pixels(found), torch.tensor(theirs), rtol=0, atol=1e-4)
     assert theirs.std() > 0.01
 

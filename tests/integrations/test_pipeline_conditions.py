@@ -17,7 +17,7 @@ def test_the_guidance_of_a_text_pipeline_is_its_own_if_nothing_is_said(text_pipe
     )
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     outputs = [
-        model.denoiser(model.conditions)(start, torch.tensor([500.25]))  # type: ignore[call-arg]
+        model.noise_predictor(model.conditions)(start, torch.tensor([500.25]))  # type: ignore[call-arg]
         for model in (unsaid, said, none)
     ]
     assert torch.equal(outputs[0], outputs[1])

@@ -21,7 +21,7 @@ from fastdpm import (
     VPrediction,
     X0Prediction,
     ddim_rev,
-    levels_given,
+    levels_custom,
     levels_step,
     levels_var,
     multistep_3,
@@ -140,7 +140,7 @@ def test_ddim_that_ends_at_the_first_step_is_a_plan_that_ends_there():
     ours, theirs = _both(20, set_alpha_to_one=False, steps_offset=1)
     x = start()
     assert (sample(ours, x) - sample(theirs, x)).abs().max() > 1e-4
-    levels = levels_given(LINEAR, t=theirs.timesteps, end=float(LINEAR.R(1)))
+    levels = levels_custom(LINEAR, t=theirs.timesteps, end=float(LINEAR.R(1)))
     ours.set_timesteps(plan=ddim_rev(levels))
     torch.testing.assert_close(sample(ours, x), sample(theirs, x), **CLOSE)
 
@@ -236,7 +236,7 @@ def test_a_given_plan_with_history_cannot_be_entered_late():
         ddim_rev(levels_var(LINEAR, 7, "quadratic", bounded=False), 0.3),
         ddim_rev(levels_step(LINEAR, 10)[3:8], 1.0),
         leapfrog(levels_var(LINEAR, 6)),
-        multistep_3(levels_given(LINEAR, t=[700.25, 300.5, 99.125, 0.5], end=0.999999)),
+        multistep_3(levels_custom(LINEAR, t=[700.25, 300.5, 99.125, 0.5], end=0.999999)),
     ],
     ids=["unbounded", "from the middle", "two states", "custom ends"],
 )

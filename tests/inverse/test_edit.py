@@ -146,7 +146,9 @@ def test_editing_is_sampling_from_the_data_at_the_level(image_model):
     part = levels[5:]
     r = float(part.level[0])
     start = r * x.double() + math.sqrt(1 - r * r) * noise.start((1, 8, 8), dtype=torch.float64)
-    wanted = run(ddim_rev(part, 0.5), image_model.denoiser(), start, noise=noise).clamp(-1, 1)
+    wanted = run(ddim_rev(part, 0.5), image_model.noise_predictor(), start, noise=noise).clamp(
+        -1, 1
+    )
     for strength, level in ((3 / 8, None), (None, r)):
         found = edit(
             image_model, x, levels=levels, kappa=0.5, seed=6, strength=strength, level=level
@@ -176,7 +178,7 @@ def test_what_is_not_said_is_the_recipe(image_model, recipe):
     r = float(part.level[0])
     start = r * x.double() + math.sqrt(1 - r * r) * noise.start((1, 8, 8), dtype=torch.float64)
     made = {
-        (k, clip): run(ddim_rev(part, k), model.denoiser(clip=clip), start, noise=noise)
+        (k, clip): run(ddim_rev(part, k), model.noise_predictor(clip=clip), start, noise=noise)
         for k in {kappa, 0.0, 1.0}
         for clip in {recipe.clip, "none", "x0"}
     }

@@ -56,7 +56,7 @@ def test_a_format_that_is_added_to_the_table_is_recognized_and_sampled(toy):
     assert found.config.name == "tiny-toy"
     assert find_model(toy / "toy.pt", layout="toy").config == found.config
     x = torch.zeros(1, 1, 6)
-    predicted = load_model(toy / "toy.pt").denoiser()(x, torch.zeros(1))  # type: ignore[call-arg]
+    predicted = load_model(toy / "toy.pt").noise_predictor()(x, torch.zeros(1))  # type: ignore[call-arg]
     assert torch.equal(predicted, torch.arange(6.0)[None, None] + 0.5)
 
 

@@ -196,7 +196,7 @@ def test_a_published_checkpoint_computes_what_its_publication_says(tmp_path, cas
     for step in case.steps:
         t = torch.tensor([step])
         with torch.no_grad():
-            found = model.denoiser(mel)(x, t)  # type: ignore[call-arg]
+            found = model.noise_predictor(mel)(x, t)  # type: ignore[call-arg]
             wanted = case.reference(state, x, case.told * t, *given)
         assert torch.isfinite(wanted).all()
         assert (found - wanted).norm() <= 1e-5 * wanted.norm(), step

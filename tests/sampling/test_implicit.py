@@ -118,9 +118,9 @@ def test_held_out_digits_come_back(num_steps, least):
     x = torch.from_numpy(next(iter(source.batches(0, 16)))).float()
     x = (x / 127.5 - 1 if float(x.max()) > 1 else x).reshape(-1, 1, 8, 8)[:16].double()
     plan = ddim_rev(levels_step(model.schedule, num_steps, "quadratic"))
-    found = invert(plan, lambda at: model.denoiser(), x)
+    found = invert(plan, lambda at: model.noise_predictor(), x)
     done = found.row < 0
-    back = run(plan, model.denoiser(), found.x[done].float())
+    back = run(plan, model.noise_predictor(), found.x[done].float())
     error = (back - x[done]).flatten(1).norm(dim=1) / x[done].flatten(1).norm(dim=1)
     assert float(done.float().mean()) >= least
     assert float(error.max()) <= 1e-4
@@ -285,8 +285,8 @@ def test_every_15th_held_out_digit_comes_back_in_float32(num_steps, per_row):
     x = load_training_data(DIGITS_TEST, model.config.data).middle(torch.arange(0, 360, 15))
     plan = ddim_rev(levels_step(model.schedule, num_steps, "quadratic"))
     before = x.clone()
-    found = invert(plan, lambda at: model.denoiser(), x)
-    off = (run(plan, model.denoiser(), found.x) - x).flatten(1).norm(dim=1)
+    found = invert(plan, lambda at: model.noise_predictor(), x)
+    off = (run(plan, model.noise_predictor(), found.x) - x).flatten(1).norm(dim=1)
     assert torch.equal(x, before)
     assert found.x.dtype == torch.float32
     assert bool((found.row == -1).all())

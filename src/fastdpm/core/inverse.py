@@ -66,7 +66,9 @@ def second_order_inverse(levels: NoiseLevels) -> Plan:
     level = np.append(first.level[0], np.repeat(first.level[1:], 2))
     t, network_level = np.repeat(first.t, 2), np.repeat(first.network_level, 2)
     label = f"second-order encoding over {levels.label}"
-    return Plan(level, t, a, b, np.zeros(2 * rows), label, levels.notes, network_level=network_level)
+    return Plan(
+        level, t, a, b, np.zeros(2 * rows), label, levels.notes, network_level=network_level
+    )
 
 
 def leapfrog_rest(levels: NoiseLevels) -> Plan:
@@ -111,7 +113,9 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
     # Rows after the first ask at the state's own level, which is the one decoding asks at.
     t, network_level = np.append(levels.t[-1], levels.t[:0:-1]), np.append(r[1], r[1:-1])
     label = f"two-step encoding over {levels.label}"
-    return Plan(r, t, a, b, np.zeros(levels.num_steps), label, levels.notes, network_level=network_level)
+    return Plan(
+        r, t, a, b, np.zeros(levels.num_steps), label, levels.notes, network_level=network_level
+    )
 
 
 @dataclass(frozen=True)

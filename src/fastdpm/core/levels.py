@@ -225,7 +225,7 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
     return NoiseLevels(level, schedule.T(np.maximum(level[:-1], low)) - 1, label, notes)
 
 
-def levels_given(
+def levels_custom(
     schedule: VarianceSchedule,
     *,
     level: ArrayLike | None = None,

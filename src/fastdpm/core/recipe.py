@@ -12,8 +12,8 @@ from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import (
     NoiseLevels,
     levels_all,
+    levels_custom,
     levels_from_variances,
-    levels_given,
 )
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import VarianceSchedule
@@ -132,7 +132,7 @@ class Recipe:
         if self.variances is not None:
             return levels_from_variances(schedule, self.variances)
         if self.at_levels is not None or self.at_steps is not None:
-            return levels_given(schedule, level=self.at_levels, t=self.at_steps)
+            return levels_custom(schedule, level=self.at_levels, t=self.at_steps)
         choice = find_choice(self.levels, self.spacing)
         unbounded = {} if self.bounded or not choice.bounded else {"bounded": False}
         return choice.function(schedule, self.num_steps, **unbounded)

@@ -51,7 +51,7 @@ from fastdpm.core.errors import (
 from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import Model
-from fastdpm.sampling.ask import Denoiser, Network, ask
+from fastdpm.sampling.ask import Network, NoisePredictor, ask
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -185,7 +185,7 @@ def sample_diffusers(
             x = SampleNoise(seed, batch).start(shape, device=model.device)
             generators = _generators(seed, batch) if method.stochastic else None
             chosen = model.condition_of(condition, batch)
-            network = model.denoiser(chosen, clip=clip, precision=precision)
+            network = model.noise_predictor(chosen, clip=clip, precision=precision)
             chain = _Chain(method, model.schedule, num_steps)
             each = after_rows(callback, first, len(samples), len(chain.steps))
             for evaluation in range(len(chain.steps)):
@@ -255,7 +255,7 @@ class _Chain:
     @torch.no_grad()
     def step(
         self,
-        network: Network | Denoiser,
+        network: Network | NoisePredictor,
         row: int,
         x: Tensor,
         generators: list[torch.Generator] | None,

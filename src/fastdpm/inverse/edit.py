@@ -27,13 +27,13 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffuse import check_level, noised
 from fastdpm.models.model import Model
-from fastdpm.sampling.ask import Denoiser, Network, predict_eps, split_variance
+from fastdpm.sampling.ask import Network, NoisePredictor, predict_eps, split_variance
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import Noise, run
 from fastdpm.sampling.state import Callback, after_rows
 
 
-class KnownPart(Denoiser):
+class KnownPart(NoisePredictor):
     """Show a network the known part of its input as clean data diffused to the input's level.
 
     Args:
@@ -46,7 +46,12 @@ class KnownPart(Denoiser):
     """
 
     def __init__(
-        self, network: Network | Denoiser, x0: Tensor, unknown: Tensor, plan: Plan, noise: Noise
+        self,
+        network: Network | NoisePredictor,
+        x0: Tensor,
+        unknown: Tensor,
+        plan: Plan,
+        noise: Noise,
     ) -> None:
         self.network = network
         self.x0 = x0
@@ -55,7 +60,7 @@ class KnownPart(Denoiser):
         self.rows = {float(level): plan.num_rows + i for i, level in enumerate(plan.network_level)}
 
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
-        """See :class:`fastdpm.Denoiser`; where the data is known, its own eps is returned."""
+        """Predict eps; where the data is known, return the eps that it was noised with."""
         z = self.noise(self.rows[level], x)
         shown = torch.where(self.unknown, x, noised(self.x0, level, z))
         eps, learned = split_variance(predict_eps(self.network, shown, t, level), x)
@@ -169,7 +174,7 @@ def edit(
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
         start = noised(data, float(reverse.level[0]), z)
-        network = model.denoiser(chosen, clip=clip)
+        network = model.noise_predictor(chosen, clip=clip)
         if unknown is not None:
             here = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
             network = KnownPart(network, data, here, reverse, noise)

@@ -184,7 +184,7 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
         chosen = None if latents.condition is None else latents.condition[at].to(model.device)
         x = latents.x[at].to(model.device, torch.float64)
         past = () if latents.past is None else (latents.past[at].to(x),)
-        out[at] = run(latents.plan, model.denoiser(chosen), x, past=past).float().cpu()
+        out[at] = run(latents.plan, model.noise_predictor(chosen), x, past=past).float().cpu()
     return out
 
 
@@ -205,7 +205,7 @@ def _planned(
         if each is not None:
             each(row, state)
 
-    last = run(plan, model.denoiser(condition), x, callback=keep)
+    last = run(plan, model.noise_predictor(condition), x, callback=keep)
     count = len(x)
     return {
         "x": (before[0] if pair else last).float().cpu(),
@@ -227,7 +227,7 @@ def _solved(
     """The tensors of latents of a batch, by solving the rows of the plan that decodes."""
     found = invert(
         plan,
-        lambda at: model.denoiser(None if condition is None else condition[at]),
+        lambda at: model.noise_predictor(None if condition is None else condition[at]),
         x,
         solver,
         callback=each,

@@ -31,7 +31,7 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffuse import noised
 from fastdpm.models.model import Model
-from fastdpm.sampling.ask import Denoiser, Network, ask
+from fastdpm.sampling.ask import Network, NoisePredictor, ask
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -163,7 +163,7 @@ def bits_per_dimension(
     parts = []
     for indices, batch, chosen in batches(model, values, condition, batch_size):
         rows = _Rows(coefficients, variance, grey, index[indices.start : indices.stop])
-        network = model.denoiser(chosen, clip=clip)
+        network = model.noise_predictor(chosen, clip=clip)
         noise = SampleNoise(seed, indices)
         terms = [_prior(batch, float(levels.level[0]))]
         each = after_rows(callback, indices.start, len(x), levels.num_steps)
@@ -265,7 +265,7 @@ class _Rows:
     grey: GreyLevels
     index: Tensor
 
-    def term(self, network: Network | Denoiser, x0: Tensor, row: int, z: Tensor) -> Tensor:
+    def term(self, network: Network | NoisePredictor, x0: Tensor, row: int, z: Tensor) -> Tensor:
         """The term of a row, shape (n,), from states that ``z`` diffuses."""
         c = self.coefficients
         level = float(c.level[row])

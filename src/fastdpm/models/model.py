@@ -20,9 +20,9 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import check_labels, check_mel
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
-from fastdpm.sampling.ask import Denoiser, Network, call_network
-from fastdpm.sampling.denoise import Autocast, ClipX0, DynamicThreshold, as_eps
+from fastdpm.sampling.ask import Network, NoisePredictor, call_network
 from fastdpm.sampling.noise import SampleNoise
+from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
 from fastdpm.sampling.run import run
 from fastdpm.sampling.state import Callback, SamplingState, after_rows
 
@@ -248,7 +248,7 @@ class Model:
             chosen = self.condition_of(condition, batch)
             x = run(
                 plan,
-                self.denoiser(chosen, clip=clip, precision=precision),
+                self.noise_predictor(chosen, clip=clip, precision=precision),
                 noise.start(shape, device=self.device),
                 noise=noise,
                 callback=after_rows(callback, first, len(samples), plan.num_rows),
@@ -269,9 +269,9 @@ class Model:
             return None
         return condition[[i % len(condition) for i in samples]].to(self.device)
 
-    def denoiser(
+    def noise_predictor(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
-    ) -> Network | Denoiser:
+    ) -> Network | NoisePredictor:
         """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
         check_one_of("clip", clip, CLIPS)
         check_one_of("precision", precision, PRECISIONS)

@@ -1,6 +1,6 @@
 """Asking a network: the one place where what it returns is checked.
 
-A network is called as ``network(x, t)`` with steps of shape (batch,); a :class:`Denoiser` as
+A network is called as ``network(x, t)`` with steps of shape (batch,); a :class:`NoisePredictor` as
 ``denoiser(x, t, level)``, because it needs the level to pass between clean data and eps. Of twice
 the channels, the second half is a learned variance.
 Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1, for the learned variance.
@@ -23,7 +23,7 @@ class _UnusableError(SamplingError):
     """A network returned something that is no prediction for its input."""
 
 
-class Denoiser(ABC):
+class NoisePredictor(ABC):
     """A prediction of eps that needs to know the level of its input."""
 
     @abstractmethod
@@ -32,7 +32,7 @@ class Denoiser(ABC):
 
 
 def ask(
-    network: Network | Denoiser,
+    network: Network | NoisePredictor,
     x: Tensor,
     t: float,
     level: float,
@@ -59,7 +59,9 @@ def ask(
     return checked(answer(network, x, t, level, where), x, where, finite=finite)
 
 
-def answer(network: Network | Denoiser, x: Tensor, t: float, level: float, where: str) -> Tensor:
+def answer(
+    network: Network | NoisePredictor, x: Tensor, t: float, level: float, where: str
+) -> Tensor:
     """What a network returns for ``x``, still to be split; arguments as in :func:`ask`."""
     try:
         return predict_eps(network, x, steps_like(x, t), level)
@@ -85,7 +87,7 @@ def steps_like(x: Tensor, t: float) -> Tensor:
     return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
 
 
-def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float) -> Tensor:
+def predict_eps(network: Network | NoisePredictor, x: Tensor, t: Tensor, level: float) -> Tensor:
     """What a network or a denoiser returns for ``x``, in its type.
 
     Raises:
@@ -93,7 +95,7 @@ def predict_eps(network: Network | Denoiser, x: Tensor, t: Tensor, level: float)
             changed.
     """
     before = _version(x)
-    denoises = isinstance(network, Denoiser)
+    denoises = isinstance(network, NoisePredictor)
     out = network(x, t, level) if denoises else call_network(network, x, t)  # type: ignore[call-arg]
     if _version(x) != before:
         raise _UnusableError(

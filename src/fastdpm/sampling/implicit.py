@@ -25,12 +25,12 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.ask import Denoiser, Network, ask
+from fastdpm.sampling.ask import Network, NoisePredictor, ask
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.run import combine
 from fastdpm.sampling.state import RowCallback
 
-Select = Callable[[Tensor], Network | Denoiser]
+Select = Callable[[Tensor], Network | NoisePredictor]
 
 # Decoding amplifies what a noisy row misses, 500-fold in some digits: a row that is good enough is
 # still solved to the rounding of float32, unless its residual settled before.

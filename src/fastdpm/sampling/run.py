@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.ask import Denoiser, Network, answer, checked
+from fastdpm.sampling.ask import Network, NoisePredictor, answer, checked
 from fastdpm.sampling.state import RowCallback
 
 Noise = Callable[[int, Tensor], Tensor]
@@ -22,7 +22,7 @@ Noise = Callable[[int, Tensor], Tensor]
 @torch.no_grad()
 def run(
     plan: Plan,
-    network: Network | Denoiser,
+    network: Network | NoisePredictor,
     x: Tensor,
     *,
     noise: Noise | None = None,

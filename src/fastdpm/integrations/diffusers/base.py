@@ -28,7 +28,7 @@ from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.sampling.ask import Network, ask, steps_like
-from fastdpm.sampling.denoise import ClipX0, DynamicThreshold, as_eps
+from fastdpm.sampling.prediction import ClipX0, DynamicThreshold, as_eps
 
 Timesteps = Tensor | Array | Sequence[float]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.sampling.ask import call_network
-from fastdpm.sampling.denoise import Guidance
+from fastdpm.sampling.prediction import Guidance
 
 LABELS, HIDDEN, POOLED, SIZES = "class_labels", "hidden_states", "text_embeds", "time_ids"
 """Parts of a condition: labels of classes, texts token by token, whole texts, sizes in pixels."""

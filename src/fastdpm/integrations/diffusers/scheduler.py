@@ -47,7 +47,7 @@ class FastDPMScheduler(PlanScheduler):
     give the same samples for leading spacing and ``set_alpha_to_one=True``. They do not for
     linspace and most trailing timesteps: ``DDIMScheduler`` goes to t - T // S even where the
     network is asked elsewhere next. ``set_alpha_to_one=False`` ends at the level R(1) of the first
-    step: a plan over ``levels_given(schedule, t=..., end=schedule.R(1))`` does so, too.
+    step: a plan over ``levels_custom(schedule, t=..., end=schedule.R(1))`` does so, too.
     Clipped predictions stay consistent here: eps is recomputed from the clipped data, as by
     ``DDPMScheduler`` and by ``use_clipped_model_output=True`` of ``DDIMScheduler``.
 

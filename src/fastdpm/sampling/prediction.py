@@ -1,11 +1,11 @@
-"""Denoisers: what turns a network's answer into a consistent prediction of eps.
+"""Noise predictors: wrappers that turn a network's output into a consistent prediction of eps.
 
-A plan is linear in eps; whatever is not (clipping, guidance) or is parametrised otherwise
-(v, x0) wraps the network:
+A plan is linear in eps. Clipping and guidance are not, and some networks predict v or x0 instead;
+these are handled by wrapping the network:
 
     x = r x0 + sqrt(1 - r^2) eps,    v = r eps - sqrt(1 - r^2) x0.
 
-A learned variance behind the prediction is handed on as it is.
+A learned variance in the second half of the channels is passed through unchanged.
 Source: Ho et al. 2020, arXiv:2006.11239; Salimans & Ho 2022, arXiv:2202.00512, for v.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.sampling.ask import (
-    Denoiser,
     Network,
+    NoisePredictor,
     call_network,
     fitting,
     predict_eps,
@@ -33,10 +33,10 @@ def _sigma(level: float) -> float:
     return math.sqrt((1 - level) * (1 + level))
 
 
-class _Converts(Denoiser):
-    """Turn what a network or denoiser predicts into eps."""
+class _Converts(NoisePredictor):
+    """Turn what a network or noise predictor returns into eps."""
 
-    def __init__(self, network: Network | Denoiser) -> None:
+    def __init__(self, network: Network | NoisePredictor) -> None:
         self.network = network
 
     @abstractmethod
@@ -44,7 +44,7 @@ class _Converts(Denoiser):
         """The eps of a prediction."""
 
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
-        """See :class:`Denoiser`."""
+        """See :class:`NoisePredictor`."""
         out = predict_eps(self.network, x, t, level)
         prediction, learned = split_variance(out, x)
         eps = self.to_eps(prediction, x, level)
@@ -67,18 +67,18 @@ class X0Prediction(_Converts):
         return (x - level * prediction) / _sigma(level)
 
 
-def as_eps(network: Network, prediction: str) -> Network | Denoiser:
-    """A network that returns "epsilon", "v_prediction" or "sample", as one that predicts eps."""
+def as_eps(network: Network, prediction: str) -> Network | NoisePredictor:
+    """Make a network that predicts eps from one that predicts ``prediction``."""
     kinds = {"v_prediction": VPrediction, "sample": X0Prediction}
     return kinds[prediction](network) if prediction in kinds else network
 
 
 class _ChangesX0(_Converts):
-    """Replace the implied clean data and return the eps that belongs to it."""
+    """Change the implied clean data and return the eps that matches it."""
 
     @abstractmethod
     def change(self, x0: Tensor) -> Tensor:
-        """The clean data to sample with."""
+        """The changed clean data."""
 
     def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
         """The eps of the changed clean data."""
@@ -89,10 +89,10 @@ class _ChangesX0(_Converts):
 class ClipX0(_ChangesX0):
     """Clip the implied clean data to [-bound, bound]."""
 
-    def __init__(self, network: Network | Denoiser, bound: float = 1.0) -> None:
+    def __init__(self, network: Network | NoisePredictor, bound: float = 1.0) -> None:
         super().__init__(network)
         if not bound > 0:
-            raise InvalidArgumentError(f"the bound must be above 0, got {bound}")
+            raise InvalidArgumentError(f"`bound` must be above 0, got {bound}")
         self.bound = bound
 
     def change(self, x0: Tensor) -> Tensor:
@@ -101,24 +101,25 @@ class ClipX0(_ChangesX0):
 
 
 class DynamicThreshold(_ChangesX0):
-    """Clip each sample's implied clean data at a quantile of its size, and rescale it to [-1, 1].
+    """Clip the implied clean data of each sample at a quantile of ``|x0|`` and rescale it.
 
     Args:
-        network: What predicts eps.
-        quantile: In (0, 1]; the quantile of ``|x0|`` to clip at, if it is above 1.
-        maximum: The largest value to clip at.
+        network: A network or noise predictor that predicts eps.
+        quantile: In (0, 1]. Values are clipped at this quantile of ``|x0|``, but at 1 or above;
+            then they are divided by it, so they lie in [-1, 1].
+        maximum: Upper bound of the clipping value, at least 1.
 
     Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
     """
 
     def __init__(
-        self, network: Network | Denoiser, quantile: float = 0.995, maximum: float = math.inf
+        self, network: Network | NoisePredictor, quantile: float = 0.995, maximum: float = math.inf
     ) -> None:
         super().__init__(network)
         if not 0 < quantile <= 1:
-            raise InvalidArgumentError(f"the quantile must lie in (0, 1], got {quantile}")
+            raise InvalidArgumentError(f"`quantile` must be in (0, 1], got {quantile}")
         if not maximum >= 1:
-            raise InvalidArgumentError(f"the maximum must be at least 1, got {maximum}")
+            raise InvalidArgumentError(f"`maximum` must be at least 1, got {maximum}")
         self.quantile = quantile
         self.maximum = maximum
 
@@ -130,16 +131,17 @@ class DynamicThreshold(_ChangesX0):
 
 
 class Guidance:
-    """Classifier-free guidance: eps_u + scale (eps_c - eps_u), both halves in one network call.
+    """Classifier-free guidance: eps_u + scale (eps_c - eps_u), in one network call.
 
-    Works on any prediction that is linear in eps for a given state (eps, v or x0), so it goes
-    innermost, under the wrappers above. A learned variance is that of the condition.
+    It works on eps, v and x0 predictions alike, because all are linear in eps for a fixed state.
+    Apply it to the network first and the other wrappers to the result. A learned variance is taken
+    from the conditional half.
 
     Args:
         network: Called as ``network(x, t, condition)`` on twice the batch.
-        condition: What to sample for, shape (batch, ...).
-        unconditional: Its empty counterpart, of the same shape.
-        scale: 0 is unconditional, 1 is no guidance, above 1 is stronger.
+        condition: Condition of each sample, shape (batch, ...).
+        unconditional: The null condition, of the same shape.
+        guidance_scale: 0 samples without the condition, 1 without guidance; larger is stronger.
 
     Raises:
         InvalidArgumentError: If the two conditions differ in shape.
@@ -152,38 +154,38 @@ class Guidance:
         network: Callable[[Tensor, Tensor, Tensor], Tensor],
         condition: Tensor,
         unconditional: Tensor,
-        scale: float,
+        guidance_scale: float,
     ) -> None:
         if condition.shape != unconditional.shape:
             raise InvalidArgumentError(
-                f"condition and unconditional must have one shape, got {tuple(condition.shape)}"
-                f" and {tuple(unconditional.shape)}"
+                "`condition` and `unconditional` must have the same shape, got"
+                f" {tuple(condition.shape)} and {tuple(unconditional.shape)}"
             )
         self.network = network
         self.conditions = torch.cat([unconditional, condition])
-        self.scale = scale
+        self.guidance_scale = guidance_scale
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided prediction, shaped like ``x``."""
         twice, steps = torch.cat([x, x]), torch.cat([t, t])
         both = fitting(call_network(self.network, twice, steps, self.conditions), twice)
         (empty, _), (wanted, learned) = (split_variance(half, x) for half in both.chunk(2))
-        guided = torch.lerp(empty, wanted, self.scale)
+        guided = torch.lerp(empty, wanted, self.guidance_scale)
         return guided if learned is None else torch.cat([guided, learned], dim=1)
 
 
 class Autocast:
-    """Evaluate a network in bf16 or fp16; state and step stay as they are.
+    """Evaluate a network in bf16 or fp16. The state and the step keep their type.
 
     Args:
-        network: Called as ``network(x, t)``; its step embedding must be computed from ``t``
-            before any cast, as the networks of this package do (in bf16, 999 would become 1000).
+        network: Called as ``network(x, t)``. It must compute its step embedding from ``t`` before
+            any cast, as the networks of this package do: in bf16, step 999 becomes 1000.
         dtype: ``torch.bfloat16`` or ``torch.float16``.
     """
 
     def __init__(self, network: Network, dtype: torch.dtype) -> None:
         if dtype not in (torch.bfloat16, torch.float16):
-            raise InvalidArgumentError(f"dtype must be bfloat16 or float16, got {dtype}")
+            raise InvalidArgumentError(f"`dtype` must be bfloat16 or float16, got {dtype}")
         self.network = network
         self.dtype = dtype
 
