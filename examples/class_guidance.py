@@ -12,8 +12,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from fastdpm import Guidance, Model, Recipe, VarianceSchedule
+from fastdpm import Model, Recipe, VarianceSchedule
 from fastdpm.models.features import load_features
+from fastdpm.sampling import Guidance
 
 NO_LABEL = 10
 

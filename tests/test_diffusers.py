@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastdpm import VarianceSchedule, dpmpp_2m, dpmpp_3m, levels_step, run
+from fastdpm import VarianceSchedule, levels_step, run
+from fastdpm.core import dpmpp_2m, dpmpp_3m
 
 
 def _network(x: Tensor, t: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from fastdpm import Plan, builtin_models, load_model
+from fastdpm import Plan, load_model
 from fastdpm import __version__ as fastdpm_version
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.models import builtin_models
 from fastdpm.models.presets import presets
 from tests.messages import tells
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from fastdpm import builtin_models
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.tensors import sha256
+from fastdpm.models import builtin_models
 from tests.messages import tells
 from tests.models.hub_server import serving
 

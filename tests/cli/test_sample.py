@@ -11,9 +11,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from fastdpm import Plan, builtin_models, load_model, run
+from fastdpm import Plan, load_model, run
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.tensors import sha256
+from fastdpm.models import builtin_models
 from tests.messages import tells
 
 

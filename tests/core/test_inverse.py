@@ -14,7 +14,6 @@ from fastdpm import (
     NoiseLevels,
     Plan,
     VarianceSchedule,
-    X0Prediction,
     ddim_rev,
     levels_step,
     levels_var,
@@ -28,6 +27,7 @@ from fastdpm.core.inverse import (
     noise_ratio,
     second_order_inverse,
 )
+from fastdpm.sampling import X0Prediction
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()

@@ -1,6 +1,7 @@
 """The choices of levels are the paper's, and what they change silently they say."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,12 +13,10 @@ from fastdpm import (
     NoiseLevels,
     Recipe,
     VarianceSchedule,
-    levels_all,
-    levels_from_variances,
-    levels_custom,
     levels_step,
     levels_var,
 )
+from fastdpm.core import levels_all, levels_custom, levels_from_variances
 from tests.messages import tells
 
 DDPM = VarianceSchedule.linear()
@@ -104,17 +103,25 @@ def test_var_without_a_root_is_refused():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 200), st.sampled_from(["linear", "quadratic"]), st.booleans())
+@given(st.integers(1, 200), st.sampled_from(["linear", "quadratic"]), st.booleans())
 def test_var_levels_and_steps_belong_together(num_steps, spacing, bounded):
     levels = levels_var(AUDIO, num_steps, spacing, bounded=bounded)
     np.testing.assert_allclose(AUDIO.R(levels.t + 1), levels.level[:-1], rtol=1e-12)
     assert np.all((levels.t > -1) & (levels.t <= 199))
 
 
-@pytest.mark.parametrize("num_steps", [1, 0, -3, 201])
+@pytest.mark.parametrize("spacing", ["linear", "quadratic"])
+@pytest.mark.parametrize("choose", [levels_step, levels_var, partial(levels_var, bounded=False)])
+def test_a_single_step_goes_from_full_noise_to_clean_data(choose, spacing):
+    levels = choose(DDPM, 1, spacing)
+    assert levels.t.tolist() == [999.0]
+    assert levels.level.tolist() == [float(DDPM.R(1000)), 1.0]
+
+
+@pytest.mark.parametrize("num_steps", [0, -3, 201])
 @pytest.mark.parametrize("choose", [levels_step, levels_var])
 def test_the_number_of_steps_is_bounded(choose, num_steps):
-    with pytest.raises(InvalidArgumentError, match=tells("[2, 200]", num_steps)):
+    with pytest.raises(InvalidArgumentError, match=tells("[1, 200]", num_steps)):
         choose(AUDIO, num_steps)
 
 

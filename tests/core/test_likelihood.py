@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastdpm import InvalidArgumentError, VarianceSchedule, levels_all, levels_step
+from fastdpm import InvalidArgumentError, VarianceSchedule, levels_step
+from fastdpm.core import levels_all
 from fastdpm.core.choices import CHOICES
 from fastdpm.core.likelihood import GreyLevels, bound_coefficients, forward_variances
 from tests.messages import tells

@@ -6,17 +6,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from fastdpm import (
-    NoiseLevels,
-    Plan,
-    VarianceSchedule,
-    ddim_rev,
-    dpmpp_2m,
-    dpmpp_3m,
-    levels_custom,
-    levels_step,
-    multistep_3,
-)
+from fastdpm import NoiseLevels, Plan, VarianceSchedule, ddim_rev, levels_step
+from fastdpm.core import dpmpp_2m, dpmpp_3m, levels_custom, multistep_3
 from fastdpm.core.multistep import phi
 from fastdpm.core.samplers import SAMPLERS
 

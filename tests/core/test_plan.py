@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdpm import (
-    InvalidArgumentError,
-    Plan,
-    VarianceSchedule,
-    ddim_rev,
-    dpmpp_2m,
-    levels_step,
-    levels_var,
-    standard,
-)
+from fastdpm import InvalidArgumentError, Plan, VarianceSchedule, ddim_rev, levels_step, levels_var
+from fastdpm.core import dpmpp_2m, standard
 from tests.messages import tells
 
 DDPM = VarianceSchedule.linear()

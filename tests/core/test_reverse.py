@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdpm import (
-    InvalidArgumentError,
-    VarianceSchedule,
-    ddim_rev,
-    levels_step,
-    levels_var,
-    standard,
-)
+from fastdpm import InvalidArgumentError, VarianceSchedule, ddim_rev, levels_step, levels_var
+from fastdpm.core import standard
 from tests.messages import tells
 
 DDPM = VarianceSchedule.linear()

@@ -8,23 +8,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fastdpm import (
-    InvalidArgumentError,
-    Recipe,
-    VarianceSchedule,
-    choose_methods,
-    compare,
-    levels_custom,
-)
+from fastdpm import InvalidArgumentError, Recipe, VarianceSchedule, compare
 from fastdpm.cli.app import make_app
 from fastdpm.core import choices as levels_module
-from fastdpm.core import samplers
+from fastdpm.core import levels_custom, samplers
 from fastdpm.core.choices import LevelChoice
 from fastdpm.core.methods import NamedRecipe
 from fastdpm.core.multistep import dpmpp_2m
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev, standard
 from fastdpm.core.samplers import Sampler
+from fastdpm.evaluation import choose_methods
 from fastdpm.evaluation.cache import Cache
 from fastdpm.evaluation.drawn import DrawOptions
 from fastdpm.evaluation.evaluate import MeasureOptions

@@ -91,7 +91,8 @@ def test_evaluations_are_counted_and_not_steps(run):
 
 def test_all_methods_start_from_the_same_noise(run, folders):
     """DDIM over the same steps is one process, whoever runs it."""
-    from fastdpm import ddim_rev, levels_custom, load_model
+    from fastdpm import ddim_rev, load_model
+    from fastdpm.core import levels_custom
 
     found = run(["diffusers-ddim-trailing"], steps=(5,))
     model = load_model(folders["image"])

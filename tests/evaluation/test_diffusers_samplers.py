@@ -19,9 +19,8 @@ from fastdpm import (
     SampleNoise,
     SamplingError,
     ddim_rev,
-    dpmpp_2m,
-    dpmpp_3m,
 )
+from fastdpm.core import dpmpp_2m, dpmpp_3m
 from fastdpm.core.levels import levels_custom
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.diffusers_samplers import (

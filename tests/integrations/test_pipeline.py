@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastdpm import Recipe, SampleNoise, ddim_rev, levels_custom, levels_var, run
+from fastdpm import Recipe, SampleNoise, ddim_rev, levels_var, run
+from fastdpm.core import levels_custom
 from tests.integrations.parts import (
     PROMPTS,
     as_pixels,

@@ -13,19 +13,17 @@ from torch import Tensor
 
 import fastdpm
 from fastdpm import (
-    ClipX0,
     FastDPMInverseScheduler,
     FastDPMScheduler,
-    Guidance,
     Recipe,
     SampleNoise,
     VarianceSchedule,
-    VPrediction,
     ddim_rev,
-    dpmpp_2m,
     levels_var,
     run,
 )
+from fastdpm.core import dpmpp_2m
+from fastdpm.sampling import ClipX0, Guidance, VPrediction
 from tests.integrations.conftest import SCALED, SHAPE, start, unet_as_network
 
 LINEAR = VarianceSchedule.linear()

@@ -10,24 +10,19 @@ import pytest
 import torch
 
 from fastdpm import (
-    ClipX0,
-    DynamicThreshold,
     FastDPMScheduler,
     Plan,
     Recipe,
     SampleNoise,
     SamplingError,
     VarianceSchedule,
-    VPrediction,
-    X0Prediction,
     ddim_rev,
-    levels_custom,
     levels_step,
     levels_var,
-    multistep_3,
     run,
-    standard,
 )
+from fastdpm.core import levels_custom, multistep_3, standard
+from fastdpm.sampling import ClipX0, DynamicThreshold, VPrediction, X0Prediction
 from tests.core.test_inverse import leapfrog
 from tests.integrations.conftest import NETWORKS, SHAPE, sample, smooth, start
 from tests.messages import tells

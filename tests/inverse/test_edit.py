@@ -17,11 +17,11 @@ from fastdpm import (
     SampleNoise,
     VarianceSchedule,
     ddim_rev,
-    levels_all,
     levels_step,
     levels_var,
     run,
 )
+from fastdpm.core import levels_all
 from fastdpm.inverse.edit import (
     KnownPart,
     check_mask,

@@ -257,7 +257,7 @@ def test_latents_of_another_model_are_refused(image_model, images, tmp_path):
 
 
 def test_samples_that_did_not_converge_are_told_and_only_the_others_kept(image_model, images):
-    solver = ImplicitOptions(tolerance=1e-12, most=1)
+    solver = ImplicitOptions(tolerance=1e-12, max_evaluations=1)
     levels = _levels(image_model, 4)
     lost = encode(image_model, images, levels, "implicit", solver=solver)
     assert not lost.usable.any()

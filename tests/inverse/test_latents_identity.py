@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdpm import Decoder, Model, VarianceSchedule, ddim_rev, diffuse, levels_step
+from fastdpm import Model, VarianceSchedule, ddim_rev, diffuse, levels_step
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.evaluation.reconstruct import reconstruct
 from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.latents_file import select
+from fastdpm.models import Decoder
 from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.sampling.noise import SampleNoise
 from tests.messages import tells
@@ -150,8 +151,8 @@ def test_the_residual_is_that_of_the_row_that_is_named():
         return 0.1 * x
 
     x = torch.ones(1, 4, dtype=torch.float64)
-    lost = invert(plan, lambda at: network, x, ImplicitOptions(most=30))
-    kept = invert(plan, lambda at: network, x, ImplicitOptions(most=30, keep_best=True))
+    lost = invert(plan, lambda at: network, x, ImplicitOptions(max_evaluations=30))
+    kept = invert(plan, lambda at: network, x, ImplicitOptions(max_evaluations=30, keep_best=True))
     assert lost.row.tolist() == kept.row.tolist() == [3]
     assert float(lost.residual) == float(kept.residual)
 

@@ -13,10 +13,10 @@ from fastdpm import (
     Model,
     SamplingError,
     VarianceSchedule,
-    levels_all,
     levels_step,
     levels_var,
 )
+from fastdpm.core import levels_all
 from fastdpm.core.choices import CHOICES
 from fastdpm.core.likelihood import GreyLevels, bound_coefficients
 from fastdpm.inverse.likelihood import bits_per_dimension, grey_index, log_probability

@@ -13,11 +13,11 @@ from fastdpm import (
     SamplingError,
     VarianceSchedule,
     ddim_rev,
-    dpmpp_2m,
     levels_step,
     load_model,
     run,
 )
+from fastdpm.core import dpmpp_2m
 from fastdpm.core.plan import Plan
 from fastdpm.data.datasets import DIGITS_TEST
 from fastdpm.evaluation.sources import open_data
@@ -77,11 +77,13 @@ def test_a_row_without_an_inverse_is_named_and_falls_back_only_if_told_to():
         return torch.where(t[:, None] == r, (0.3 - a * x) / b, 0.1 * x)
 
     data = _data(2)
-    found = invert(plan, lambda at: network, data, ImplicitOptions(most=30))
+    found = invert(plan, lambda at: network, data, ImplicitOptions(max_evaluations=30))
     assert found.row.tolist() == [2, 2]
     assert bool(torch.isnan(found.x).all())
     assert float(found.residual.min()) > 0.01
-    kept = invert(plan, lambda at: network, data, ImplicitOptions(most=30, keep_best=True))
+    kept = invert(
+        plan, lambda at: network, data, ImplicitOptions(max_evaluations=30, keep_best=True)
+    )
     assert kept.row.tolist() == [2, 2]
     assert bool(torch.isfinite(kept.x).all())
 
@@ -131,7 +133,7 @@ def test_held_out_digits_come_back(num_steps, least):
     [
         ({"kappa": 0.5}, ["kappa = 0.5", "ddim_rev", "kappa=0"]),
         ({"tolerance": 0.0}, ["tolerance", 0]),
-        ({"most": 0}, ["most", 1, 0]),
+        ({"max_evaluations": 0}, ["max_evaluations", 1, 0]),
         ({"memory": 0}, ["memory", 1, 0]),
     ],
 )
@@ -170,7 +172,10 @@ def test_rows_with_steep_slopes_of_either_sign_are_solved_in_few_evaluations(slo
 def test_the_residual_of_the_best_iterate_is_what_decoding_misses():
     target = torch.tensor([[1.5, 0.2]]).double()
     found = invert(
-        _one_row(), lambda at: _bounded, target, ImplicitOptions(most=60, keep_best=True)
+        _one_row(),
+        lambda at: _bounded,
+        target,
+        ImplicitOptions(max_evaluations=60, keep_best=True),
     )
     off = (run(_one_row(), _bounded, found.x) - target).norm() / target.norm()
     assert (found.row.tolist(), found.evaluations.tolist()) == ([0], [60])
@@ -183,7 +188,10 @@ def test_more_evaluations_never_leave_a_worse_iterate():
     residuals = [
         float(
             invert(
-                _one_row(), lambda at: _bounded, target, ImplicitOptions(most=most, keep_best=True)
+                _one_row(),
+                lambda at: _bounded,
+                target,
+                ImplicitOptions(max_evaluations=most, keep_best=True),
             ).residual
         )
         for most in range(1, 60)
@@ -205,11 +213,17 @@ def test_rounding_of_a_huge_state_does_not_pass_for_a_solution():
         rows.append(row)
 
     x = torch.full((1, 3), 2.0, dtype=torch.float64)
-    found = invert(plan, lambda at: fails_last, x, ImplicitOptions(most=30), callback=each)
+    found = invert(
+        plan, lambda at: fails_last, x, ImplicitOptions(max_evaluations=30), callback=each
+    )
     assert (found.row.tolist(), found.evaluations.tolist(), rows) == ([4], [30], [4])
     rows.clear()
     kept = invert(
-        plan, lambda at: fails_last, x, ImplicitOptions(most=30, keep_best=True), callback=each
+        plan,
+        lambda at: fails_last,
+        x,
+        ImplicitOptions(max_evaluations=30, keep_best=True),
+        callback=each,
     )
     assert (kept.row.tolist(), rows) == ([4], [4, 3, 2, 1, 0])
     assert kept.residual[0] == found.residual[0] > 0.3
@@ -234,11 +248,15 @@ def test_a_sample_is_solved_with_its_own_network_beside_samples_that_finish_befo
 
 def test_a_sample_that_starts_anew_does_not_disturb_the_others():
     target = torch.tensor([[0.3, 0.2], [1.5, 0.2], [-0.6, 0.1]]).double()
-    alone = invert(_one_row(), lambda at: _bounded, target[[0, 2]], ImplicitOptions(most=90))
-    beside = invert(_one_row(), lambda at: _bounded, target, ImplicitOptions(most=90))
+    alone = invert(
+        _one_row(), lambda at: _bounded, target[[0, 2]], ImplicitOptions(max_evaluations=90)
+    )
+    beside = invert(_one_row(), lambda at: _bounded, target, ImplicitOptions(max_evaluations=90))
     assert beside.row.tolist() == [-1, 0, -1]
     torch.testing.assert_close(beside.x[[0, 2]], alone.x, rtol=1e-12, atol=0)
-    again = invert(_one_row(), lambda at: _bounded, target[1:2], ImplicitOptions(most=90))
+    again = invert(
+        _one_row(), lambda at: _bounded, target[1:2], ImplicitOptions(max_evaluations=90)
+    )
     assert float(again.residual[0]) == pytest.approx(float(beside.residual[1]), rel=1e-9)
 
 

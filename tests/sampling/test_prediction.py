@@ -7,18 +7,20 @@ import torch
 from torch import Tensor
 
 from fastdpm import (
+    InvalidArgumentError,
+    SamplingError,
+    VarianceSchedule,
+    ddim_rev,
+    levels_step,
+    run,
+)
+from fastdpm.sampling import (
     Autocast,
     ClipX0,
     DynamicThreshold,
     Guidance,
-    InvalidArgumentError,
-    SamplingError,
-    VarianceSchedule,
     VPrediction,
     X0Prediction,
-    ddim_rev,
-    levels_step,
-    run,
 )
 from tests.messages import tells
 

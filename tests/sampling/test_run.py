@@ -9,21 +9,17 @@ import torch
 from torch import Tensor
 
 from fastdpm import (
-    ClipX0,
-    Guidance,
     InvalidArgumentError,
     SampleNoise,
     SamplingError,
     VarianceSchedule,
-    VPrediction,
     ddim_rev,
-    dpmpp_2m,
     levels_step,
     levels_var,
-    multistep_3,
     run,
-    standard,
 )
+from fastdpm.core import dpmpp_2m, multistep_3, standard
+from fastdpm.sampling import ClipX0, Guidance, VPrediction
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()

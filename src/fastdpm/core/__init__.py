@@ -1,1 +1,5 @@
-"""Schedules, levels and plans in NumPy float64; nothing here needs torch."""
+"""Schedules, noise levels and plans, in NumPy float64; nothing here needs torch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

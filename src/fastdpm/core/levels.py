@@ -120,7 +120,7 @@ def levels_step(
 
     Args:
         schedule: The schedule the network was trained with.
-        num_steps: S, from 2 to T.
+        num_steps: S, from 1 to T; with 1, the only step is T - 1.
         spacing: "linear" spreads the steps evenly over 0 ... T - 1; "quadratic" places step i at
             floor(0.8 T i^2 / (S - 1)^2), denser towards clean data. Equal steps are merged.
 
@@ -130,6 +130,9 @@ def levels_step(
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
     """
     _check_choice(schedule, num_steps, spacing)
+    label = f"STEP {spacing}, S = {num_steps}"
+    if num_steps == 1:
+        return _single(schedule, label)
     total, last = schedule.num_train_steps, num_steps - 1
     if spacing == "linear":
         steps = [i * (total - 1) // last for i in range(num_steps)]
@@ -144,7 +147,7 @@ def levels_step(
         )
     t = np.array(distinct, dtype=np.float64)
     level = np.append(schedule.R(t + 1), 1.0)
-    return NoiseLevels(level, t, f"STEP {spacing}, S = {num_steps}", tuple(notes))
+    return NoiseLevels(level, t, label, tuple(notes))
 
 
 def levels_var(
@@ -154,7 +157,7 @@ def levels_var(
 
     Args:
         schedule: The schedule the network was trained with.
-        num_steps: S, from 2 to T.
+        num_steps: S, from 1 to T; with 1, the only step is T - 1.
         spacing: "linear", eta_s = beta_1 + (s - 1) x; or "quadratic",
             eta_s = beta_1 (1 + (s - 1) x)^2.
         bounded: Keep the authors' bound on x (eta_S <= 0.99, or x <= 0.95 / (S sqrt(beta_1))).
@@ -166,8 +169,10 @@ def levels_var(
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2, and the bound of the authors' code.
     """
     _check_choice(schedule, num_steps, spacing)
-    beta, index = float(schedule.betas[0]), np.arange(num_steps)
     label = f"VAR {spacing}, S = {num_steps}"
+    if num_steps == 1:
+        return _single(schedule, label)
+    beta, index = float(schedule.betas[0]), np.arange(num_steps)
 
     def variances(x: float) -> Array:
         grown = beta + index * x if spacing == "linear" else beta * (1 + index * x) ** 2
@@ -282,11 +287,18 @@ def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
 
 
 def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
-    if not 2 <= num_steps <= schedule.num_train_steps:
+    if not 1 <= num_steps <= schedule.num_train_steps:
         raise InvalidArgumentError(
-            f"`num_steps` (S) must lie in [2, {schedule.num_train_steps}] (T), got {num_steps}"
+            f"`num_steps` (S) must be in [1, {schedule.num_train_steps}] (T), got {num_steps}"
         )
     check_one_of("spacing", spacing, ("linear", "quadratic"))
+
+
+def _single(schedule: VarianceSchedule, label: str) -> NoiseLevels:
+    """One row from full noise, at step T - 1, to clean data."""
+    return NoiseLevels(
+        np.array([schedule.levels[-1], 1.0]), np.array([schedule.num_train_steps - 1.0]), label
+    )
 
 
 def _levels_of(variances: Array) -> Array:

@@ -29,7 +29,7 @@ class Recipe:
     """How to sample, from which :meth:`compile` makes a plan.
 
     Attributes:
-        num_steps: S, from 2 to T; the standard samplers take all T whatever it says.
+        num_steps: S, from 1 to T; the standard samplers take all T whatever it says.
         levels: "var" or "step"; a first name of :data:`fastdpm.core.choices.CHOICES`.
         spacing: "linear" or "quadratic"; the second name.
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.

@@ -1,1 +1,5 @@
-"""What a sample is, and how it is read and written."""
+"""What a sample is, and how samples are read and written."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -172,7 +172,7 @@ class Model:
         Args:
             n: How many.
             plan: A plan for this model's schedule, in place of the choices of a recipe.
-            num_steps: S, the network evaluations, from 2 to T.
+            num_steps: S, the network evaluations, from 1 to T.
             levels: "var" or "step".
             spacing: "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].

@@ -48,7 +48,7 @@ class ImplicitOptions:
 
     Attributes:
         tolerance: Largest relative residual of a row, in (0, 1).
-        most: Evaluations that a row may take of a sample, at least 1.
+        max_evaluations: Network evaluations that one row may take for a sample, at least 1.
         memory: How many differences of iterates are combined, from 1; 3 to 5 suit most networks.
         keep_best: Go on from the best iterate of a row that does not converge.
 
@@ -57,7 +57,7 @@ class ImplicitOptions:
     """
 
     tolerance: float = 2e-5
-    most: int = 1000
+    max_evaluations: int = 1000
     memory: int = 5
     keep_best: bool = False
 
@@ -66,9 +66,10 @@ class ImplicitOptions:
             raise InvalidArgumentError(
                 f"`tolerance` must lie between 0 and 1, got {self.tolerance:g}"
             )
-        if self.most < 1 or self.memory < 1:
+        if self.max_evaluations < 1 or self.memory < 1:
             raise InvalidArgumentError(
-                f"`most` and `memory` must be at least 1, got {self.most} and {self.memory}"
+                "`max_evaluations` and `memory` must be at least 1, got"
+                f" {self.max_evaluations} and {self.memory}"
             )
 
     def describe(self) -> str:
@@ -144,7 +145,7 @@ def invert(
         search = _Search(
             _Equation(plan, row, select, going, state[going]), eps[going], options.memory
         )
-        search.run(tolerance, options.most)
+        search.run(tolerance, options.max_evaluations)
         state[going], eps[going] = search.best, search.best_eps
         evaluations[going] += search.evaluations
         worst = torch.maximum(residual[going], search.residual)
@@ -226,10 +227,10 @@ class _Search:
         self.starts, self.idle = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self.mark = torch.full_like(self.residual, torch.inf)
 
-    def run(self, tolerance: float, most: int) -> None:
+    def run(self, tolerance: float, max_evaluations: int) -> None:
         """Iterate until every sample converged or had its evaluations."""
         x = self.best.clone()
-        for count in range(most):
+        for count in range(max_evaluations):
             eps = self.equation.eps(x, finite=count == 0)
             step, residual = self.equation.step(x, eps)
             self._record(x, eps, residual)

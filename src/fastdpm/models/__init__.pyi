@@ -1,0 +1,4 @@
+from .config import builtin_models as builtin_models
+from .load import load_model as load_model
+from .model import Decoder as Decoder
+from .model import Model as Model

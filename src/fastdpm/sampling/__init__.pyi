@@ -1,0 +1,10 @@
+from .ask import NoisePredictor as NoisePredictor
+from .implicit import ImplicitOptions as ImplicitOptions
+from .noise import SampleNoise as SampleNoise
+from .prediction import Autocast as Autocast
+from .prediction import ClipX0 as ClipX0
+from .prediction import DynamicThreshold as DynamicThreshold
+from .prediction import Guidance as Guidance
+from .prediction import VPrediction as VPrediction
+from .prediction import X0Prediction as X0Prediction
+from .state import SamplingState as SamplingState
