@@ -35,10 +35,11 @@ def test_a_sound_is_encoded_for_its_own_mel_unless_another_is_stated(vocoder):
 def test_data_of_classes_must_be_said_of_which_it_is(classes, image_model):
     x = torch.zeros(3, 1, 8, 8)
     assert own_condition(image_model, x, None) is None
-    with pytest.raises(InvalidArgumentError, match=tells("custom", "`condition`")):
+    with pytest.raises(InvalidArgumentError, match=tells("custom", "`class_labels`")):
         own_condition(classes, x, None)
     with pytest.raises(InvalidArgumentError, match=tells("[0, 3]", 4)):
         own_condition(classes, x, torch.tensor([4]))
     one = own_condition(classes, x, torch.tensor([1]))
     assert one is not None
     assert one.tolist() == [1]
+    assert own_condition(classes, x, None, [1]).tolist() == [1]

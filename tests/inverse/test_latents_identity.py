@@ -75,7 +75,7 @@ def test_several_conditions_are_never_chosen_for_the_data(model, x):
     with pytest.raises(InvalidArgumentError, match=tells("custom", "`condition`")):
         encode(model, x, LEVELS)
     classes = Model.wrap(Plain().eval(), SCHEDULE, (1, 4, 4), classes=10)
-    with pytest.raises(InvalidArgumentError, match=tells("custom", "`condition`")):
+    with pytest.raises(InvalidArgumentError, match=tells("custom", "`class_labels`")):
         encode(classes, x, LEVELS)
     assert encode(classes, x, LEVELS, condition=torch.tensor([3])).condition is not None
 

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -113,7 +114,7 @@ def test_a_missing_or_surplus_condition_is_told(vocoder, image_model):
         {"n": 0},
         {"batch_size": 0},
         {"precision": "int8"},
-        {"num_steps": 1},
+        {"num_steps": 0},
         {"num_steps": 101},
         {"seed": -1},
     ],
@@ -218,3 +219,38 @@ def test_a_part_in_training_mode_is_refused(image_model):
     part[0].train()
     with pytest.raises(InvalidArgumentError, match="training"):
         Model.wrap(part, image_model.schedule, (1, 8, 8))
+
+
+class Shifted(torch.nn.Module):
+    """A network whose prediction depends on the label."""
+
+    def forward(self, x, t, labels):
+        return x * 0.1 * (1 + labels.reshape(-1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("labels", [[2], 2, torch.tensor([2]), np.array([2])], ids=str)
+def test_class_labels_are_the_condition_of_a_model_with_classes(labels):
+    model = Model.wrap(Shifted().eval(), VarianceSchedule.linear(50), (1, 4, 4), classes=3)
+    wanted = model.sample(2, num_steps=3, condition=torch.tensor([2]))
+    torch.testing.assert_close(model.sample(2, num_steps=3, class_labels=labels), wanted)
+    assert not torch.equal(model.sample(2, num_steps=3, class_labels=[0]), wanted)
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"class_labels": [3]}, ["[0, 2]", 3]),
+        ({"class_labels": ["cat"]}, ["`class_labels`", "cat"]),
+        ({"class_labels": [0.5]}, ["float32"]),
+        ({"class_labels": [0], "condition": torch.tensor([0])}, ["`condition`", "`class_labels`"]),
+    ],
+)
+def test_class_labels_that_do_not_fit_are_refused(choices, words):
+    model = Model.wrap(Shifted().eval(), VarianceSchedule.linear(50), (1, 4, 4), classes=3)
+    with pytest.raises(InvalidArgumentError, match=tells(*words)):
+        model.sample(2, num_steps=3, **choices)
+
+
+def test_class_labels_of_a_model_without_classes_are_refused(image_model):
+    with pytest.raises(InvalidArgumentError, match=tells("`class_labels`")):
+        image_model.sample(1, class_labels=[0])

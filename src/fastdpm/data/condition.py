@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,31 @@ from fastdpm.data.mel import log_mel, whole_frames
 from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.data.tensors import read_tensors
+
+ClassLabels = Tensor | Sequence[int] | int
+
+
+def one_condition(
+    condition: Tensor | None, class_labels: ClassLabels | None, data: DataSpec
+) -> Tensor | None:
+    """The condition of samples, from the two arguments that can hold it.
+
+    Raises:
+        InvalidArgumentError: If both are passed, there are no classes, or the labels are no
+            numbers.
+    """
+    if class_labels is None:
+        return condition
+    if condition is not None:
+        raise InvalidArgumentError("pass `condition` or `class_labels`, not both")
+    if data.classes is None:
+        raise InvalidArgumentError("the model has no classes: drop `class_labels`")
+    try:
+        return torch.as_tensor(class_labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidArgumentError(
+            f"`class_labels` must be integers, got {class_labels!r}"
+        ) from None
 
 
 def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:

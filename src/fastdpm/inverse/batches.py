@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.condition import ClassLabels, one_condition
 from fastdpm.models.model import Model
 
 
@@ -38,23 +39,31 @@ def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
         )
 
 
-def own_condition(model: Model, x: Tensor, condition: Tensor | None) -> Tensor | None:
-    """What data is encoded, edited or judged for: as stated, a vocoder's own mel, or default.
+def own_condition(
+    model: Model, x: Tensor, condition: Tensor | None, class_labels: ClassLabels | None = None
+) -> Tensor | None:
+    """The condition of data: what was passed, a vocoder's mel spectrogram of it, or the default.
 
     Raises:
         InvalidArgumentError: If the condition is missing, does not fit the model or the data's
             length.
     """
+    condition = one_condition(condition, class_labels, model.config.data)
     mel = model.config.data.mel
     if condition is None and mel is not None and model.decoder is None:
         from fastdpm.data.mel import log_mel
 
         return log_mel(x[:, 0].float(), mel)
     several = model.conditions is not None and len(model.conditions) > 1
-    if condition is None and (model.config.data.classes is not None or several):
+    if condition is None and model.config.data.classes is not None:
         raise InvalidArgumentError(
-            f"model {model.config.name!r} is conditioned: say what the data is of, one `condition`"
-            " for all or one for each"
+            f"model {model.config.name!r} has classes: pass `class_labels`, one label for all"
+            " samples or one for each"
+        )
+    if condition is None and several:
+        raise InvalidArgumentError(
+            f"model {model.config.name!r} needs a condition: pass `condition`, one for all samples"
+            " or one for each"
         )
     checked = model.check_condition(condition)
     if mel is not None and model.sample_shape(checked) != tuple(x.shape[1:]):

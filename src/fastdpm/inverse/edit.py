@@ -24,6 +24,7 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.data.condition import ClassLabels
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffuse import check_level, noised
 from fastdpm.models.model import Model
@@ -120,6 +121,7 @@ def edit(
     kappa: float | None = None,
     clip: str | None = None,
     seed: int = 0,
+    class_labels: ClassLabels | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
     plan: EditPlan | None = None,
@@ -142,6 +144,8 @@ def edit(
         kappa: Stochasticity in [0, 1]; by default the recommended recipe's.
         clip: "none", "x0" or "dynamic"; by default the recommended recipe's.
         seed: Sample i depends on the seed, i and its own data.
+        class_labels: Classes of a model that has them, counted from 0: one for all samples, or m
+            of them; sample i takes label i mod m.
         condition: What each sample is edited for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
@@ -167,7 +171,7 @@ def edit(
         model.check_plan(plan.plan)
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
-    condition = own_condition(model, x, condition)
+    condition = own_condition(model, x, condition, class_labels)
     reverse, clip = plan.plan, model.config.recipe.clip if clip is None else clip
     results = []
     for indices, data, chosen in batches(model, x, condition, batch_size):

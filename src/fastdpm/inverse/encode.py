@@ -19,6 +19,7 @@ from fastdpm.core.inverse import find_encoding
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
+from fastdpm.data.condition import ClassLabels
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
@@ -94,6 +95,7 @@ def encode(
     method: str = "invertible",
     *,
     solver: ImplicitOptions | None = None,
+    class_labels: ClassLabels | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
@@ -108,6 +110,8 @@ def encode(
         method: A name of :data:`fastdpm.core.inverse.ENCODINGS`: "first" and "second" order, one
             and two evaluations a row; "implicit", some ten; or "invertible", one a row and exact.
         solver: How the implicit rows are solved; of that method alone.
+        class_labels: Classes of a model that has them, counted from 0: one for all samples, or m
+            of them; sample i takes label i mod m.
         condition: What each sample is encoded for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
@@ -128,7 +132,7 @@ def encode(
         )
     model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
-    condition = own_condition(model, x, condition)
+    condition = own_condition(model, x, condition, class_labels)
     parts = []
     decoding = row.decoding(levels)
     plan = row.plan(levels) if row.plan else decoding

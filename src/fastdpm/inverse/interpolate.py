@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.data.condition import ClassLabels
 from fastdpm.inverse.encode import Latents, decode, encode
 from fastdpm.inverse.latents_file import check_usable
 from fastdpm.models.model import Model
@@ -40,6 +41,7 @@ def interpolate(
     method: str = "invertible",
     *,
     solver: ImplicitOptions | None = None,
+    class_labels: ClassLabels | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
@@ -54,6 +56,8 @@ def interpolate(
         method: How the ends are encoded; see :func:`fastdpm.inverse.encode.encode`. The ends come
             back as exactly as it allows.
         solver: How the implicit rows are solved; of that method alone.
+        class_labels: Classes of a model that has them, counted from 0: one for all samples, or m
+            of them; sample i takes label i mod m.
         condition: What both are encoded for, shape (1, ...), or each, shape (2, ...).
         batch_size: Samples at a time.
 
@@ -79,6 +83,7 @@ def interpolate(
         levels,
         method,
         solver=solver,
+        class_labels=class_labels,
         condition=condition,
         batch_size=batch_size,
     )

@@ -27,6 +27,7 @@ from fastdpm.core.likelihood import (
     bound_coefficients,
 )
 from fastdpm.core.reverse import variance as noise_variance
+from fastdpm.data.condition import ClassLabels
 from fastdpm.data.spec import DataSpec
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffuse import noised
@@ -107,6 +108,7 @@ def bits_per_dimension(
     clip: str = "none",
     rounding: float | None = None,
     seed: int = 0,
+    class_labels: ClassLabels | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
@@ -127,6 +129,8 @@ def bits_per_dimension(
             0 to 0.5, which rounds any. It is rounded to it. By default 0.1, and 0.5 for sounds:
             scaling them to the model's peak takes them off their grey levels.
         seed: Noise is drawn from (seed, sample, row).
+        class_labels: Classes of a model that has them, counted from 0: one for all samples, or m
+            of them; sample i takes label i mod m.
         condition: What each sample is judged for, number i mod m; by default a vocoder's mel
             spectrogram of the data itself, else the model's own.
         batch_size: Samples at a time.
@@ -159,7 +163,7 @@ def bits_per_dimension(
             " state how many grey levels the data has (`grey`)"
         )
     values = grey.low + grey.step * index.double()
-    condition = own_condition(model, values, condition)
+    condition = own_condition(model, values, condition, class_labels)
     parts = []
     for indices, batch, chosen in batches(model, values, condition, batch_size):
         rows = _Rows(coefficients, variance, grey, index[indices.start : indices.stop])

@@ -17,7 +17,7 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.condition import check_labels, check_mel
+from fastdpm.data.condition import ClassLabels, check_labels, check_mel, one_condition
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
 from fastdpm.sampling.ask import Network, NoisePredictor, call_network
@@ -160,6 +160,7 @@ class Model:
         clip: str | None = None,
         seed: int = 0,
         batch_size: int | None = None,
+        class_labels: ClassLabels | None = None,
         condition: Tensor | None = None,
         precision: str = "float32",
         progress: bool = False,
@@ -180,9 +181,11 @@ class Model:
             clip: "none", "x0" or "dynamic".
             seed: At least 0.
             batch_size: Samples at a time; chosen by their size if not given.
-            condition: What to sample for, number i mod m for sample i: mel spectrograms of shape
-                (bands, frames) or (m, bands, frames) for a vocoder, labels (m,) where there are
-                classes. By default the model's own, ``conditions``.
+            class_labels: Classes of a model that has them, counted from 0: one for all samples,
+                or m of them; sample i takes label i mod m. By default all classes in turn.
+            condition: Condition of any other model: mel spectrograms of shape (bands, frames) or
+                (m, bands, frames) for a vocoder, or whatever the network takes, (m, ...). Sample i
+                takes condition i mod m. By default the model's own, ``conditions``.
             precision: Of the network: "float32", "bf16" or "fp16".
             progress: Show a progress bar.
             callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
@@ -209,6 +212,7 @@ class Model:
             raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the choices")
         else:
             self.check_plan(plan)
+        condition = one_condition(condition, class_labels, self.config.data)
         with _shown(callback) if progress else nullcontext(callback) as told:
             batches = self.sample_batches(
                 range(n),

@@ -1,0 +1,45 @@
+"""What can be imported from where, and that names which moved still work, with a warning."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import fastdpm
+
+
+@pytest.mark.parametrize("name", sorted(fastdpm._MOVED))
+def test_a_name_that_moved_still_works_and_says_where_it_is(name):
+    package, _, new = fastdpm._MOVED[name].partition(".")
+    with pytest.warns(DeprecationWarning, match=rf"fastdpm\.{package}\.{new or name}\b"):
+        found = getattr(fastdpm, name)
+    assert found is getattr(import_module(f"fastdpm.{package}"), new or name)
+
+
+@pytest.mark.parametrize(
+    "package", ["core", "data", "sampling", "models", "inverse", "evaluation"]
+)
+def test_a_package_offers_every_name_that_it_lists(package):
+    room = import_module(f"fastdpm.{package}")
+    assert room.__all__
+    for name in room.__all__:
+        assert callable(getattr(room, name)), name
+
+
+def test_the_top_level_lists_what_it_offers():
+    for name in dir(fastdpm):
+        assert getattr(fastdpm, name) is not None
+    assert not set(fastdpm.__all__) & set(fastdpm._MOVED)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = fastdpm.nothing
+
+
+def test_a_star_import_needs_no_extra():
+    code = (
+        "import sys; sys.modules['diffusers'] = None\nfrom fastdpm import *\nprint(compare, run)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
