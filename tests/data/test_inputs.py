@@ -83,7 +83,7 @@ def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixe
     red = np.zeros((8, 8, 3))
     red[..., 0] = 255
     path = _write(tmp_path / "red.png", red)
-    with pytest.raises(DataError, match=tells("red.png", "8 x 8 RGB", "8 x 8 grey", "`resize`")):
+    with pytest.raises(DataError, match=tells("red.png", "8 x 8 RGB", "8 x 8 gray", "`resize`")):
         read_samples(path, GREY)
     grey = read_samples(path, GREY, resize=True)[1]
     assert grey.unique().numel() == 1
@@ -119,17 +119,17 @@ def test_an_image_that_would_lose_something_is_refused_by_what_it_is(tmp_path, d
     wide = np.full((8, 8), 60000, dtype=np.uint16)
     palette = rgb.quantize(8)
     cases = [
-        (_encoded(Image.fromarray(wide)), ["16-bit grey", "8-bit"]),
+        (_encoded(Image.fromarray(wide)), ["16-bit gray", "8-bit"]),
         (_png_of_16_bits(np.stack([wide] * 3, axis=-1)), ["16-bit RGB", "8-bit"]),
-        (_encoded(Image.fromarray(wide), "TIFF"), ["16-bit grey", "8-bit"]),
+        (_encoded(Image.fromarray(wide), "TIFF"), ["16-bit gray", "8-bit"]),
         (_encoded(grey.convert("F"), "TIFF"), ["32-bit float", "8-bit"]),
-        (_encoded(grey.convert("I"), "TIFF"), ["32-bit grey", "8-bit"]),
+        (_encoded(grey.convert("I"), "TIFF"), ["32-bit gray", "8-bit"]),
         (_encoded(rgb.convert("CMYK"), "JPEG"), ["CMYK", "8-bit"]),
-        (_encoded(grey.convert("LA")), ["grey", "transparency"]),
+        (_encoded(grey.convert("LA")), ["gray", "transparency"]),
         (_encoded(rgb.convert("RGBA")), ["RGB", "transparency"]),
         (_encoded(palette, transparency=0), ["palette", "transparency"]),
         (_encoded(palette, transparency=bytes([0, 99, 255])), ["palette", "transparency"]),
-        (_encoded(grey, transparency=0), ["grey", "transparency"]),
+        (_encoded(grey, transparency=0), ["gray", "transparency"]),
         (_encoded(rgb, transparency=(0, 0, 0)), ["RGB", "transparency"]),
     ]
     for encoded, values in cases:
@@ -151,7 +151,7 @@ def test_a_palette_is_read_as_its_colours_and_as_grey_where_they_are_grey(tmp_pa
     Image.fromarray(bands.astype(np.uint8)).quantize(2).save(tmp_path / "colour.png")
     x = read_samples(tmp_path / "colour.png", COLOUR).x
     np.testing.assert_allclose(x[0].numpy(), bands.transpose(2, 0, 1) / 127.5 - 1, atol=1e-7)
-    with pytest.raises(DataError, match=tells("colour.png", "8 x 8 RGB", "8 x 8 grey")):
+    with pytest.raises(DataError, match=tells("colour.png", "8 x 8 RGB", "8 x 8 gray")):
         read_samples(tmp_path / "colour.png", GREY)
 
 

@@ -186,7 +186,7 @@ def test_a_hub_that_does_not_answer_does_not_hold_up_a_model_in_the_cache(hub, m
     hub.add("a/b", {"config.json": b"{}", "model.safetensors": b"old"})
     folder = fetch("hf:a/b")
     hub.failures = [Failure("", seconds=20)]
-    monkeypatch.setattr("fastdpm.models.hub._SECONDS", 0.2)
+    monkeypatch.setattr("fastdpm.models.hub._CACHED_TIMEOUT", 0.2)
     began = time.perf_counter()
     assert fetch("hf:a/b") == folder
     assert time.perf_counter() - began < 5

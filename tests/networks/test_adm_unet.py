@@ -128,12 +128,12 @@ def test_labels_that_do_not_fit_are_refused(classes, y, values):
         ({"channel_mult": []}, ["0 stages"]),
         ({"channel_mult": [1, 1.5]}, [32, "[32, 48]"]),
         ({"attention_resolutions": [8, 2]}, ["attention_resolutions", "[16, 8]", "[2]"]),
-        ({"num_heads": 3}, ["64 channels", "3 heads"]),
-        ({"num_head_channels": 48}, ["64 channels", "48 channels"]),
-        ({"num_heads": 0}, ["64 channels", "0 heads"]),
-        ({"num_head_channels": 0}, ["64 channels", "0 channels"]),
-        ({"num_head_channels": -1}, ["64 channels", "-1 channels"]),
-        ({"num_head_channels": 128}, ["64 channels", "128 channels"]),
+        ({"num_heads": 3}, ["64 channels", 3]),
+        ({"num_head_channels": 48}, ["64 channels", 48]),
+        ({"num_heads": 0}, ["64 channels", 0]),
+        ({"num_head_channels": 0}, ["64 channels", 0]),
+        ({"num_head_channels": -1}, ["64 channels", -1]),
+        ({"num_head_channels": 128}, ["64 channels", 128]),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change, values):

@@ -1,1 +1,1 @@
-"""What a sample is, and how it is read and written."""
+"""Data: what one sample is, and reading and writing images, sounds and conditions."""

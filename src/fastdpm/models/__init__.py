@@ -1,1 +1,1 @@
-"""Networks, model folders and the models that come with the package."""
+"""Models: finding, loading, converting and publishing them, and model folders."""
