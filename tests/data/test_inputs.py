@@ -79,7 +79,7 @@ def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path
     assert x.abs().max() <= 1
 
 
-def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixels):
+def test_colors_are_dropped_only_with_resize_and_gray_becomes_rgb(tmp_path, pixels):
     red = np.zeros((8, 8, 3))
     red[..., 0] = 255
     path = _write(tmp_path / "red.png", red)
@@ -165,14 +165,14 @@ def test_a_photo_is_read_as_its_exif_orientation_turns_it(tmp_path, kind, orient
     encoded = _encoded(photo, kind, **{"tiffinfo" if kind == "TIFF" else "exif": exif})
     path.write_bytes(encoded)
     with Image.open(io.BytesIO(encoded)) as image:
-        wanted = np.asarray(ImageOps.exif_transpose(image))
-    assert wanted.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
-    x = read_samples(path, DataSpec("image", (1, *wanted.shape))).x
-    np.testing.assert_allclose(x[0, 0].numpy(), wanted / 127.5 - 1, atol=1e-7)
-    size = f"{wanted.shape[1]} x {wanted.shape[0]}"
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert expected.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
+    x = read_samples(path, DataSpec("image", (1, *expected.shape))).x
+    np.testing.assert_allclose(x[0, 0].numpy(), expected / 127.5 - 1, atol=1e-7)
+    size = f"{expected.shape[1]} x {expected.shape[0]}"
     with pytest.raises(DataError, match=tells(path, size, "8 x 8")):
         read_samples(path, GREY)
-    fitted = ImageOps.fit(Image.fromarray(wanted), (8, 8), Image.Resampling.LANCZOS)
+    fitted = ImageOps.fit(Image.fromarray(expected), (8, 8), Image.Resampling.LANCZOS)
     x = read_samples(path, GREY, resize=True).x
     np.testing.assert_allclose(x[0, 0].numpy(), np.asarray(fitted) / 127.5 - 1, atol=1e-7)
 
@@ -236,7 +236,7 @@ def test_images_have_a_gain_of_one(tmp_path, pixels):
     assert read_samples(Path("sklearn:digits-test"), GREY, n=2).gain.tolist() == [1, 1]
 
 
-def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
+def test_a_sound_of_another_length_is_centered_with_resize(tmp_path):
     short = _speak(tmp_path / "short.wav", 500)
     with pytest.raises(DataError, match=tells("short.wav", 500, 512, "`resize`")):
         read_samples(short, SPEECH)
@@ -250,13 +250,13 @@ def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
     torch.testing.assert_close(cut[0, 0], whole[45:557])
 
 
-def test_a_sound_of_another_rate_is_resampled_when_asked(tmp_path):
+def test_a_sound_of_another_rate_is_resampled_with_resample(tmp_path):
     path = _speak(tmp_path / "fast.wav", 1024, 16000)
     with pytest.raises(DataError, match=tells("fast.wav", "16000 Hz", "8000 Hz", "`resample`")):
         read_samples(path, SPEECH)
     _, x, _ = read_samples(path, SPEECH, resample=True)
-    wanted = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
-    np.testing.assert_allclose(x[0, 0, 20:-20], wanted[20:-20], atol=0.01)
+    expected = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
+    np.testing.assert_allclose(x[0, 0, 20:-20], expected[20:-20], atol=0.01)
 
 
 def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_path):

@@ -95,8 +95,8 @@ def test_lmnts_vocoder_gets_decibels_of_normalised_centred_frames():
 
 
 def test_a_spec_without_a_scale_means_what_it_always_did():
-    told = plain(SPEC)
-    old = {name: told[name] for name in list(told)[:6]}
+    values = plain(SPEC)
+    old = {name: values[name] for name in list(values)[:6]}
     assert build(MelSpec, old, "mel") == SPEC
     sounds = torch.from_numpy(_sounds())
     padded = torch.nn.functional.pad(sounds, (96, 96), mode="reflect")

@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_not_fetched(hub, files, values):
     "name",
     ["b", "/b", "a/", "a/b/c", "a b/c", "a/b@", "a/b@ c", "a/../b", "a/b@../../x", "a/b--c"],
 )
-def test_a_malformed_name_is_told_and_nothing_asked(hub, name):
+def test_a_malformed_name_is_refused_without_a_request(hub, name):
     revision = name.partition("@")[2]
     values = [repr(revision)] if "@" in name else ["owner/name", repr(name)]
     with pytest.raises(InvalidArgumentError, match=tells(*values)):

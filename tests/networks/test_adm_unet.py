@@ -94,16 +94,16 @@ def test_a_step_is_neither_rounded_nor_cast_before_it_is_embedded():
             assert float(out[i, 4 + k]) == pytest.approx(math.sin(angle), abs=2e-4)
 
 
-def test_weights_of_low_precision_are_given_the_embedding_of_the_exact_step():
+def test_low_precision_weights_receive_the_embedding_of_the_exact_step():
     network = ADMUNet(**SMALL).eval()
     random_weights(network)
     x, steps, _ = inputs_of(SMALL, 999.0)
     with torch.no_grad():
-        wanted = network(x, steps)
+        expected = network(x, steps)
         low = network.bfloat16()(x.bfloat16(), steps).float()
         rounded = network(x.bfloat16(), steps.bfloat16()).float()
-    assert distance(low, wanted) < 0.05
-    assert distance(rounded, wanted) > 2 * distance(low, wanted)
+    assert distance(low, expected) < 0.05
+    assert distance(rounded, expected) > 2 * distance(low, expected)
 
 
 @pytest.mark.parametrize(
