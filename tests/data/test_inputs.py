@@ -79,11 +79,11 @@ def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path
     assert x.abs().max() <= 1
 
 
-def test_colours_are_dropped_only_when_asked_and_grey_becomes_rgb(tmp_path, pixels):
+def test_colors_are_dropped_only_with_resize_and_gray_becomes_rgb(tmp_path, pixels):
     red = np.zeros((8, 8, 3))
     red[..., 0] = 255
     path = _write(tmp_path / "red.png", red)
-    with pytest.raises(DataError, match=tells("red.png", "8 x 8 RGB", "8 x 8 grey", "`resize`")):
+    with pytest.raises(DataError, match=tells("red.png", "8 x 8 RGB", "8 x 8 gray", "`resize`")):
         read_samples(path, GREY)
     grey = read_samples(path, GREY, resize=True)[1]
     assert grey.unique().numel() == 1
@@ -119,17 +119,17 @@ def test_an_image_that_would_lose_something_is_refused_by_what_it_is(tmp_path, d
     wide = np.full((8, 8), 60000, dtype=np.uint16)
     palette = rgb.quantize(8)
     cases = [
-        (_encoded(Image.fromarray(wide)), ["16-bit grey", "8-bit"]),
+        (_encoded(Image.fromarray(wide)), ["16-bit gray", "8-bit"]),
         (_png_of_16_bits(np.stack([wide] * 3, axis=-1)), ["16-bit RGB", "8-bit"]),
-        (_encoded(Image.fromarray(wide), "TIFF"), ["16-bit grey", "8-bit"]),
+        (_encoded(Image.fromarray(wide), "TIFF"), ["16-bit gray", "8-bit"]),
         (_encoded(grey.convert("F"), "TIFF"), ["32-bit float", "8-bit"]),
-        (_encoded(grey.convert("I"), "TIFF"), ["32-bit grey", "8-bit"]),
+        (_encoded(grey.convert("I"), "TIFF"), ["32-bit gray", "8-bit"]),
         (_encoded(rgb.convert("CMYK"), "JPEG"), ["CMYK", "8-bit"]),
-        (_encoded(grey.convert("LA")), ["grey", "transparency"]),
+        (_encoded(grey.convert("LA")), ["gray", "transparency"]),
         (_encoded(rgb.convert("RGBA")), ["RGB", "transparency"]),
         (_encoded(palette, transparency=0), ["palette", "transparency"]),
         (_encoded(palette, transparency=bytes([0, 99, 255])), ["palette", "transparency"]),
-        (_encoded(grey, transparency=0), ["grey", "transparency"]),
+        (_encoded(grey, transparency=0), ["gray", "transparency"]),
         (_encoded(rgb, transparency=(0, 0, 0)), ["RGB", "transparency"]),
     ]
     for encoded, values in cases:
@@ -151,7 +151,7 @@ def test_a_palette_is_read_as_its_colours_and_as_grey_where_they_are_grey(tmp_pa
     Image.fromarray(bands.astype(np.uint8)).quantize(2).save(tmp_path / "colour.png")
     x = read_samples(tmp_path / "colour.png", COLOUR).x
     np.testing.assert_allclose(x[0].numpy(), bands.transpose(2, 0, 1) / 127.5 - 1, atol=1e-7)
-    with pytest.raises(DataError, match=tells("colour.png", "8 x 8 RGB", "8 x 8 grey")):
+    with pytest.raises(DataError, match=tells("colour.png", "8 x 8 RGB", "8 x 8 gray")):
         read_samples(tmp_path / "colour.png", GREY)
 
 
@@ -165,14 +165,14 @@ def test_a_photo_is_read_as_its_exif_orientation_turns_it(tmp_path, kind, orient
     encoded = _encoded(photo, kind, **{"tiffinfo" if kind == "TIFF" else "exif": exif})
     path.write_bytes(encoded)
     with Image.open(io.BytesIO(encoded)) as image:
-        wanted = np.asarray(ImageOps.exif_transpose(image))
-    assert wanted.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
-    x = read_samples(path, DataSpec("image", (1, *wanted.shape))).x
-    np.testing.assert_allclose(x[0, 0].numpy(), wanted / 127.5 - 1, atol=1e-7)
-    size = f"{wanted.shape[1]} x {wanted.shape[0]}"
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert expected.shape == ((8, 4) if 5 <= orientation <= 8 else (4, 8))
+    x = read_samples(path, DataSpec("image", (1, *expected.shape))).x
+    np.testing.assert_allclose(x[0, 0].numpy(), expected / 127.5 - 1, atol=1e-7)
+    size = f"{expected.shape[1]} x {expected.shape[0]}"
     with pytest.raises(DataError, match=tells(path, size, "8 x 8")):
         read_samples(path, GREY)
-    fitted = ImageOps.fit(Image.fromarray(wanted), (8, 8), Image.Resampling.LANCZOS)
+    fitted = ImageOps.fit(Image.fromarray(expected), (8, 8), Image.Resampling.LANCZOS)
     x = read_samples(path, GREY, resize=True).x
     np.testing.assert_allclose(x[0, 0].numpy(), np.asarray(fitted) / 127.5 - 1, atol=1e-7)
 
@@ -236,7 +236,7 @@ def test_images_have_a_gain_of_one(tmp_path, pixels):
     assert read_samples(Path("sklearn:digits-test"), GREY, n=2).gain.tolist() == [1, 1]
 
 
-def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
+def test_a_sound_of_another_length_is_centered_with_resize(tmp_path):
     short = _speak(tmp_path / "short.wav", 500)
     with pytest.raises(DataError, match=tells("short.wav", 500, 512, "`resize`")):
         read_samples(short, SPEECH)
@@ -250,13 +250,13 @@ def test_a_sound_of_another_length_is_centred_when_asked(tmp_path):
     torch.testing.assert_close(cut[0, 0], whole[45:557])
 
 
-def test_a_sound_of_another_rate_is_resampled_when_asked(tmp_path):
+def test_a_sound_of_another_rate_is_resampled_with_resample(tmp_path):
     path = _speak(tmp_path / "fast.wav", 1024, 16000)
     with pytest.raises(DataError, match=tells("fast.wav", "16000 Hz", "8000 Hz", "`resample`")):
         read_samples(path, SPEECH)
     _, x, _ = read_samples(path, SPEECH, resample=True)
-    wanted = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
-    np.testing.assert_allclose(x[0, 0, 20:-20], wanted[20:-20], atol=0.01)
+    expected = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
+    np.testing.assert_allclose(x[0, 0, 20:-20], expected[20:-20], atol=0.01)
 
 
 def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_path):

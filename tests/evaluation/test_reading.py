@@ -82,7 +82,7 @@ def test_what_finds_no_room_in_memory_is_opened_again_and_scores_the_same(
     caches = [Cache(tmp_path / "all"), Cache(tmp_path / "few")]
     scores = [evaluate(image_folder, cache=caches[0]).scores]
     sizes = [path.stat().st_size for path in sorted(image_folder.iterdir())]
-    monkeypatch.setattr(datasets, "MOST_KEPT", sum(sizes[:10]))
+    monkeypatch.setattr(datasets, "MAX_CACHED_BYTES", sum(sizes[:10]))
     found = opened(image_folder, cache=caches[1])
     scores.append(evaluate(image_folder, cache=caches[1]).scores)
     assert scores[0] == scores[1]

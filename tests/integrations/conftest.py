@@ -27,13 +27,13 @@ def smooth(x: Tensor, t: Tensor | float) -> Tensor:
 
 
 def smooth_x0(x: Tensor, t: Tensor | float) -> Tensor:
-    """The same network, were it to predict clean data."""
+    """The same network, predicting clean data."""
     r, sigma = _scales(x, t)
     return (x - sigma * smooth(x, t)) / r
 
 
 def smooth_v(x: Tensor, t: Tensor | float) -> Tensor:
-    """The same network, were it to predict v."""
+    """The same network, predicting v."""
     r, sigma = _scales(x, t)
     return r * smooth(x, t) - sigma * smooth_x0(x, t)
 

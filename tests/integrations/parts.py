@@ -1,4 +1,4 @@
-"""Tiny parts of pipelines, under whose random weights every input moves the output."""
+"""Tiny diffusers networks whose random weights make the output depend on every input."""
 
 from typing import Any
 
@@ -15,8 +15,18 @@ LINEAR = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "clip_sam
 PROMPTS = ["a cat", "the dish"]
 
 
+UNET: dict[str, Any] = {  # arguments of a tiny UNet2DModel
+    "sample_size": 8,
+    "layers_per_block": 1,
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+}
+
+
 def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights under which every input moves the output."""
+    """Add noise to all weights, so that the output depends on every input."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -24,17 +34,11 @@ def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def make_unet(**arguments: Any) -> Any:
+def make_unet(kind: str = "UNet2DModel", **arguments: Any) -> Any:
+    """A tiny ``UNet2DModel``; a network of another ``kind`` has only the ``arguments``."""
     torch.manual_seed(0)
-    tiny = {
-        "sample_size": 8,
-        "layers_per_block": 1,
-        "block_out_channels": (8, 16),
-        "norm_num_groups": 4,
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    }
-    return enliven(diffusers.UNet2DModel(**tiny | arguments))
+    tiny = UNET if kind == "UNet2DModel" else {}
+    return enliven(getattr(diffusers, kind)(**tiny | arguments))
 
 
 def make_text_unet(**arguments: Any) -> Any:

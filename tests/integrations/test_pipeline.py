@@ -170,7 +170,7 @@ def test_dit_takes_its_classes_with_the_pipelines_own_guidance():
     assert theirs.std() > 0.01
 
 
-def test_trajectories_have_the_length_that_is_asked_for():
+def test_trajectories_have_the_requested_length():
     torch.manual_seed(0)
     unet = diffusers.UNet1DModel(
         in_channels=5,

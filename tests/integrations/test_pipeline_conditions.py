@@ -1,4 +1,4 @@
-"""Prompts, labels and guidance of a pipeline reach its network as they are given."""
+"""Prompts, labels and guidance of a pipeline reach its network unchanged."""
 
 import pytest
 import torch
@@ -10,15 +10,15 @@ diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 from fastdpm.integrations.diffusers.pipeline import from_pipeline, from_unet  # noqa: E402
 
 
-def test_the_guidance_of_a_text_pipeline_is_its_own_if_nothing_is_said(text_pipeline):
-    unsaid, said, none = (
+def test_the_default_guidance_scale_is_that_of_the_pipeline(text_pipeline):
+    default, explicit, none = (
         from_pipeline(text_pipeline, prompt="a cat", guidance_scale=scale)
         for scale in (None, 7.5, 1.0)
     )
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     outputs = [
         model.noise_predictor(model.conditions)(start, torch.tensor([500.25]))  # type: ignore[call-arg]
-        for model in (unsaid, said, none)
+        for model in (default, explicit, none)
     ]
     assert torch.equal(outputs[0], outputs[1])
     assert (outputs[0] - outputs[2]).abs().max() > 1e-3
@@ -47,11 +47,11 @@ def test_labels_reach_the_network_and_can_be_guided():
     assert chosen.conditions is not None
     assert chosen.conditions.tolist() == [3, 1]
     with torch.no_grad():
-        wanted = unet(x, t, class_labels=torch.tensor([3, 1])).sample
+        conditional = unet(x, t, class_labels=torch.tensor([3, 1])).sample
         empty = unet(x, t, class_labels=torch.tensor([4, 4])).sample
     guided = chosen.network(x, t, chosen.conditions)
-    torch.testing.assert_close(guided, empty + 3 * (wanted - empty), rtol=1e-4, atol=1e-5)
-    assert (wanted - empty).abs().max() > 1e-2
+    torch.testing.assert_close(guided, empty + 3 * (conditional - empty), rtol=1e-4, atol=1e-5)
+    assert (conditional - empty).abs().max() > 1e-2
     rest = from_unet(unet, LINEAR, empty_label=4, guidance_scale=3.0).conditions
     assert rest is not None
     assert rest.tolist() == [0, 1, 2, 3]
@@ -76,8 +76,8 @@ def test_labels_beside_texts_travel_together():
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([500.5, 3.25])
     with torch.no_grad():
-        wanted = unet(x, t, hidden, class_labels=torch.tensor([4, 2])).sample
+        conditional = unet(x, t, hidden, class_labels=torch.tensor([4, 2])).sample
         empty = unet(x, t, torch.ones(2, 6, 16), class_labels=torch.tensor([0, 0])).sample
     assert model.conditions is not None
     found = model.network(x, t, model.conditions)
-    torch.testing.assert_close(found, empty + 2 * (wanted - empty), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, empty + 2 * (conditional - empty), rtol=1e-4, atol=1e-5)

@@ -20,7 +20,7 @@ diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 from fastdpm.integrations.diffusers.pipeline import from_pipeline, from_unet  # noqa: E402
 
 
-def test_results_are_told_apart_by_all_that_decides_them(text_pipeline):
+def test_results_are_identified_by_everything_that_determines_them(text_pipeline):
     def key(**changes: Any) -> str:
         arguments: dict[str, Any] = {"prompt": PROMPTS, "guidance_scale": 3.0, "name": "m"}
         arguments |= changes

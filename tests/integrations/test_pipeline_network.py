@@ -1,4 +1,4 @@
-"""A pipeline's network is asked as it is: its precision, its modes and its weights stay."""
+"""A pipeline's network is not changed: its precision, its modes and its weights stay."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 from fastdpm.integrations.diffusers.pipeline import from_pipeline, from_unet  # noqa: E402
 
 
-def test_the_network_is_told_unrounded_steps_and_the_state_stays_float32():
-    told: list[Tensor] = []
+def test_the_network_receives_unrounded_steps_and_the_state_stays_float32():
+    steps: list[Tensor] = []
     unet = make_unet().half()
-    unet.time_proj.register_forward_pre_hook(lambda module, inputs: told.append(inputs[0]))
+    unet.time_proj.register_forward_pre_hook(lambda module, inputs: steps.append(inputs[0]))
     model = from_unet(unet, LINEAR)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([937.3, 0.4])
     out = model.network(x, t)
     assert out.dtype == torch.float32
-    assert torch.equal(told[0], t)
+    assert torch.equal(steps[0], t)
     exact = from_unet(make_unet(), LINEAR).network(x, t)
     torch.testing.assert_close(out, exact, rtol=0.02, atol=0.02)
     assert model.sample(2, num_steps=3).dtype == torch.float32

@@ -160,7 +160,7 @@ def test_unknown_names_are_refused(kind):
 
 
 @BOTH
-def test_a_surplus_name_in_a_file_is_said(kind, tmp_path, caplog, monkeypatch):
+def test_an_unknown_name_in_a_file_is_logged(kind, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     kind.from_config({**kind().config, "surplus": 1})
     assert "surplus" in caplog.text

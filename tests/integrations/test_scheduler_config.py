@@ -65,13 +65,13 @@ def test_every_variance_schedule_is_the_one_of_diffusers(kind, scheduler):
     np.testing.assert_allclose(_betas(made), made.betas.double().numpy(), rtol=2e-3, atol=3e-7)
 
 
-def test_stated_betas_are_the_schedule_whatever_else_is_said():
+def test_trained_betas_override_the_other_schedule_settings():
     made = diffusers.DDPMScheduler(trained_betas=np.array([0.1, 0.3]), beta_schedule="linear")
     np.testing.assert_array_equal(_betas(made), [0.1, 0.3])
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("config", "expected"),
     [
         ({"prediction_type": "epsilon"}, "epsilon"),
         ({"prediction_type": "v_prediction"}, "v_prediction"),
@@ -80,12 +80,12 @@ def test_stated_betas_are_the_schedule_whatever_else_is_said():
         ({"predict_epsilon": False}, "sample"),
     ],
 )
-def test_prediction_is_what_the_network_returns(said, expected):
-    assert prediction_of({"_class_name": "DDPMScheduler", **said}) == expected
+def test_prediction_is_what_the_network_returns(config, expected):
+    assert prediction_of({"_class_name": "DDPMScheduler", **config}) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("config", "expected"),
     [
         ({"_class_name": "DDPMScheduler"}, "x0"),
         ({"_class_name": "DDPMScheduler", "clip_sample": False}, "none"),
@@ -93,8 +93,8 @@ def test_prediction_is_what_the_network_returns(said, expected):
         ({"_class_name": "DDPMScheduler", "thresholding": True}, "dynamic"),
     ],
 )
-def test_clipping_is_that_of_the_class_where_it_is_not_stated(said, expected):
-    assert clip_of(said) == expected
+def test_clipping_is_that_of_the_class_where_it_is_not_stated(config, expected):
+    assert clip_of(config) == expected
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_old_ve_scheduler_is_refused_by_its_file_alone():
 
 
 @pytest.mark.parametrize(
-    ("said", "values"),
+    ("config", "values"),
     [
         ({"beta_schedule": "cosine"}, ["beta_schedule", "linear", "scaled_linear", "cosine"]),
         ({"beta_schedule": "linear", "num_train_timesteps": 0}, ["num_train_timesteps", 1, 0]),
@@ -153,9 +153,9 @@ def test_old_ve_scheduler_is_refused_by_its_file_alone():
         ({"trained_betas": [0.1, 1.0]}, ["betas", "(0, 1)", "step 2 of 2"]),
     ],
 )
-def test_bad_schedules_are_named(said, values):
+def test_bad_schedules_are_named(config, values):
     with pytest.raises(ValueError, match=tells(*values)):
-        VarianceSchedule.from_config(schedule_of(said))
+        VarianceSchedule.from_config(schedule_of(config))
 
 
 def test_unknown_prediction_is_named():

@@ -1,4 +1,4 @@
-"""How FastDPMScheduler is asked: timesteps, choices, and what it refuses."""
+"""The arguments of FastDPMScheduler: timesteps, choices and refusals."""
 
 import re
 import subprocess
@@ -97,7 +97,7 @@ def test_steps_by_hand_are_those_of_the_configuration():
         FastDPMScheduler(method="standard").set_timesteps(50)
 
 
-def test_merged_steps_are_said(caplog):
+def test_merged_steps_are_logged(caplog):
     scheduler = FastDPMScheduler(spacing="quadratic")
     scheduler.set_timesteps(50)
     assert len(scheduler.timesteps) < 50

@@ -106,7 +106,7 @@ def test_the_clean_data_is_read_at_the_level_of_the_state():
     torch.testing.assert_close(second, (x - (1 - r**2) ** 0.5 * smooth(x, t)) / r, **CLOSE)
 
 
-def test_rows_may_be_asked_in_any_order_and_in_half_precision():
+def test_steps_may_be_taken_in_any_order_and_in_half_precision():
     inverse = FastDPMInverseScheduler(levels="var")
     inverse.set_timesteps(12)
     x = 0.5 * start()

@@ -53,7 +53,7 @@ def _image(x: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[float]:
+def network_steps(monkeypatch) -> list[float]:
     """The timesteps that reach a U-Net."""
     steps: list[float] = []
     for name in ("UNet2DModel", "UNet2DConditionModel"):
@@ -70,7 +70,7 @@ def told(monkeypatch) -> list[float]:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=Recipe.describe)
 @pytest.mark.parametrize("clip", [False, True])
-def test_ddpm_pipeline_draws_the_samples_of_run(unet, told, monkeypatch, recipe, clip):
+def test_ddpm_pipeline_draws_the_samples_of_run(unet, network_steps, monkeypatch, recipe, clip):
     scheduler = FastDPMScheduler(**_choices(recipe), clip_sample=clip)
     noise = SampleNoise(7, range(2))
     scheduler.use_noise(noise)
@@ -78,7 +78,7 @@ def test_ddpm_pipeline_draws_the_samples_of_run(unet, told, monkeypatch, recipe,
     monkeypatch.setattr(module, lambda shape, **_: noise.start(shape[1:]))
     pipe = _quiet(diffusers.DDPMPipeline(unet, scheduler))
     images = pipe(batch_size=2, num_inference_steps=8, output_type="pt").images
-    np.testing.assert_array_equal(told, scheduler.timesteps)
+    np.testing.assert_array_equal(network_steps, scheduler.timesteps)
 
     plan = recipe.replace(num_steps=8).compile(LINEAR)
     network = unet_as_network(unet)
@@ -98,7 +98,7 @@ def test_ddpm_pipeline_takes_a_generator_for_each_sample(unet):
     torch.testing.assert_close(draw(3, 4)[1:], draw(4), **CLOSE)
 
 
-def test_ddim_pipeline_takes_the_scheduler_that_is_assigned_to_it(unet, told):
+def test_ddim_pipeline_takes_the_scheduler_that_is_assigned_to_it(unet, network_steps):
     pipe = _quiet(diffusers.DDIMPipeline(unet, FastDPMScheduler(levels="var", num_steps=6)))
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     pipe.scheduler = FastDPMScheduler.from_config(pipe.scheduler.config)
@@ -106,7 +106,7 @@ def test_ddim_pipeline_takes_the_scheduler_that_is_assigned_to_it(unet, told):
     generator = torch.Generator().manual_seed(0)
     images = pipe(2, generator, num_inference_steps=6, output_type="pt").images
     plan = ddim_rev(levels_var(LINEAR, 6))
-    np.testing.assert_array_equal(told, plan.t.astype(np.float32))
+    np.testing.assert_array_equal(network_steps, plan.t.astype(np.float32))
     x = run(plan, unet_as_network(unet), start())
     torch.testing.assert_close(images, _image(x), **CLOSE)
 
@@ -167,7 +167,7 @@ def _text_pipe(name: str, parts: dict[str, Any], **choices: Any) -> Any:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=Recipe.describe)
 @torch.no_grad()
-def test_text_to_image_draws_the_latents_of_run(text_parts, told, recipe):
+def test_text_to_image_draws_the_latents_of_run(text_parts, network_steps, recipe):
     pipe = _text_pipe("StableDiffusionPipeline", text_parts, **_choices(recipe))
     noise = SampleNoise(2, [0])
     pipe.scheduler.use_noise(noise)
@@ -175,20 +175,20 @@ def test_text_to_image_draws_the_latents_of_run(text_parts, told, recipe):
     named = {"num_inference_steps": 6, "guidance_scale": 3.0, "output_type": "latent"}
     latents = pipe(PROMPT, latents=x, **named).images
     plan = recipe.replace(num_steps=6).compile(LATENT)
-    np.testing.assert_array_equal(told, plan.t.astype(np.float32))
+    np.testing.assert_array_equal(network_steps, plan.t.astype(np.float32))
     ours = run(plan, _guided(pipe, text_parts, 3.0), x, noise=noise)
     torch.testing.assert_close(latents, ours, **CLOSE)
 
 
 @torch.no_grad()
-def test_text_to_image_takes_custom_real_valued_timesteps_and_eta(text_parts, told):
+def test_text_to_image_takes_custom_real_valued_timesteps_and_eta(text_parts, network_steps):
     pipe = _text_pipe("StableDiffusionPipeline", text_parts)
     noise = SampleNoise(2, [0])
     pipe.scheduler.use_noise(noise)
     x, steps = noise.start((4, 8, 8)), [990.5, 512.25, 100.125, -0.5]
     named = {"guidance_scale": 1.0, "output_type": "latent", "eta": 0.5}
     latents = pipe(PROMPT, latents=x, timesteps=steps, **named).images
-    assert told == steps
+    assert network_steps == steps
     wanted, _ = pipe.encode_prompt(PROMPT, "cpu", 1, False)
     network = _text_network(text_parts)
     plan = Recipe(at_steps=tuple(steps), kappa=0.5).compile(LATENT)
@@ -197,14 +197,14 @@ def test_text_to_image_takes_custom_real_valued_timesteps_and_eta(text_parts, to
 
 
 @torch.no_grad()
-def test_half_precision_text_to_image_keeps_real_valued_timesteps(text_parts, told):
+def test_half_precision_text_to_image_keeps_real_valued_timesteps(text_parts, network_steps):
     halves = {n: copy.deepcopy(text_parts[n]) for n in ("unet", "vae", "text_encoder")}
     parts = text_parts | {name: part.to(torch.bfloat16) for name, part in halves.items()}
     pipe = _text_pipe("StableDiffusionPipeline", parts, levels="var")
     x = start((1, 4, 8, 8)).bfloat16()
     latents = pipe(PROMPT, latents=x, num_inference_steps=5, output_type="latent").images
     assert latents.dtype == torch.bfloat16
-    np.testing.assert_array_equal(told, pipe.scheduler.timesteps)
+    np.testing.assert_array_equal(network_steps, pipe.scheduler.timesteps)
 
 
 IMAGE_RECIPES = [
@@ -229,7 +229,7 @@ def _tail(recipe: Recipe, first: int) -> fastdpm.Plan:
 @pytest.mark.parametrize("recipe", IMAGE_RECIPES, ids=Recipe.describe)
 @pytest.mark.parametrize("strength", [0.5, 0.9])
 @torch.no_grad()
-def test_image_to_image_starts_at_its_strength(text_parts, told, recipe, strength):
+def test_image_to_image_starts_at_its_strength(text_parts, network_steps, recipe, strength):
     pipe = _text_pipe("StableDiffusionImg2ImgPipeline", text_parts, **_choices(recipe))
     noise = SampleNoise(2, [0])
     pipe.scheduler.use_noise(noise)
@@ -244,7 +244,7 @@ def test_image_to_image_starts_at_its_strength(text_parts, told, recipe, strengt
         output_type="latent",
     ).images
     plan = _tail(recipe, 8 - int(8 * strength))
-    np.testing.assert_array_equal(told, plan.t.astype(np.float32))
+    np.testing.assert_array_equal(network_steps, plan.t.astype(np.float32))
     clean, z = _encoded(pipe, image, 5)
     x = plan.level[0] * clean + (1 - plan.level[0] ** 2) ** 0.5 * z
     ours = run(plan, _guided(pipe, text_parts, 3.0), x.float(), noise=noise)
@@ -254,7 +254,7 @@ def test_image_to_image_starts_at_its_strength(text_parts, told, recipe, strengt
 @pytest.mark.parametrize("recipe", IMAGE_RECIPES, ids=Recipe.describe)
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 @torch.no_grad()
-def test_inpainting_keeps_what_the_mask_keeps(text_parts, told, recipe, strength):
+def test_inpainting_keeps_what_the_mask_keeps(text_parts, network_steps, recipe, strength):
     pipe = _text_pipe("StableDiffusionInpaintPipeline", text_parts, **_choices(recipe))
     noise = SampleNoise(2, [0])
     pipe.scheduler.use_noise(noise)
@@ -274,7 +274,7 @@ def test_inpainting_keeps_what_the_mask_keeps(text_parts, told, recipe, strength
         output_type="latent",
     ).images
     plan = _tail(recipe, 8 - int(8 * strength))
-    np.testing.assert_array_equal(told, plan.t.astype(np.float32))
+    np.testing.assert_array_equal(network_steps, plan.t.astype(np.float32))
     clean, z = _encoded(pipe, image, 5)
     kept = torch.nn.functional.interpolate(mask, size=(8, 8)) < 0.5
     torch.testing.assert_close(latents[kept.expand_as(latents)], clean[kept.expand_as(clean)])

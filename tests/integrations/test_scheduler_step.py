@@ -167,7 +167,7 @@ def test_ddpm_is_the_standard_sampler_over_all_steps():
         torch.testing.assert_close(mine, other, **CLOSE)
 
 
-def test_rows_of_first_order_may_be_asked_in_any_order_and_again():
+def test_first_order_steps_may_be_taken_in_any_order_and_repeated():
     scheduler, _ = _pair(9, Recipe())
     x = start()
     once = [scheduler.step(smooth(x, t), t, x).prev_sample for t in scheduler.timesteps]
@@ -177,7 +177,7 @@ def test_rows_of_first_order_may_be_asked_in_any_order_and_again():
         torch.testing.assert_close(again, once[row], rtol=0, atol=0)
 
 
-def test_a_multistep_row_may_be_asked_twice():
+def test_a_multistep_step_may_be_repeated():
     scheduler, plan = _pair(9, Recipe(method="dpmpp-3m"))
     x = start()
     expected = run(plan, smooth, x)
@@ -218,7 +218,7 @@ def test_a_multistep_chain_that_starts_later_is_compiled_from_there():
         scheduler.set_begin_index(9)
 
 
-def test_a_given_plan_with_history_cannot_be_entered_late():
+def test_a_custom_multistep_plan_cannot_start_late():
     scheduler = FastDPMScheduler()
     scheduler.set_timesteps(plan=multistep_3(levels_step(LINEAR, 6)))
     with pytest.raises(ValueError, match=tells("row 2", "set_timesteps")):
@@ -278,21 +278,21 @@ def test_a_positive_eta_replaces_kappa_and_zero_leaves_it():
         torch.testing.assert_close(sample(at_half, start(), eta=eta), expected, **CLOSE)
 
 
-def test_row_noise_is_given_or_drawn_by_one_generator_or_by_one_for_each_sample():
+def test_noise_is_passed_or_drawn_by_one_generator_or_by_one_per_sample():
     scheduler, plan = _pair(5, Recipe(kappa=1.0))
     t, x = scheduler.timesteps[1], start()
     eps = smooth(x, t)
     z = start(seed=9)
-    given = scheduler.step(eps, t, x, variance_noise=z).prev_sample
+    passed = scheduler.step(eps, t, x, variance_noise=z).prev_sample
     drawn = scheduler.step(eps, t, x, generator=torch.Generator().manual_seed(9)).prev_sample
-    torch.testing.assert_close(given, drawn)
+    torch.testing.assert_close(passed, drawn)
     each = [torch.Generator().manual_seed(seed) for seed in (9, 10)]
     both = scheduler.step(eps, t, x, generator=each).prev_sample
     single = torch.Generator().manual_seed(10)
     alone = scheduler.step(eps[1:], t, x[1:], generator=single).prev_sample
     torch.testing.assert_close(both[1:], alone)
     mean = x * plan.a[1, 0] + eps * plan.b[1, 0]
-    torch.testing.assert_close(given, mean + plan.c[1] * z, **CLOSE)
+    torch.testing.assert_close(passed, mean + plan.c[1] * z, **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,4 +1,4 @@
-"""A hub on this machine, which is asked for models and sent them."""
+"""A local hub to download models from and publish them to."""
 
 import pytest
 

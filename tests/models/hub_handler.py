@@ -54,7 +54,7 @@ class Failure:
 
 
 class Contents:
-    """What a hub holds and has been asked.
+    """The content of a hub, and the requests it received.
 
     Attributes:
         repositories: By "owner/name".
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(length) if length else self.chunks()
         path = unquote(urlsplit(self.path).path)
         request = f"{self.command} {path}"
-        if path != "/api/agent-harnesses":  # asked about the caller, not for a model
+        if path != "/api/agent-harnesses":  # a request about the client, not for a model
             self.hub.requests.append(request)
         self.cut = False
         try:
@@ -191,10 +191,10 @@ class Handler(BaseHTTPRequestHandler):
         raise RefusedError(404, message=f"no such page: {path}")
 
     def user(self) -> tuple[str, bool]:
-        given = self.headers.get("Authorization")
-        if given is None:
+        authorization = self.headers.get("Authorization")
+        if authorization is None:
             return "", False
-        known = self.hub.tokens.get(given.removeprefix("Bearer "))
+        known = self.hub.tokens.get(authorization.removeprefix("Bearer "))
         if known is None:
             raise RefusedError(401, message="Invalid credentials in Authorization header")
         return known
@@ -264,16 +264,16 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, self.hub.blobs[blob], {"ETag": f'"{blob}"'})
 
     def create(self) -> None:
-        asked = json.loads(self.body)
+        request = json.loads(self.body)
         user, may_write = self.user()
-        owner, repo = asked["organization"], f"{asked['organization']}/{asked['name']}"
+        owner, repo = request["organization"], f"{request['organization']}/{request['name']}"
         if not user:
             raise RefusedError(401, message="Invalid username or password")
         if owner != user or not may_write:
             raise RefusedError(403, message=f"No rights to create models under {owner}")
         if repo in self.hub.repositories:
             raise RefusedError(409, message="You already created this model repo")
-        private = asked.get("visibility") == "private"
+        private = request.get("visibility") == "private"
         self.hub.add(repo, {".gitattributes": b"*.safetensors lfs"}, private=private)
         self.json({"url": f"{self.hub.address}/{repo}", "name": repo})
 
@@ -291,12 +291,12 @@ class Handler(BaseHTTPRequestHandler):
             {
                 "files": [
                     {
-                        "path": (path := asked["path"]),
+                        "path": (path := entry["path"]),
                         "uploadMode": "lfs" if path.endswith(LFS) else "regular",
                         "shouldIgnore": False,
                         "oid": oid(files[path]) if path in files else None,
                     }
-                    for asked in json.loads(self.body)["files"]
+                    for entry in json.loads(self.body)["files"]
                 ]
             }
         )
@@ -305,10 +305,10 @@ class Handler(BaseHTTPRequestHandler):
         self.repository(repo, write=True)
         objects = [
             {
-                **asked,
-                "actions": {"upload": {"href": f"{self.hub.address}/upload/{asked['oid']}"}},
+                **entry,
+                "actions": {"upload": {"href": f"{self.hub.address}/upload/{entry['oid']}"}},
             }
-            for asked in json.loads(self.body)["objects"]
+            for entry in json.loads(self.body)["objects"]
         ]
         self.json({"transfer": "basic", "objects": objects})
 

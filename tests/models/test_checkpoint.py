@@ -28,8 +28,8 @@ def _network(config, seed: int) -> nn.Module:
     return network
 
 
-def _read(path: Path, wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    states = [(key, state) for key, state in read_states(path) if wanted.keys() & state.keys()]
+def _read(path: Path, expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    states = [(key, state) for key, state in read_states(path) if expected.keys() & state.keys()]
     return choose_state(path, states)
 
 
@@ -65,7 +65,7 @@ def _diffwave(network: nn.Module) -> dict[str, Any]:
 
 
 def _named(network: nn.Module) -> dict[str, Any]:
-    """The averaged state is told by its key, not by its place."""
+    """The averaged state is chosen by its key, not by its position."""
     return {"ema": network.state_dict(), "model": _network(IMAGE, seed=2).state_dict()}
 
 
@@ -175,13 +175,13 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path, zipped):
         (b"version https://git-lfs.github.com/spec/v1\n", ["b'version https://'"]),
     ],
 )
-def test_what_a_failed_download_leaves_is_told(tmp_path, content, values):
+def test_the_remains_of_a_failed_download_are_refused(tmp_path, content, values):
     (tmp_path / "model.ckpt").write_bytes(content)
     with pytest.raises(ModelError, match=tells("model.ckpt", *values)):
         _read(tmp_path / "model.ckpt", {})
 
 
-def test_a_missing_checkpoint_and_one_without_weights_are_told(tmp_path):
+def test_a_missing_checkpoint_and_one_without_weights_are_refused(tmp_path):
     with pytest.raises(ModelError, match=tells(tmp_path)):
         read_states(tmp_path)
     torch.save({"iter": 3}, tmp_path / "model.ckpt")

@@ -144,7 +144,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(tiny, monkeypatch):  # noqa:
     assert _left(tiny) == []
 
 
-def test_a_truncated_file_is_told_so(tiny):  # noqa: F811
+def test_a_truncated_file_is_refused(tiny):  # noqa: F811
     whole = (tiny / "tiny-image.pt").read_bytes()
     (tiny / "short.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=tells("short.pt")):
@@ -179,7 +179,7 @@ def test_tensors_are_written_as_the_library_reads_them(tmp_path, dtype):
     assert len(checksum) == 64
 
 
-def test_the_command_converts_and_says_how_to_go_on(tiny, capsys):  # noqa: F811
+def test_the_command_converts_and_prints_the_next_step(tiny, capsys):  # noqa: F811
     from fastdpm.cli.app import run
 
     out = tiny / "out"
@@ -209,8 +209,8 @@ def test_a_conversion_enters_few_functions_of_other_rooms():
     done = subprocess.run(
         [sys.executable, str(script)], check=True, capture_output=True, text=True, timeout=300
     )
-    *told, total = done.stdout.splitlines()
-    entered = [line.strip() for line in told if line.startswith(" ")]
+    *lines, total = done.stdout.splitlines()
+    entered = [line.strip() for line in lines if line.startswith(" ")]
     assert {"data.files.new_folder", "networks.build.check_fits"} <= set(entered)
     assert total.endswith(f"{len(entered)} functions")
     assert len(entered) <= 12

@@ -17,19 +17,14 @@ from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation.evaluate import MeasureOptions
 from fastdpm.models.convert import convert
 from fastdpm.models.formats.diffusers_folder import recipe_of
+from tests.integrations.parts import UNET, make_unet
 from tests.messages import tells
 
 diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 
-IMAGES = {
-    "sample_size": 8,
-    "layers_per_block": 1,
-    "block_out_channels": (8, 16),
-    "norm_num_groups": 4,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-}
 CIFAR10: dict[str, Any] = {  # of google/ddpm-cifar10-32
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
     "sample_size": 32,
     "block_out_channels": (128, 256, 256, 256),
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
@@ -63,22 +58,13 @@ SOUND: dict[str, Any] = {  # with attention, fixed filters and a table of freque
     "extra_in_channels": 64,
     "block_out_channels": (32, 32, 64),
 }
-KERNELS = IMAGES | {
+KERNELS = UNET | {
     "block_out_channels": (64, 64),
     "norm_num_groups": 32,
     "add_attention": False,
     "down_block_types": ("KDownBlock2D", "KDownBlock2D"),
     "up_block_types": ("KUpBlock2D", "KUpBlock2D"),
 }
-
-
-def _network(kind: str = "UNet2DModel", config: dict[str, Any] = IMAGES, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    network = getattr(diffusers, kind)(**config | changes)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return network.eval()
 
 
 def _write(
@@ -105,18 +91,19 @@ def _edit(path: Path, **changes: Any) -> None:
 def _check_same(found: nn.Module, network: Any, shape: tuple[int, ...], *labels: Tensor) -> None:
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     for t in ([0.0, 500.0, 999.0], [0.25, 500.5, 998.875]):
-        told = torch.tensor(t)
+        steps = torch.tensor(t)
         with torch.no_grad():
-            wanted = network(x, told, *labels).sample
-            given = found(x, told, *labels)
-        torch.testing.assert_close(given, wanted, rtol=1e-5, atol=1e-5 * wanted.abs().max().item())
-        assert wanted.std() > 1e-3
+            expected = network(x, steps, *labels).sample
+            out = found(x, steps, *labels)
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5 * scale)
+        assert expected.std() > 1e-3
 
 
 @pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.parametrize("root", [True, False])
 def test_every_layout_of_a_pipeline_is_read(tmp_path, root, safe):
-    network = _network()
+    network = make_unet()
     folder = _write(tmp_path / "cats", network, root=root, safe=safe)
     assert (folder / ("" if root else "unet") / "config.json").is_file()
     model = load_model(folder)
@@ -127,7 +114,7 @@ def test_every_layout_of_a_pipeline_is_read(tmp_path, root, safe):
 
 def test_a_unet_alone_finds_the_scheduler_beside_it_or_in_its_pipeline(tmp_path):
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=77, prediction_type="v_prediction")
-    folder = _write(tmp_path / "x", _network(), scheduler)
+    folder = _write(tmp_path / "x", make_unet(), scheduler)
     inside = load_model(folder / "unet")
     assert (inside.schedule.num_train_steps, inside.config.prediction) == (77, "v_prediction")
     alone = shutil.copytree(folder / "unet", tmp_path / "alone")
@@ -139,7 +126,7 @@ def test_a_unet_alone_finds_the_scheduler_beside_it_or_in_its_pipeline(tmp_path)
 
 def test_a_snapshot_of_a_hub_is_called_after_its_repository(tmp_path):
     place = tmp_path / "models--google--ddpm-cifar10-32" / "snapshots" / "0123abcd"
-    assert load_model(_write(place, _network(), root=True)).config.name == "ddpm-cifar10-32"
+    assert load_model(_write(place, make_unet(), root=True)).config.name == "ddpm-cifar10-32"
 
 
 def _old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -150,7 +137,7 @@ def _old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_attention_under_its_old_names_is_the_same(tmp_path):
-    network = _network()
+    network = make_unet()
     folder = _write(tmp_path / "x", network, root=True, safe=False)
     path = folder / "diffusion_pytorch_model.bin"
     state = _old_names(torch.load(path, weights_only=True))
@@ -165,14 +152,14 @@ def test_attention_under_its_old_names_is_the_same(tmp_path):
         ("UNet1DModel", HOPPER, ("series", (14, 32), None)),
         ("UNet1DModel", SOUND, ("audio", (1, 256), 8000)),
         ("UNet1DModel", SOUND | {"in_channels": 2, "out_channels": 2}, ("series", (2, 256), 8000)),
-        ("UNet2DModel", IMAGES | {"sample_size": (8, 16)}, ("image", (3, 8, 16), None)),
+        ("UNet2DModel", UNET | {"sample_size": (8, 16)}, ("image", (3, 8, 16), None)),
         ("UNet2DModel", KERNELS, ("image", (3, 8, 8), None)),
     ],
 )
 def test_networks_of_every_kind_are_whole_though_built_without_memory(
     tmp_path, kind, config, data
 ):
-    network = _network(kind, config)
+    network = make_unet(kind, **config)
     model = load_model(_write(tmp_path / "x", network))
     found = model.config.data
     assert (found.modality, found.shape, found.sample_rate) == data
@@ -181,14 +168,14 @@ def test_networks_of_every_kind_are_whole_though_built_without_memory(
 
 
 def test_what_weights_leave_out_is_computed_without_touching_random_numbers(tmp_path):
-    folder = _write(tmp_path / "x", _network(config=KERNELS))
+    folder = _write(tmp_path / "x", make_unet(**KERNELS))
     before = torch.random.get_rng_state()
     load_model(folder)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_classes_are_known(tmp_path):
-    network = _network(num_class_embeds=4)
+    network = make_unet(num_class_embeds=4)
     model = load_model(_write(tmp_path / "x", network))
     assert model.config.data.classes == 4
     _check_same(model.network, network, (3, 8, 8), torch.tensor([3, 0, 2]))
@@ -197,29 +184,29 @@ def test_classes_are_known(tmp_path):
 
 
 def test_the_published_network_is_the_same_at_full_size(tmp_path):
-    network = _network(config=CIFAR10)
+    network = make_unet(**CIFAR10)
     assert sum(p.numel() for p in network.parameters()) == 35_746_307
     model = load_model(_write(tmp_path / "ddpm-cifar10-32", network, root=True))
     _check_same(model.network, network, (3, 32, 32))
 
 
 def test_a_converted_folder_is_the_same_model(tmp_path):
-    folder = _write(tmp_path / "hopper", _network("UNet1DModel", HOPPER))
+    folder = _write(tmp_path / "hopper", make_unet("UNet1DModel", **HOPPER))
     convert(folder, tmp_path / "made")
-    made, given = load_model(tmp_path / "made"), load_model(folder)
-    assert made.config.data == given.config.data
-    assert torch.equal(made.sample(2, num_steps=4), given.sample(2, num_steps=4))
+    made, opened = load_model(tmp_path / "made"), load_model(folder)
+    assert made.config.data == opened.config.data
+    assert torch.equal(made.sample(2, num_steps=4), opened.sample(2, num_steps=4))
 
 
 def test_series_are_written_as_they_are_with_a_picture(tmp_path, monkeypatch, capsys):
-    folder = _write(tmp_path / "hopper", _network("UNet1DModel", HOPPER))
+    folder = _write(tmp_path / "hopper", make_unet("UNet1DModel", **HOPPER))
     monkeypatch.chdir(tmp_path)
     assert fastdpm(["sample", str(folder), "-n", "5", "-S", "3", "--out", "x"]) == 0
-    wanted = load_model(folder).sample(7, num_steps=3)
+    expected = load_model(folder).sample(7, num_steps=3)
     for i in range(5):
         values = np.load(tmp_path / "x" / f"{i:06d}.npy")
         assert (values.shape, values.dtype) == ((14, 32), np.float32)
-        np.testing.assert_allclose(values, wanted[i].numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(values, expected[i].numpy(), rtol=0, atol=1e-5)
     assert (tmp_path / "x" / "series.png").stat().st_size > 5000
     record = json.loads((tmp_path / "x" / "samples.json").read_text())
     assert (record["files"][4], record["picture"]) == ("000004.npy", "series.png")
@@ -236,7 +223,7 @@ def test_series_are_written_as_they_are_with_a_picture(tmp_path, monkeypatch, ca
 
 
 def test_what_measures_no_series_says_so(tmp_path):
-    folder = _write(tmp_path / "hopper", _network("UNet1DModel", HOPPER))
+    folder = _write(tmp_path / "hopper", make_unet("UNet1DModel", **HOPPER))
     with pytest.raises(
         InvalidArgumentError, match=tells("14 x 32", "digits-features", "`features`")
     ):
@@ -298,7 +285,7 @@ def _rename_weights(name: str) -> Callable[[Path], None]:
     ],
 )  # fmt: skip
 def test_a_folder_that_does_not_fit_is_one_clear_line(tmp_path, spoil, values):
-    folder = _write(tmp_path / "x", _network())
+    folder = _write(tmp_path / "x", make_unet())
     spoil(folder)
     with pytest.raises((InvalidArgumentError, ModelError), match=tells(*values)) as error:
         load_model(folder)
@@ -306,7 +293,7 @@ def test_a_folder_that_does_not_fit_is_one_clear_line(tmp_path, spoil, values):
 
 
 @pytest.mark.parametrize(
-    ("said", "clip"),
+    ("settings", "clip"),
     [
         ({}, "x0"),
         ({"clip_sample": False}, "none"),
@@ -315,14 +302,14 @@ def test_a_folder_that_does_not_fit_is_one_clear_line(tmp_path, spoil, values):
         ({"thresholding": True, "sample_max_value": 1.5}, "dynamic"),
     ],
 )
-def test_clipping_is_that_of_the_scheduler_where_there_is_such(said, clip):
-    scheduler = diffusers.DDPMScheduler(num_train_timesteps=12, **said)
+def test_clipping_is_that_of_the_scheduler_where_there_is_such(settings, clip):
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=12, **settings)
     recipe = recipe_of({"_class_name": "DDPMScheduler", **scheduler.config})
     assert (recipe.clip, recipe.num_steps) == (clip, 12)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
-    folder = _write(tmp_path / "x", _network(), safe=False)
+    folder = _write(tmp_path / "x", make_unet(), safe=False)
     torch.save({"a": torch.ones(1), "b": MeasureOptions()}, folder / "unet" / "y.bin")
     (folder / "unet" / "y.bin").rename(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(

@@ -80,10 +80,10 @@ def test_samples_of_another_shape_are_refused(folder):
 
 def test_loading_leaves_the_global_random_numbers_alone(folder):
     torch.manual_seed(5)
-    wanted = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(5)
     load_features(folder)
-    assert torch.equal(torch.rand(1), wanted)
+    assert torch.equal(torch.rand(1), expected)
 
 
 @pytest.mark.parametrize("name", builtin_features())
@@ -124,7 +124,7 @@ def test_the_network_for_data_fits_its_shape_and_sample_rate():
     assert features_for(DataSpec("audio", (1, 6144), sample_rate=16000)) is None
 
 
-def test_the_digits_are_told_apart_as_the_folder_says():
+def test_the_digits_are_classified_with_the_accuracy_in_the_folder():
     sklearn = pytest.importorskip("sklearn.datasets")
     digits = sklearn.load_digits()
     images = torch.from_numpy(digits.images[-360:, None] * (255 / 16)).round() / 127.5 - 1

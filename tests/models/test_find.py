@@ -111,8 +111,8 @@ def test_a_preset_of_ones_own_leaves_out_what_the_shapes_tell(tiny, name, monkey
     own = _write_preset(tiny / "own.toml", **(tables | {"network": network}))
     model = load_model(own, checkpoint=tiny / f"{name}.pt")
     built = build_network(model.config.network).state_dict()
-    wanted = build_network(tables["network"]).state_dict()
-    assert {n: w.shape for n, w in built.items()} == {n: w.shape for n, w in wanted.items()}
+    expected = build_network(tables["network"]).state_dict()
+    assert {n: w.shape for n, w in built.items()} == {n: w.shape for n, w in expected.items()}
     assert model.config.network["type"] == tables["network"]["type"]
 
 
@@ -177,7 +177,7 @@ def test_a_format_that_changes_nothing_is_refused(folders):
         find_model(folders["image"], layout="ddpm")
 
 
-def test_presets_that_a_network_fits_alike_are_all_named(tiny):
+def test_presets_that_fit_a_network_equally_are_all_named(tiny):
     _write_preset(tiny / "tiny-other.toml", **CASES["tiny-image"])
     found = find_model(tiny / "tiny-image.pt")
     (note,) = found.notes
@@ -194,7 +194,7 @@ def test_presets_that_differ_in_what_weights_do_not_show_are_not_guessed(tiny):
         find_model(tiny / "tiny-image.pt")
 
 
-def test_missing_and_surplus_parameters_are_listed(tiny):
+def test_missing_and_unexpected_parameters_are_listed(tiny):
     state = _state(IMAGE.network)
     del state["conv_out.bias"], state["norm_out.weight"]
     state["extra.weight"] = torch.ones(2)
@@ -273,7 +273,7 @@ def test_a_checkpoint_beside_a_model_is_refused(folders, tmp_path):
         ("samples.npz", False),
     ],
 )
-def test_models_are_told_from_samples(name, expected):
+def test_models_are_distinguished_from_samples(name, expected):
     assert is_model(name) == expected
 
 
@@ -299,6 +299,6 @@ def test_a_preset_alone_has_no_checksum_and_says_where_its_weights_are():
             ask()
 
 
-def test_a_layout_beside_a_folder_is_told_by_the_name_of_its_argument(folders):
+def test_a_layout_with_a_folder_is_refused_by_the_name_of_its_argument(folders):
     with pytest.raises(InvalidArgumentError, match=tells(folders["image"], "`layout`")):
         find_model(folders["image"], layout="adm")

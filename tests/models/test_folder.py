@@ -80,7 +80,7 @@ def test_truncated_weights_are_refused(folder):
         load_model(folder)
 
 
-def test_foreign_weights_are_listed(folder):
+def test_unexpected_weights_are_listed(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["other.weight"] = tensors.pop("conv_in.weight")
     tensors["conv_out.bias"] = torch.zeros(7)

@@ -30,12 +30,12 @@ def test_a_name_is_a_model_and_stays_one_without_a_network(
     hub, writer, folders, monkeypatch, capsys
 ):
     push(folders["vocoder"], "someone/tiny")
-    wanted = samples_of(folders["vocoder"])
-    torch.testing.assert_close(samples_of("hf:someone/tiny"), wanted, rtol=0, atol=0)
+    expected = samples_of(folders["vocoder"])
+    torch.testing.assert_close(samples_of("hf:someone/tiny"), expected, rtol=0, atol=0)
     hub.stop()
-    torch.testing.assert_close(samples_of("hf:someone/tiny"), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(samples_of("hf:someone/tiny"), expected, rtol=0, atol=0)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    torch.testing.assert_close(samples_of("hf:someone/tiny"), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(samples_of("hf:someone/tiny"), expected, rtol=0, atol=0)
     assert capsys.readouterr().err == ""
 
 

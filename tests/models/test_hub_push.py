@@ -125,7 +125,7 @@ def test_without_its_commit_what_was_sent_is_not_published(hub, writer, folders)
     assert hub.files("someone/tiny") == {"README.md": b"before"}
 
 
-def test_a_model_card_that_the_hub_refuses_is_told_before_the_weights_are_sent(
+def test_a_model_card_that_the_hub_refuses_fails_before_the_upload_of_weights(
     hub, writer, folders, tmp_path
 ):
     folder = copy_folder(folders["image"], tmp_path / "model")
@@ -138,7 +138,9 @@ def test_a_model_card_that_the_hub_refuses_is_told_before_the_weights_are_sent(
 
 
 @pytest.mark.parametrize("lacking", ["config.json", "model.safetensors", "README.md"])
-def test_half_a_folder_is_refused_before_the_hub_is_asked(hub, writer, folders, tmp_path, lacking):
+def test_an_incomplete_folder_is_refused_without_a_request(
+    hub, writer, folders, tmp_path, lacking
+):
     folder = copy_folder(folders["image"], tmp_path / "model")
     (folder / lacking).unlink()
     with pytest.raises(ModelError, match=tells(folder, lacking)):

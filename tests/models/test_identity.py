@@ -84,17 +84,17 @@ def test_the_digest_of_parts_is_that_of_their_json():
 def test_a_configuration_is_known_by_what_decides_its_samples(model):
     assert config_digest(CONFIG) == "4eac2396cc4985a5"
     assert config_digest(model.config) == "5503010fe5d36781"
-    told = CONFIG.to_dict()
+    values = CONFIG.to_dict()
     for change, same in (
         ({"name": "y", "license": "MIT", "weights_sha256": "0"}, True),
-        ({"recipe": {"num_steps": 7}, "data": {**told["data"], "description": "other"}}, True),
+        ({"recipe": {"num_steps": 7}, "data": {**values["data"], "description": "other"}}, True),
         ({"network": {"type": "unet", "image_size": 16}}, False),
         ({"schedule": {"type": "linear", "num_train_steps": 99}}, False),
-        ({"data": {**told["data"], "sample_rate": 16000}}, False),
+        ({"data": {**values["data"], "sample_rate": 16000}}, False),
         ({"prediction": "v"}, False),
         ({"time_scale": 2.0}, False),
     ):
-        other = ModelConfig.from_dict(json.loads(json.dumps(told)) | change)
+        other = ModelConfig.from_dict(json.loads(json.dumps(values)) | change)
         assert (config_digest(other) == config_digest(CONFIG)) == same, change
 
 
@@ -106,9 +106,9 @@ def test_a_configuration_is_known_by_what_decides_its_samples(model):
     ],
 )
 def test_keys_of_earlier_versions_are_read_and_keep_their_digests(old, new, digest):
-    told = CONFIG.to_dict()
-    del told["license"]
-    read = ModelConfig.from_dict(told | {"prediction": old, "licence": "MIT"})
+    values = CONFIG.to_dict()
+    del values["license"]
+    read = ModelConfig.from_dict(values | {"prediction": old, "licence": "MIT"})
     assert (read.prediction, read.license) == (new, "MIT")
     assert {"license", "prediction"} <= read.to_dict().keys()
     assert config_digest(read) == config_digest(replace(read, prediction=new)) == digest

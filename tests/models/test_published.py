@@ -91,7 +91,7 @@ class Case:
         reference: Called as ``reference(state, x, t)``, or with a mel spectrogram behind.
         shape: Of the data that it is tried on.
         save: The layout of the file.
-        told: What the network is told is the step times this.
+        time_scale: Factor of the network's step.
         bands: Of a mel spectrogram.
         large: Too large for every run of the tests.
     """
@@ -101,7 +101,7 @@ class Case:
     reference: Callable[..., Tensor]
     shape: tuple[int, ...]
     save: Callable[[State], Any] = _plain
-    told: float = 1.0
+    time_scale: float = 1.0
     bands: int | None = None
     large: bool = False
     steps: tuple[float, ...] = field(default=(0.0, 37.0, 512.375, 998.8))
@@ -145,7 +145,7 @@ CASES = [
         cifar10_uncond_50m(),
         IMPROVED,
         (3, 32, 32),
-        told=0.25,
+        time_scale=0.25,
         steps=(0.0, 512.375, 3998.8),
     ),
     Case(
@@ -153,7 +153,7 @@ CASES = [
         imagenet64_uncond_100m(),
         IMPROVED,
         (3, 32, 32),
-        told=0.25,
+        time_scale=0.25,
         steps=(37.0, 3998.8),
     ),
     Case(
@@ -183,20 +183,20 @@ def test_a_published_checkpoint_computes_what_its_publication_says(tmp_path, cas
         pytest.skip("takes 7 GB of memory and 5 GB of disk: set FASTDPM_LARGE=1")
     state = random_state(case.shapes)
     torch.save(case.save(state), tmp_path / "file")
-    alike = case.preset.startswith("lsun") or case.large
+    ambiguous = case.preset.startswith("lsun") or case.large
     config, notes = convert(
-        tmp_path / "file", tmp_path / "out", preset=case.preset if alike else None
+        tmp_path / "file", tmp_path / "out", preset=case.preset if ambiguous else None
     )
     assert (config.name, notes) == (case.preset, ())
     model = load_model(tmp_path / "out")
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(1, *case.shape, generator=generator)
     mel = None if case.bands is None else torch.rand(1, case.bands, 8, generator=generator)
-    given = () if mel is None else (mel,)
+    condition = () if mel is None else (mel,)
     for step in case.steps:
         t = torch.tensor([step])
         with torch.no_grad():
             found = model.noise_predictor(mel)(x, t)  # type: ignore[call-arg]
-            wanted = case.reference(state, x, case.told * t, *given)
-        assert torch.isfinite(wanted).all()
-        assert (found - wanted).norm() <= 1e-5 * wanted.norm(), step
+            expected = case.reference(state, x, case.time_scale * t, *condition)
+        assert torch.isfinite(expected).all()
+        assert (found - expected).norm() <= 1e-5 * expected.norm(), step

@@ -153,5 +153,5 @@ def inputs_of(arguments: dict[str, Any], t: float) -> tuple[Tensor, Tensor, Tens
     return x, torch.tensor([t, t / 3]), y
 
 
-def distance(out: Tensor, wanted: Tensor) -> float:
-    return float(torch.linalg.vector_norm(out - wanted) / torch.linalg.vector_norm(wanted))
+def distance(out: Tensor, expected: Tensor) -> float:
+    return float(torch.linalg.vector_norm(out - expected) / torch.linalg.vector_norm(expected))

@@ -81,12 +81,15 @@ def _residual(state: State, name: str, x: Tensor, emb: Tensor, change: str) -> T
         resample = {"double": _repeat, "halve": _mean}[change]
         h, x = resample(h), resample(x)
     h = _conv(state, f"{name}.in_layers.2", h)
-    told = _dense(state, f"{name}.emb_layers.1", _silu(emb))[:, :, None, None]
+    projected = _dense(state, f"{name}.emb_layers.1", _silu(emb))[:, :, None, None]
     width = h.shape[1]
-    if told.shape[1] == width:
-        h = _norm(state, f"{name}.out_layers.0", h + told)
+    if projected.shape[1] == width:
+        h = _norm(state, f"{name}.out_layers.0", h + projected)
     else:
-        h = _norm(state, f"{name}.out_layers.0", h) * (1 + told[:, :width]) + told[:, width:]
+        h = (
+            _norm(state, f"{name}.out_layers.0", h) * (1 + projected[:, :width])
+            + projected[:, width:]
+        )
     h = _conv(state, f"{name}.out_layers.3", _silu(h))
     if f"{name}.skip_connection.weight" in state:
         x = _conv(state, f"{name}.skip_connection", x)
@@ -162,7 +165,7 @@ def adm_reference(
     Args:
         state: Weights by their published names.
         x: Shape (batch, channels, H, W), in the type of the weights.
-        t: Zero-based steps as the network is given them, shape (batch,).
+        t: Zero-based steps, shape (batch,).
         num_res_blocks: Residual blocks of a stage on the way down.
         num_heads: Attention heads; or
         head_channels: channels of a head.
@@ -194,16 +197,16 @@ def _layer_shapes(name: str, *shape: int) -> Shapes:
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
-def _residual_shapes(name: str, came: int, goes: int, emb: int, told: int) -> Shapes:
+def _residual_shapes(name: str, inputs: int, outputs: int, emb: int, factor: int) -> Shapes:
     shapes = (
-        _layer_shapes(f"{name}.in_layers.0", came)
-        | _layer_shapes(f"{name}.in_layers.2", goes, came, 3, 3)
-        | _layer_shapes(f"{name}.emb_layers.1", told * goes, emb)
-        | _layer_shapes(f"{name}.out_layers.0", goes)
-        | _layer_shapes(f"{name}.out_layers.3", goes, goes, 3, 3)
+        _layer_shapes(f"{name}.in_layers.0", inputs)
+        | _layer_shapes(f"{name}.in_layers.2", outputs, inputs, 3, 3)
+        | _layer_shapes(f"{name}.emb_layers.1", factor * outputs, emb)
+        | _layer_shapes(f"{name}.out_layers.0", outputs)
+        | _layer_shapes(f"{name}.out_layers.3", outputs, outputs, 3, 3)
     )
-    if came != goes:
-        shapes |= _layer_shapes(f"{name}.skip_connection", goes, came, 1, 1)
+    if inputs != outputs:
+        shapes |= _layer_shapes(f"{name}.skip_connection", outputs, inputs, 1, 1)
     return shapes
 
 
@@ -215,9 +218,9 @@ def _attention_shapes(name: str, width: int) -> Shapes:
     )
 
 
-def _change_shapes(name: str, conv: str, width: int, emb: int, told: int, how: str) -> Shapes:
+def _change_shapes(name: str, conv: str, width: int, emb: int, factor: int, how: str) -> Shapes:
     if how == "residual":
-        return _residual_shapes(name, width, width, emb, told)
+        return _residual_shapes(name, width, width, emb, factor)
     return _layer_shapes(f"{name}.{conv}", width, width, 3, 3) if how == "conv" else {}
 
 
@@ -245,36 +248,36 @@ def adm_shapes(
         num_classes: Classes of labels, if any.
     """
     wide = [int(width * m) for m in multipliers]
-    emb, told, last = 4 * width, 2 if scale_shift else 1, len(wide) - 1
+    emb, factor, last = 4 * width, 2 if scale_shift else 1, len(wide) - 1
     shapes = _layer_shapes("time_embed.0", emb, width) | _layer_shapes("time_embed.2", emb, emb)
     if num_classes:
         shapes["label_emb.weight"] = (num_classes, emb)
     shapes |= _layer_shapes("input_blocks.0.0", wide[0], 3, 3, 3)
     per_stage = num_res_blocks + 1
-    # Channels that input block n hands on, which output block -1 - n takes up again.
-    hands_on = [wide[0]] + [wide[(n - 1) // per_stage] for n in range(1, len(wide) * per_stage)]
-    for n in range(1, len(hands_on)):
+    # Channels of the skip connection from input block n to output block -1 - n.
+    skips = [wide[0]] + [wide[(n - 1) // per_stage] for n in range(1, len(wide) * per_stage)]
+    for n in range(1, len(skips)):
         stage, block = (n - 1) // per_stage, f"input_blocks.{n}"
         if n % per_stage == 0:
-            shapes |= _change_shapes(f"{block}.0", "op", wide[stage], emb, told, resampling)
+            shapes |= _change_shapes(f"{block}.0", "op", wide[stage], emb, factor, resampling)
             continue
-        shapes |= _residual_shapes(f"{block}.0", hands_on[n - 1], wide[stage], emb, told)
+        shapes |= _residual_shapes(f"{block}.0", skips[n - 1], wide[stage], emb, factor)
         if stage in attention_stages:
             shapes |= _attention_shapes(f"{block}.1", wide[stage])
     for index in (0, 2):
-        shapes |= _residual_shapes(f"middle_block.{index}", wide[-1], wide[-1], emb, told)
+        shapes |= _residual_shapes(f"middle_block.{index}", wide[-1], wide[-1], emb, factor)
     shapes |= _attention_shapes("middle_block.1", wide[-1])
     h = wide[-1]
-    for n, skip in enumerate(reversed(hands_on)):
+    for n, skip in enumerate(reversed(skips)):
         stage, layer = last - n // per_stage, 1
-        shapes |= _residual_shapes(f"output_blocks.{n}.0", h + skip, wide[stage], emb, told)
+        shapes |= _residual_shapes(f"output_blocks.{n}.0", h + skip, wide[stage], emb, factor)
         h = wide[stage]
         if stage in attention_stages:
             shapes |= _attention_shapes(f"output_blocks.{n}.1", h)
             layer = 2
         if stage and n % per_stage == num_res_blocks:
             name = f"output_blocks.{n}.{layer}"
-            shapes |= _change_shapes(name, "conv", h, emb, told, resampling)
+            shapes |= _change_shapes(name, "conv", h, emb, factor, resampling)
     return shapes | _layer_shapes("out.0", h) | _layer_shapes("out.2", out_channels, h, 3, 3)
 
 

@@ -129,8 +129,8 @@ def _attention(state: State, name: str, x: Tensor) -> Tensor:
     h = _norm(state, f"{name}.norm", x)
     q, k, v = (_conv(state, f"{name}.{part}", h).flatten(2) for part in "qkv")
     scores = torch.einsum("bci,bcj->bij", q, k) / math.sqrt(q.shape[1])
-    told = torch.einsum("bij,bcj->bci", torch.softmax(scores, dim=2), v)
-    return x + _conv(state, f"{name}.proj_out", told.reshape(x.shape))
+    attended = torch.einsum("bij,bcj->bci", torch.softmax(scores, dim=2), v)
+    return x + _conv(state, f"{name}.proj_out", attended.reshape(x.shape))
 
 
 def _norm(state: State, name: str, x: Tensor) -> Tensor:

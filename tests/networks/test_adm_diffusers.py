@@ -105,5 +105,5 @@ def test_the_network_computes_what_diffusers_does(how, scale_shift):
     other.load_state_dict(_diffusers_state(random_weights(network), 3, 16))
     x, steps, y = inputs_of(arguments, 249.9375)
     with torch.no_grad():
-        wanted = cast(Tensor, other(x, steps, class_labels=y).sample)
-        assert distance(network(x, steps, y), wanted) < 1e-5
+        expected = cast(Tensor, other(x, steps, class_labels=y).sample)
+        assert distance(network(x, steps, y), expected) < 1e-5

@@ -23,8 +23,8 @@ def test_names_and_shapes_are_those_of_the_published_checkpoints(
 @every_full
 def test_shapes_of_published_checkpoints_tell_their_arguments(shapes, parameters, size, arguments):
     inferred = infer(shapes, size)
-    told = inferred.keys() & arguments.keys()
-    assert {name: inferred[name] for name in told} == {name: arguments[name] for name in told}
+    shared = inferred.keys() & arguments.keys()
+    assert {name: inferred[name] for name in shared} == {name: arguments[name] for name in shared}
     assert shapes_of(inferred | {"num_heads": 4}) == shapes
 
 
@@ -61,7 +61,7 @@ def test_arguments_that_nothing_depends_on_are_left_out():
     assert infer(shapes_of(SMALLER["pooling"]))["conv_resample"] is False
 
 
-def test_without_a_size_attention_is_told_by_stage():
+def test_without_a_size_attention_is_listed_by_stage():
     shapes = FULL["256x256_diffusion_uncond"][0]
     inferred = infer(shapes)
     assert inferred["attention_stages"] == [3, 4, 5]

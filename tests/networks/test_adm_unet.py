@@ -94,16 +94,16 @@ def test_a_step_is_neither_rounded_nor_cast_before_it_is_embedded():
             assert float(out[i, 4 + k]) == pytest.approx(math.sin(angle), abs=2e-4)
 
 
-def test_weights_of_low_precision_are_given_the_embedding_of_the_exact_step():
+def test_low_precision_weights_receive_the_embedding_of_the_exact_step():
     network = ADMUNet(**SMALL).eval()
     random_weights(network)
     x, steps, _ = inputs_of(SMALL, 999.0)
     with torch.no_grad():
-        wanted = network(x, steps)
+        expected = network(x, steps)
         low = network.bfloat16()(x.bfloat16(), steps).float()
         rounded = network(x.bfloat16(), steps.bfloat16()).float()
-    assert distance(low, wanted) < 0.05
-    assert distance(rounded, wanted) > 2 * distance(low, wanted)
+    assert distance(low, expected) < 0.05
+    assert distance(rounded, expected) > 2 * distance(low, expected)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_labels_that_do_not_fit_are_refused(classes, y, values):
         ({"channel_mult": []}, ["0 stages"]),
         ({"channel_mult": [1, 1.5]}, [32, "[32, 48]"]),
         ({"attention_resolutions": [8, 2]}, ["attention_resolutions", "[16, 8]", "[2]"]),
-        ({"num_heads": 3}, ["64 channels", "3 heads"]),
-        ({"num_head_channels": 48}, ["64 channels", "48 channels"]),
-        ({"num_heads": 0}, ["64 channels", "0 heads"]),
-        ({"num_head_channels": 0}, ["64 channels", "0 channels"]),
-        ({"num_head_channels": -1}, ["64 channels", "-1 channels"]),
-        ({"num_head_channels": 128}, ["64 channels", "128 channels"]),
+        ({"num_heads": 3}, ["64 channels", 3]),
+        ({"num_head_channels": 48}, ["64 channels", 48]),
+        ({"num_heads": 0}, ["64 channels", 0]),
+        ({"num_head_channels": 0}, ["64 channels", 0]),
+        ({"num_head_channels": -1}, ["64 channels", -1]),
+        ({"num_head_channels": 128}, ["64 channels", 128]),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change, values):

@@ -63,8 +63,8 @@ def test_a_sound_is_classified_as_the_image_of_its_mel():
     network = SoundClassifier(5, [8, 12], MEL, 4).eval()
     sound = torch.rand(3, 1, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
     image = 2 * log_mel(sound[:, 0], MelSpec(**MEL))[:, None] - 1
-    for found, wanted in zip(network(sound), network.body(image), strict=True):
-        torch.testing.assert_close(found, wanted)
+    for found, expected in zip(network(sound), network.body(image), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_the_mel_of_a_sound_is_not_rounded_by_mixed_precision():

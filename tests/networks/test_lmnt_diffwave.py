@@ -36,31 +36,31 @@ def _sounds(bands: int | None, length: int = 600) -> tuple[Tensor, Tensor | None
     return x, mel
 
 
-def _check_equal(network: nn.Module, bands: int | None, wanted: Tensor) -> None:
+def _check_equal(network: nn.Module, bands: int | None, expected: Tensor) -> None:
     x, mel = _sounds(bands)
     out = network(x, torch.tensor(STEPS), mel)
     assert out.shape == x.shape
-    assert float((out - wanted).abs().max() / wanted.abs().max()) < 1e-5
+    assert float((out - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("bands", [None, 6])
 def test_lmnts_diffwave_computes_what_the_published_one_does(bands):
     network, weights = _filled(LMNTDiffWave(8, 5, CYCLE, bands, 50))
     x, mel = _sounds(bands)
-    wanted = published.lmnt_reference(
+    expected = published.lmnt_reference(
         weights, x, torch.tensor(STEPS), mel, dilation_cycle=CYCLE, num_train_steps=50
     )
-    _check_equal(network, bands, wanted)
+    _check_equal(network, bands, expected)
 
 
 @pytest.mark.parametrize("bands", [None, 6])
 def test_the_authors_diffwave_computes_what_the_published_one_does(bands):
     network, weights = _filled(DiffWave(8, 10, 5, CYCLE, (16, 12, 20), bands))
     x, mel = _sounds(bands)
-    wanted = published.authors_reference(
+    expected = published.authors_reference(
         weights, x, torch.tensor(STEPS), mel, dilation_cycle=CYCLE
     )
-    _check_equal(network, bands, wanted)
+    _check_equal(network, bands, expected)
 
 
 # Millions of weights as the paper's appendix C has them; LMNT's file has 31 MB with Adam's means.
@@ -145,7 +145,7 @@ def test_a_states_shapes_tell_the_arguments_of_its_network(arguments):
     assert infer(_shapes(LMNTDiffWave(**arguments))) == arguments
 
 
-def test_states_of_other_networks_are_told_apart():
+def test_states_of_other_networks_are_refused():
     shapes: dict[str, Any] = published.lmnt_shapes(8, 1, None)
     old = shapes | {"diffusion_embedding.projection1.weight": (512, 128, 1)}
     with pytest.raises(ModelError, match=tells("diffwave", "0.1.0", "0.1.1", "0.1.2")):

@@ -113,12 +113,12 @@ def test_the_unet_computes_what_the_published_one_does(t):
     weights = _random(network)
     x = torch.randn(2, 2, 8, 8)
     steps = torch.full((2,), t)
-    wanted = _unet_by_hand(weights, x, steps)
+    expected = _unet_by_hand(weights, x, steps)
     with torch.no_grad():
-        torch.testing.assert_close(network(x, steps), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(network(x, steps), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_pooling_replaces_convolutions_where_asked():
+def test_pooling_replaces_convolutions_where_configured():
     network = UNet(**UNET | {"resample_with_conv": False})
     assert not any("sample" in name for name in network.state_dict())
     assert network(torch.randn(1, 2, 8, 8), torch.zeros(1)).shape == (1, 2, 8, 8)
@@ -207,10 +207,10 @@ def test_diffwave_computes_what_the_published_one_does(t, bands):
     weights = _random(network)
     x = torch.randn(2, 1, 100)
     mel = None if bands is None else torch.randn(2, bands, 7)
-    wanted = _diffwave_by_hand(weights, x, torch.full((2,), t), mel)
+    expected = _diffwave_by_hand(weights, x, torch.full((2,), t), mel)
     with torch.no_grad():
         out = network(x, torch.full((2,), t), mel)
-    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_fresh_network_starts_with_the_norm_in_g():

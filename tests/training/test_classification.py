@@ -53,23 +53,23 @@ def _images(count: int = 40, seed: int = 0) -> TrainingData:
 
 
 def _train(config: ClassifierConfig, out: Path, held_out: TrainingData | None) -> list[str]:
-    told: list[str] = []
-    trainer = Trainer(config, _images(), out, CPU, "fastdpm train", told.append, held_out)
+    messages: list[str] = []
+    trainer = Trainer(config, _images(), out, CPU, "fastdpm train", messages.append, held_out)
     assert trainer.train()
-    return told
+    return messages
 
 
-def test_a_classifier_learns_and_says_how_well_on_what_it_never_saw(tmp_path):
+def test_a_classifier_learns_and_reports_its_held_out_accuracy(tmp_path):
     held_out = _images(30, seed=1)
-    told = _train(classifier_config(ema_decay=0.9), tmp_path, held_out)
+    messages = _train(classifier_config(ema_decay=0.9), tmp_path, held_out)
     network = load_features(tmp_path / "model")
     assert held_out.labels is not None
     right = network(held_out.middle(torch.arange(30)))[1].argmax(1) == held_out.labels
     made = network.config.provenance
     assert made["held_out_accuracy"] == round(float(right.float().mean()), 5) > 0.9
     assert (made["held_out_count"], made["steps"], made["batch_size"]) == (30, 60, 4)
-    assert told[-1].startswith("held-out accuracy ")
-    assert "no FID" in (tmp_path / "model" / "README.md").read_text()
+    assert messages[-1].startswith("held-out accuracy ")
+    assert "not comparable to FID" in (tmp_path / "model" / "README.md").read_text()
     assert (tmp_path / "samples.png").stat().st_size > 0
 
 
@@ -126,7 +126,7 @@ def test_shifted_images_are_the_images_moved_with_their_edges_repeated():
     assert len(found) == 25
 
 
-def test_sounds_are_made_softer_and_noisy_within_what_was_asked():
+def test_gain_and_noise_of_sounds_stay_within_the_configured_bounds():
     tones = TrainingData(
         TONES,
         torch.full((2, 512), 16384).short(),

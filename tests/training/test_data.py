@@ -99,7 +99,7 @@ def test_short_sounds_are_padded_and_long_ones_cropped(tmp_path):
     assert float(end[-1]) == pytest.approx(0.9, abs=1e-3)
 
 
-def test_recordings_are_scaled_to_the_peak_asked_for(tmp_path):
+def test_recordings_are_scaled_to_the_configured_peak(tmp_path):
     (tmp_path / "a.wav").write_bytes(_wav(np.array([0.1, -0.2, 0.05])))
     spec = DataSpec("audio", (1, 8), sample_rate=8000, peak=0.99)
     assert int(load_training_data(str(tmp_path), spec).values.abs().max()) == round(0.99 * 32768)
@@ -161,7 +161,7 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path):
             RGB,
             ["n.parquet row 1"],
         ),
-        (tmp_path / "deep", RGB, ["a.png", "16-bit grey", "8-bit"]),
+        (tmp_path / "deep", RGB, ["a.png", "16-bit gray", "8-bit"]),
         (tmp_path / "loud", SOUND, ["a.wav", 3, "[-1, 1]"]),
         (tmp_path / "stereo", SOUND, ["a.wav", 2]),
         (tmp_path / "rate", SOUND, ["a.wav", "16000 Hz", "8000 Hz"]),

@@ -143,7 +143,7 @@ def test_the_averaged_weights_of_a_checkpoint_have_the_networks_names(make_any):
     torch.testing.assert_close(saved["ema"], trainer.ema.state_dict(), rtol=0, atol=0)
 
 
-def test_a_resumed_run_drops_out_what_the_whole_one_does(make):
+def test_a_resumed_run_has_the_dropout_of_an_uninterrupted_one(make):
     config = replace(_config(IMAGE), network={**IMAGE.network, "dropout": 0.2})
     _check_resumed(lambda name: make(name, config))
 
@@ -210,14 +210,14 @@ def test_the_learning_rate_rises_and_falls_to_zero(make_any):
     assert rates[20] == pytest.approx(0.0)
 
 
-def test_without_a_warm_up_the_rate_begins_at_its_whole():
+def test_without_a_warm_up_the_rate_starts_at_its_maximum():
     options = TrainOptions(steps=2, batch_size=1, warmup_steps=0)
     assert [share_of_rate(options, k) for k in range(3)] == pytest.approx([1, 0.5, 0])
     alone = replace(options, steps=3, warmup_steps=3)
     assert [share_of_rate(alone, k) for k in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_the_time_left_is_told_at_the_pace_since_the_first_report():
+def test_the_time_left_is_estimated_from_the_pace_since_the_first_report():
     assert time_left((50, 100.0), (150, 120.0), steps=200) == pytest.approx(10)
     assert time_left((50, 100.0), (50, 100.0), steps=200) == pytest.approx(300)
     assert time_left((50, 100.0), (200, 150.0), steps=200) == 0
@@ -228,15 +228,15 @@ def test_a_run_reports_the_time_that_is_left_to_it(make_any, monkeypatch):
     trainer = make_any(steps=400)
     trainer.seconds = 1000.0
     monkeypatch.setattr("fastdpm.training.loop.time.monotonic", lambda: float(trainer.step))
-    told: list[Progress] = []
-    trainer.train(seconds=130, report=told.append)
-    assert [(p.step, p.seconds) for p in told] == [(50, 1050.0), (100, 1100.0)]
-    assert [p.left for p in told] == [80.0, 30.0]
-    assert [p.loss for p in told] == [loss for _, loss in trainer.losses[:2]]
-    told.clear()
-    trainer.train(report=told.append)
-    assert [p.step for p in told] == [150, 200, 250, 300, 350, 400]
-    assert [p.left for p in told[1:]] == [200.0, 150.0, 100.0, 50.0, 0.0]
+    reports: list[Progress] = []
+    trainer.train(seconds=130, report=reports.append)
+    assert [(p.step, p.seconds) for p in reports] == [(50, 1050.0), (100, 1100.0)]
+    assert [p.left for p in reports] == [80.0, 30.0]
+    assert [p.loss for p in reports] == [loss for _, loss in trainer.losses[:2]]
+    reports.clear()
+    trainer.train(report=reports.append)
+    assert [p.step for p in reports] == [150, 200, 250, 300, 350, 400]
+    assert [p.left for p in reports[1:]] == [200.0, 150.0, 100.0, 50.0, 0.0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_any):
@@ -249,20 +249,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_a
     assert (trainer.out / "checkpoint.pt").read_bytes() == before
 
 
-def test_foreign_and_damaged_checkpoints_are_refused(make_any):
+def test_damaged_checkpoints_and_those_of_other_runs_are_refused(make_any):
     trainer = make_any()
     trainer.save()
-    with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")) as foreign:
+    with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")) as other:
         make_any(batch_size=17).resume()
     checkpoint = trainer.out / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FastDPMError, match=tells(checkpoint)) as damaged:
         make_any().resume()
     assert "\n" not in str(damaged.value)
-    assert str(damaged.value) != str(foreign.value)
+    assert str(damaged.value) != str(other.value)
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole(make_any, monkeypatch):
+def test_a_full_disk_leaves_the_old_checkpoint_intact(make_any, monkeypatch):
     trainer = make_any()
     trainer.save()
     before = (trainer.out / "checkpoint.pt").read_bytes()

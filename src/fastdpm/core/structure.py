@@ -70,7 +70,10 @@ def _converter() -> Converter:
 
 
 def _in_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the names that keys have now; files of earlier versions are read too."""
+    """Values by the current names of keys; files of earlier versions are read too."""
+    for old, new in _RENAMED_KEYS.items():
+        if old in data and new in data:
+            raise TypeError(f" has both {old} and {new}: keep {new} alone")
     return {_RENAMED_KEYS.get(name, name): value for name, value in data.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a sample is, and how samples are read and written."""
+"""Data: what one sample is, and reading and writing images, sounds and conditions."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What samples are conditioned on: a sound file, a mel spectrogram, or labels of classes."""
+"""Conditions of samples: mel spectrograms, sound files and class labels."""
 
 from __future__ import annotations
 
@@ -42,77 +42,101 @@ def one_condition(
 
 
 def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:
-    """Mel spectrograms as (m, bands, frames), float32.
+    """Check mel spectrograms and return them as a float32 batch.
+
+    Args:
+        condition: Shape (bands, frames) or (m, bands, frames).
+        mel: The spectrogram that the model expects.
+
+    Returns:
+        Shape (m, bands, frames).
 
     Raises:
-        InvalidArgumentError: If they are of another shape, or hold values that are not finite.
+        InvalidArgumentError: If the shape is wrong, or a value is not finite.
     """
     batched = condition[None] if condition.ndim == 2 else condition
-    least = mel.n_fft // mel.hop_length
-    if batched.ndim != 3 or batched.shape[1] != mel.bands or batched.shape[2] < least:
+    min_frames = mel.n_fft // mel.hop_length
+    if batched.ndim != 3 or batched.shape[1] != mel.bands or batched.shape[2] < min_frames:
         raise InvalidArgumentError(
-            f"a condition must have shape (m, {mel.bands}, {least} or more frames),"
+            f"`condition` must have shape (m, {mel.bands}, {min_frames} or more frames),"
             f" got {tuple(condition.shape)}"
         )
     if not torch.isfinite(batched).all():
-        raise InvalidArgumentError("the condition holds values that are not finite")
+        raise InvalidArgumentError(
+            "`condition` holds values that are not finite (NaN or infinity): compute it again"
+        )
     return batched.float()
 
 
 def check_labels(condition: Tensor, classes: int) -> Tensor:
-    """Labels of classes as (m,), int64.
+    """Check class labels and return them as int64.
+
+    Args:
+        condition: Integer labels in [0, classes), shape () or (m,).
+        classes: Number of classes.
+
+    Returns:
+        Shape (m,).
 
     Raises:
-        InvalidArgumentError: If they are no whole numbers, or there are no such classes.
+        InvalidArgumentError: If the labels are not integers, or out of range.
     """
     labels = condition.reshape(1) if condition.ndim == 0 else condition
-    whole = not labels.is_floating_point() and not labels.is_complex()
-    if labels.ndim != 1 or not len(labels) or not whole:
+    integers = not labels.is_floating_point() and not labels.is_complex()
+    if labels.ndim != 1 or not len(labels) or not integers:
         raise InvalidArgumentError(
-            f"labels must be whole numbers of shape (m,), got {labels.dtype} of shape"
+            f"class labels must be integers of shape (m,), got {labels.dtype} of shape"
             f" {tuple(labels.shape)}"
         )
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
-        raise InvalidArgumentError(f"labels must lie in [0, {classes - 1}], got {int(outside[0])}")
+        raise InvalidArgumentError(
+            f"class labels must lie in [0, {classes - 1}], got {int(outside[0])}"
+        )
     return labels.long()
 
 
 def read_condition(value: str, data: DataSpec) -> Tensor:
-    """Read a condition as it is written on a command line.
+    """Read a condition from its text on the command line.
 
     Args:
-        value: Labels separated by commas where there are classes. For a vocoder a file: a mel
-            spectrogram, .npy or .safetensors (tensor "mel"), shape (bands, frames) or
-            (m, bands, frames), on the scale of :func:`fastdpm.data.mel.log_mel`; or a mono
-            sound at the model's sample rate, padded with silence to whole frames.
-        data: What the model was trained on.
+        value: For a model with classes, labels separated by commas. For a vocoder, the path of
+            a mel spectrogram or of a sound. A spectrogram is a .npy file or a .safetensors file
+            with a tensor "mel", shape (bands, frames) or (m, bands, frames), on the scale of
+            :func:`fastdpm.data.mel.log_mel`. A sound is mono and at the model's sample rate; it
+            is padded with silence to whole frames.
+        data: The data of the model.
 
     Returns:
-        Shape (m,) or (m, bands, frames).
+        Labels (m,), int64, or spectrograms (m, bands, frames), float32.
 
     Raises:
-        InvalidArgumentError: If the file does not exist, or holds another shape or sample rate.
-        DataError: If it cannot be read.
+        InvalidArgumentError: If the model takes no condition, the labels are not integers, or the
+            file does not exist or holds no array.
+        DataError: If the sound cannot be read or has the wrong sample rate.
+        ModelError: If a .safetensors file is damaged.
     """
     if data.classes is not None:
         try:
             labels = [int(label) for label in value.split(",")]
         except ValueError:
             raise InvalidArgumentError(
-                f"the condition of a model with classes is labels such as 0,3,7, got {value!r}"
+                f"class labels must be integers separated by commas, such as 0,3,7, got {value!r}"
             ) from None
         return torch.tensor(labels)
     if data.mel is None:
-        raise InvalidArgumentError("this model takes no condition: drop `condition`")
+        raise InvalidArgumentError("this model takes no condition: remove `condition`")
     path = Path(value)
     if not path.is_file():
-        raise InvalidArgumentError(f"no condition at {str(path)!r}: give a sound or mel file")
+        raise InvalidArgumentError(
+            f"`condition`: no file at {str(path)!r}: pass the path of a sound or of a mel"
+            " spectrogram"
+        )
     if path.suffix == ".npy":
         try:
             mel = torch.from_numpy(np.load(path, allow_pickle=False)).float()
         except (ValueError, EOFError, TypeError) as error:
-            raise InvalidArgumentError(f"{path} is not an array of numbers: {error}") from None
+            raise InvalidArgumentError(f"{path} holds no array of numbers: {error}") from None
     elif path.suffix == ".safetensors":
         mel = read_mel(path).float()
     else:
@@ -122,13 +146,15 @@ def read_condition(value: str, data: DataSpec) -> Tensor:
 
 
 def read_mel(path: Path) -> Tensor:
-    """Read the mel spectrograms of a safetensors file, its tensor "mel".
+    """Read the tensor "mel" of a safetensors file.
 
     Raises:
         ModelError: If the file is damaged.
-        InvalidArgumentError: If it holds no such tensor.
+        InvalidArgumentError: If it holds no tensor "mel".
     """
     tensors = read_tensors(path)
     if "mel" not in tensors:
-        raise InvalidArgumentError(f"{path} holds no tensor 'mel', only {sorted(tensors)}")
+        raise InvalidArgumentError(
+            f"{path} holds no tensor 'mel', only {sorted(tensors)}: save the spectrogram as 'mel'"
+        )
     return tensors["mel"]

@@ -1,4 +1,4 @@
-"""Writing files whole: a reader never sees half of one."""
+"""Atomic writing of files and folders: a reader never sees a partial one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole; see :func:`write_chunks`."""
+    """Write a file atomically; see :func:`write_chunks`."""
     write_chunks(path, [data])
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file piece by piece beside its place and move it there.
+    """Write chunks to a temporary file in the same folder, then move it into place.
 
-    Whatever goes wrong, a full disk or an interrupt, leaves the old file and nothing else.
+    If writing fails or is interrupted, an existing file stays as it was.
+
+    Raises:
+        InvalidArgumentError: If ``path`` is a folder, or its parent folder does not exist.
+        OSError: If the file cannot be written.
     """
     check_place(path)
     try:
@@ -44,89 +48,98 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 @contextmanager
 def new_folder(path: Path, replaced: Collection[str] = (), advice: str = "") -> Iterator[Path]:
-    """A folder to be filled that takes its place only once it is whole.
+    """Yield a temporary folder that is moved to ``path`` when the block ends without an error.
 
-    Whatever goes wrong leaves what was there before.
+    After an error, ``path`` is as it was before.
 
     Args:
-        path: The place.
-        replaced: Names of files that may be there and are replaced; no other file may.
+        path: Where the folder goes.
+        replaced: Names of existing files that may be replaced. Any other file is an error.
         advice: See :func:`check_new_folder`.
 
     Raises:
-        InvalidArgumentError: If something else has the place: see :func:`check_new_folder`.
+        InvalidArgumentError: See :func:`check_new_folder`.
     """
     check_new_folder(path, replaced, advice)
-    place = path.resolve()
-    above = next(p for p in place.parents if p.exists())
-    temporary = Path(tempfile.mkdtemp(dir=above, prefix=f".{place.name}-", suffix=".part"))
-    aside = temporary.with_suffix(".old")
+    target = path.resolve()
+    ancestor = next(p for p in target.parents if p.exists())
+    temporary = Path(tempfile.mkdtemp(dir=ancestor, prefix=f".{target.name}-", suffix=".part"))
+    backup = temporary.with_suffix(".old")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_dir():
-            place.rename(aside)
-        temporary.rename(place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            target.rename(backup)
+        temporary.rename(target)
     finally:
-        if aside.is_dir() and not place.exists():
-            aside.rename(place)
-        shutil.rmtree(aside, ignore_errors=True)
+        if backup.is_dir() and not target.exists():
+            backup.rename(target)
+        shutil.rmtree(backup, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new_folder(path: Path, replaced: Collection[str] = (), advice: str = "") -> None:
-    """Raise InvalidArgumentError if a new folder cannot have that place, before the work is done.
+    """Check that a new folder can be created at ``path``, or replace what is there.
 
     Args:
-        path: The place.
-        replaced: Names of files that may be there already.
-        advice: What else to do where others are, ", or ...".
+        path: Where the folder goes.
+        replaced: Names of existing files that may be replaced. Any other file is an error.
+        advice: Further advice for the message about other files, such as ", or ...".
+
+    Raises:
+        InvalidArgumentError: If ``path`` cannot be written, is the current folder or one above
+            it, or holds other files.
     """
     check_writable(path)
-    place = path.resolve()
-    if not place.is_dir():
+    target = path.resolve()
+    if not target.is_dir():
         return
-    if place in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
-        raise InvalidArgumentError(f"{path} is the folder you are in: choose another `out`")
-    others = sorted({p.name for p in place.iterdir()} - set(replaced))
+    if target in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
+        raise InvalidArgumentError(
+            f"{path} is or contains the current folder: choose another `out`"
+        )
+    others = sorted({p.name for p in target.iterdir()} - set(replaced))
     if others:
-        raise InvalidArgumentError(f"{path} holds {others[0]}: choose another `out`{advice}")
+        raise InvalidArgumentError(
+            f"{path} already holds {others[0]}: choose another `out`{advice}"
+        )
 
 
 def check_writable(folder: Path) -> None:
-    """Raise InvalidArgumentError if a folder cannot be made, or nothing be written into it."""
-    place = folder.resolve()
-    above = next(p for p in (place, *place.parents) if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "cannot be written to" if above.is_dir() else "is a file"
-        raise InvalidArgumentError(f"{above} {reason}: choose another `out`")
+    """Raise InvalidArgumentError if a folder cannot be created, or cannot be written to."""
+    target = folder.resolve()
+    ancestor = next(p for p in (target, *target.parents) if p.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        reason = "is not writable" if ancestor.is_dir() else "is a file"
+        raise InvalidArgumentError(f"{ancestor} {reason}: choose another `out`")
 
 
 def check_place(path: Path) -> None:
-    """Raise InvalidArgumentError if a file cannot have that place, before the work is done."""
+    """Raise InvalidArgumentError if ``path`` is a folder, or its parent folder does not exist."""
     if path.is_dir() or not path.parent.is_dir():
         reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise InvalidArgumentError(f"cannot write {path}: {reason}")
+        raise InvalidArgumentError(f"cannot write {path}: {reason}; choose another path")
 
 
 def check_suffix(path: Path, suffixes: Collection[str]) -> None:
-    """Raise InvalidArgumentError unless a file's name ends in one of the suffixes."""
+    """Raise InvalidArgumentError unless a file has one of the suffixes, such as ".png"."""
     if path.suffix not in suffixes:
-        raise InvalidArgumentError(f"{path} must end in {' or '.join(suffixes)}")
+        raise InvalidArgumentError(f"the name of {path} must end in {' or '.join(suffixes)}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a UTF-8 text file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write plain values as an indented JSON file, whole."""
+    """Write JSON values to an indented file, atomically."""
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _umask() -> int:
+    """The permission bits that new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

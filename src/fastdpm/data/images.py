@@ -1,4 +1,4 @@
-"""Decoding images: 8-bit grey or RGB, upright, and nothing of them lost unsaid."""
+"""Decoding images to 8-bit gray or RGB; images that would lose information are refused."""
 
 from __future__ import annotations
 
@@ -15,45 +15,50 @@ from fastdpm.data.spec import DataSpec, check_shape
 
 _PLAIN, _TRANSPARENT = ("1", "L", "P", "RGB"), ("LA", "La", "PA", "RGBA", "RGBa")
 _WIDE = {"I": 32, "F": 32, "I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16}
-_COLOURS = {
-    **dict.fromkeys(("1", "L", "LA", "La", *_WIDE), "grey"),
+_COLOR_NAMES = {
+    **dict.fromkeys(("1", "L", "LA", "La", *_WIDE), "gray"),
     **dict.fromkeys(("RGBA", "RGBa"), "RGB"),
-    **dict.fromkeys(("P", "PA"), "a palette"),
-    "F": "float grey",
+    **dict.fromkeys(("P", "PA"), "palette"),
+    "F": "float gray",
 }
-_BITS_PER_SAMPLE, _ORIENTATION = 258, 274  # tags of TIFF and EXIF
+_BITS_PER_SAMPLE, _ORIENTATION = 258, 274  # TIFF and EXIF tags
 
 
 def decode_image(
     name: str, data: bytes, spec: DataSpec, *, drop_colour: bool = True
 ) -> NDArray[np.uint8]:
-    """Decode an image, shape (C, H, W), 0 ... 255.
+    """Decode an image to the shape of ``spec``, (C, H, W), uint8.
 
     Args:
-        name: What to call it in an error.
+        name: The image's name in error messages.
         data: The encoded image.
-        spec: What it must be; grey images become RGB where that is wanted.
-        drop_colour: Turn RGB into grey where that is wanted, or refuse it.
+        spec: The expected data. Gray images are converted to RGB if it has three channels.
+        drop_colour: If ``spec`` has one channel, convert RGB images to gray instead of raising
+            an error.
 
     Raises:
-        DataError: If :func:`read_pixels` refuses it, or it has another shape than ``spec`` wants.
+        DataError: See :func:`read_pixels`; or if the shape is not that of ``spec``.
     """
     pixels = read_pixels(name, data)
     if drop_colour or len(pixels) == 1:
-        pixels = in_colours(pixels, spec.shape[0])
+        pixels = to_channels(pixels, spec.shape[0])
     check_shape(name, pixels.shape, spec)
     return pixels
 
 
 def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
-    """Decode an image of 8-bit grey or RGB, turned upright.
+    """Decode an 8-bit gray or RGB image and apply its EXIF orientation.
+
+    Args:
+        name: The image's name in error messages.
+        data: The encoded image.
 
     Returns:
-        Shape (1, H, W) where the file is grey, a palette of greys included, and else (3, H, W).
+        uint8, shape (1, H, W) for a gray image or a palette of grays, otherwise (3, H, W).
 
     Raises:
-        DataError: If it is no whole image, or would lose something: bits, transparency, or colours
-            that are not RGB.
+        DataError: If the image is incomplete, has more than 8 bits per channel, has transparency,
+            or is neither gray nor RGB.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -63,37 +68,37 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
                 return np.asarray(upright.convert("L"))[None]
             pixels = np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
     except UnidentifiedImageError:
-        raise DataError(f"{name} is not a whole image: its format is unknown") from None
+        raise DataError(f"{name} is not a complete image: its format is unknown") from None
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is not a whole image: {error}") from None
-    grey = upright.mode == "P" and bool((pixels == pixels[0]).all())
-    return pixels[:1] if grey else pixels
+        raise DataError(f"{name} is not a complete image: {error}") from None
+    gray = upright.mode == "P" and bool((pixels == pixels[0]).all())
+    return pixels[:1] if gray else pixels
 
 
-def in_colours(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Pixels (C, H, W) as grey where one channel is wanted, and else as RGB."""
+def to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Convert pixels (C, H, W) to gray if ``channels`` is 1, and to RGB otherwise."""
     if channels == 1 and len(pixels) == 3:
         return np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
     return pixels.repeat(3, axis=0) if channels != 1 and len(pixels) == 1 else pixels
 
 
 def _check_plain(name: str, data: bytes, image: Image.Image) -> None:
-    """Refuse what Pillow would cut to 8-bit grey or RGB, saying what it is."""
+    """Refuse images that would lose information in 8-bit gray or RGB."""
     bits = _bits(data, image)
-    colours = _COLOURS.get(image.mode, image.mode)
+    colors = _COLOR_NAMES.get(image.mode, image.mode)
     if bits > 8:
-        raise DataError(f"{name} is {bits}-bit {colours}: convert it to 8-bit grey or RGB")
+        raise DataError(f"{name} is {bits}-bit {colors}: convert it to 8-bit gray or RGB")
     if image.mode in _TRANSPARENT or "transparency" in image.info:
         raise DataError(
-            f"{name} is {colours} with transparency: put it on a background of one colour and save"
+            f"{name} is {colors} with transparency: put it on a background of one color and save"
             " it without transparency"
         )
     if image.mode not in _PLAIN:
-        raise DataError(f"{name} is {colours}: convert it to 8-bit grey or RGB")
+        raise DataError(f"{name} is {colors}: convert it to 8-bit gray or RGB")
 
 
 def _bits(data: bytes, image: Image.Image) -> int:
-    """Bits of a channel, as the file says: Pillow gives 16-bit RGB as if it had 8."""
+    """Bits per channel in the file; Pillow silently opens 16-bit RGB files as 8-bit."""
     if data.startswith(b"\x89PNG"):
         return data[24]
     tags = getattr(image, "tag_v2", {})
@@ -101,8 +106,8 @@ def _bits(data: bytes, image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says, for a photo is seen that way."""
-    turns = {
+    """The image with its EXIF orientation applied."""
+    transposes = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -111,12 +116,12 @@ def _upright(image: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    image.load()  # turns a TIFF file
-    # Not ImageOps.exif_transpose, which fails where other parts of the EXIF are damaged.
+    image.load()  # applies the orientation of a TIFF file
+    # ImageOps.exif_transpose would fail if another part of the EXIF data is damaged.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            turn = turns.get(image.getexif().get(_ORIENTATION, 1))
+            transpose = transposes.get(image.getexif().get(_ORIENTATION, 1))
         except (OSError, SyntaxError, TypeError, ValueError, LookupError, struct.error):
-            turn = None
-    return image if turn is None else image.transpose(turn)
+            transpose = None
+    return image if transpose is None else image.transpose(transpose)

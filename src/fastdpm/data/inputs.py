@@ -1,7 +1,7 @@
-"""Reading what a user gives to a model: images or sounds as its data, shape and rate checked.
+"""Reading a user's images or sounds as the input of a model.
 
-Nothing is fitted unless it is asked for: what differs from the model's data is refused with what
-was found and the option that fits it.
+Inputs are never converted silently. An input that differs from the model's data in size, length or
+sample rate raises an error, which names the option that converts it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, EncodedFile, digits_part, open_dataset
-from fastdpm.data.images import in_colours, read_pixels
+from fastdpm.data.images import read_pixels, to_channels
 from fastdpm.data.mel import whole_frames
 from fastdpm.data.pixels import from_pixels
 from fastdpm.data.record import read_record
 from fastdpm.data.sound import at_peak, decode_sound, resampled
 from fastdpm.data.spec import DataSpec, check_shape
 
-_COLLECTIONS = (".zip", ".parquet")
+_ARCHIVES = (".zip", ".parquet")
 
 
 class Samples(NamedTuple):
-    """What a user gave, as a model's data.
+    """Inputs of a model.
 
     Attributes:
-        names: Of files, or of places in them.
+        names: Names of the files, or of places in an archive.
         x: Data in [-1, 1], shape (n, *data shape), float32.
-        gain: What each is multiplied by to be at the level of its file again, shape (n,),
-            float64; 1 for images and for sounds that are taken as they are.
+        gain: Factor that restores the loudness of each file, shape (n,), float64; 1 for images
+            and for sounds that were not scaled.
     """
 
     names: list[str]
@@ -54,40 +54,41 @@ def read_samples(
     resample: bool = False,
     n: int | None = None,
 ) -> Samples:
-    """Read images or sounds as a model's data.
+    """Read images or sounds as the input of a model.
 
-    Recordings are scaled to the peak that the model was trained with, but for samples of a model
-    in a folder that `fastdpm sample` wrote, which are taken as they are.
+    Recordings are scaled to the peak that the model was trained with. Samples in a folder that
+    `fastdpm sample` wrote already have the model's level and are not scaled.
 
     Args:
-        path: An image, a mono sound, a folder, zip archive or Parquet file of them in its order,
-            or "sklearn:digits-test"; or several of these, read one after the other.
-        data: What the model was trained on. Sounds of a vocoder may have any length and are padded
+        path: An image, a mono sound, a folder, a zip archive, a Parquet file, or
+            "sklearn:digits-test"; or a sequence of these, read in order.
+        data: The data of the model. Sounds for a vocoder may have any length; they are padded
             with silence to whole mel frames.
-        resize: Crop images to the model's aspect and scale them to its size, colours turned to
-            grey where it has none; centre sounds in its window, cutting both ends or adding
-            silence.
-        resample: Resample sounds to the model's rate.
-        n: At most so many, the first ones.
+        resize: Crop images to the model's aspect ratio and scale them to its size, and convert
+            RGB to gray for a model of gray images. Center sounds in the model's window: trim both
+            ends, or pad them with silence.
+        resample: Resample sounds to the model's sample rate.
+        n: Read at most this many inputs.
 
     Raises:
-        InvalidArgumentError: If there is nothing at a path, data of this kind is not read from
-            files, or images are to be resampled.
-        DataError: If it cannot be read or has another size, colour, length, rate or range.
+        InvalidArgumentError: If a path does not exist, there is no input, the modality cannot be
+            read from files, or ``resample`` is set for images.
+        DataError: If an input cannot be read, or has the wrong size, colors, length, sample rate
+            or range.
     """
     if data.modality == "series":
         raise InvalidArgumentError(
-            "series are not read from files: encode an array with the Python functions"
+            "series cannot be read from files: pass a tensor to the Python functions"
         )
     if resample and data.modality == "image":
-        raise InvalidArgumentError("`resample` is for sounds: drop it")
+        raise InvalidArgumentError("`resample` is for sounds: remove it")
     paths = [path] if isinstance(path, str | Path) else path
     samples = chain.from_iterable(_samples(Path(each), data, resize, resample) for each in paths)
-    read = list(islice(samples, n))
-    if not read:
-        raise InvalidArgumentError("no input: give images, sounds or folders of them")
-    names, x, gain = zip(*read, strict=True)
-    _check_alike(names, x)
+    inputs = list(islice(samples, n))
+    if not inputs:
+        raise InvalidArgumentError("no input: pass images, sounds or folders of them")
+    names, x, gain = zip(*inputs, strict=True)
+    _check_same_shape(names, x)
     return Samples(list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64))
 
 
@@ -107,95 +108,100 @@ def _samples(
             yield file.name, _image(file, data, resize), 1.0
         else:
             place = Path(file.name)
-            ours = place in at_model_level(place.parent)
-            spec = replace(data, peak=None) if ours else data
+            sampled = place in at_model_level(place.parent)
+            spec = replace(data, peak=None) if sampled else data
             yield file.name, *_sound(file, spec, resize, resample)
 
 
 def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
-    if path.is_file() and path.suffix not in _COLLECTIONS:
+    """The encoded files at a path."""
+    if path.is_file() and path.suffix not in _ARCHIVES:
         return iter([EncodedFile(str(path), path.read_bytes())])
     if not path.exists():
         kind = "an image" if data.modality == "image" else "a sound"
         raise InvalidArgumentError(
-            f"no input at {str(path)!r}: give {kind}, or a folder, zip archive or Parquet file"
+            f"no input at {str(path)!r}: pass {kind}, a folder, a zip archive or a Parquet file"
         )
     return iter(open_dataset(path, data.modality))
 
 
 def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
-    pixels, wanted = read_pixels(file.name, file.data), data.shape
+    """An image as the model's data, shape (C, H, W) in [-1, 1]."""
+    pixels, shape = read_pixels(file.name, file.data), data.shape
     found = pixels.shape
-    fits = found[1:] == wanted[1:] and found[0] <= wanted[0]
+    fits = found[1:] == shape[1:] and found[0] <= shape[0]
     if not fits and not resize:
         raise DataError(
-            f"{file.name} is {_words(found)}, the model's images are {_words(wanted)}: add"
-            " `resize` to crop and scale it"
+            f"{file.name} is {_describe(found)}, but the model's images are {_describe(shape)}:"
+            " set `resize` to crop and scale it"
         )
-    pixels = in_colours(pixels, wanted[0])
-    if pixels.shape != wanted:
-        pixels = _fitted(pixels, wanted)
+    pixels = to_channels(pixels, shape[0])
+    if pixels.shape != shape:
+        pixels = _crop_and_scale(pixels, shape)
     return from_pixels(pixels)
 
 
-def _fitted(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Cropped around the middle to an aspect and scaled, with an antialiasing filter."""
-    grey = len(pixels) == 1
-    picture = Image.fromarray(pixels[0] if grey else pixels.transpose(1, 2, 0))
+def _crop_and_scale(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Crop pixels (C, H, W) around the center to the aspect ratio of ``shape`` and scale them."""
+    gray = len(pixels) == 1
+    picture = Image.fromarray(pixels[0] if gray else pixels.transpose(1, 2, 0))
     fitted = np.asarray(ImageOps.fit(picture, (shape[2], shape[1]), Image.Resampling.LANCZOS))
-    return fitted[None] if grey else fitted.transpose(2, 0, 1)
+    return fitted[None] if gray else fitted.transpose(2, 0, 1)
 
 
-def _words(shape: tuple[int, ...]) -> str:
-    colour = {1: "grey", 3: "RGB"}.get(shape[0], f"{shape[0]}-channel")
-    return f"{shape[2]} x {shape[1]} {colour}"
+def _describe(shape: tuple[int, ...]) -> str:
+    """An image shape in words, such as "32 x 32 RGB"."""
+    colors = {1: "gray", 3: "RGB"}.get(shape[0], f"{shape[0]}-channel")
+    return f"{shape[2]} x {shape[1]} {colors}"
 
 
 def _sound(
     file: EncodedFile, data: DataSpec, resize: bool, resample: bool
 ) -> tuple[Tensor, float]:
-    sound, found = decode_sound(file.name, file.data)
-    wanted = data.sample_rate or found
-    if found != wanted and not resample:
+    """A sound as the model's data, shape (1, samples) in [-1, 1], and its gain."""
+    sound, found_rate = decode_sound(file.name, file.data)
+    sample_rate = data.sample_rate or found_rate
+    if found_rate != sample_rate and not resample:
         raise DataError(
-            f"{file.name} is sampled at {found} Hz, the model's sounds at {wanted} Hz: add"
-            " `resample`"
+            f"{file.name} has a sample rate of {found_rate} Hz, but the model's is"
+            f" {sample_rate} Hz: set `resample` to resample it"
         )
-    if found != wanted:
-        sound = resampled(sound, found, wanted)
+    if found_rate != sample_rate:
+        sound = resampled(sound, found_rate, sample_rate)
     sound, gain = at_peak(file.name, sound, data.peak)
     length = data.shape[-1]
     if resize:
-        sound = _centred(sound, length)
+        sound = _center(sound, length)
     elif data.mel is not None:
         sound = whole_frames(sound, data.mel)
     elif len(sound) != length:
         raise DataError(
-            f"{file.name} has {len(sound)} samples, the model's sounds have {length}: add"
-            " `resize` to centre it in a window of that length"
+            f"{file.name} has {len(sound)} samples, but the model's sounds have {length}: set"
+            " `resize` to center it in a window of that length"
         )
     return torch.from_numpy(sound.copy())[None], gain
 
 
 def _at_model_level(folder: Path) -> Collection[Path]:
-    """The sounds that a folder's record lists, unless it tells a gain from the model's level."""
+    """The sounds that a folder's record lists, unless they were scaled to the level of inputs."""
     record = read_record(folder)
     return () if record is None or record.gain is not None else set(record.paths(folder))
 
 
-def _centred(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """The middle of a longer sound, or a shorter one amid silence."""
+def _center(sound: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Trim or pad a sound at both ends to ``length`` samples."""
     spare = length - len(sound)
     if spare <= 0:
         return sound[-spare // 2 :][:length]
     return np.pad(sound, (spare // 2, spare - spare // 2))
 
 
-def _check_alike(names: Sequence[str], samples: Sequence[Tensor]) -> None:
-    """Sounds of a vocoder have their own lengths, but one batch has one."""
+def _check_same_shape(names: Sequence[str], samples: Sequence[Tensor]) -> None:
+    """Check that all samples of a batch have one length; sounds for a vocoder may differ."""
     for name, sample in zip(names, samples, strict=False):
         if sample.shape != samples[0].shape:
             raise DataError(
-                f"{names[0]} has {samples[0].shape[-1]} samples, {name} {sample.shape[-1]}: encode"
-                " sounds of other lengths one by one, or add `resize`"
+                f"{names[0]} has {samples[0].shape[-1]} samples, but {name} has"
+                f" {sample.shape[-1]}: process sounds of different lengths separately, or set"
+                " `resize`"
             )

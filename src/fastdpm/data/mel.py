@@ -1,7 +1,8 @@
-"""Log-mel spectrograms as a condition for DiffWave, as each published vocoder was trained on.
+"""Log-mel spectrograms, on the scales that the published vocoders were trained with.
 
-Filters are triangles over the magnitude spectrum: of unit area on Slaney's mel scale, linear below
-1 kHz and logarithmic above, or of unit height on HTK's, 2595 log10(1 + f / 700).
+The filters are triangles over the magnitude spectrum. "slaney" filters have unit area on Slaney's
+mel scale, which is linear below 1 kHz and logarithmic above. "htk" filters have unit height on
+HTK's scale, 2595 log10(1 + f / 700).
 Sources: Slaney 1998, "Auditory Toolbox", Interval Research 1998-010; Young et al. 2002, "The HTK
 Book", section 5.4.
 """
@@ -43,40 +44,42 @@ def mel_filters(spec: MelSpec) -> NDArray[np.float64]:
 
 
 def whole_frames(sound: NDArray[np.float32], spec: MelSpec) -> NDArray[np.float32]:
-    """A sound, shape (samples,), with silence at its end to whole frames and at least n_fft."""
+    """Pad a sound, shape (samples,), with silence to whole mel frames and at least ``n_fft``."""
     length = max(len(sound), spec.n_fft)
     length += -length % spec.hop_length
     return np.pad(sound, (0, length - len(sound)))
 
 
 def log_mel(sound: Tensor, spec: MelSpec) -> Tensor:
-    """Mel spectrogram on the scale of ``spec``.
+    """The log-mel spectrogram of a sound.
 
-    With m the mel magnitude, or 1e-5 where it is less:
+    With m the mel magnitude, but at least 1e-5, the scales are:
 
-    - "log10": (log10 m + 5) / 5, so that 0 is the floor and 1 is magnitude 1;
-    - "natural": ln m, as Tacotron 2 and the vocoders after it have it;
-    - "decibel": (20 log10 m + 80) / 100 within [0, 1], as LMNT's DiffWave has it: 0 is -80 dB and
-      1 is +20 dB.
+    - "log10": (log10 m + 5) / 5; 0 is magnitude 1e-5 and 1 is magnitude 1.
+    - "natural": ln m, as in Tacotron 2 and later vocoders.
+    - "decibel": (20 log10 m + 80) / 100, clipped to [0, 1], as in LMNT's DiffWave; 0 is -80 dB
+      and 1 is +20 dB.
 
-    Sounds are mirrored at their ends. Centred transforms elsewhere have one frame more, around the
-    end of the sound; it is left out.
+    Sounds are extended by reflection at both ends. The last frame of a usual centered transform,
+    around the end of the sound, is left out.
 
     Args:
-        sound: Shape (batch, samples) in [-1, 1]; samples a multiple of the hop, at least n_fft.
-        spec: How to compute it.
+        sound: Shape (batch, samples) in [-1, 1]. The number of samples is a multiple of
+            ``hop_length`` and at least ``n_fft``.
+        spec: Parameters of the spectrogram.
 
     Returns:
-        Shape (batch, bands, samples / hop).
+        Shape (batch, bands, samples / hop_length).
 
     Raises:
-        InvalidArgumentError: If the sound is too short or no multiple of the hop.
+        InvalidArgumentError: If the number of samples is too small, or not a multiple of
+            ``hop_length``.
     """
     samples = sound.shape[-1]
     if samples < spec.n_fft or samples % spec.hop_length:
         raise InvalidArgumentError(
-            f"a mel spectrogram needs at least {spec.n_fft} samples, a multiple of"
-            f" {spec.hop_length}, got {samples}"
+            f"a mel spectrogram needs at least {spec.n_fft} samples and a multiple of"
+            f" {spec.hop_length}, got {samples}: pad the sound"
         )
     overlap = spec.n_fft - spec.hop_length
     before = spec.n_fft // 2 if spec.centred else overlap // 2
@@ -90,6 +93,7 @@ def log_mel(sound: Tensor, spec: MelSpec) -> Tensor:
 
 
 def _scaled(mel: Tensor, scale: str) -> Tensor:
+    """Mel magnitudes on a logarithmic scale; see :func:`log_mel`."""
     if scale == "natural":
         return mel.log()
     if scale == "decibel":

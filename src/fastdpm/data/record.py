@@ -1,4 +1,4 @@
-"""``samples.json``, the record of a folder of samples."""
+"""``samples.json``: the record of the samples in a folder, and how they were made."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from fastdpm.data.files import write_json
 
 RECORD = "samples.json"
 _FORMAT = "fastdpm-samples"
-_NAMED = ("format", "complete", "gain", "files", "picture")
+_OWN_KEYS = ("format", "complete", "gain", "files", "picture")
 _SAMPLE_NAME = re.compile(r"\d+\.(png|wav|npy)")
 
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """What a folder of samples holds, and how they were made.
+    """The record of a folder of samples.
 
     Attributes:
-        files: Names of the samples, in order.
-        picture: Name of their picture; None until all samples that were asked for are there.
-        facts: What decided the samples, and whatever else is told of them.
-        gain: What each was multiplied by to be at the level of a user's file; None at the model's.
+        files: File names of the samples, in order.
+        picture: File name of the overview picture; None while samples are still missing.
+        facts: Other entries: the settings that determine the samples, and measurements.
+        gain: Factor by which each sample was scaled to the level of its input file; None if the
+            samples have the model's level.
     """
 
     files: Sequence[str]
@@ -35,16 +36,21 @@ class SampleRecord:
     gain: Sequence[float] | None = None
 
     def paths(self, folder: Path) -> list[Path]:
-        """The samples in their folder; raises DataError if one is missing."""
+        """Paths of the samples in ``folder``.
+
+        Raises:
+            DataError: If a sample is missing.
+        """
         paths = [folder / Path(name).name for name in self.files]
         missing = [path for path in paths if not path.is_file()]
         if missing:
-            listed = folder / RECORD
-            raise DataError(f"{missing[0]} is missing though {listed} lists it: sample again")
+            raise DataError(
+                f"{missing[0]} is missing, but {folder / RECORD} lists it: sample again"
+            )
         return paths
 
     def write(self, folder: Path) -> None:
-        """Write it as the record of a folder."""
+        """Write the record to ``samples.json`` in ``folder``."""
         body = {"format": _FORMAT, "complete": self.picture is not None, **self.facts}
         body |= {} if self.gain is None else {"gain": self.gain}
         body |= {"files": self.files, "picture": self.picture}
@@ -52,14 +58,15 @@ class SampleRecord:
 
 
 def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
-    """The record of a folder, or None where there is none.
+    """Read the record of a folder; None if it has none.
 
     Args:
-        folder: The folder.
-        own: Refuse a record without this package's format and names: its files may be deleted.
+        folder: The folder of samples.
+        own: Also require the format and the file names that this package writes. Set this
+            before deleting the files that the record lists.
 
     Raises:
-        DataError: If it is damaged, or no record of samples.
+        DataError: If the record is damaged or of another format.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -67,10 +74,10 @@ def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         files = [str(Path(name)) for name in body["files"]]
-        ours = not own or body["format"] == _FORMAT
+        valid = not own or body["format"] == _FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        ours, files = False, []
-    if not ours or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
-        raise DataError(f"{path} is no record of samples: delete it, or choose another folder")
-    facts = {name: value for name, value in body.items() if name not in _NAMED}
+        valid, files = False, []
+    if not valid or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
+        raise DataError(f"{path} is not a record of samples: delete it, or choose another folder")
+    facts = {name: value for name, value in body.items() if name not in _OWN_KEYS}
     return SampleRecord(files, body.get("picture"), facts, body.get("gain"))

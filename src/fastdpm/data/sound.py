@@ -1,4 +1,4 @@
-"""Sound files, 16-bit values, and recordings as a model expects them."""
+"""Reading and writing sound files, and scaling recordings for a model."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from fastdpm.core.errors import DataError
 from fastdpm.data.files import write_bytes
 from fastdpm.data.spec import DataSpec
 
-_ORDERS = {b"RIFF": "<u4", b"RIFX": ">u4", b"FORM": ">u4"}
-_LENGTH_UNKNOWN = 0x7FFFF000  # from here on, what programs write that cannot go back to the header
+_BYTE_ORDERS = {b"RIFF": "<u4", b"RIFX": ">u4", b"FORM": ">u4"}
+# Programs that stream their output write a size of at least this, meaning "unknown".
+_LENGTH_UNKNOWN = 0x7FFFF000
 
 
 def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
     """Decode a mono sound file (WAV, FLAC, Ogg) and scale it to the model's peak.
 
+    Args:
+        name: The file's name in error messages.
+        data: The encoded sound.
+        spec: The data of the model, with its sample rate and peak.
+
     Returns:
         Shape (samples,), in [-1, 1].
 
     Raises:
-        DataError: See :func:`decode_sound` and :func:`at_peak`, or if it has another sample rate.
+        DataError: See :func:`decode_sound` and :func:`at_peak`; or if the sample rate differs.
     """
     sound, sample_rate = decode_sound(name, data)
     if sample_rate != spec.sample_rate:
         raise DataError(
-            f"{name} is sampled at {sample_rate} Hz, the model needs {spec.sample_rate} Hz:"
-            " resample it first"
+            f"{name} has a sample rate of {sample_rate} Hz, but the model's is"
+            f" {spec.sample_rate} Hz: resample it first"
         )
     return at_peak(name, sound, spec.peak)[0]
 
@@ -40,93 +46,108 @@ def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
 def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
     """Decode a mono sound file (WAV, FLAC, Ogg).
 
+    Args:
+        name: The file's name in error messages.
+        data: The encoded sound.
+
     Returns:
-        Shape (samples,), as it is in the file, and its sample rate in Hz.
+        The sound, shape (samples,), unscaled, and its sample rate in Hz.
 
     Raises:
-        DataError: If it is no sound, cut off, not mono, empty, or not finite.
+        DataError: If it is not a sound file, is truncated, not mono or empty, or holds values
+            that are not finite.
     """
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            promised, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
+            frames, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
             sound = np.asarray(file.read(dtype="float32"))
     except soundfile.LibsndfileError as error:
-        # Its full text tells the address of the buffer in memory.
-        raise DataError(f"{name} is not a whole sound file: {error.error_string}") from None
+        # str(error) would show the memory address of the buffer.
+        raise DataError(f"{name} is not a complete sound file: {error.error_string}") from None
     missing = _missing_bytes(data)
-    if missing or len(sound) < promised:
+    if missing or len(sound) < frames:
         raise DataError(
-            f"{name} is cut off after {len(sound)} samples, its header promises more: copy it anew"
+            f"{name} is truncated after {len(sound)} samples, fewer than its header states: copy"
+            " it again"
         )
     if channels != 1:
         raise DataError(f"{name} has {channels} channels: mix it to mono")
     if not len(sound):
-        raise DataError(f"{name} has no samples: leave it out")
-    broken = int((~np.isfinite(sound)).sum())
-    if broken:
+        raise DataError(f"{name} has no samples: remove it")
+    not_finite = int((~np.isfinite(sound)).sum())
+    if not_finite:
         raise DataError(
-            f"{name} has {broken} of {len(sound)} values that are not finite (NaN or infinity):"
-            " repair it or leave it out"
+            f"{name} has {not_finite} of {len(sound)} values that are not finite (NaN or"
+            " infinity): repair or remove it"
         )
     return sound, sample_rate
 
 
-def resampled(sound: NDArray[np.float32], found: int, wanted: int) -> NDArray[np.float32]:
-    """A sound at another sample rate, in Hz; it stays within [-1, 1] if it was."""
+def resampled(sound: NDArray[np.float32], old_rate: int, new_rate: int) -> NDArray[np.float32]:
+    """Resample a sound, shape (samples,), from one sample rate in Hz to another.
+
+    A sound in [-1, 1] stays in [-1, 1].
+    """
     from scipy.signal import resample_poly
 
     limit = max(1.0, float(np.abs(sound).max()))
-    changed = resample_poly(sound.astype(np.float64), wanted, found)
-    # Between the samples of a loud sound the wave rises above all of them, and the new samples may
-    # lie there: that is no fault of the file, and its shape is kept where cutting would not.
-    over = max(1.0, float(np.abs(changed).max()) / limit)
-    return np.asarray(changed / over, dtype=np.float32)
+    changed = resample_poly(sound.astype(np.float64), new_rate, old_rate)
+    # The wave of a loud sound can exceed 1 between its samples, where new samples may lie. Scaling
+    # keeps its shape; clipping would not.
+    excess = max(1.0, float(np.abs(changed).max()) / limit)
+    return np.asarray(changed / excess, dtype=np.float32)
 
 
 def at_peak(
     name: str, sound: NDArray[np.float32], peak: float | None
 ) -> tuple[NDArray[np.float32], float]:
-    """Scale a sound to a model's peak; without one it is taken as it is.
+    """Scale a sound to a peak.
+
+    Args:
+        name: The sound's name in error messages.
+        sound: Shape (samples,).
+        peak: Largest absolute value of the result, in (0, 1]; None leaves the sound unscaled.
 
     Returns:
-        The sound in [-1, 1], and what brings it back to its own level.
+        The sound in [-1, 1], and the factor that restores its original level.
 
     Raises:
-        DataError: If it is silent, or has no peak to go to and leaves [-1, 1].
+        DataError: If the sound is silent and ``peak`` is set, or exceeds [-1, 1] and ``peak`` is
+            None.
     """
-    found = float(np.abs(sound).max())
-    if peak is None and found > 1:
-        raise DataError(f"{name} has values up to {found:g}, outside [-1, 1]: scale it down")
+    largest = float(np.abs(sound).max())
+    if peak is None and largest > 1:
+        raise DataError(f"{name} has values up to {largest:g}, outside [-1, 1]: scale it down")
     if peak is None:
         return sound, 1.0
-    if found == 0:
-        raise DataError(f"{name} is silent, so it has no peak to scale to {peak:g}: leave it out")
-    return np.asarray(sound * (peak / found)), found / peak
+    if largest == 0:
+        raise DataError(f"{name} is silent and cannot be scaled to a peak of {peak:g}: remove it")
+    return np.asarray(sound * (peak / largest)), largest / peak
 
 
 def _missing_bytes(data: bytes) -> int:
-    """Of the sound that the header of a WAV or AIFF file promises; libsndfile reads on without."""
-    order = _ORDERS.get(data[:4])
-    place = 12
-    while order is not None and place + 8 <= len(data):
-        name, size = data[place : place + 4], int(np.frombuffer(data, order, 1, place + 4)[0])
-        place += 8
+    """Bytes that a truncated WAV or AIFF file lacks; libsndfile does not report them."""
+    order = _BYTE_ORDERS.get(data[:4])
+    offset = 12
+    while order is not None and offset + 8 <= len(data):
+        name, size = data[offset : offset + 4], int(np.frombuffer(data, order, 1, offset + 4)[0])
+        offset += 8
         if name in (b"data", b"SSND"):
-            return 0 if size >= _LENGTH_UNKNOWN else max(0, place + size - len(data))
-        place += size + size % 2
+            return 0 if size >= _LENGTH_UNKNOWN else max(0, offset + size - len(data))
+        offset += size + size % 2
     return 0
 
 
 def at_level(samples: Tensor, gain: Tensor) -> Tensor:
-    """Samples, shape (n, ...), each times its gain, shape (n,), and as exact as float32 is."""
-    each = gain.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1))
-    return (samples.double() * each).float()
+    """Multiply samples (n, ...) by gains (n,), in float64; the result is float32."""
+    factors = gain.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1))
+    return (samples.double() * factors).float()
 
 
 def to_pcm(sound: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
-    """Map [-1, 1] to 16-bit values, any shape: rounded where libsndfile would cut."""
+    """Map [-1, 1] to 16-bit values, any shape. Rounds to nearest; libsndfile would truncate."""
     return np.asarray(np.rint(sound * 2**15).clip(-(2**15), 2**15 - 1), dtype=np.int16)
 
 
@@ -136,7 +157,7 @@ def from_pcm(values: NDArray[np.int16] | Tensor) -> Tensor:
 
 
 def wav_bytes(sound: NDArray[np.floating[Any]], sample_rate: int) -> bytes:
-    """A mono sound in [-1, 1], shape (samples,), as a WAV file of 16-bit PCM."""
+    """A mono sound in [-1, 1], shape (samples,), encoded as a 16-bit PCM WAV file."""
     import soundfile
 
     buffer = io.BytesIO()
@@ -145,5 +166,5 @@ def wav_bytes(sound: NDArray[np.floating[Any]], sample_rate: int) -> bytes:
 
 
 def write_wav(path: Path, sound: NDArray[np.floating[Any]], sample_rate: int) -> None:
-    """Write a mono sound; see :func:`wav_bytes`."""
+    """Write a mono sound in [-1, 1], shape (samples,), as a 16-bit PCM WAV file."""
     write_bytes(path, wav_bytes(sound, sample_rate))

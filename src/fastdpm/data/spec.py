@@ -1,38 +1,39 @@
-"""What a sample is: modality, shape, rate, and the mel spectrogram that conditions a vocoder."""
+"""The data of a model: modality, shape, sample rate, and the mel spectrogram of a vocoder."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, check_one_of
 
 MODALITIES = ("image", "audio", "series")
-
-
 MEL_SCALES = ("log10", "natural", "decibel")
-
-
 MEL_FILTERS = ("slaney", "htk")
+MAX_SIZE = 2**31 - 1  # of counts and sizes in a configuration
 
 
 @dataclass(frozen=True)
 class MelSpec:
-    """How a mel spectrogram is computed.
+    """Parameters of a mel spectrogram.
 
     Attributes:
-        sample_rate: Of the sound, in Hz.
+        sample_rate: Sample rate of the sound, in Hz.
         n_fft: Samples per analysis window (Hann).
-        hop_length: Samples from one frame to the next; divides ``n_fft``.
-        bands: Mel bands.
+        hop_length: Samples between frames; divides ``n_fft``.
+        bands: Number of mel bands.
         f_min: Lowest frequency, in Hz.
         f_max: Highest frequency, in Hz, at most half the sample rate.
-        scale: Of the values: "log10", "natural" or "decibel"; see
-            :func:`fastdpm.data.mel.log_mel`.
-        centred: Whether frame i lies around sample i * hop; around the middle of its hop if not.
-        filters: "slaney", of unit area on Slaney's mel scale, or "htk", of unit height on HTK's.
-        normalised: Whether magnitudes are divided by the root of the window's energy.
+        scale: "log10", "natural" or "decibel"; see :func:`fastdpm.data.mel.log_mel`.
+        centred: If True, frame i is centered at sample i * hop_length. If False, it is centered
+            in the middle of hop i.
+        filters: "slaney" or "htk"; see :mod:`fastdpm.data.mel`.
+        normalised: Divide magnitudes by the L2 norm of the window.
+
+    Raises:
+        InvalidArgumentError: If a value is out of range.
     """
 
     sample_rate: int
@@ -49,34 +50,39 @@ class MelSpec:
     def __post_init__(self) -> None:
         check_one_of("mel scale", self.scale, MEL_SCALES)
         check_one_of("mel filters", self.filters, MEL_FILTERS)
+        for name in ("sample_rate", "n_fft", "hop_length", "bands"):
+            _check_count(f"mel {name}", getattr(self, name))
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise InvalidArgumentError(
                 f"mel frequencies must satisfy 0 <= f_min < f_max <= {self.sample_rate / 2:g} Hz,"
                 f" got {self.f_min:g} and {self.f_max:g}"
             )
-        if self.bands < 1 or self.hop_length < 1 or self.n_fft % self.hop_length:
+        if self.n_fft % self.hop_length:
             raise InvalidArgumentError(
-                f"mel needs at least one band and a hop that divides n_fft, got {self.bands}"
-                f" bands, hop {self.hop_length}, n_fft {self.n_fft}"
+                f"mel hop_length must divide n_fft, got hop_length {self.hop_length} and n_fft"
+                f" {self.n_fft}"
             )
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data a model was trained on.
+    """The data a model was trained on. Values lie in [-1, 1].
 
     Attributes:
-        modality: "image", "audio" or "series" (of other values over time).
-        shape: Of one sample: (channels, height, width), (1, samples) or (channels, length). Values
-            lie in [-1, 1].
-        sample_rate: In Hz, for audio.
-        peak: Recordings are scaled to this peak, in (0, 1]; left as they are if not given.
-        mel: How the condition is computed, for a vocoder; its samples may have any length.
-        classes: How many classes the network is told apart by their numbers, from 0; None if it
-            takes none.
-        description: Which data, in words.
-        grey_levels: How many values it takes, where that is not 256 for images or 65,536 for
-            sounds; decides nothing but the likelihood of data.
+        modality: "image", "audio" or "series" (other values over time).
+        shape: Shape of one sample: (channels, height, width) for images, (1, samples) for audio,
+            (channels, length) for series.
+        sample_rate: In Hz; required for audio.
+        peak: Recordings are scaled to this largest absolute value, in (0, 1]. None leaves them
+            unscaled.
+        mel: For a vocoder, the spectrogram used as the condition. Its samples may have any length.
+        classes: Number of classes, with labels from 0; None for a network without class labels.
+        description: The data set, in words.
+        grey_levels: Number of distinct values; by default 256 for images and 65,536 for audio.
+            Only the likelihood of data depends on it.
+
+    Raises:
+        InvalidArgumentError: If a value is out of range, or values contradict each other.
     """
 
     modality: str
@@ -90,22 +96,8 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         check_one_of("modality", self.modality, MODALITIES)
-        axes = 3 if self.modality == "image" else 2
-        if len(self.shape) != axes or min(self.shape) < 1:
-            raise InvalidArgumentError(
-                f"the shape of {self.modality} data has {axes} sizes of at least 1,"
-                f" got {list(self.shape)}"
-            )
-        if self.modality == "audio" and (self.shape[0] != 1 or not self.sample_rate):
-            raise InvalidArgumentError("audio data is mono and needs its sample_rate in Hz")
-        if self.classes is not None and (self.classes < 1 or self.mel is not None):
-            raise InvalidArgumentError(
-                f"classes must be at least 1, and stand beside no mel, got {self.classes}"
-            )
-        if self.mel is not None and self.mel.sample_rate != self.sample_rate:
-            raise InvalidArgumentError(
-                f"the data has {self.sample_rate} Hz, its mel {self.mel.sample_rate} Hz"
-            )
+        self._check_sizes()
+        self._check_condition()
         if self.peak is not None and not 0 < self.peak <= 1:
             raise InvalidArgumentError(f"peak must lie in (0, 1], got {self.peak}")
         if self.grey_levels is not None and not 2 <= self.grey_levels <= 2**32:
@@ -113,17 +105,61 @@ class DataSpec:
                 f"grey_levels must lie in [2, 2^32], got {self.grey_levels}"
             )
 
+    def _check_sizes(self) -> None:
+        """Check shape and sample rate."""
+        axes = 3 if self.modality == "image" else 2
+        if len(self.shape) != axes or min(self.shape) < 1:
+            raise InvalidArgumentError(
+                f"shape of {self.modality} data must have {axes} sizes of at least 1,"
+                f" got {list(self.shape)}"
+            )
+        if math.prod(self.shape) > MAX_SIZE:
+            raise InvalidArgumentError(
+                f"shape is too large: a sample may have at most {MAX_SIZE} values, got"
+                f" {list(self.shape)}"
+            )
+        if self.sample_rate is not None:
+            _check_count("sample_rate", self.sample_rate)
+        if self.modality == "audio" and (self.shape[0] != 1 or self.sample_rate is None):
+            raise InvalidArgumentError(
+                "audio data must be mono and have a sample_rate in Hz, got"
+                f" {self.shape[0]} channels and sample_rate {self.sample_rate}"
+            )
+
+    def _check_condition(self) -> None:
+        """Check classes and mel."""
+        if self.classes is not None:
+            _check_count("classes", self.classes)
+            if self.mel is not None:
+                raise InvalidArgumentError(
+                    f"data has either classes or a mel condition, got {self.classes} classes and"
+                    " a mel: remove one of them"
+                )
+        if self.mel is not None and self.mel.sample_rate != self.sample_rate:
+            raise InvalidArgumentError(
+                f"the sample rates of data and mel must be equal, got {self.sample_rate} Hz and"
+                f" {self.mel.sample_rate} Hz"
+            )
+
     def deciding(self) -> dict[str, Any]:
-        """Plain values of all that decides samples and features, for digests."""
+        """The fields that determine samples and features, as JSON values, for digests."""
         values = dataclasses.asdict(self)
         del values["grey_levels"]
         return values
 
 
 def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
-    """Raise DataError unless a sample has the shape that ``spec`` wants."""
+    """Raise DataError unless a sample has the shape of ``spec``."""
     if tuple(found) != spec.shape:
         raise DataError(
-            f"{name} has shape {tuple(found)}, but {spec.shape} is needed: change the data, or"
-            " what it is for"
+            f"{name} has shape {tuple(found)}, but shape {spec.shape} is expected: use other data,"
+            " or change the configuration"
         )
+
+
+def _check_count(name: str, value: int) -> None:
+    """Raise InvalidArgumentError unless a count lies in [1, MAX_SIZE]."""
+    if value < 1:
+        raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
+    if value > MAX_SIZE:
+        raise InvalidArgumentError(f"{name} is too large: at most {MAX_SIZE}, got {value}")

@@ -1,4 +1,4 @@
-"""The short-time Fourier transform of mel spectrograms, metrics and pictures."""
+"""The short-time Fourier transform behind mel spectrograms, metrics and pictures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def magnitudes(sound: Tensor, window: Tensor, hop: int, n_fft: int | None = None) -> Tensor:
-    """Magnitudes of spectra every ``hop`` samples from the first on; nothing is padded.
+    """Magnitudes of the short-time Fourier transform, without padding.
 
     Args:
         sound: Shape (samples,) or (batch, samples).
-        window: Shape (at most n_fft,); placed amid zeros where it is shorter.
-        hop: In samples.
-        n_fft: Samples of each transform, by default those of the window; even.
+        window: At most ``n_fft`` values; a shorter window is centered and padded with zeros.
+        hop: Samples between frames.
+        n_fft: Samples per transform, even; the length of the window if None.
 
     Returns:
         Shape (..., n_fft / 2 + 1, 1 + (samples - n_fft) // hop).

@@ -1,8 +1,8 @@
-"""Files of tensors, read and written, and checksums of tensors and of files.
+"""Reading and writing safetensors files, and checksums of tensors and files.
 
-A safetensors file is eight bytes of length, a JSON header and the tensors one after another, so
-that it can be written piece by piece: weights that are mapped from another file are never all in
-memory at once.
+A safetensors file consists of an 8-byte header length, a JSON header and the tensors one after
+another. It is written tensor by tensor, so that weights that are memory-mapped from another file
+are never all in memory at once.
 Source: the format's description, https://github.com/huggingface/safetensors.
 """
 
@@ -34,10 +34,10 @@ TYPES = {
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read the tensors of a safetensors file, by name.
 
     Raises:
-        ModelError: If it is no such file or is damaged.
+        ModelError: If the file is damaged or of another format.
     """
     return read_with_head(path)[1]
 
@@ -45,13 +45,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_with_head(
     path: Path, kind: type[FastDPMError] = ModelError
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read the metadata and the tensors of a safetensors file; raises ``kind`` if it is none."""
+    """Read the metadata and the tensors of a safetensors file.
+
+    Args:
+        path: The file.
+        kind: The error to raise if the file is damaged or of another format.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return dict(file.metadata() or {}), tensors
     except (SafetensorError, OSError) as error:
-        raise kind(f"{path} is not a whole safetensors file: {error}") from None
+        raise kind(f"{path} is not a complete safetensors file: {error}") from None
 
 
 def write_tensors(
@@ -61,11 +66,11 @@ def write_tensors(
 
     Args:
         path: The file.
-        tensors: By name; of floating point, whole numbers or truth values.
-        dtype: Of the floating-point tensors in the file; their own if None.
+        tensors: Tensors by name, of the types in :data:`TYPES`.
+        dtype: Type of the floating-point tensors in the file; None keeps their type.
 
     Returns:
-        The file's SHA-256, in hexadecimal.
+        The SHA-256 of the file, in hexadecimal.
     """
     stored = {name: stored_type(tensor, dtype) for name, tensor in tensors.items()}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -92,36 +97,36 @@ def write_tensors(
 
 
 def stored_type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """The type a tensor has in a file where floating-point ones are stored as ``dtype``."""
+    """The type to store a tensor as: ``dtype`` for a floating-point one, otherwise its own."""
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's values one after another, the last axis running fastest."""
+    """The bytes of a tensor in C order."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
 
 def tensor_digest(tensor: Tensor) -> str:
-    """Checksum of a tensor's type, shape and values, in hexadecimal."""
-    described = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return bytes_digest(described, tensor_bytes(tensor))
+    """SHA-256 of the type, shape and values of a tensor, in hexadecimal."""
+    header = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    return bytes_digest(header, tensor_bytes(tensor))
 
 
 def values_digest(tensor: Tensor) -> str:
-    """Checksum of a tensor's values alone, 16 hexadecimal digits."""
+    """The first 16 hexadecimal digits of the SHA-256 of a tensor's values."""
     return bytes_digest(tensor_bytes(tensor))[:16]
 
 
 def bytes_digest(*parts: bytes | memoryview) -> str:
-    """Checksum of bytes, one part after another, in hexadecimal."""
-    total = hashlib.sha256()
+    """SHA-256 of concatenated bytes, in hexadecimal."""
+    digest = hashlib.sha256()
     for part in parts:
-        total.update(part)
-    return total.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

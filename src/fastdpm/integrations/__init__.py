@@ -1,1 +1,1 @@
-"""FastDPM inside other libraries, and their models here."""
+"""Integrations with other libraries."""

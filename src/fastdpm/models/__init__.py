@@ -1,4 +1,4 @@
-"""Models, model folders, and the models that come with the package."""
+"""Models: finding, loading, converting and publishing them, and model folders."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Model cards, in the form that model hubs show."""
+"""Model cards in the format of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 _TASKS = {"image": "unconditional-image-generation", "audio": "text-to-audio"}
 _HUB_LICENSES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "mit")
 _MODEL = """A diffusion model for {data}.
-Sample it with fastdpm, PATH being this folder:
+Sample it with fastdpm, where PATH is this folder:
 
 ```
 fastdpm sample PATH
 ```"""
-_CLASSIFIER = """A classifier of {data}, whose last hidden layer measures
-samples in fastdpm. Distances measured with it are named after it and are no FID."""
+_CLASSIFIER = """A classifier of {data}. fastdpm uses its last hidden layer as the
+features of metrics. Distances computed with it carry its name and are not comparable to FID."""
 
 
 def card_of(config: FolderConfig) -> str:
-    """The ``README.md`` of a folder: data, license, training and how to use the network."""
+    """The text of a folder's ``README.md``: data, license, training and use of the network."""
     data = config.data
-    facts = {"Data": data.description or "not said"}
+    facts = {"Data": data.description or "not stated"}
     about, task = _MODEL, _TASKS.get(data.modality, "other")
     if isinstance(config, FeaturesConfig):
         about = _CLASSIFIER
         task = "image-classification" if data.modality == "image" else "audio-classification"
         facts["Classes"] = ", ".join(config.classes)
-    facts["Network"] = _listed(config.network)
+    facts["Network"] = _pairs(config.network)
     if isinstance(config, ModelConfig):
-        facts["Schedule"] = _listed(config.schedule)
+        facts["Schedule"] = _pairs(config.schedule)
         facts["Recommended recipe"] = config.recipe.describe()
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
     described = f"{data.modality} data of shape {' x '.join(map(str, data.shape))}{rate}"
-    known = config.license.lower() if config.license.lower() in _HUB_LICENSES else "other"
-    told = "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
-    named = f"\n{config.attribution}\n" if config.attribution else ""
+    license_tag = config.license.lower() if config.license.lower() in _HUB_LICENSES else "other"
+    lines = "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
+    attribution = f"\n{config.attribution}\n" if config.attribution else ""
     rows = "".join(f"| {n.replace('_', ' ')} | {v} |\n" for n, v in config.provenance.items())
     return f"""---
-license: {known}
+license: {license_tag}
 library_name: fastdpm
 pipeline_tag: {task}
 ---
@@ -47,14 +47,15 @@ pipeline_tag: {task}
 
 {about.format(data=described)}
 
-{told}- License of the weights: {config.license}
-{named}
+{lines}- License of the weights: {config.license}
+{attribution}
 ## Training
 
-| what | value |
+| Setting | Value |
 | --- | --- |
 {rows}"""
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _pairs(values: dict[str, Any]) -> str:
+    """Names and values in one line."""
     return ", ".join(f"{name} {value}" for name, value in values.items())

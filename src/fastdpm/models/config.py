@@ -1,6 +1,6 @@
-"""Model folders without their networks: their files, places and kinds, and their ``config.json``.
+"""Configurations of model folders: ``config.json``, file names, and where built-in models are.
 
-Configurations are checked while they are read.
+Configurations are validated when they are built. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONDITIONS = "conditions.safetensors"
 MODEL_FILES = (CONFIG, WEIGHTS, CARD, CONDITIONS)
 DIFFUSERS_PIPELINE = "model_index.json"
-OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")  # of pipelines that are more than a U-Net
+OTHER_NETWORKS = ("vae", "vqvae", "text_encoder")  # a pipeline with these is not a U-Net alone
 BUILTIN = Path(__file__).parent.parent / "assets" / "models"
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 OLD_PREDICTIONS = MappingProxyType({"v": "v_prediction", "x0": "sample"})
@@ -36,16 +36,19 @@ Config = TypeVar("Config", bound="FolderConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """What every folder says of its network, the weights aside.
+    """Base class of the configurations of model folders and feature networks.
 
     Attributes:
-        name: For people and file names.
-        network: "type" and the arguments of that network.
-        data: What it was trained on.
-        license: SPDX expression, or what is known.
-        attribution: Whom to name.
-        provenance: How the weights came to be (command, steps, time, loss ...).
-        weights_sha256: Checksum of ``model.safetensors``; empty before it is written.
+        name: Name of the network, of letters, digits, ".", "_" and "-".
+        network: "type" and the arguments of that network class.
+        data: The data it was trained on.
+        license: License of the weights: an SPDX expression, or a description.
+        attribution: Whom to credit.
+        provenance: How the weights were made (command, steps, time, loss ...).
+        weights_sha256: SHA-256 of ``model.safetensors``; empty before it is written.
+
+    Raises:
+        InvalidArgumentError: If a value is invalid.
     """
 
     FORMAT: ClassVar[str]
@@ -62,44 +65,47 @@ class FolderConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise InvalidArgumentError(
-                "a model's name is made of letters, digits, '.', '_' and '-', and names files,"
-                f" got {self.name!r}"
+                "`name` must start with a letter or digit and hold only letters, digits, '.', '_'"
+                f" and '-', got {self.name!r}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; unset values are left out."""
+        """The configuration as JSON values; values that are None are omitted."""
         body: dict[str, Any] = plain(self)
         return {"format": self.FORMAT, "version": 1} | body
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read :meth:`to_dict` back.
+        """Build a configuration from the values of :meth:`to_dict`.
 
         Raises:
-            InvalidArgumentError: If it describes something else, or a value does not fit.
+            InvalidArgumentError: If the format is another one, or a value is invalid.
         """
         return build_versioned(cls, data, cls.MEANS, cls.FORMAT)
 
     @classmethod
     def of(cls, source: DataclassInstance, **more: Any) -> Self:
-        """The ``SHARED`` fields that a preset or a training configuration has, and ``more``."""
-        said = {f.name for f in fields(source)}
-        return cls(**{n: getattr(source, n) for n in cls.SHARED if n in said}, **more)
+        """Build a configuration from the fields that ``source`` shares with it, and ``more``.
+
+        ``source`` is a preset or a training configuration.
+        """
+        shared = {f.name for f in fields(source)}.intersection(cls.SHARED)
+        return cls(**{name: getattr(source, name) for name in shared}, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(FolderConfig):
-    """A model without its weights.
+    """Configuration of a diffusion model.
 
-    Its network's type is a name in ``fastdpm.networks.build.NETWORKS``, or "custom" for one that
-    only exists in memory.
+    The network's "type" is a key of ``fastdpm.networks.build.NETWORKS``, or "custom" for a network
+    that only exists in memory.
 
     Attributes:
-        schedule: As :meth:`fastdpm.VarianceSchedule.from_config` takes it.
-        recipe: The recommended way to sample.
-        prediction: What the network returns, in diffusers' words: "epsilon", "v_prediction" or
-            "sample" (clean data). "v" and "x0" are read as the latter two.
-        time_scale: The network is given the zero-based step times this.
+        schedule: Variance schedule; see :meth:`fastdpm.VarianceSchedule.from_config`.
+        recipe: Recommended sampling recipe.
+        prediction: What the network predicts: "epsilon", "v_prediction" or "sample" (clean data),
+            as in diffusers. The former names "v" and "x0" are accepted for the last two.
+        time_scale: The network is evaluated at the zero-based step times this factor, above 0.
     """
 
     FORMAT = "fastdpm-model"
@@ -116,15 +122,17 @@ class ModelConfig(FolderConfig):
         object.__setattr__(self, "prediction", prediction)
         check_one_of("prediction", prediction, PREDICTIONS)
         if not 0 < self.time_scale < math.inf:
-            raise InvalidArgumentError(f"time_scale must be above 0, got {self.time_scale}")
+            raise InvalidArgumentError(
+                f"`time_scale` must be above 0 and finite, got {self.time_scale}"
+            )
         VarianceSchedule.from_config(self.schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig(FolderConfig):
-    """A feature network without its weights, an "image-classifier" or a "sound-classifier".
+    """Configuration of a feature network: an "image-classifier" or a "sound-classifier".
 
-    Distances are named after it.
+    Distances computed with it carry its name.
 
     Attributes:
         classes: Names of the classes, in the order of the logits.
@@ -139,7 +147,7 @@ class FeaturesConfig(FolderConfig):
         super().__post_init__()
         if len(set(self.classes)) < max(2, len(self.classes)):
             raise InvalidArgumentError(
-                f"a classifier needs at least two classes of different names, got {self.classes}"
+                f"`classes` must hold at least two different names, got {self.classes}"
             )
 
 
@@ -149,15 +157,20 @@ def builtin_models() -> list[str]:
 
 
 def names_in(base: Path) -> list[str]:
-    """Names of the folders below ``base`` that hold a configuration."""
+    """Names of the folders in ``base`` that hold a configuration."""
     return sorted(path.parent.name for path in base.glob(f"*/{CONFIG}"))
 
 
 def find_in(base: Path, what: str, name_or_path: str | Path) -> Path:
-    """The folder of a name below ``base``, or of a path; ``what`` is meant, for the error.
+    """The folder of a built-in name, or of a path.
+
+    Args:
+        base: Folder of the built-in networks.
+        what: What is searched for, such as "model", for the message.
+        name_or_path: Name of a folder in ``base``, or path of a folder with a configuration.
 
     Raises:
-        InvalidArgumentError: If there is neither.
+        InvalidArgumentError: If there is no such name or folder.
     """
     if str(name_or_path) in names_in(base):
         return base / str(name_or_path)
@@ -166,13 +179,13 @@ def find_in(base: Path, what: str, name_or_path: str | Path) -> Path:
         return path
     known = ", ".join(names_in(base)) or "none"
     raise InvalidArgumentError(
-        f"no {what} {str(name_or_path)!r}: give a built-in name ({known}) or a folder that holds"
-        f" {CONFIG}"
+        f"no {what} {str(name_or_path)!r}: pass a built-in name ({known}) or a folder that"
+        f" contains {CONFIG}"
     )
 
 
 def is_diffusers_folder(folder: Path) -> bool:
-    """Whether diffusers wrote a folder: a pipeline, or a network alone."""
+    """Whether a folder holds a pipeline or a network of diffusers."""
     if (folder / DIFFUSERS_PIPELINE).is_file():
         return True
     try:
@@ -182,10 +195,14 @@ def is_diffusers_folder(folder: Path) -> bool:
 
 
 def read_config(folder: Path, kind: type[Config]) -> Config:
-    """Read ``config.json``.
+    """Read the ``config.json`` of a folder.
+
+    Args:
+        folder: A model folder, or the folder of a feature network.
+        kind: The class of the configuration.
 
     Raises:
-        ModelError: If it cannot be read or does not describe what ``kind`` does.
+        ModelError: If the file cannot be read, or is not a valid configuration of ``kind``.
     """
     path = folder / CONFIG
     try:

@@ -1,4 +1,4 @@
-"""Turning a published checkpoint into a model folder."""
+"""Conversion of published checkpoints to model folders."""
 
 from __future__ import annotations
 
@@ -27,31 +27,35 @@ def convert(
     half: bool = False,
     overwrite: bool = False,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Write a model folder from a checkpoint, a folder of diffusers or a name on a hub.
+    """Convert a checkpoint, a diffusers folder or a model on a hub to a model folder.
 
-    The weights are streamed from file to file, in the type that they have.
+    The weights are copied tensor by tensor, so they need not fit into memory.
 
     Args:
-        source: A published checkpoint, or whatever else :func:`fastdpm.load_model` opens.
-        out: The folder, which appears only once it is whole.
-        preset: The preset that describes a checkpoint, a name or a TOML file; recognized if None.
-        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
-        name: Of the model; the preset's if None, or the folder's where several presets fit.
-        half: Store the weights as 16-bit floating-point numbers.
-        overwrite: Replace a model folder that is there.
+        source: A published checkpoint, or anything else that :func:`fastdpm.load_model` opens.
+        out: The new folder. It appears only when it is complete.
+        preset: Name or TOML file of the preset that describes the checkpoint; recognized from the
+            weights if None.
+        layout: Format of the checkpoint, a key of :data:`fastdpm.models.formats.table.FORMATS`;
+            recognized from the weights if None.
+        name: Name of the model. If None, the name of the preset, or that of ``out`` if several
+            presets fit.
+        half: Store the weights as float16 instead of in their own type.
+        overwrite: Replace an existing model folder.
 
     Returns:
-        The configuration as written, and what a reader must know.
+        The configuration as written, and notes for the user.
 
     Raises:
-        InvalidArgumentError: If ``out`` cannot be written, or the checkpoint fits no preset.
-        ModelError: If the file is damaged, would execute code or does not fit.
+        InvalidArgumentError: If ``out`` cannot be written, or no preset fits the checkpoint.
+        ModelError: If the checkpoint is damaged, would execute code when read, or does not fit
+            the preset.
     """
     replaced = MODEL_FILES if overwrite else ()
-    advice = "" if overwrite else ", or add `overwrite` if it is a model folder"
+    advice = "" if overwrite else ", or set `overwrite` to replace a model folder"
     with new_folder(out, replaced, advice) as folder:
         if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
-            raise InvalidArgumentError(f"{source} lies in {out}: choose another `out`")
+            raise InvalidArgumentError(f"{source} is inside {out}: choose another `out`")
         if preset is None:
             found = find_model(source, None, layout)
         else:
@@ -59,12 +63,12 @@ def convert(
         _, weights = found.read()
         if name is None:
             name = model_name(out.name) if found.notes else found.config.name
-        made = {
+        conversion = {
             "converted_from": Path(source).name,
             "checkpoint_sha256": found.config.weights_sha256,
             "converted_by": f"fastdpm {version('fastdpm')}",
         }
-        config = replace(found.config, name=name, provenance=found.config.provenance | made)
+        config = replace(found.config, name=name, provenance=found.config.provenance | conversion)
         conditions = None if found.conditions is None else read_mel(found.conditions)
         dtype = torch.float16 if half else None
         written = write_folder(folder, config, weights, conditions, dtype)

@@ -1,17 +1,19 @@
-"""What an evaluation of a network costs, and how many threads it is worth."""
+"""The cost of a network evaluation, and how many CPU threads suit it."""
 
 from __future__ import annotations
 
 from fastdpm.models.config import ModelConfig
 from fastdpm.networks.build import PROBE_BATCH, check_fits
 
-# Below this, threads spend more time waiting for each other than they save; far more on a busy
-# machine.
-_FLOPS_A_THREAD = 1e9
+# With less work per thread, synchronization costs more time than threads save, especially on a
+# busy machine.
+_FLOPS_PER_THREAD = 1e9
 
 
 def evaluation_flops(config: ModelConfig) -> float:
-    """Floating-point operations of one evaluation for one sample; nothing is computed for it.
+    """Floating-point operations of one network evaluation for one sample.
+
+    They are counted from shapes, without evaluating the network.
 
     Raises:
         InvalidArgumentError: If the network cannot be built, or does not fit its data.
@@ -23,6 +25,6 @@ def evaluation_flops(config: ModelConfig) -> float:
     return float(counter.get_total_flops()) / PROBE_BATCH
 
 
-def fitting_threads(flops: float, most: int) -> int:
-    """Threads for calls of so many operations: one for each 10^9, from 1 to ``most``."""
-    return max(1, min(most, int(flops / _FLOPS_A_THREAD)))
+def fitting_threads(flops: float, max_threads: int) -> int:
+    """Number of threads for a call: one per 10^9 operations, from 1 to ``max_threads``."""
+    return max(1, min(max_threads, int(flops / _FLOPS_PER_THREAD)))

@@ -1,6 +1,7 @@
-"""Feature networks: trained classifiers whose last hidden layer measures samples.
+"""Feature networks: trained classifiers whose last hidden layer provides features for metrics.
 
-Like a model it is a folder: ``config.json``, ``model.safetensors`` and ``README.md``.
+Like a model, a feature network is a folder with ``config.json``, ``model.safetensors`` and
+``README.md``.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ FEATURES = Path(__file__).parent.parent / "assets" / "features"
 
 
 class FeatureNetwork:
-    """A classifier that turns samples into features and logits, always float32.
+    """A classifier that maps samples to features and logits, in float32.
 
-    What it says of a sample does not depend on the others of its batch.
+    Each result depends on its own sample only, not on the rest of the batch.
 
     Attributes:
-        config: What the folder says.
-        network: In evaluation mode, on its device.
-        device: Where it is.
+        config: The configuration of the folder.
+        network: The classifier, in evaluation mode.
+        device: Device of the network.
     """
 
     def __init__(self, config: FeaturesConfig, network: nn.Module) -> None:
@@ -39,12 +40,12 @@ class FeatureNetwork:
 
     @property
     def name(self) -> str:
-        """The name by which its distances are told apart from others'."""
+        """The name that its distances carry."""
         return self.config.name
 
     @property
     def fingerprint(self) -> str:
-        """The first 16 hexadecimal digits of the weights' checksum."""
+        """The first 16 hexadecimal digits of the SHA-256 of the weights."""
         return self.config.weights_sha256[:16]
 
     @property
@@ -54,21 +55,21 @@ class FeatureNetwork:
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits.
+        """Compute features and logits.
 
         Args:
             samples: Shape (n, *config.data.shape), in [-1, 1].
 
         Returns:
-            Features, shape (n, d), and logits, shape (n, k), on the network's device.
+            Features, shape (n, d), and logits, shape (n, k), on the device of the network.
 
         Raises:
-            InvalidArgumentError: If the samples have another shape.
+            InvalidArgumentError: If the shape of the samples is wrong.
         """
         if samples.shape[1:] != self.config.data.shape:
             raise InvalidArgumentError(
-                f"{self.name} measures samples of shape {self.config.data.shape},"
-                f" got {tuple(samples.shape[1:])}: choose a feature network for such samples"
+                f"feature network {self.name} takes samples of shape {self.config.data.shape},"
+                f" got {tuple(samples.shape[1:])}: choose another feature network"
             )
         features, logits = self.network(samples.to(self.device, torch.float32))
         return features, logits
@@ -80,37 +81,37 @@ def builtin_features() -> list[str]:
 
 
 def features_for(data: DataSpec) -> str | None:
-    """The built-in feature network for samples of this modality, shape and sample rate."""
-    wanted = (data.modality, data.shape, data.sample_rate)
+    """The built-in feature network for a modality, shape and sample rate, or None."""
+    key = (data.modality, data.shape, data.sample_rate)
     for name in builtin_features():
         known = find_features(name)[1].data
-        if (known.modality, known.shape, known.sample_rate) == wanted:
+        if (known.modality, known.shape, known.sample_rate) == key:
             return name
     return None
 
 
 def find_features(name_or_path: str | Path) -> tuple[Path, FeaturesConfig]:
-    """The folder of a built-in feature network or a path, and what it says.
+    """The folder and configuration of a built-in feature network, or of one at a path.
 
     Raises:
-        InvalidArgumentError: If there is neither.
-        ModelError: If it cannot be read or does not describe a feature network.
+        InvalidArgumentError: If there is no such name or folder.
+        ModelError: If the configuration cannot be read or is not that of a feature network.
     """
     folder = find_in(FEATURES, "feature network", name_or_path)
     return folder, read_config(folder, FeaturesConfig)
 
 
 def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwork:
-    """Load a built-in feature network or a folder of one.
+    """Load a built-in feature network, or one from a folder.
 
     Args:
-        name_or_path: A name of :func:`builtin_features`, or a folder.
-        device: As :func:`fastdpm.load_model` takes it.
+        name_or_path: A name from :func:`builtin_features`, or a folder.
+        device: See :func:`fastdpm.load_model`.
 
     Raises:
-        InvalidArgumentError: If there is no such network or device name.
-        ModelError: If its files are damaged or do not fit together.
-        FastDPMError: If the device is absent.
+        InvalidArgumentError: If there is no such network, or the device name is invalid.
+        ModelError: If a file is damaged, or the files do not belong together.
+        FastDPMError: If the device is not available.
     """
     folder, config = find_features(name_or_path)
     weights = read_weights(folder, config.weights_sha256)
@@ -119,26 +120,27 @@ def load_features(name_or_path: str | Path, device: str = "cpu") -> FeatureNetwo
 
 
 def check_classifies(config: FeaturesConfig) -> nn.Module:
-    """Check that a network takes its data and tells its classes apart.
+    """Build the classifier of a configuration and check that it fits its data and classes.
 
     Returns:
-        The network in evaluation mode, with fresh weights.
+        The network in evaluation mode, with newly initialized weights.
 
     Raises:
-        InvalidArgumentError: If it cannot be built or does not fit.
+        InvalidArgumentError: If the network cannot be built, does not accept the data, or has
+            another number of classes.
     """
     with torch.random.fork_rng(devices=[]):
         network = build_network(config.network, CLASSIFIERS).eval()
     try:
         with torch.no_grad():
             _, logits = network(torch.zeros(2, *config.data.shape))
-    except Exception as error:  # whatever a layer says about its input
+    except Exception as error:  # a layer can raise any error for an input it cannot use
         raise InvalidArgumentError(
-            f"the network does not take data of shape {config.data.shape}: {first_line(error)}"
+            f"the network does not accept data of shape {config.data.shape}: {first_line(error)}"
         ) from None
     if logits.shape[1] != len(config.classes):
         raise InvalidArgumentError(
-            f"the network tells {logits.shape[1]} classes apart, the configuration names"
-            f" {len(config.classes)}"
+            f"the network has {logits.shape[1]} classes, but `classes` has {len(config.classes)}"
+            " names: make both numbers equal"
         )
     return network

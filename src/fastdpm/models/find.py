@@ -1,7 +1,6 @@
-"""Finding a model wherever it is, and what can be known of it before its weights are read.
+"""Finding a model by name, path, hub address or preset, without reading its weights.
 
-A model is built in, a folder, a hub's name, a published checkpoint or a preset. Whatever needs
-PyTorch is imported where a file of weights is opened, so that plans need none.
+PyTorch is imported only where a weights file is opened, because plans do not need it.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ _SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model by what is known of it before its weights are read.
+    """A model whose weights have not been read yet.
 
     Attributes:
-        config: Its configuration.
-        weights: The file of its weights; None for a preset without a checkpoint.
-        read: The network on the meta device, and the weights, which were found to fit it and the
-            configuration's checksum if it has one.
-        conditions: File of the spectrograms that come with a vocoder, if there is one.
-        notes: What a reader must know.
+        config: The configuration.
+        weights: The weights file; None for a preset without a checkpoint.
+        read: Returns the network on PyTorch's meta device, and weights that fit it. If the
+            configuration has a checksum, it is verified.
+        conditions: File with the example conditions of a vocoder, or None.
+        notes: Notes for the user.
     """
 
     config: ModelConfig
@@ -55,10 +54,10 @@ class FoundModel:
     notes: tuple[str, ...] = ()
 
     def checksum(self) -> str:
-        """Of the weights, as the configuration says or the file is.
+        """The SHA-256 of the weights, from the configuration or computed from the file.
 
         Raises:
-            InvalidArgumentError: If it is a preset without a checkpoint.
+            InvalidArgumentError: If the model is a preset without a checkpoint.
         """
         if self.config.weights_sha256:
             return self.config.weights_sha256
@@ -70,7 +69,7 @@ class FoundModel:
 
 
 def is_model(name_or_path: str | Path) -> bool:
-    """Whether :func:`find_model` would look for a model there, not for samples."""
+    """Whether a name or path refers to a model, as opposed to samples."""
     name, path = str(name_or_path), Path(name_or_path)
     named = name in names_in(BUILTIN) or is_preset(name) or name.startswith(PREFIX)
     folder = (path / CONFIG).is_file() or is_diffusers_folder(path)
@@ -82,18 +81,19 @@ def find_model(
     checkpoint: str | Path | None = None,
     layout: str | None = None,
 ) -> FoundModel:
-    """Find a model; its weights are not read yet, save for a look at a checkpoint's shapes.
+    """Find a model. Of the weights, at most the names and shapes are read.
 
     Args:
         name_or_path: A built-in name, a model folder, a diffusers folder, "hf:owner/name", a
             published checkpoint, or a preset (a name or a TOML file).
-        checkpoint: The weights of a preset.
-        layout: A layout of a checkpoint to insist on, one of
-            :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
+        checkpoint: The weights file of a preset.
+        layout: Required format of the checkpoint, a key of
+            :data:`fastdpm.models.formats.table.FORMATS`; recognized from the weights if None.
 
     Raises:
-        InvalidArgumentError: If there is no such model, or a checkpoint fits no preset.
-        ModelError: If its files are damaged, would execute code or do not fit together.
+        InvalidArgumentError: If there is no such model, or no preset fits the checkpoint.
+        ModelError: If a file is damaged or would execute code when read, or the files do not
+            belong together.
     """
     name, path = str(name_or_path), Path(name_or_path)
     if is_preset(name) and checkpoint is not None:
@@ -110,61 +110,65 @@ def find_model(
     if path.is_file():
         return _of_checkpoint(path, None, layout)
     raise InvalidArgumentError(
-        f"no model {name!r}: give a built-in name ({', '.join(names_in(BUILTIN)) or 'none'}), a"
-        f" folder that holds {CONFIG}, hf:owner/name, a published checkpoint, or a preset with"
+        f"no model {name!r}: pass a built-in name ({', '.join(names_in(BUILTIN)) or 'none'}), a"
+        f" folder that contains {CONFIG}, hf:owner/name, a published checkpoint, or a preset with"
         " its checkpoint"
     )
 
 
 def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) -> None:
-    """Raise InvalidArgumentError if a checkpoint or a layout beside this name changes nothing."""
+    """Raise InvalidArgumentError if a checkpoint or layout would have no effect on this name."""
     if checkpoint is not None:
         raise InvalidArgumentError(
-            f"{name} is no preset, so a checkpoint beside it would change nothing: drop it,"
-            f" or name one of {', '.join(presets())}, or a TOML file of your own"
+            f"{name} is not a preset, so `checkpoint` has no effect: remove it, or pass a preset:"
+            f" one of {', '.join(presets())}, or your own TOML file"
         )
     if layout is not None and not Path(name).is_file():
         raise InvalidArgumentError(
-            f"{name} is no checkpoint, so `layout` would change nothing: drop it"
+            f"{name} is not a checkpoint, so `layout` has no effect: remove it"
         )
 
 
 def _of_folder(folder: Path) -> FoundModel:
-    foreign: Callable[[], State] | None = None
+    """The model of a model folder or a diffusers folder."""
+    read_diffusers: Callable[[], State] | None = None
     if is_diffusers_folder(folder):
         from fastdpm.models.formats.diffusers_folder import read_diffusers_folder
 
-        config, weights, foreign = read_diffusers_folder(folder)
+        config, weights, read_diffusers = read_diffusers_folder(folder)
     elif (folder / CONFIG).is_file():
         config, weights = read_config(folder, ModelConfig), folder / WEIGHTS
     else:
-        raise InvalidArgumentError(f"{folder} is no model folder: it holds no {CONFIG}")
+        raise InvalidArgumentError(f"{folder} is not a model folder: it contains no {CONFIG}")
 
     def read() -> tuple[nn.Module, State]:
         from fastdpm.models.folder import network_of, read_weights
         from fastdpm.networks.build import check_fits
 
-        state = foreign() if foreign else read_weights(folder, config.weights_sha256)
+        state = read_diffusers() if read_diffusers else read_weights(folder, config.weights_sha256)
         network = network_of(weights, state, lambda: check_fits(config.network, config.data))
         return network, state
 
     conditions = folder / CONDITIONS
-    own = foreign is None and conditions.is_file()
-    return FoundModel(config, weights, read, conditions if own else None)
+    has_conditions = read_diffusers is None and conditions.is_file()
+    return FoundModel(config, weights, read, conditions if has_conditions else None)
 
 
 def _no_weights(config: ModelConfig) -> NoReturn:
-    """Say what is wrong with a preset alone, and where its weights are if that is known."""
-    made = config.provenance
-    where = f" ({made['checkpoint']}, {made['checkpoint_from']})" if "checkpoint" in made else ""
+    """Raise the error for a preset without a checkpoint; it tells where the weights are."""
+    source = config.provenance
+    where = ""
+    if "checkpoint" in source:
+        where = f" ({source['checkpoint']}, {source['checkpoint_from']})"
     raise InvalidArgumentError(
-        f"{config.name} is a preset, which has no weights: give their file to `checkpoint`{where}"
+        f"{config.name} is a preset without weights: pass the weights file as `checkpoint`{where}"
     )
 
 
 def _of_checkpoint(path: Path, preset: Preset | None, layout: str | None) -> FoundModel:
+    """The model of a published checkpoint."""
     from fastdpm.models.recognize import recognize
 
     config, network, state, notes = recognize(path, preset, layout)
-    # Each reader gets a network of its own to put the weights into.
+    # Every call of ``read`` returns its own network, because weights are loaded into it.
     return FoundModel(config, path, lambda: (deepcopy(network), state), notes=notes)

@@ -1,6 +1,6 @@
-"""Model folders: ``config.json``, ``model.safetensors`` and a model card, as on a model hub.
+"""Reading and writing model folders: ``config.json``, ``model.safetensors`` and a model card.
 
-Weights are only ever read as safetensors, which cannot execute code.
+Weights are only read as safetensors, which cannot execute code.
 """
 
 from __future__ import annotations
@@ -23,27 +23,37 @@ from fastdpm.networks.weights import check_same
 
 
 def read_weights(folder: Path, checksum: str) -> State:
-    """The weights of a folder, after a look at their checksum if there is one.
+    """Read the weights of a model folder and verify their checksum.
+
+    Args:
+        folder: The model folder.
+        checksum: Expected SHA-256 in hexadecimal; not verified if empty.
 
     Raises:
-        ModelError: If the file is missing, damaged or has another checksum.
+        ModelError: If the file is missing or damaged, or has another checksum.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{path} is missing: copy the whole model folder again")
     if checksum and sha256(path) != checksum:
         raise ModelError(
-            f"{path} has checksum {sha256(path)[:12]}..., but {CONFIG} says"
-            f" {checksum[:12]}...: the file is damaged or from another model"
+            f"{path} has checksum {sha256(path)[:12]}..., but {CONFIG} states"
+            f" {checksum[:12]}...: the file is damaged or belongs to another model, copy the"
+            " folder again"
         )
     return read_tensors(path)
 
 
 def network_of(path: Path, weights: State, build: Callable[[], nn.Module]) -> nn.Module:
-    """The network of the configuration beside a file, to which the file's weights belong.
+    """Build a network and check that weights belong to it.
+
+    Args:
+        path: The weights file, next to its configuration; for messages.
+        weights: The weights in the file.
+        build: Builds the network.
 
     Raises:
-        ModelError: If it cannot be built, or the weights are those of another network.
+        ModelError: If the network cannot be built, or the weights do not fit it.
     """
     try:
         network = build()
@@ -60,9 +70,17 @@ def write_folder(
     conditions: Tensor | None = None,
     dtype: torch.dtype | None = torch.float16,
 ) -> Config:
-    """Write the folder of a model or a feature network; returns the config as written.
+    """Write the folder of a model or a feature network.
 
-    ``dtype`` is that of the weights and conditions in the files, their own if None.
+    Args:
+        folder: Created if it does not exist.
+        config: The configuration; its checksum is filled in.
+        weights: Weights by parameter name.
+        conditions: Example conditions of a vocoder, shape (m, bands, frames), or None.
+        dtype: Type of weights and conditions in the files; None keeps their type.
+
+    Returns:
+        The configuration as written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checksum = write_tensors(folder / WEIGHTS, weights, dtype)

@@ -1,8 +1,8 @@
-"""Models on a hub: fetching ``hf:owner/name`` and publishing model folders.
+"""The Hugging Face Hub: downloading ``hf:owner/name`` and publishing model folders.
 
-What is fetched lies in the cache of huggingface_hub, where a file appears only once it is whole.
-Small files come first, then the weights, and last the branch's name: a snapshot that has weights
-has everything, and an interrupted update leaves the one before it in use.
+Downloads go to the cache of huggingface_hub, where a file appears only when it is complete. Small
+files are downloaded first, then the weights, and the branch is updated last. So a snapshot with
+weights is complete, and after an interrupted update the previous snapshot stays in use.
 """
 
 from __future__ import annotations
@@ -34,35 +34,37 @@ _SMALL = re.compile(
     r"README\.md|conditions\.safetensors|model_index\.json"
     r"|([^/]+/)?(config|scheduler_config)\.json"
 )
-# By place, the first that a repository has; others (half precision, shards, ONNX) are not read.
+# For each folder, names in order of preference. Other variants (half precision, shards, ONNX) are
+# not read.
 _WEIGHTS = (
     ("model.safetensors",),
     ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
     ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"),
 )
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx")
-_SECONDS = 3.0  # to wait for a hub whose answer is not needed, as all is in the cache
+_CACHED_TIMEOUT = 3.0  # seconds to wait for the hub if the model is already in the cache
 
-_WORDS = 200  # characters of another library's error
+_MAX_CHARACTERS = 200  # of another library's error message
 
-_LOG_IN = "log in by `hf auth login`, or set HF_TOKEN"
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _MESSAGES = {
     "offline": "HF_HUB_OFFLINE is set, {so}: unset it",
-    "network": "{where} cannot be reached, {so}: try again with a network",
-    "partial": "the transfer broke off ({why}), {so}: try again",
+    "network": "{where} cannot be reached, {so}: check the network connection and try again",
+    "partial": "the transfer was interrupted ({why}), {so}: try again",
     "missing": f"{{where}} has no model {{repo}}, or it is private: check the name, or {_LOG_IN}",
-    "revision": "{repo} has no revision {revision!r}, {so}: leave it out, or give a branch, tag or"
-    " commit of {where}/{repo}/commits",
-    "gated": f"{{repo}} is gated: ask for access at {{where}}/{{repo}}, then {_LOG_IN}",
-    "login": f"{{where}} does not take this token, {{so}}: {_LOG_IN} to a valid one",
-    "unreadable": f"this token may not read {{repo}} on {{where}}: {_LOG_IN} to one that may",
-    "unwritable": "this token has no right to write {repo} on {where}, {so}: use a token that may"
-    " write, or a name of your own",
-    "busy": "{where} does not work now ({why}), {so}: try again later",
+    "revision": "{repo} has no revision {revision!r}, {so}: remove it, or pass a branch, tag or"
+    " commit listed at {where}/{repo}/commits",
+    "gated": f"{{repo}} is gated: request access at {{where}}/{{repo}}, then {_LOG_IN}",
+    "login": f"{{where}} rejects this token, {{so}}: {_LOG_IN} to a valid token",
+    "unreadable": f"this token cannot read {{repo}} on {{where}}: {_LOG_IN} to a token with read"
+    " access",
+    "unwritable": "this token cannot write to {repo} on {where}, {so}: use a token with write"
+    " access, or a name in your own account",
+    "busy": "{where} is not available now ({why}), {so}: try again later",
     "refused": "{where} refused {repo}, {so}: {why}",
     "foreign": "{where} does not answer like a hub ({why}), {so}: check HF_ENDPOINT",
 }
-# By names of errors and status codes: huggingface_hub has had three HTTP libraries.
+# By error names and status codes, because huggingface_hub has used three HTTP libraries.
 _CAUSES = {
     "offline": ("OfflineModeIsEnabled",),
     "network": ("ConnectionError", "TransportError", "Timeout", "ChunkedEncodingError"),
@@ -82,34 +84,37 @@ _REASONS = {name: reason for reason, names in _CAUSES.items() for name in names}
 def fetch(name: str) -> Path:
     """Download a model, or find it in the cache.
 
-    Of a diffusers pipeline only the U-Net's weights are fetched, as safetensors if it has those.
-    Without a network the cache serves, and a commit that is in the cache needs no network.
+    Of a diffusers pipeline, only the weights of the U-Net are downloaded, as safetensors if
+    available. If the hub cannot be reached, the cached model is used. A cached commit needs no
+    network.
 
     Args:
-        name: "hf:owner/name" or "hf:owner/name@revision": a branch, a tag or a commit.
+        name: "hf:owner/name" or "hf:owner/name@revision". A revision is a branch, a tag or a
+            commit.
 
     Returns:
-        A model folder, or one of diffusers, inside the cache.
+        A model folder, or a diffusers folder, inside the cache.
 
     Raises:
         InvalidArgumentError: If the name is malformed, or there is no such model or revision.
-        ModelError: If it cannot be fetched, or holds no weights that can be read.
+        ModelError: If the model cannot be downloaded, or has no weights that can be read.
         MissingExtraError: If huggingface_hub is not installed.
     """
     check_installed("huggingface_hub", "huggingface_hub", "hub")
-    repo, at, wanted = name.removeprefix(PREFIX).partition("@")
-    _check_name(repo, wanted if at else None)
-    revision = wanted or None
-    kept = _cached(repo, revision)
-    if kept is not None and revision is not None and _COMMIT.fullmatch(revision):
-        return kept
+    repo, separator, revision_part = name.removeprefix(PREFIX).partition("@")
+    _check_name(repo, revision_part if separator else None)
+    revision = revision_part or None
+    cached = _cached(repo, revision)
+    if cached is not None and revision is not None and _COMMIT.fullmatch(revision):
+        return cached
+    timeout = None if cached is None else _CACHED_TIMEOUT
     try:
-        with _told(repo, revision, f"so {name} was not fetched", writing=False):
-            return _download(name, repo, revision, _SECONDS if kept is not None else None)
+        with _one_line_errors(repo, revision, f"so {name} was not downloaded", writing=False):
+            return _download(name, repo, revision, timeout)
     except ModelError:
-        if kept is None:
+        if cached is None:
             raise
-        return kept
+        return cached
 
 
 def push(
@@ -121,38 +126,43 @@ def push(
     message: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Publish a model folder in one commit; its other files stay where they are.
+    """Publish a model folder on the hub, in one commit. Other files in the folder are ignored.
 
     Args:
-        folder: A model folder that has been found whole.
-        repo_id: "owner/name"; the repository is created if there is none.
-        private: Create it for its owner's eyes only; otherwise as the owner has it by default.
-        revision: Branch, created if there is none; the main one if None.
-        message: Of the commit.
-        token: With the right to write; HF_TOKEN or the stored login if None.
+        folder: A complete model folder.
+        repo_id: "owner/name". The repository is created if it does not exist.
+        private: Create a private repository. If False, a new repository has the default
+            visibility of its owner.
+        revision: Branch to commit to, created if it does not exist; the main branch if None.
+        message: Commit message; "Upload" and the folder's name if None.
+        token: A token with write access; HF_TOKEN or the stored login if None.
 
     Returns:
-        The address of the published model.
+        The URL of the published model.
 
     Raises:
-        InvalidArgumentError: If the name is malformed, or ``private`` but published for all.
-        ModelError: If the folder lacks a file.
-        FastDPMError: If there is no token, no right, no network, or the hub refuses.
+        InvalidArgumentError: If the name is malformed, or ``private`` is set for a repository
+            that is already public.
+        ModelError: If a file of the model folder is missing.
+        FastDPMError: If there is no token, the token has no write access, or the hub cannot be
+            reached or refuses the upload.
         MissingExtraError: If huggingface_hub is not installed.
     """
     check_installed("huggingface_hub", "huggingface_hub", "hub")
     _check_name(repo_id, revision)
     files = [name for name in MODEL_FILES if (folder / name).is_file()]
-    lacking = [name for name in (CONFIG, WEIGHTS, CARD) if name not in files]
-    if lacking:
-        raise ModelError(f"{folder} is no whole model folder: {' and '.join(lacking)} is missing")
+    missing = [name for name in (CONFIG, WEIGHTS, CARD) if name not in files]
+    if missing:
+        raise ModelError(
+            f"{folder} is not a complete model folder: {' and '.join(missing)} is missing"
+        )
     from huggingface_hub import HfApi, get_token
 
     so = "so nothing was published"
-    with _told(repo_id, revision, so, writing=True), _quiet(bars=True):
+    with _one_line_errors(repo_id, revision, so, writing=True), _quiet(bars=True):
         token = token or get_token()
         if not token:
-            raise FastDPMError(f"there is no token, {so}: {_LOG_IN} to one that may write")
+            raise FastDPMError(f"there is no token, {so}: {_LOG_IN} to a token with write access")
         api = HfApi(token=token)
         _prepare(api, repo_id, private=private, revision=revision)
         _commit(api, folder, files, repo_id, revision, message or f"Upload {folder.name}")
@@ -161,7 +171,7 @@ def push(
 
 
 def _prepare(api: HfApi, repo: str, *, private: bool, revision: str | None) -> None:
-    """See to it that the repository and its branch are there."""
+    """Create the repository and its branch if they do not exist."""
     from huggingface_hub import constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -172,7 +182,7 @@ def _prepare(api: HfApi, repo: str, *, private: bool, revision: str | None) -> N
     else:
         if private and not info.private:
             raise InvalidArgumentError(
-                f"{repo} is already published for all: make it private at"
+                f"{repo} is already public: make it private at"
                 f" {api.endpoint}/{repo}/settings, or choose another name"
             )
     if revision is not None:
@@ -182,11 +192,11 @@ def _prepare(api: HfApi, repo: str, *, private: bool, revision: str | None) -> N
 def _commit(
     api: HfApi, folder: Path, files: list[str], repo: str, revision: str | None, message: str
 ) -> None:
-    """Put the files into the repository, and out of it what an earlier model left there."""
+    """Upload the files and delete model files that an earlier version left in the repository."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    there = api.model_info(repo, revision=revision).siblings or []
-    stale = [f.rfilename for f in there if f.rfilename in MODEL_FILES and f.rfilename not in files]
+    existing = [f.rfilename for f in api.model_info(repo, revision=revision).siblings or []]
+    stale = [name for name in existing if name in MODEL_FILES and name not in files]
     api.create_commit(
         repo,
         operations=[
@@ -199,20 +209,20 @@ def _commit(
 
 
 def _check_name(repo: str, revision: str | None) -> None:
-    """Raise InvalidArgumentError for what no hub takes as a name or a revision."""
+    """Raise InvalidArgumentError for a malformed repository name or revision."""
     if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith(".git"):
         raise InvalidArgumentError(
-            "a model on a hub is named owner/name, of letters, digits, '-', '_' and '.', with"
-            f" @revision behind to choose one, got {repo!r}"
+            "the name of a model on a hub must be owner/name or owner/name@revision, of letters,"
+            f" digits, '-', '_' and '.', got {repo!r}"
         )
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise InvalidArgumentError(
-            f"a revision is the name of a branch, a tag or a commit, got {revision!r}"
+            f"a revision must be the name of a branch or a tag, or a commit, got {revision!r}"
         )
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:
-    """The whole snapshot of a revision in the cache, if there is one."""
+    """The complete snapshot of a revision in the cache, or None."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -222,16 +232,16 @@ def _cached(repo: str, revision: str | None) -> Path | None:
         )
     except LocalEntryNotFoundError:
         return None
-    names = [name for place in _WEIGHTS for name in place]
+    names = [name for group in _WEIGHTS for name in group]
     return folder if any((folder / name).is_file() for name in names) else None
 
 
-def _download(name: str, repo: str, revision: str | None, seconds: float | None) -> Path:
-    """Fetch what is missing in the cache; an answer must come in ``seconds``."""
+def _download(name: str, repo: str, revision: str | None, timeout: float | None) -> Path:
+    """Download the files that the cache lacks; ``timeout`` is in seconds."""
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 
     with _quiet(bars=False):
-        timeout = seconds or constants.HF_HUB_ETAG_TIMEOUT
+        timeout = timeout or constants.HF_HUB_ETAG_TIMEOUT
         info = HfApi().model_info(repo, revision=revision, timeout=timeout)
         small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []])
         patterns = [glob.escape(file) for file in small]
@@ -240,42 +250,42 @@ def _download(name: str, repo: str, revision: str | None, seconds: float | None)
         for file in weights:
             hf_hub_download(repo, file, revision=info.sha)
     with _quiet(bars=False):
-        every = [*patterns, *weights]
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=every))
+        patterns += weights
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
 
 def _choose(name: str, repo: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
     """The small files and the weights of a repository that a model needs.
 
     Raises:
-        InvalidArgumentError: If it is a pipeline of several networks, large and of no use here.
+        InvalidArgumentError: If the repository is a pipeline of several networks.
         ModelError: If it has no weights that can be read.
     """
-    others = [place for place in OTHER_NETWORKS if any(f.startswith(f"{place}/") for f in files)]
+    others = [part for part in OTHER_NETWORKS if any(f.startswith(f"{part}/") for f in files)]
     if others:
         raise InvalidArgumentError(
-            f"{name} is a pipeline with {' and '.join(others)}, more than a network: open it in"
-            " Python by fastdpm.integrations.diffusers"
+            f"{name} is a pipeline with {' and '.join(others)}: open it in Python with"
+            " fastdpm.integrations.diffusers.from_pipeline"
         )
-    present = [[file for file in place if file in files] for place in _WEIGHTS]
-    weights = [place[0] for place in present if place]
+    available = [[file for file in group if file in files] for group in _WEIGHTS]
+    weights = [group[0] for group in available if group]
     if not weights:
-        known = [file for file in files if file.endswith(_OTHER_WEIGHTS)]
-        rest = f" and {len(known) - 3} more" if len(known) > 3 else ""
-        only = f"only {', '.join(known[:3])}{rest}" if known else "no weights at all"
+        found = [file for file in files if file.endswith(_OTHER_WEIGHTS)]
+        rest = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        only = f"only {', '.join(found[:3])}{rest}" if found else "no weights"
         raise ModelError(
             f"{name} holds neither model.safetensors nor diffusion_pytorch_model.safetensors or"
-            f" .bin, but {only}: a published checkpoint opens as a file, fetched by `hf download"
-            f" {repo} FILE`"
+            f" .bin, but {only}: download a published checkpoint with `hf download {repo} FILE`"
+            " and open the file"
         )
     return [file for file in files if _SMALL.fullmatch(file)], weights
 
 
 @contextmanager
 def _quiet(*, bars: bool) -> Iterator[None]:
-    """Silence the log of huggingface_hub, as each failure is told once, and its ``bars``.
+    """Silence the log of huggingface_hub, and its progress bars unless ``bars`` is set.
 
-    Bars are only ever drawn on a terminal.
+    Bars are only shown on a terminal.
     """
     from huggingface_hub.utils import logging as hub_log
     from huggingface_hub.utils.tqdm import (
@@ -285,23 +295,23 @@ def _quiet(*, bars: bool) -> Iterator[None]:
     )
 
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    with ExitStack() as after:
-        after.enter_context(warnings.catch_warnings())
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        after.callback(hub_log.set_verbosity, hub_log.get_verbosity())
+        stack.callback(hub_log.set_verbosity, hub_log.get_verbosity())
         hub_log.set_verbosity(logging.ERROR)
         if not (bars and terminal) and not are_progress_bars_disabled():
-            after.callback(enable_progress_bars)
+            stack.callback(enable_progress_bars)
             disable_progress_bars()
         yield
 
 
 @contextmanager
-def _told(repo: str, revision: str | None, so: str, *, writing: bool) -> Iterator[None]:
-    """Tell what a hub or the way to it refuses in one line; ``so`` is what came of it.
+def _one_line_errors(repo: str, revision: str | None, so: str, *, writing: bool) -> Iterator[None]:
+    """Raise a one-line error for a failure of the hub or the network.
 
-    What is ``writing`` fails as FastDPMError; a fetch as InvalidArgumentError where the name is at
-    fault, and as ModelError otherwise.
+    ``so`` states the consequence. An upload raises FastDPMError. A download raises
+    InvalidArgumentError if the name is wrong, and otherwise ModelError.
     """
     from huggingface_hub import constants
 
@@ -320,13 +330,13 @@ def _told(repo: str, revision: str | None, so: str, *, writing: bool) -> Iterato
             reason = "unwritable" if reason in ("missing", "gated", "unreadable") else reason
         elif reason in ("missing", "revision"):
             kind = InvalidArgumentError
-        facts = {"repo": repo, "revision": revision, "so": so, "why": _why(cause)}
-        line = _MESSAGES[reason].format(where=constants.ENDPOINT, **facts)
+        values = {"repo": repo, "revision": revision, "so": so, "why": _why(cause)}
+        line = _MESSAGES[reason].format(where=constants.ENDPOINT, **values)
         raise kind(line) from None
 
 
 def _cause(error: Exception) -> Exception:
-    """What lies under errors that only say that something went wrong."""
+    """The underlying error of a general one."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     vague, cause = LocalEntryNotFoundError | RuntimeError, error.__cause__
@@ -334,7 +344,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _reason(error: Exception) -> str | None:
-    """A key of the messages; None for what neither a hub nor the network has caused."""
+    """A key of ``_MESSAGES``; None for an error that neither the hub nor the network caused."""
     names = [kind.__name__ for kind in type(error).__mro__]
     if "HfHubHTTPError" in names:
         status = error.response.status_code  # type: ignore[attr-defined]
@@ -346,11 +356,11 @@ def _reason(error: Exception) -> str | None:
 
 
 def _why(error: Exception) -> str:
-    """An error in a few words: of a hub its own, of others the beginning."""
+    """An error in a few words: the hub's own message, or the beginning of another one."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
-        said = f", {error.server_message}" if error.server_message else ""
-        return f"HTTP {error.response.status_code}{said}"
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= _WORDS else f"{words[:_WORDS]}..."
+        detail = f", {error.server_message}" if error.server_message else ""
+        return f"HTTP {error.response.status_code}{detail}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."

@@ -1,4 +1,4 @@
-"""Loading a model: finding it, reading its weights, putting them on a device."""
+"""Loading a model: find it, read its weights and move them to a device."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ from fastdpm.networks.weights import put_weights
 def load_model(
     name_or_path: str | Path, device: str = "cpu", *, checkpoint: str | Path | None = None
 ) -> Model:
-    """Load a model: one that is built in, of a folder or a hub, or a published checkpoint.
+    """Load a model from the package, a folder, the Hugging Face Hub or a published checkpoint.
 
     Args:
-        name_or_path: A name that ``fastdpm models`` lists, a model folder, a folder of diffusers
-            (``UNet2DModel`` or ``UNet1DModel``), "hf:owner/name" or "hf:owner/name@revision", a
-            checkpoint whose format is recognized from its contents, or a preset: the name of a
-            published model, or a TOML file.
-        device: "cpu", "cuda", "cuda:1" ..., or "auto" for a GPU if there is one.
-        checkpoint: The weights of a preset.
+        name_or_path: One of
+
+            - a built-in name, listed by ``fastdpm models``;
+            - a model folder, or a diffusers folder of a ``UNet2DModel`` or ``UNet1DModel``;
+            - "hf:owner/name" or "hf:owner/name@revision";
+            - a published checkpoint, whose format is recognized from its contents;
+            - a preset: the name of a published model, or a TOML file.
+        device: "cpu", "cuda", "cuda:1" ..., or "auto" for a GPU if one is available.
+        checkpoint: The weights file of a preset.
 
     Raises:
-        InvalidArgumentError: If there is no such model or device name.
-        ModelError: If its files are damaged, would execute code or do not fit together.
-        FastDPMError: If the device is absent, or the hub cannot be reached.
+        InvalidArgumentError: If there is no such model, or the device name is invalid.
+        ModelError: If a file is damaged or would execute code when read, the files do not belong
+            together, or the hub cannot be reached.
+        FastDPMError: If the device is not available.
     """
     return open_model(find_model(name_or_path, checkpoint), device)
 
 
 def open_model(found: FoundModel, device: str = "cpu") -> Model:
-    """Read the weights of a model that was found; see :func:`load_model`."""
-    where = find_device(device)
+    """Load a model returned by :func:`fastdpm.models.find.find_model`; see :func:`load_model`."""
+    target = find_device(device)
     network, weights = found.read()
-    model = Model(found.config, put_weights(network, weights).to(where))
+    model = Model(found.config, put_weights(network, weights).to(target))
     if found.conditions is not None:
         try:
             model.conditions = model.check_condition(read_mel(found.conditions))
@@ -48,11 +52,11 @@ def open_model(found: FoundModel, device: str = "cpu") -> Model:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU if there is one.
+    """The device with a name; "auto" is a GPU if one is available, otherwise the CPU.
 
     Raises:
-        InvalidArgumentError: If the name is none.
-        FastDPMError: If the device is absent.
+        InvalidArgumentError: If the name is not "auto", "cpu", "cuda" or "cuda:N".
+        FastDPMError: If the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,10 +65,10 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise InvalidArgumentError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+        raise InvalidArgumentError(f"`device` must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FastDPMError(
-            f"device {name!r} was asked for, but {torch.cuda.device_count()} CUDA devices are"
-            " present: use `device` 'cpu', or install a CUDA build of PyTorch"
+            f"`device` {name!r} is not available, PyTorch finds {torch.cuda.device_count()} CUDA"
+            " devices: use cpu, or install a CUDA build of PyTorch"
         )
     return device

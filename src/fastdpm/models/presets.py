@@ -1,7 +1,8 @@
-"""Published models as settings: only the weights are missing.
+"""Presets: descriptions of published models, without their weights.
 
-A preset is a TOML file of ``fastdpm/assets/presets``, or one of your own: the network, schedule
-and data of a checkpoint, how the paper compares methods on it, and where the files are published.
+A preset is a TOML file, from ``fastdpm/assets/presets`` or your own. It describes the network, the
+schedule and the data of a checkpoint, how the paper compares methods on it, and where the files
+are published.
 Source: Kong & Ping 2021, arXiv:2106.00132; their code, https://github.com/FengNiMa/FastDPM_pytorch.
 """
 
@@ -25,15 +26,18 @@ METRICS = ("fid", "sound", "vocoder")
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """What a table of the paper compares.
+    """The settings of a comparison in the paper.
 
     Attributes:
-        steps: Values of S.
-        methods: Keys of samplers' methods, as :func:`fastdpm.core.methods.find_named` takes them:
-            "var-linear-k0" ..., "standard".
-        n: Samples of each method at each S.
-        metric: "fid" (Inception-v3), "sound" (a classifier of sounds), or "vocoder" (distances to
-            the recordings).
+        steps: Values of S, each at least 2.
+        methods: Names of sampling methods, such as "var-linear-k0" or "standard"; see
+            :func:`fastdpm.core.methods.find_named`.
+        n: Number of samples per method and S, at least 2.
+        metric: "fid" (Inception-v3), "sound" (a sound classifier) or "vocoder" (distances to the
+            recordings).
+
+    Raises:
+        InvalidArgumentError: If a value is out of range or a name is unknown.
     """
 
     steps: tuple[int, ...]
@@ -45,7 +49,7 @@ class CompareSettings:
         check_one_of("metric", self.metric, METRICS)
         if not self.steps or min(self.steps) < 2 or self.n < 2:
             raise InvalidArgumentError(
-                f"S and n must be at least 2, got S {list(self.steps)} and n {self.n}"
+                f"`steps` and `n` must be at least 2, got steps {list(self.steps)} and n {self.n}"
             )
         for key in self.methods:
             reason = ""
@@ -55,7 +59,7 @@ class CompareSettings:
             except InvalidArgumentError as error:
                 reason = f": {error}"
             raise InvalidArgumentError(
-                f"a method is named like var-linear-k0 or standard, got {key!r}{reason}"
+                f"the name of a method must be like var-linear-k0 or standard, got {key!r}{reason}"
             )
 
 
@@ -65,12 +69,12 @@ class PresetSource:
 
     Attributes:
         checkpoint: Name of the weights file.
-        checkpoint_from: Address of the file or of the page that links it.
-        attribution: Whom to name.
-        reproduces: Which figures of the paper, in words.
-        statistics: What samples are measured against: a file of statistics, or recordings.
-        statistics_from: Address of that.
-        license: Of the weights, an SPDX expression, or what is known.
+        checkpoint_from: URL of the file, or of a page that links to it.
+        attribution: Whom to credit.
+        reproduces: Which results of the paper it reproduces, in words.
+        statistics: The reference of the metric: a statistics file, or recordings.
+        statistics_from: URL of the reference.
+        license: License of the weights: an SPDX expression, or a description.
     """
 
     checkpoint: str = ""
@@ -84,11 +88,12 @@ class PresetSource:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of the paper.
+    """Results in the paper.
 
     Attributes:
-        source: Where they were read.
-        figures: By method, or "best" for the best method at each S; then by S.
+        source: Where in the paper they are.
+        figures: Values of the metric, by method and then by S. The key "best" stands for the best
+            method at each S.
     """
 
     source: str
@@ -99,18 +104,23 @@ class Published:
 class Preset:
     """A model without its weights, and how the paper samples it.
 
+    ``network``, ``schedule``, ``data``, ``recipe``, ``prediction`` and ``time_scale`` are those of
+    :class:`fastdpm.models.config.ModelConfig`.
+
     Attributes:
-        name: On the command line; that of its file.
-        network: As :class:`fastdpm.models.config.ModelConfig` takes it, as do
-        schedule: these,
-        data: these,
-        recipe: these,
-        prediction: this
-        time_scale: and this. In a preset of one's own, what a checkpoint's shapes tell may be
-            left out of ``network``.
-        compare: What the paper compares; None for models that it does not have.
-        source: Where the files are.
-        published: The paper's figures, as far as they are known.
+        name: Name of the preset.
+        network: Arguments that can be inferred from the shapes of a checkpoint may be omitted.
+        schedule: Variance schedule.
+        data: The data of the model.
+        recipe: Recommended sampling recipe.
+        prediction: What the network predicts.
+        time_scale: Factor of the network's step.
+        compare: The comparison in the paper, or None.
+        source: Where the files are published.
+        published: Results in the paper, or None.
+
+    Raises:
+        InvalidArgumentError: If the schedule has no number of training steps.
     """
 
     name: str
@@ -127,37 +137,37 @@ class Preset:
     def __post_init__(self) -> None:
         if not self.schedule.keys() & {"num_train_steps", "betas"}:
             raise InvalidArgumentError(
-                f"the schedule of preset {self.name} lacks num_train_steps (T), which cannot be"
-                " guessed"
+                f"the schedule of preset {self.name} has no num_train_steps: add T, the number of"
+                " training steps"
             )
 
     def model_config(self) -> ModelConfig:
-        """The configuration of the model, its weights' checksum aside."""
+        """The configuration of the model, without the checksum of its weights."""
         provenance: dict[str, Any] = {"preset": self.name}
         if self.source.checkpoint:
             provenance |= {
                 "checkpoint": self.source.checkpoint,
                 "checkpoint_from": self.source.checkpoint_from,
             }
-        said = {"license": self.source.license, "attribution": self.source.attribution}
-        return ModelConfig.of(self, provenance=provenance, **said)
+        credit = {"license": self.source.license, "attribution": self.source.attribution}
+        return ModelConfig.of(self, provenance=provenance, **credit)
 
 
 def presets() -> list[str]:
-    """Names of all presets."""
+    """Names of the presets in the package."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def is_preset(name: str) -> bool:
-    """Whether :func:`read_preset` would take a name, or a file by its suffix."""
+    """Whether a name is that of a preset or of a TOML file."""
     return name.endswith(".toml") or name in presets()
 
 
 def read_preset(name_or_file: str | Path) -> Preset:
-    """Read a preset by its name, or from a TOML file of one's own.
+    """Read a preset by its name, or from your own TOML file.
 
     Raises:
-        InvalidArgumentError: If there is none, or the file does not describe one.
+        InvalidArgumentError: If there is no such preset, or the file is not a valid preset.
     """
     name = str(name_or_file)
     path = PRESETS / f"{name}.toml"
@@ -168,5 +178,5 @@ def read_preset(name_or_file: str | Path) -> Preset:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"{path} is no preset: {error}") from None
+        raise InvalidArgumentError(f"{path} cannot be read as a preset: {error}") from None
     return build(Preset, values, f"preset {name}")

@@ -1,4 +1,4 @@
-"""Recognizing a published checkpoint by its tensors."""
+"""Recognition of published checkpoints by the names and shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -18,74 +18,75 @@ from fastdpm.models.presets import Preset, presets, read_preset
 from fastdpm.networks.build import NETWORKS, check_fits
 from fastdpm.networks.weights import check_same
 
-_NEAR = 0.8  # of a preset's tensors: a file that has so many is a damaged or changed one of it
+# A file that has this share of a preset's tensors is compared with that preset in the message.
+_SIMILAR = 0.8
 
 
 def recognize(
     path: Path, preset: Preset | None = None, layout: str | None = None
 ) -> tuple[ModelConfig, nn.Module, State, tuple[str, ...]]:
-    """What a published checkpoint holds.
+    """Recognize the model in a published checkpoint.
 
     Args:
-        path: The file.
-        preset: What it is said to hold; whichever it fits to the last shape if None.
-        layout: One of :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
+        path: The checkpoint.
+        preset: The preset that describes it; if None, the one that fits every shape.
+        layout: Format, a key of :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
 
     Returns:
-        The configuration of the model, its network on the meta device, the weights that were found
-        to fit it, mapped from the file where that can be done, and what a reader must know.
+        The configuration of the model, its network on PyTorch's meta device, weights that fit it
+        (memory-mapped if possible), and notes for the user.
 
     Raises:
-        InvalidArgumentError: If no preset describes it, or several that contradict each other.
-        ModelError: If it is damaged, would execute code or does not fit.
+        InvalidArgumentError: If no preset fits, or several presets with different settings fit.
+        ModelError: If the file is damaged, would execute code when read, or does not fit.
     """
     if layout is not None:
         check_one_of("`layout`", layout, table.FORMATS)
     form, marked = _recognized(path, read_states(path), layout)
     state = choose_state(path, marked)
     if preset is None:
-        config, network, notes = _fitting(path, form, state)
-        described = f"a network of {form.title}"
+        config, network, notes = _matching_preset(path, form, state)
+        description = f"a network of {form.title}"
     else:
         config, network, notes = *_completed(path, preset, form, _shapes(state)), ()
-        described = f"preset {preset.name}"
-    check_same(path, network.state_dict(), state, described)
+        description = f"preset {preset.name}"
+    check_same(path, network.state_dict(), state, description)
     return replace(config, weights_sha256=sha256(path)), network, state, notes
 
 
 def _recognized(
     path: Path, states: list[tuple[str, State]], layout: str | None
 ) -> tuple[Format, list[tuple[str, State]]]:
-    """The format of a file, and those of its states that have its mark."""
+    """The format of a file, and its states that contain the marker tensor of that format."""
     for name, form in table.FORMATS.items():
         marked = [(key, state) for key, state in states if form.mark in state]
         if marked and layout in (None, name):
             return form, marked
     if any(UNET_MARK in state for _, state in states):
         raise InvalidArgumentError(
-            f"{path} holds the weights of a diffusers network without its configuration: give the"
-            " whole folder"
+            f"{path} holds the weights of a diffusers network without its configuration: pass the"
+            " folder that contains both"
         )
-    held = next((f"a tensor {sorted(state)[0]}" for _, state in states), "no named tensors")
+    found = next((f"a tensor {sorted(state)[0]}" for _, state in states), "no named tensors")
     known = ", ".join(f"{name} ({form.title})" for name, form in table.FORMATS.items())
-    wanted = f"of format {layout}" if layout else f"of a known format, one of {known}"
+    expected = f"of format {layout}" if layout else f"of a known format, one of {known}"
     raise ModelError(
-        f"{path} is no checkpoint {wanted}: it holds {held}; a network of another kind is opened"
-        " in Python by Model.wrap"
+        f"{path} is not a checkpoint {expected}: it holds {found}; open other networks in Python"
+        " with Model.wrap"
     )
 
 
 def _completed(
     path: Path, preset: Preset, form: Format, shapes: Shapes
 ) -> tuple[ModelConfig, nn.Module]:
-    """The configuration of a preset, with what the shapes tell where it leaves that out."""
+    """The configuration of a preset, completed with arguments inferred from the shapes."""
     config = preset.model_config()
     kind = config.network.get("type")
     check_one_of(f"network type of preset {preset.name}", kind, NETWORKS)
     if kind != form.network:
         raise ModelError(
             f"{path} holds a network of {form.title} ({form.network}), but preset {preset.name}"
-            f" describes {kind}: choose the preset of this file"
+            f" describes a {kind}: choose another preset"
         )
     try:
         network = form.infer(shapes, config.data.shape[-1]) | config.network
@@ -97,7 +98,8 @@ def _completed(
     unstated = form.unstated(network)
     if unstated:
         raise InvalidArgumentError(
-            f"preset {preset.name} must say {unstated} under [network]: weights do not show it"
+            f"preset {preset.name} must set {unstated} under [network]: it cannot be inferred from"
+            " the weights"
         )
     try:
         return replace(config, network=network), check_fits(network, config.data)
@@ -105,63 +107,69 @@ def _completed(
         raise InvalidArgumentError(f"preset {preset.name}: {error}") from None
 
 
-def _fitting(
+def _matching_preset(
     path: Path, form: Format, state: State
 ) -> tuple[ModelConfig, nn.Module, tuple[str, ...]]:
-    """The configuration of the preset that a network fits to the last shape."""
+    """The configuration and network of the preset whose shapes equal those of ``state``."""
     shapes = _shapes(state)
     configs = [read_preset(name).model_config() for name in presets()]
-    built = [
+    candidates = [
         (config, check_fits(config.network, config.data))
         for config in configs
         if config.network.get("type") == form.network
     ]
-    fitting = [(c, network) for c, network in built if _shapes(network.state_dict()) == shapes]
-    if fitting:
-        config, notes = _alike(path, [config for config, _ in fitting])
-        return config, fitting[0][1], notes
-    for config, network in sorted(built, key=lambda each: -_shared(each[1], shapes))[:1]:
-        if _shared(network, shapes) >= _NEAR:
-            check_same(path, network.state_dict(), state, f"{config.name}, the nearest preset")
+    matching = [
+        (config, network)
+        for config, network in candidates
+        if _shapes(network.state_dict()) == shapes
+    ]
+    if matching:
+        config, notes = _merged(path, [config for config, _ in matching])
+        return config, matching[0][1], notes
+    for config, network in sorted(candidates, key=lambda pair: -_overlap(pair[1], shapes))[:1]:
+        if _overlap(network, shapes) >= _SIMILAR:
+            check_same(path, network.state_dict(), state, f"{config.name}, the closest preset")
     raise InvalidArgumentError(
         f"{path} is a network of {form.title} that no preset describes: its schedule and data"
-        " cannot be seen from the weights, write them in a TOML file of your own and give that as"
-        " the preset (docs/open.md has one)"
+        " cannot be inferred from the weights, so describe them in your own TOML file and pass it"
+        " as the preset (see docs/open.md)"
     )
 
 
-def _shared(network: nn.Module, shapes: Shapes) -> float:
-    """The share of a network's tensors that are among the shapes."""
-    wanted = _shapes(network.state_dict())
-    return len(wanted.items() & shapes.items()) / len(wanted)
+def _overlap(network: nn.Module, shapes: Shapes) -> float:
+    """The share of a network's tensors that are among ``shapes``, by name and shape."""
+    expected = _shapes(network.state_dict())
+    return len(expected.items() & shapes.items()) / len(expected)
 
 
-def _alike(path: Path, fitting: list[ModelConfig]) -> tuple[ModelConfig, tuple[str, ...]]:
-    """One configuration for the presets that a network fits, if they say the same of it."""
-    told = ", ".join(config.name for config in fitting)
-    first = fitting[0]
-    said = [
+def _merged(path: Path, configs: list[ModelConfig]) -> tuple[ModelConfig, tuple[str, ...]]:
+    """One configuration for several matching presets, if their settings are equal."""
+    names = ", ".join(config.name for config in configs)
+    first = configs[0]
+    settings = [
         (c.network | {"dropout": 0.0}, c.schedule, c.data.shape, c.prediction, c.time_scale)
-        for c in fitting
+        for c in configs
     ]
-    if any(each != said[0] for each in said):
+    if any(each != settings[0] for each in settings):
         raise InvalidArgumentError(
-            f"{path} fits the presets {told}, which differ in what cannot be seen from the"
-            " weights: say which it is"
+            f"{path} fits the presets {names}, whose settings differ in ways that the weights do"
+            " not show: choose one of them as the preset"
         )
-    if len(fitting) == 1:
+    if len(configs) == 1:
         return first, ()
-    data = replace(first.data, description=" or ".join(c.data.description for c in fitting))
+    data = replace(first.data, description=" or ".join(c.data.description for c in configs))
     config = replace(
         first,
         name=model_name(path.stem),
         data=data,
         license="unknown",
         attribution="",
-        provenance={"checkpoint": path.name, "fits": told},
+        provenance={"checkpoint": path.name, "fits": names},
     )
-    return config, (f"{path.name} fits {told} alike: name one of them where it matters",)
+    note = f"{path.name} fits {names} equally: choose one as the preset if the difference matters"
+    return config, (note,)
 
 
 def _shapes(state: State) -> Shapes:
+    """The shapes of a state, by name."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -1,1 +1,1 @@
-"""The networks, with the parameter names of what was published."""
+"""The network architectures, with the parameter names of the published checkpoints."""

@@ -1,9 +1,9 @@
 """The U-Net of improved-diffusion and guided-diffusion, with their parameter names.
 
-Those are ``time_embed.0``, ``input_blocks.1.0.in_layers.0``, ``middle_block.1.qkv``,
-``output_blocks.0.1.proj_out``, ``out.2`` and so on, so that published weights load as they are.
-A stage is one resolution, counted from 0 at the full one; block n of ``input_blocks`` is the
-first convolution for n = 0, and the last block of every stage but the deepest halves both sides.
+Published weights load without renaming: ``time_embed.0``, ``input_blocks.1.0.in_layers.0``,
+``middle_block.1.qkv``, ``output_blocks.0.1.proj_out``, ``out.2`` and so on. A stage is one
+resolution; stage 0 has the full resolution. ``input_blocks.0`` is the first convolution. The last
+input block of every stage except the deepest halves height and width.
 Source: Nichol & Dhariwal 2021, arXiv:2102.09672; Dhariwal & Nichol 2021, arXiv:2105.05233.
 """
 
@@ -29,23 +29,27 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer, set to zero, so that a fresh block returns its input."""
+    """Set the parameters of ``layer`` to zero, in place, and return it.
+
+    With a zero output layer, a new residual block returns its input unchanged.
+    """
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
 
 
 class ResBlock(nn.Module):
-    """Two normalised convolutions; the embedding is added, or scales and shifts, between them.
+    """A residual block of two convolutions, each after a group norm, with a step embedding.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         emb_channels: Channels of the embedding.
         dropout: Probability in [0, 1).
-        scale_shift: Scale and shift the second norm's output instead of adding before it.
-        direction: "up" or "down" if the block changes the resolution between the first norm and
-            its convolution, else empty.
+        scale_shift: If True, the embedding scales and shifts the output of the second norm.
+            If False, it is added before the second norm.
+        direction: "up" doubles and "down" halves height and width, between the first norm and
+            the first convolution. An empty string keeps the resolution.
     """
 
     def __init__(
@@ -77,28 +81,28 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Map (batch, in, H, W) and (batch, emb) to (batch, out, H', W')."""
+        """Map (batch, in, H, W) and an embedding (batch, emb) to (batch, out, H', W')."""
         norm, activation, convolution = self.in_layers
         h = convolution(self.resample(activation(norm(x))))
-        told = self.emb_layers(emb)[:, :, None, None]
+        projected = self.emb_layers(emb)[:, :, None, None]
         norm, activation, dropout, convolution = self.out_layers
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = projected.chunk(2, dim=1)
             h = norm(h) * (1 + scale) + shift
         else:
-            h = norm(h + told)
+            h = norm(h + projected)
         out: Tensor = self.skip_connection(self.resample(x)) + convolution(dropout(activation(h)))
         return out
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention of several heads over all pixels.
+    """Multi-head self-attention over all pixels.
 
     Args:
         channels: Channels of input and output, a multiple of ``num_heads``.
-        num_heads: Heads.
-        new_order: ``qkv`` holds all queries, then all keys, then all values; else head after
-            head, each with its own queries, keys and values.
+        num_heads: Number of attention heads.
+        new_order: If True, ``qkv`` holds the queries of all heads, then their keys, then their
+            values. If False, it holds query, key and value of the first head, then of the next.
     """
 
     def __init__(self, channels: int, num_heads: int, new_order: bool) -> None:
@@ -119,55 +123,60 @@ class AttentionBlock(nn.Module):
         else:
             h = h.reshape(batch, heads, 3, *sizes).transpose(1, 2)
         q, k, v = h.transpose(-1, -2).unbind(1)  # each (batch, heads, pixels, channels)
-        # Its scale 1 / sqrt(channels) is the published ch^(-1/4) on both q and k.
+        # The published code scales q and k by ch^(-1/4) each: together 1 / sqrt(ch), as here.
         h = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj_out(h.transpose(-1, -2).flatten(1, 2))
         return x + out.reshape(x.shape)
 
 
 def _downsample(channels: int, with_conv: bool) -> nn.Module:
-    """Halve both sides: a strided convolution, or the mean."""
+    """Halve height and width by a strided convolution or by average pooling."""
     op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if with_conv else nn.AvgPool2d(2)
     return nn.Sequential(OrderedDict(op=op))
 
 
 class Steps(nn.ModuleList):
-    """Layers in a row, of which the residual blocks are also given the embedding."""
+    """A sequence of layers that passes the step embedding to its residual blocks."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Map (batch, C, H, W) and (batch, emb) to the last layer's output."""
+        """Map (batch, C, H, W) and an embedding (batch, emb) to the last layer's output."""
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
 
 
 class ADMUNet(nn.Module):
-    """Predict eps, and a variance if it was learned, from a noisy image.
+    """The ADM U-Net: predicts eps, and a variance if one was learned, from a noisy image.
 
     Args:
-        image_size: Height and width; must halve evenly once per stage after the first.
-        in_channels: Image channels.
-        out_channels: Channels returned; twice ``in_channels`` where a variance is learned.
-        model_channels: The unit of width; the embedding has four times as many channels.
-        channel_mult: Channels of each stage in units of ``model_channels``; fractions are rounded
-            down to whole channels, each a multiple of 32.
-        num_res_blocks: Blocks of each stage on the way down; one more on the way up.
-        attention_resolutions: Heights at which every block is followed by attention (published
-            code calls these so on its command line; its network takes ``image_size`` over them).
+        image_size: Height and width in pixels, divisible by 2^(number of stages - 1).
+        in_channels: Number of image channels.
+        out_channels: Number of output channels: ``in_channels``, or twice that with a learned
+            variance.
+        model_channels: Base width. The step embedding has four times this size.
+        channel_mult: Width of each stage as a multiple of ``model_channels``, from the full
+            resolution down. Products are rounded down to whole channels and must be multiples
+            of 32.
+        num_res_blocks: Residual blocks per stage in the encoder. The decoder has one more.
+        attention_resolutions: Heights, in pixels, of the stages that have attention. This is the
+            meaning on the command line of the published code; the published network class takes
+            ``image_size`` divided by these heights.
         dropout: Probability in [0, 1).
-        conv_resample: Convolve when changing resolution; without effect if ``resblock_updown``.
-        num_heads: Attention heads; without effect if ``num_head_channels`` is given.
-        num_head_channels: Channels of a head, in place of a number of heads.
-        num_heads_upsample: Attention heads on the way up, if they differ.
-        use_scale_shift_norm: The embedding scales and shifts instead of being added.
-        resblock_updown: Change resolution within residual blocks.
-        new_attention_order: Whether attention splits queries, keys and values before heads.
-            improved-diffusion, and guided-diffusion unless told otherwise, split heads first.
-        num_classes: Classes of labels; None for a network without.
+        conv_resample: Resample with a convolution. Ignored if ``resblock_updown`` is True.
+        num_heads: Number of attention heads. Ignored if ``num_head_channels`` is set.
+        num_head_channels: Channels per attention head, instead of ``num_heads``.
+        num_heads_upsample: Number of attention heads in the decoder; ``num_heads`` if None.
+        use_scale_shift_norm: The embedding scales and shifts activations instead of being added.
+        resblock_updown: Resample inside residual blocks.
+        new_attention_order: See ``new_order`` of :class:`AttentionBlock`. It is False in
+            improved-diffusion, and by default in guided-diffusion.
+        num_classes: Number of classes; None for a network without class labels.
 
     Raises:
-        InvalidArgumentError: If sizes, widths and heads do not divide, or attention is asked for
-            at a height that no stage has.
+        InvalidArgumentError: If ``image_size``, the widths or the heads do not divide evenly, or
+            ``attention_resolutions`` holds a height that no stage has.
+
+    Source: Dhariwal & Nichol 2021, arXiv:2105.05233.
     """
 
     def __init__(
@@ -231,7 +240,7 @@ class ADMUNet(nn.Module):
         )
 
     def _steps(self, in_channels: int, stage: int, num_heads: int) -> Steps:
-        """A block of a stage, and its attention (or none)."""
+        """A residual block of a stage, followed by attention if the stage has it."""
         steps = Steps([self._block(in_channels, self.widths[stage])])
         if self.attends[stage]:
             steps.append(self._attention(self.widths[stage], num_heads))
@@ -241,7 +250,7 @@ class ADMUNet(nn.Module):
         return ResBlock(in_channels, out_channels, *self.block_options, direction)
 
     def _change(self, channels: int, direction: str) -> nn.Module:
-        """What doubles ("up") or halves ("down") both sides."""
+        """The layer that doubles ("up") or halves ("down") height and width."""
         if self.resblock_updown:
             return self._block(channels, channels, direction)
         resampler = upsample if direction == "up" else _downsample
@@ -251,9 +260,10 @@ class ADMUNet(nn.Module):
         per_head = self.num_head_channels
         heads = num_heads if per_head is None else channels // max(per_head, 1)
         if heads < 1 or channels % heads or per_head not in (None, channels // heads):
-            what = f"{num_heads} heads" if per_head is None else f"heads of {per_head} channels"
+            name = "num_heads" if per_head is None else "num_head_channels"
             raise InvalidArgumentError(
-                f"a stage of {channels} channels does not divide into {what}: use a divisor"
+                f"`{name}` must divide the {channels} channels of a stage, got"
+                f" {num_heads if per_head is None else per_head}"
             )
         return AttentionBlock(channels, heads, self.new_attention_order)
 
@@ -262,15 +272,16 @@ class ADMUNet(nn.Module):
 
         Args:
             x: Noisy images, shape (batch, in_channels, H, W).
-            t: Zero-based real-valued steps, scaled as in training, shape (batch,), float32 or
+            t: Real-valued zero-based steps, scaled as in training, shape (batch,), float32 or
                 float64.
-            y: Labels from 0, shape (batch,), int64, if the network has classes.
+            y: Class labels in [0, num_classes), shape (batch,), int64. Required if and only if
+                the network has classes.
 
         Returns:
             Shape (batch, out_channels, H, W).
 
         Raises:
-            InvalidArgumentError: If labels are missing, surplus or not one per image.
+            InvalidArgumentError: If the labels are missing, not expected, or not one per image.
         """
         self._check_labels(x, y)
         embedding = step_embedding(t, self.model_channels, cosines_first=True)
@@ -289,30 +300,32 @@ class ADMUNet(nn.Module):
 
     def _check_labels(self, x: Tensor, y: Tensor | None) -> None:
         if self.num_classes is None and y is not None:
-            raise InvalidArgumentError("the network has no classes: leave the labels out")
+            raise InvalidArgumentError("this network has no classes: pass no class labels")
         if self.num_classes is not None and (y is None or y.shape != x.shape[:1]):
             got = "none" if y is None else f"shape {tuple(y.shape)}"
             raise InvalidArgumentError(
-                f"the network needs a label from 0 to {self.num_classes - 1} for each image,"
-                f" shape ({x.shape[0]},), got {got}"
+                f"this network needs one class label from 0 to {self.num_classes - 1} per image:"
+                f" expected shape ({x.shape[0]},), got {got}"
             )
 
 
 def _check_sizes(
     image_size: int, widths: Sequence[int], sizes: Sequence[int], attention: Sequence[int]
 ) -> None:
-    """Raise InvalidArgumentError unless sizes halve evenly, and attention stands at some."""
+    """Check that sizes halve evenly, widths suit the norms and attention names known sizes."""
     if not widths or image_size < 1 or image_size % 2 ** (len(widths) - 1):
         raise InvalidArgumentError(
-            f"image_size must halve evenly from stage to stage, got {image_size}"
-            f" for {len(widths)} stages"
+            f"`image_size` must be divisible by 2^(stages - 1), got {image_size} with"
+            f" {len(widths)} stages"
         )
     if any(width < 1 or width % _GROUPS for width in widths):
         raise InvalidArgumentError(
-            f"the channels of every stage must be a multiple of {_GROUPS}, got {list(widths)}"
+            f"the number of channels of every stage must be a multiple of {_GROUPS}, got"
+            f" {list(widths)}"
         )
-    foreign = sorted(set(attention) - set(sizes))
-    if foreign:
+    unknown = sorted(set(attention) - set(sizes))
+    if unknown:
         raise InvalidArgumentError(
-            f"attention_resolutions are heights of stages, {list(sizes)}, got {foreign}"
+            f"`attention_resolutions` must be among the heights of the stages, {list(sizes)},"
+            f" got {unknown}"
         )

@@ -1,4 +1,4 @@
-"""Every network by its type, as configurations name it, and whether it takes its data."""
+"""Build a network from its configuration and check that it fits its data."""
 
 from __future__ import annotations
 
@@ -31,23 +31,27 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
     "sound-classifier": SoundClassifier,
 }
 
-PROBE_BATCH = 2  # samples that a network is tried with
+PROBE_BATCH = 2  # batch size of the trial evaluation
 
 
 def build_network(
     spec: Mapping[str, Any], known: Mapping[str, type[nn.Module]] = NETWORKS
 ) -> nn.Module:
-    """Build a network from its "type", one of the ``known``, and arguments, with fresh weights.
+    """Build a network with newly initialized weights.
+
+    Args:
+        spec: "type", a key of ``known``, and the arguments of that class.
+        known: Network classes by type.
 
     Raises:
-        InvalidArgumentError: If the type is unknown or an argument does not fit.
+        InvalidArgumentError: If the type is unknown or an argument is invalid.
     """
     arguments = dict(spec)
     kind = arguments.pop("type", None)
     check_one_of("network type", kind, known)
     try:
         return known[str(kind)](**arguments)
-    except Exception as error:  # torch and arithmetic fail in many ways on senseless sizes
+    except Exception as error:  # torch and arithmetic fail in many ways on invalid sizes
         raise InvalidArgumentError(
             f"network {kind!r} cannot be built: {first_line(error)}"
         ) from None
@@ -56,18 +60,21 @@ def build_network(
 def check_fits(
     spec: Mapping[str, Any], data: DataSpec, *, learned_variance: bool = True
 ) -> nn.Module:
-    """Build a network and check that it takes data and returns a prediction of the same shape.
+    """Build a network and check that its prediction has the shape of the data.
 
-    It may return twice the channels, where ``learned_variance`` allows it: see
-    :func:`fastdpm.sampling.ask.split_variance`.
+    Everything runs on PyTorch's meta device, which computes shapes only.
 
-    Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
+    Args:
+        spec: See :func:`build_network`.
+        data: The data of the model.
+        learned_variance: Also accept an output with twice the channels, whose second half is a
+            learned variance; see :func:`fastdpm.sampling.ask.split_variance`.
 
     Returns:
-        The network on the meta device, still without weights.
+        The network on the meta device, without weights.
 
     Raises:
-        InvalidArgumentError: If it cannot be built or does not fit.
+        InvalidArgumentError: If the network cannot be built or does not fit the data.
     """
     mel = data.mel
     with torch.device("meta"):
@@ -76,25 +83,35 @@ def check_fits(
     _check_classes(network, data.classes)
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(
-            f"the network stretches a mel frame to {getattr(network, 'hop_length', None)} samples,"
-            f" but a frame of its data has {mel.hop_length}"
+            f"the network upsamples a mel frame to {getattr(network, 'hop_length', None)} samples,"
+            f" but `hop_length` of the data's mel is {mel.hop_length}: make them equal"
         )
     try:
         out = call_network(network, x, t, *condition)
-    except Exception as error:  # whatever a layer says about its input
+    except Exception as error:  # a layer can raise any error for an input it cannot use
         raise InvalidArgumentError(
-            f"the network does not take data of shape {data.shape}: {first_line(error)}"
+            f"the network does not accept data of shape {data.shape}: {first_line(error)}"
         ) from None
     prediction = split_variance(out, x)[0] if learned_variance else out
     if prediction.shape != x.shape:
         raise InvalidArgumentError(
-            f"the network returns shape {tuple(out.shape[1:])} for data of shape {data.shape}"
+            f"the network returns shape {tuple(out.shape[1:])} for data of shape {data.shape}:"
+            " both must be equal"
         )
     return network
 
 
 def example_inputs(data: DataSpec, batch: int) -> list[Tensor]:
-    """State, step and, if there is one, condition: of the right shapes, no more."""
+    """Placeholder inputs of the right shapes for a network: state, step and any condition.
+
+    Args:
+        data: The data of the model.
+        batch: Batch size.
+
+    Returns:
+        State (batch, *data.shape) and step (batch,); then a mel spectrogram
+        (batch, bands, frames) for a vocoder, or class labels (batch,) for a model with classes.
+    """
     x, mel = torch.empty(batch, *data.shape), data.mel
     inputs = [x, torch.empty(batch)]
     if mel is not None:
@@ -105,10 +122,10 @@ def example_inputs(data: DataSpec, batch: int) -> list[Tensor]:
 
 
 def _check_classes(network: nn.Module, classes: int | None) -> None:
-    """Raise InvalidArgumentError if a network takes another number of classes, where it says."""
-    known = getattr(network, "num_classes", classes)
-    if known != classes:
+    """Check that a network with ``num_classes`` has as many classes as its data."""
+    found = getattr(network, "num_classes", classes)
+    if found != classes:
         raise InvalidArgumentError(
-            f"the network takes {known or 'no'} classes, but its data has {classes or 'none'}: put"
-            " the same number into network and data.classes"
+            f"the network has {found or 'no'} classes, but its data has {classes or 'none'}: use"
+            " the same number in network and data.classes"
         )

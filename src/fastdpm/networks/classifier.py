@@ -1,7 +1,8 @@
-"""Small classifiers whose last hidden layer serves as features for measuring samples.
+"""Small classifiers whose last hidden layer provides the features for metrics.
 
-A residual convolutional network (He et al. 2016, arXiv:1512.03385): a stem, then stages that halve
-height and width. Sound passes through a log-mel spectrogram first, which is then an image.
+Each is a residual convolutional network: a stem, then stages that halve height and width. Sounds
+are first converted to log-mel spectrograms, which are then treated as images.
+Source: He et al. 2016, arXiv:1512.03385.
 """
 
 from __future__ import annotations
@@ -21,27 +22,31 @@ from fastdpm.data.spec import MelSpec
 
 
 class ImageClassifier(nn.Module):
-    """Classifies images, shape (n, in_channels, H, W) in [-1, 1].
+    """An image classifier for inputs in [-1, 1].
 
     Args:
-        in_channels: Channels of an image.
-        num_classes: k.
-        widths: Channels of each stage; a stage halves height and width. The last one is d.
-        stem_channels: Of the convolution before the stages, at full height and width.
+        in_channels: Number of image channels.
+        num_classes: k, the number of classes.
+        widths: Channels of each stage, each of which halves height and width. The last width is
+            d, the size of a feature vector.
+        stem_channels: Channels of the first convolution, which runs at full resolution.
     """
 
     def __init__(
         self, in_channels: int, num_classes: int, widths: Sequence[int], stem_channels: int = 16
     ) -> None:
         super().__init__()
-        sizes = [stem_channels, *widths]
-        self.num_features = sizes[-1]
+        channels = [stem_channels, *widths]
+        self.num_features = channels[-1]
         self.stem = _conv_norm(in_channels, stem_channels)
-        self.stages = nn.ModuleList(_Stage(size, wider) for size, wider in pairwise(sizes))
+        self.stages = nn.ModuleList(_Stage(*pair) for pair in pairwise(channels))
         self.head = nn.Linear(self.num_features, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, d), the last hidden layer averaged over the image, and logits (n, k)."""
+        """Map images (n, in_channels, H, W) to features (n, d) and logits (n, k).
+
+        The features are the last hidden layer, averaged over the image.
+        """
         x = F.gelu(self.stem(x.contiguous(memory_format=torch.channels_last)))
         for stage in self.stages:
             x = stage(x)
@@ -50,13 +55,16 @@ class ImageClassifier(nn.Module):
 
 
 class SoundClassifier(nn.Module):
-    """Classifies sounds, shape (n, 1, samples) in [-1, 1], by their log-mel spectrograms.
+    """A classifier of the log-mel spectrograms of sounds in [-1, 1].
 
     Args:
-        num_classes: k.
-        widths: As :class:`ImageClassifier` takes them.
+        num_classes: k, the number of classes.
+        widths: See :class:`ImageClassifier`.
         mel: The fields of :class:`fastdpm.data.spec.MelSpec`.
-        stem_channels: As :class:`ImageClassifier` takes them.
+        stem_channels: See :class:`ImageClassifier`.
+
+    Raises:
+        InvalidArgumentError: If ``mel`` is invalid, or its scale is "natural".
     """
 
     def __init__(
@@ -70,13 +78,16 @@ class SoundClassifier(nn.Module):
         self.mel = build(MelSpec, mel, "mel")
         if self.mel.scale == "natural":
             raise InvalidArgumentError(
-                "a sound classifier needs a mel scale of values in [0, 1], log10 or decibel"
+                "`scale` of a sound classifier's mel must be log10 or decibel, got natural"
             )
         self.body = ImageClassifier(1, num_classes, widths, stem_channels)
         self.num_features = self.body.num_features
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, d), the last hidden layer averaged over the sound, and logits (n, k)."""
+        """Map sounds (n, 1, samples) to features (n, d) and logits (n, k).
+
+        The features are the last hidden layer, averaged over the sound.
+        """
         with torch.autocast(x.device.type, enabled=False):
             mel = log_mel(x[:, 0].float(), self.mel)
         features, logits = self.body(2 * mel[:, None] - 1)
@@ -84,25 +95,26 @@ class SoundClassifier(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Halve height and width, change the channels, add a residual convolution."""
+    """Halve height and width, change the channels and add a residual convolution."""
 
-    def __init__(self, size: int, wider: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(size, wider, 3, padding=1, bias=False)
-        self.norm = _BatchNorm(wider)
-        self.residual = _conv_norm(wider, wider)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = _BatchNorm(out_channels)
+        self.residual = _conv_norm(out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.norm(F.max_pool2d(self.conv(x), 2)))
         return x + F.gelu(self.residual(x))
 
 
-def _conv_norm(size: int, wider: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(size, wider, 3, padding=1, bias=False), _BatchNorm(wider))
+def _conv_norm(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    return nn.Sequential(conv, _BatchNorm(out_channels))
 
 
 class _BatchNorm(nn.Module):
-    """Batch normalisation without PyTorch's integer counter, which fp16 weights cannot hold.
+    """Batch normalization without PyTorch's integer batch counter, which fp16 files cannot hold.
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167.
     """

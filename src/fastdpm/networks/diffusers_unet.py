@@ -1,4 +1,4 @@
-"""Networks of diffusers as networks here: built from a folder, or in the memory of a pipeline."""
+"""U-Nets of diffusers: which ones can be sampled, and building one from its configuration."""
 
 from __future__ import annotations
 
@@ -15,63 +15,64 @@ from fastdpm.core.errors import InvalidArgumentError, check_installed, check_one
 
 CLASSES = ("UNet2DModel", "UNet1DModel")
 
-_BY_HAND = "wrap it in a module of your own and open that by fastdpm.Model.wrap"
-_FOREIGN = (
-    ("class_embed_type", (None,), "it is not told labels of classes but something else"),
-    ("time_cond_proj_dim", (None,), "it was distilled and is told its guidance"),
-    ("addition_embed_type", (None, "text", "text_time"), "it is told more than text"),
-    ("encoder_hid_dim_type", (None, "text_proj"), "it is told more than text"),
+_USE_WRAP = "wrap it in your own torch module and pass that to fastdpm.Model.wrap"
+_UNSUPPORTED = (  # key, supported values, what any other value means
+    ("class_embed_type", (None,), "its class embedding takes an input other than class labels"),
+    ("time_cond_proj_dim", (None,), "it is distilled and takes the guidance scale as an input"),
+    ("addition_embed_type", (None, "text", "text_time"), "it takes other inputs besides text"),
+    ("encoder_hid_dim_type", (None, "text_proj"), "it takes other inputs besides text"),
 )
 
 
 def check_unet(class_name: str, config: Mapping[str, Any]) -> None:
-    """Check that a network of diffusers can be asked at real-valued steps, by what is known here.
+    """Check that a diffusers network can be evaluated at real-valued steps.
 
     Args:
-        class_name: Of diffusers.
+        class_name: Name of a diffusers model class.
         config: Arguments of that class.
 
     Raises:
-        InvalidArgumentError: If it cannot.
+        InvalidArgumentError: If the network cannot be evaluated at real-valued steps, or takes
+            inputs that are not supported here.
     """
     embedding = config.get("time_embedding_type")
     if embedding == "learned":
         raise InvalidArgumentError(
-            f"this {class_name} looks its steps up in a learned table (time_embedding_type"
-            " 'learned'), which has no real-valued ones: it cannot be sampled by FastDPM"
+            f"this {class_name} cannot be sampled by FastDPM: its learned step embedding"
+            " (time_embedding_type 'learned') is only defined at integer steps"
         )
     if embedding == "fourier" and class_name != "UNet1DModel":
         raise InvalidArgumentError(
-            f"this {class_name} is told noise scales, not steps (time_embedding_type 'fourier'):"
-            " it cannot be sampled by FastDPM"
+            f"this {class_name} cannot be sampled by FastDPM: it takes noise scales instead of"
+            " steps (time_embedding_type 'fourier')"
         )
-    for key, known, why in _FOREIGN:
-        if config.get(key) not in known:
+    for key, supported, reason in _UNSUPPORTED:
+        if config.get(key) not in supported:
             raise InvalidArgumentError(
-                f"this {class_name} cannot be opened as it is, {why} ({key} {config[key]!r}):"
-                f" {_BY_HAND}"
+                f"this {class_name} cannot be opened directly because {reason}"
+                f" ({key} {config[key]!r}): {_USE_WRAP}"
             )
-    taken, given = config.get("in_channels"), config.get("out_channels")
-    if taken and given and given not in (taken, 2 * taken):
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    if inputs and outputs and outputs not in (inputs, 2 * inputs):
         raise InvalidArgumentError(
-            f"this {class_name} takes {taken} channels and returns {given}: it is told images"
-            f" beside the state (inpainting, upscaling ...), {_BY_HAND}"
+            f"this {class_name} takes {inputs} channels and returns {outputs}, so it takes images"
+            f" besides the state (inpainting, upscaling ...): {_USE_WRAP}"
         )
 
 
 class DiffusersNetwork(nn.Module):
-    """A U-Net of diffusers, its weights under "unet.".
+    """A U-Net of diffusers, whose parameter names start with "unet.".
 
-    It may be built on PyTorch's meta device: what it holds besides weights is computed once they
-    are loaded.
+    It can be built on PyTorch's meta device. Buffers that no weights file holds are computed when
+    the weights are loaded.
 
     Args:
         class_name: "UNet2DModel" or "UNet1DModel".
         config: Arguments of that class.
 
     Raises:
-        InvalidArgumentError: If it is another class, does not know an argument, or cannot be
-            asked at real-valued steps.
+        InvalidArgumentError: If the class is not supported, an argument is unknown, or the
+            network cannot be evaluated at real-valued steps.
         MissingExtraError: If diffusers is not installed.
     """
 
@@ -85,37 +86,38 @@ class DiffusersNetwork(nn.Module):
         unknown = sorted(config.keys() - inspect.signature(kind).parameters.keys())
         if unknown:
             raise InvalidArgumentError(
-                f"{class_name} of the installed diffusers does not know {', '.join(unknown)}:"
-                " install a newer one, or drop from its configuration what has no effect"
+                f"{class_name} of the installed diffusers has no argument {', '.join(unknown)}:"
+                " install a newer diffusers, or remove arguments without effect from the"
+                " configuration"
             )
         self.make: Callable[[], nn.Module] = partial(kind, **config)
         self.unet = self.make()
         self.register_load_state_dict_post_hook(_fill_buffers)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Ask the U-Net.
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Evaluate the U-Net.
 
         Args:
-            x: Shape (batch, channels, H, W), or (batch, channels, length).
-            t: Zero-based real-valued steps, shape (batch,).
-            labels: Of classes, shape (batch,), where it takes them.
+            x: States, shape (batch, channels, H, W) or (batch, channels, length).
+            t: Real-valued zero-based steps, shape (batch,).
+            class_labels: Shape (batch,), int64; required if the U-Net has classes.
 
         Returns:
-            The prediction, shaped like ``x``.
+            The prediction: the shape of ``x``, or twice its channels with a learned variance.
         """
-        given = {} if labels is None else {"class_labels": labels}
-        out: Tensor = self.unet(x, t, return_dict=False, **given)[0]
+        kwargs = {} if class_labels is None else {"class_labels": class_labels}
+        out: Tensor = self.unet(x, t, return_dict=False, **kwargs)[0]
         return out
 
 
 def _fill_buffers(network: DiffusersNetwork, _keys: object) -> None:
-    """Compute the buffers that no weights file holds (the kernels of K-blocks)."""
-    lacking = {name for name, buffer in network.unet.named_buffers() if buffer.is_meta}
-    if not lacking:
+    """Compute the buffers that no weights file holds, such as the kernels of K-blocks."""
+    missing = {name for name, buffer in network.unet.named_buffers() if buffer.is_meta}
+    if not missing:
         return
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        fresh = network.make()
-    for name, buffer in fresh.named_buffers():
-        if name in lacking:
+        new = network.make()
+    for name, buffer in new.named_buffers():
+        if name in missing:
             owner, _, leaf = name.rpartition(".")
             setattr(network.unet.get_submodule(owner), leaf, buffer)

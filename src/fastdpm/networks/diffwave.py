@@ -1,8 +1,9 @@
-"""DiffWave, unconditional or conditioned on a mel spectrogram, with its authors' names.
+"""DiffWave, unconditional or conditioned on a mel spectrogram, with its authors' parameter names.
 
-Those are ``init_conv.0.conv``, ``residual_layer.residual_blocks.0.dilated_conv_layer.conv`` and
-so on, with the ``weight_g`` and ``weight_v`` of weight normalisation. As in the authors' code the
-step embedding also enters the residual path, because their block adds it in place.
+Published weights load without renaming: ``init_conv.0.conv``,
+``residual_layer.residual_blocks.0.dilated_conv_layer.conv`` and so on, with ``weight_g`` and
+``weight_v`` from weight normalization. As in the authors' code, the step embedding also enters
+the residual path, because their block adds it in place.
 Source: Kong et al. 2021, arXiv:2009.09761, section 3 and appendix C.
 """
 
@@ -23,10 +24,10 @@ from fastdpm.networks.embedding import step_embedding
 
 
 class WaveNetwork(nn.Module):
-    """A network that predicts eps from a noisy waveform.
+    """Base class of networks that predict eps from a noisy waveform.
 
     Attributes:
-        mel_bands: Bands of the mel spectrogram that conditions it; None for none.
+        mel_bands: Bands of the mel spectrogram used as the condition; None if unconditional.
         hop_length: Samples per mel frame.
     """
 
@@ -38,23 +39,24 @@ class WaveNetwork(nn.Module):
 
         Args:
             x: Noisy waveforms, shape (batch, 1, L).
-            t: Zero-based real-valued steps, shape (batch,), float32 or float64.
-            mel: Mel spectrograms, shape (batch, bands, frames), frames * hop >= L; needed exactly
-                if the network is conditioned.
+            t: Real-valued zero-based steps, shape (batch,), float32 or float64.
+            mel: Mel spectrograms, shape (batch, bands, frames) with frames * hop_length >= L.
+                Required if and only if the network is conditional.
 
         Returns:
             Shape (batch, 1, L).
 
         Raises:
-            InvalidArgumentError: If the condition is missing, surplus or of the wrong shape.
+            InvalidArgumentError: If the condition is missing, not expected, or has the wrong
+                shape.
         """
         if self.mel_bands is None and mel is not None:
-            raise InvalidArgumentError("this network is unconditional: drop the condition")
+            raise InvalidArgumentError("this network is unconditional: pass no condition")
         if self.mel_bands is not None:
             if mel is None:
                 raise InvalidArgumentError(
-                    f"this network needs a mel spectrogram of {self.mel_bands} bands as its"
-                    " condition"
+                    f"this network needs a condition, got none: pass a mel spectrogram of"
+                    f" {self.mel_bands} bands"
                 )
             frames = math.ceil(x.shape[-1] / self.hop_length)
             if mel.ndim != 3 or mel.shape[1] != self.mel_bands or mel.shape[2] < frames:
@@ -66,11 +68,18 @@ class WaveNetwork(nn.Module):
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
-        """As :meth:`forward`, for a condition that was checked."""
+        """Predict eps; see :meth:`forward`, which checks ``mel`` first."""
 
 
 class WeightNormed(nn.Module):
-    """Weight = g v / |v|, the norm over everything but the first axis, as checkpoints store it."""
+    """A layer with weight normalization: weight = g v / |v|, normed over all axes but the first.
+
+    Args:
+        weight: Initial weight.
+        bias: Initial bias.
+
+    Source: Salimans & Kingma 2016, arXiv:1602.07868.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -81,7 +90,7 @@ class WeightNormed(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The normalised weight."""
+        """The normalized weight."""
         dims = tuple(range(1, self.weight_v.ndim))
         norm = torch.linalg.vector_norm(self.weight_v, dim=dims, keepdim=True)
         normed: Tensor = self.weight_v * (self.weight_g / norm)
@@ -89,7 +98,7 @@ class WeightNormed(nn.Module):
 
 
 class NormedConv1d(WeightNormed):
-    """A weight-normalised convolution that keeps the length."""
+    """A weight-normalized convolution that keeps the length."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
@@ -105,9 +114,9 @@ class NormedConv1d(WeightNormed):
 
 
 class MelUpsample(WeightNormed):
-    """A weight-normalised transposed convolution that stretches the frames ``factor`` times.
+    """A weight-normalized transposed convolution that upsamples frames by ``factor``.
 
-    It starts as linear interpolation within each band.
+    It is initialized to linear interpolation within each band.
     """
 
     def __init__(self, factor: int) -> None:
@@ -131,7 +140,7 @@ class MelUpsample(WeightNormed):
 def _conv(
     in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1
 ) -> nn.Module:
-    """A weight-normalised convolution by the name that the authors' wrapper adds."""
+    """A weight-normalized convolution under the name "conv", as in the authors' wrapper."""
     conv = NormedConv1d(in_channels, out_channels, kernel_size, dilation)
     return nn.Sequential(OrderedDict(conv=conv))
 
@@ -160,14 +169,14 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Tensor, embedding: Tensor, mel: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Map (batch, res, L) to the next block's input and the skip output (batch, skip, L)."""
+        """Map (batch, res, L) to the residual (batch, res, L) and the skip (batch, skip, L)."""
         x = x + self.fc_t(embedding)[:, :, None]
         h = self.dilated_conv_layer(x)
         if mel is not None:
-            stretched = mel[:, None]
+            upsampled = mel[:, None]
             for upsample in self.upsample_conv2d:
-                stretched = F.leaky_relu(upsample(stretched), 0.4)
-            h = h + self.mel_conv(stretched[:, 0, :, : x.shape[-1]])
+                upsampled = F.leaky_relu(upsample(upsampled), 0.4)
+            h = h + self.mel_conv(upsampled[:, 0, :, : x.shape[-1]])
         filtered, gate = h.chunk(2, dim=1)
         out = torch.tanh(filtered) * torch.sigmoid(gate)
         skip: Tensor = self.skip_conv(out)
@@ -193,21 +202,21 @@ class ResidualLayer(nn.Module):
             x, skip = block(x, embedding, mel)
             total = skip if total is None else total + skip
         if total is None:
-            raise InvalidArgumentError("DiffWave needs at least one residual layer")
+            raise InvalidArgumentError("`num_res_layers` must be at least 1, got 0")
         return total * math.sqrt(1 / len(self.residual_blocks))
 
 
 class DiffWave(WaveNetwork):
-    """Predict eps from a noisy waveform.
+    """DiffWave: predicts eps from a noisy waveform.
 
     Args:
         res_channels: Channels of the residual path.
         skip_channels: Channels of the skip outputs.
-        num_res_layers: Residual blocks.
-        dilation_cycle: Dilations run 1, 2, ..., 2^(cycle - 1) and start again.
-        embed_channels: Sizes of the step embedding and of its two layers.
-        mel_bands: Bands of the mel spectrogram that conditions the network; None for none.
-        mel_upsample: Factors whose product is the samples per mel frame.
+        num_res_layers: Number of residual blocks.
+        dilation_cycle: Block n has dilation 2^(n mod ``dilation_cycle``), n from 0.
+        embed_channels: Sizes of the sinusoidal step embedding and of the two layers after it.
+        mel_bands: Bands of the mel spectrogram used as the condition; None if unconditional.
+        mel_upsample: Upsampling factors. Their product is the number of samples per mel frame.
     """
 
     def __init__(
@@ -243,6 +252,6 @@ class DiffWave(WaveNetwork):
         )
 
     def predict(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
-        """As :meth:`forward`, for a condition that was checked."""
+        """Predict eps; see :meth:`forward`, which checks ``mel`` first."""
         out: Tensor = self.final_conv(self.residual_layer(self.init_conv(x), t, mel))
         return out

@@ -1,4 +1,4 @@
-"""Sinusoidal embedding of a real-valued step, shared by the networks."""
+"""The sinusoidal embedding of real-valued steps."""
 
 import math
 from collections import OrderedDict
@@ -13,19 +13,19 @@ def step_embedding(t: Tensor, dim: int, *, cosines_first: bool = False) -> Tenso
     """Sines and cosines of ``t`` at ``dim // 2`` frequencies from 1 down to 1/10000.
 
     Args:
-        t: Zero-based real-valued steps, scaled as in training, shape (batch,), float32 or float64.
+        t: Real-valued zero-based steps, scaled as in training, shape (batch,), float32 or float64.
         dim: Embedding size, even, at least 4.
-        cosines_first: As improved-diffusion has them, whose last frequency is not quite 1/10000;
-            else the sines stand first, as DDPM has them.
+        cosines_first: If False, sines come first, as in DDPM. If True, cosines come first, as in
+            improved-diffusion, and the last frequency lies slightly above 1/10000.
 
     Returns:
-        Shape (batch, dim), in the type of ``t``.
+        Shape (batch, dim), with the dtype of ``t``.
 
     Sources: Ho et al. 2020, arXiv:2006.11239, appendix B; Nichol & Dhariwal 2021,
     https://github.com/openai/improved-diffusion.
     """
     half = dim // 2
-    # In float32 whatever t is: the networks were trained with these roundings.
+    # Always float32: the networks were trained with these rounding errors.
     index = torch.arange(half, dtype=torch.float32, device=t.device)
     if cosines_first:
         angle = t[:, None] * torch.exp(-math.log(10000) * index / half)
@@ -35,6 +35,6 @@ def step_embedding(t: Tensor, dim: int, *, cosines_first: bool = False) -> Tenso
 
 
 def activated(layers: Mapping[str, nn.Module], activation: nn.Module) -> nn.Sequential:
-    """Layers by the names that checkpoints have, in a row, the activation after each."""
+    """Named layers in sequence, each followed by ``activation``."""
     pairs = (((name, layer), (f"{name}_activation", activation)) for name, layer in layers.items())
     return nn.Sequential(OrderedDict(chain.from_iterable(pairs)))

@@ -1,9 +1,9 @@
-"""DiffWave as LMNT published it, unconditional or conditioned on a mel spectrogram.
+"""LMNT's implementation of DiffWave, unconditional or conditioned on a mel spectrogram.
 
-Parameters carry LMNT's names. It differs from the authors' network in ``networks/diffwave.py``:
-convolutions are plain, gate and filter stand in the other order, the step embedding stays out of
-the residual path, all layers share one upsampler, and the embedding is a table for whole steps,
-interpolated in between.
+Parameters have LMNT's names. It differs from the authors' network (``networks/diffwave.py``):
+convolutions have no weight normalization, gate and filter are in the opposite order, the step
+embedding does not enter the residual path, all layers share one upsampler, and the step embedding
+is a table for integer steps with linear interpolation in between.
 Sources: https://github.com/lmnt-com/diffwave, version 0.1.2 and later; Kong et al. 2021,
 arXiv:2009.09761.
 """
@@ -27,24 +27,24 @@ _SLOPE = 0.4
 
 
 def interpolated_embedding(t: Tensor) -> Tensor:
-    """Sines then cosines of whole steps, interpolated linearly between them.
+    """The step embedding of LMNT's DiffWave: a table of integer steps, linearly interpolated.
 
-    Row k of the published table holds sin and cos of k f at 64 frequencies f from 1 up to 10^4,
-    and a step between two rows mixes these. The sines of the fractional step itself would be
-    other numbers altogether. Steps in (-1, 0), which levels cleaner than the first step ask for,
-    read row 0: of all that continues the table, this predicts best there, while a row -1 makes the
-    network useless, as does the last row, which the published code mixes in by its index -1.
+    Row k of the table holds the sines and then the cosines of k f, for 64 frequencies f from 1 to
+    10^4. A fractional step interpolates between two rows; the sine of the fractional step itself
+    would give very different values. Steps in (-1, 0), which belong to levels cleaner than that of
+    the first training step, use row 0. It predicts best there. A computed row -1 makes the
+    predictions useless, and so does the last row, which the published code reads at index -1.
 
     Args:
-        t: Zero-based real-valued steps, shape (batch,), float32 or float64.
+        t: Real-valued zero-based steps, shape (batch,), float32 or float64.
 
     Returns:
-        Shape (batch, 128), in the type of ``t``.
+        Shape (batch, 128), with the dtype of ``t``.
 
     Source: https://github.com/lmnt-com/diffwave, src/diffwave/model.py.
     """
-    # Single precision where the published table has it: at f = 10^4, its rounding moves the
-    # angles of row 49 by 0.02.
+    # float32 wherever the published code uses it: at f = 10^4, rounding changes the angles of
+    # row 49 by 0.02.
     exponents = np.arange(_EMBEDDING // 2, dtype=np.float32) * np.float32(4) / np.float32(63)
     rounded = (10.0 ** exponents.astype(np.float64)).astype(np.float32)
     frequencies = torch.tensor(rounded, device=t.device)
@@ -72,7 +72,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Tensor, embedding: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Map (batch, channels, L) to the next block's input and the skip output, as large."""
+        """Map (batch, channels, L) to the residual and skip outputs, both (batch, channels, L)."""
         h = self.dilated_conv(x + self.diffusion_projection(embedding)[:, :, None])
         if condition is not None:
             h = h + self.conditioner_projection(condition)
@@ -83,15 +83,19 @@ class ResidualBlock(nn.Module):
 
 
 class LMNTDiffWave(WaveNetwork):
-    """Predict eps from a noisy waveform.
+    """LMNT's DiffWave: predicts eps from a noisy waveform.
 
     Args:
-        residual_channels: Channels of all paths.
-        residual_layers: Residual blocks.
-        dilation_cycle_length: Dilations run 1, 2, ..., 2^(cycle - 1) and start again.
-        mel_bands: Bands of the mel spectrogram that conditions the network, 256 samples a frame;
-            None for none.
-        num_train_steps: Rows of the step embedding's table; steps end at the last one.
+        residual_channels: Channels of the residual and skip paths.
+        residual_layers: Number of residual blocks.
+        dilation_cycle_length: Block n has dilation 2^(n mod ``dilation_cycle_length``), n from 0.
+        mel_bands: Bands of the mel spectrogram used as the condition, with 256 samples per frame;
+            None if unconditional.
+        num_train_steps: Rows of the table of the step embedding, which has one row per training
+            step.
+
+    Raises:
+        InvalidArgumentError: If ``residual_layers`` or ``num_train_steps`` is below 1.
     """
 
     def __init__(
@@ -105,7 +109,7 @@ class LMNTDiffWave(WaveNetwork):
         super().__init__()
         if residual_layers < 1 or num_train_steps < 1:
             raise InvalidArgumentError(
-                "LMNT's DiffWave needs at least one residual layer and one training step, got"
+                "`residual_layers` and `num_train_steps` must be at least 1, got"
                 f" {residual_layers} and {num_train_steps}"
             )
         self.mel_bands = mel_bands
@@ -117,8 +121,8 @@ class LMNTDiffWave(WaveNetwork):
         self.diffusion_embedding = activated(dense, nn.SiLU())
         if mel_bands is not None:
             sizes = ((3, 2 * _STRIDE), (1, _STRIDE), (1, _STRIDE // 2))
-            stretch = {f"conv{i}": nn.ConvTranspose2d(1, 1, *sizes) for i in (1, 2)}
-            self.spectrogram_upsampler = activated(stretch, nn.LeakyReLU(_SLOPE))
+            layers = {f"conv{i}": nn.ConvTranspose2d(1, 1, *sizes) for i in (1, 2)}
+            self.spectrogram_upsampler = activated(layers, nn.LeakyReLU(_SLOPE))
         self.residual_layers = nn.ModuleList(
             ResidualBlock(residual_channels, 2 ** (n % dilation_cycle_length), mel_bands)
             for n in range(residual_layers)
@@ -128,16 +132,17 @@ class LMNTDiffWave(WaveNetwork):
         nn.init.zeros_(self.output_projection.weight)
 
     def predict(self, x: Tensor, t: Tensor, mel: Tensor | None = None) -> Tensor:
-        """As :meth:`forward`, for a condition that was checked.
+        """Predict eps; see :meth:`forward`, which checks ``mel`` first.
 
         Raises:
-            InvalidArgumentError: If a step is not in (-1, num_train_steps - 1], as the table is.
+            InvalidArgumentError: If a step is outside (-1, num_train_steps - 1], the range of the
+                table.
         """
         last = self.num_train_steps - 1
         if not t.is_meta and not ((t > -1) & (t <= last)).all():
             raise InvalidArgumentError(
-                f"the network's table of steps ends at {last}, got steps from {float(t.min()):g}"
-                f" to {float(t.max()):g}: its num_train_steps must be that of the schedule"
+                f"the network's step table ends at {last}, got steps from {float(t.min()):g} to"
+                f" {float(t.max()):g}: set its num_train_steps to that of the schedule"
             )
         condition = None
         if mel is not None:

@@ -1,8 +1,7 @@
-"""The DDPM U-Net, with the parameter names of its PyTorch port and of DDIM's code.
+"""The DDPM U-Net, with the parameter names of its PyTorch port and of the DDIM code.
 
-Those are ``temb.dense.0``, ``conv_in``, ``down.0.block.0.norm1``, ``mid.attn_1.proj_out``,
-``up.0.upsample.conv``, ``norm_out``, ``conv_out`` and so on, so that published weights load as
-they are.
+Published weights load without renaming: ``temb.dense.0``, ``conv_in``, ``down.0.block.0.norm1``,
+``mid.attn_1.proj_out``, ``up.0.upsample.conv``, ``norm_out``, ``conv_out`` and so on.
 Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
 """
 
@@ -25,7 +24,15 @@ def _norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised convolutions with the step embedding added between them."""
+    """A residual block of two convolutions, each after a group norm, with a step embedding.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        temb_channels: Size of the step embedding.
+        dropout: Probability in [0, 1).
+        groups: Groups of the norms; divides both channel counts.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, temb_channels: int, dropout: float, groups: int
@@ -41,7 +48,7 @@ class ResnetBlock(nn.Module):
         self.nin_shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        """Map (batch, in, H, W) to (batch, out, H, W); ``temb`` is the activated embedding."""
+        """Map (batch, in, H, W) and an activated embedding (batch, temb) to (batch, out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.temb_proj(temb)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
@@ -50,7 +57,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Self-attention of one head over all pixels."""
+    """Single-head self-attention over all pixels."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -70,7 +77,7 @@ class AttnBlock(nn.Module):
 
 
 def _downsample(channels: int, with_conv: bool) -> nn.Module:
-    """Halve both sides: a strided convolution padded at the right and bottom, or mean pooling."""
+    """Halve height and width: a strided convolution, padded right and bottom, or mean pooling."""
     if not with_conv:
         return nn.AvgPool2d(2)
     conv = nn.Conv2d(channels, channels, 3, stride=2)
@@ -78,13 +85,13 @@ def _downsample(channels: int, with_conv: bool) -> nn.Module:
 
 
 def upsample(channels: int, with_conv: bool) -> nn.Module:
-    """Double both sides by repetition, then convolve or not."""
+    """Double height and width by repeating pixels, with a convolution after it if requested."""
     conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else nn.Identity()
     return nn.Sequential(OrderedDict(repeat=nn.Upsample(scale_factor=2.0), conv=conv))
 
 
 class Stage(nn.Module):
-    """One resolution: blocks, their attention (or none), and a change of resolution (or none)."""
+    """One resolution: residual blocks, optional attention and an optional resampling layer."""
 
     downsample: nn.Module
     upsample: nn.Module
@@ -95,7 +102,7 @@ class Stage(nn.Module):
         self.attn = nn.ModuleList()
 
     def run_block(self, index: int, x: Tensor, temb: Tensor) -> Tensor:
-        """Apply block ``index`` and its attention."""
+        """Apply block ``index``, from 0, and its attention if the stage has it."""
         h: Tensor = self.block[index](x, temb)
         if len(self.attn):
             h = self.attn[index](h)
@@ -105,16 +112,25 @@ class Stage(nn.Module):
 def stage_inputs(
     first: int, widths: Sequence[int], num_res_blocks: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Input channels of the blocks of every stage, on the way down and on the way up.
+    """Input channels of every residual block of a U-Net, for the encoder and the decoder.
 
-    The network starts with ``first`` channels. Every block and every change of resolution on the
-    way down leaves a skip; on the way up each block is joined by the latest one.
+    Every block and every downsampling layer of the encoder stores a skip connection. Every block
+    of the decoder concatenates the one that was stored last.
+
+    Args:
+        first: Channels after the first convolution.
+        widths: Channels of each stage, from the full resolution down.
+        num_res_blocks: Residual blocks per stage in the encoder; the decoder has one more.
+
+    Returns:
+        One list per stage for the encoder, and likewise for the decoder, both from the full
+        resolution down.
     """
     down, skips = [], [first]
     for before, width in pairwise([first, *widths]):
         down.append([before, *[width] * num_res_blocks][:num_res_blocks])
         skips += [width] * (num_res_blocks + 1)
-    skips.pop()  # nothing follows the smallest resolution
+    skips.pop()  # the lowest resolution has no downsampling layer
     up = []
     for below, width in pairwise([widths[-1], *reversed(widths)]):
         states = [below, *[width] * num_res_blocks]
@@ -123,19 +139,23 @@ def stage_inputs(
 
 
 class UNet(nn.Module):
-    """Predict eps from a noisy image.
+    """The DDPM U-Net: predicts eps from a noisy image.
 
     Args:
-        image_size: Height and width; must halve evenly once per stage after the first.
-        in_channels: Image channels.
-        out_channels: Channels returned; twice ``in_channels`` where a variance is learned.
-        base_channels: Channels of the first stage, a multiple of ``num_groups``.
-        channel_multipliers: Channels of each stage in units of ``base_channels``.
-        num_res_blocks: Blocks of each stage on the way down; one more on the way up.
-        attention_resolutions: Heights at which every block is followed by attention.
+        image_size: Height and width in pixels, divisible by 2^(number of stages - 1).
+        in_channels: Number of image channels.
+        out_channels: Number of output channels: ``in_channels``, or twice that with a learned
+            variance.
+        base_channels: Base width, a multiple of ``num_groups``.
+        channel_multipliers: Width of each stage as a multiple of ``base_channels``, from the full
+            resolution down.
+        num_res_blocks: Residual blocks per stage in the encoder. The decoder has one more.
+        attention_resolutions: Heights, in pixels, of the stages that have attention.
         dropout: Probability in [0, 1).
-        resample_with_conv: Convolve when changing resolution.
-        num_groups: Groups of every normalisation.
+        resample_with_conv: Resample with a convolution.
+        num_groups: Groups of every group norm.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
     def __init__(
@@ -158,8 +178,8 @@ class UNet(nn.Module):
         self.attention_resolutions = tuple(attention_resolutions)
         self.resample_with_conv = resample_with_conv
         self.block_options = (4 * base_channels, dropout, num_groups)
-        wide = self.block_options[0]
-        dense = {"0": nn.Linear(base_channels, wide), "1": nn.Linear(wide, wide)}
+        width = self.block_options[0]
+        dense = {"0": nn.Linear(base_channels, width), "1": nn.Linear(width, width)}
         self.temb = nn.Sequential(OrderedDict(dense=activated(dense, nn.SiLU())))
         self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
         down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
@@ -168,13 +188,13 @@ class UNet(nn.Module):
         self.mid = nn.ModuleDict({"block_1": ResnetBlock(width, width, *self.block_options)})
         self.mid["attn_1"] = AttnBlock(width, num_groups)
         self.mid["block_2"] = ResnetBlock(width, width, *self.block_options)
-        rising = [self._stage(inputs, i, up=True) for i, inputs in reversed(list(enumerate(up)))]
-        self.up = nn.ModuleList(reversed(rising))
+        stages = [self._stage(inputs, i, up=True) for i, inputs in reversed(list(enumerate(up)))]
+        self.up = nn.ModuleList(reversed(stages))
         self.norm_out = _norm(num_groups, self.widths[0])
         self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
 
     def _stage(self, inputs: list[int], i: int, *, up: bool = False) -> Stage:
-        """Blocks of stage ``i`` with the given input channels, their attention, what follows."""
+        """Stage ``i``: a block for each of ``inputs``, its channels, and a resampling layer."""
         stage = Stage()
         for channels in inputs:
             stage.block.append(ResnetBlock(channels, self.widths[i], *self.block_options))
@@ -191,7 +211,7 @@ class UNet(nn.Module):
 
         Args:
             x: Noisy images, shape (batch, in_channels, H, W).
-            t: Zero-based real-valued steps, shape (batch,), float32 or float64.
+            t: Real-valued zero-based steps, shape (batch,), float32 or float64.
 
         Returns:
             Shape (batch, out_channels, H, W).

@@ -1,4 +1,4 @@
-"""Whether tensors are the weights of a network, and putting them into it."""
+"""Check that tensors are the weights of a network, and load them into it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from fastdpm.data.tensors import TYPES, stored_type
 
 
 def put_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Put weights into a network, which may be on the meta device, as float32; evaluation mode.
+    """Load weights into a network as float32, set evaluation mode and disable gradients.
 
-    They are copied, for a file that they are mapped from may change. Names and shapes must be
-    those of the network: see :func:`check_same`.
+    The weights are copied, because they may be memory-mapped from a file that changes later.
+
+    Args:
+        network: May be on PyTorch's meta device.
+        tensors: Weights by parameter name; see :func:`check_same`.
+
+    Returns:
+        The same network.
     """
     weights = {n: t.to(stored_type(t, torch.float32), copy=True) for n, t in tensors.items()}
     network.load_state_dict(weights, assign=True)
@@ -24,43 +30,53 @@ def put_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
 
 
 def check_same(
-    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], network: str
+    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], network: str
 ) -> None:
-    """Check that a file's tensors are those of a network, by name and shape.
+    """Check that the tensors of a file are those of a network, by name, shape and kind.
+
+    Args:
+        path: The file, for the message.
+        expected: The state of the network; values are not read.
+        found: The tensors of the file.
+        network: The network, for the message.
 
     Raises:
-        ModelError: If some are missing, surplus or of another shape; it lists them.
+        ModelError: If tensors are missing, unexpected, of another shape or unusable. The message
+            lists them.
     """
     problems = {
-        "missing": list(wanted.keys() - found.keys()),
-        "surplus": list(found.keys() - wanted.keys()),
-        "of another shape": [
-            f"{n} {tuple(found[n].shape)} in place of {tuple(wanted[n].shape)}"
-            for n in wanted.keys() & found.keys()
-            if wanted[n].shape != found[n].shape
+        "missing": list(expected.keys() - found.keys()),
+        "unexpected": list(found.keys() - expected.keys()),
+        "of the wrong shape": [
+            f"{n} {tuple(found[n].shape)} instead of {tuple(expected[n].shape)}"
+            for n in expected.keys() & found.keys()
+            if expected[n].shape != found[n].shape
         ],
-        "that are no plain tensors of numbers": [
-            f"{n}, {_kind(t)}" for n, t in found.items() if not _usable(t, wanted.get(n))
+        "of an unsupported type": [
+            f"{n}, {_kind(t)}" for n, t in found.items() if not _usable(t, expected.get(n))
         ],
     }
-    told = [_listed(what, sorted(names)) for what, names in problems.items() if names]
-    if told:
-        raise ModelError(f"{path} does not fit {network}: {'; '.join(told)}")
+    faults = [_list_names(what, sorted(names)) for what, names in problems.items() if names]
+    if faults:
+        raise ModelError(f"{path} does not fit {network}: {'; '.join(faults)}")
 
 
-def _usable(tensor: Tensor, wanted: Tensor | None) -> bool:
-    """Whether a tensor can be written, and read as what a network holds."""
+def _usable(tensor: Tensor, expected: Tensor | None) -> bool:
+    """Whether a tensor can be stored in a file and loaded into the network's tensor."""
     plain = tensor.layout == torch.strided and not tensor.is_meta and tensor.dtype in TYPES
-    alike = wanted is None or wanted.is_floating_point() == tensor.is_floating_point()
-    return plain and alike
+    return plain and (
+        expected is None or expected.is_floating_point() == tensor.is_floating_point()
+    )
 
 
 def _kind(tensor: Tensor) -> str:
+    """Device, layout and dtype of a tensor in words, such as "sparse float32"."""
     place = "meta " if tensor.is_meta else ""
     sparse = "" if tensor.layout == torch.strided else "sparse "
     return f"{place}{sparse}{str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _listed(what: str, names: list[str], most: int = 4) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {what} ({', '.join(names[:most])}{rest})"
+def _list_names(what: str, names: list[str], limit: int = 4) -> str:
+    """How many names there are, and the first ``limit`` of them."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{len(names)} {what} ({', '.join(names[:limit])}{rest})"

@@ -1,1 +1,1 @@
-"""Training the simple loss, so that the built-in models can be made again."""
+"""Training of the built-in models: diffusion models and the classifiers behind the metrics."""

@@ -1,6 +1,6 @@
-"""Learning to classify, for networks whose features measure samples.
+"""Training of the classifiers whose features are used in metrics.
 
-Every epoch passes through the data in an order of its own, drawn from (seed, epoch).
+Every epoch goes through the data in a random order drawn from (seed, epoch).
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from fastdpm.training.config import ClassifierConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.task import Predict, Tell, draw
+from fastdpm.training.task import Log, Predict, draw
 
 _TEST_BATCH = 250
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of held-out samples that were told right, with its standard error and count."""
+    """Accuracy on held-out samples.
+
+    Attributes:
+        value: Fraction of correct predictions, in [0, 1].
+        error: Its standard error.
+        count: Number of samples.
+    """
 
     value: float
     error: float
@@ -42,13 +48,13 @@ class Classification:
     """Train a feature network; see :class:`fastdpm.training.task.Task`.
 
     Args:
-        config: What to train, and how.
-        data: What on, with labels, on the device of the training.
-        held_out: What to measure the accuracy on, or None.
+        config: The training configuration.
+        data: Labeled training data, on the training device.
+        held_out: Labeled data to measure the accuracy on, or None.
 
     Raises:
         InvalidArgumentError: If the network does not fit the data or the classes.
-        DataError: If data has no labels, or a label that is no class.
+        DataError: If the data has no labels, or a label is not a class.
     """
 
     loss_name = "cross-entropy (nats)"
@@ -79,7 +85,7 @@ class Classification:
         )
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
-        """The cross-entropy of a batch, augmented anew."""
+        """The cross-entropy of a batch, with random augmentations."""
         index = self._rows(step)
         _, logits = predict(self._augmented(index, generator))
         return F.cross_entropy(
@@ -92,30 +98,30 @@ class Classification:
         """See :class:`fastdpm.training.task.Task`."""
         return (self._augmented(self._rows(0), generator),)
 
-    def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
-        """Draw a few samples as the network sees them, and tell the held-out accuracy."""
+    def show(self, network: nn.Module, out: Path, log: Log) -> None:
+        """Write a picture of augmented samples, and log the held-out accuracy."""
         generator = torch.Generator(self.labels.device).manual_seed(self.config.training.seed)
         draw(out, self._augmented(self._rows(0)[:64], generator), self.config.data)
         if self.held_out is not None:
-            tell(f"held-out accuracy {self._accuracy(network)}")
+            log(f"held-out accuracy {self._accuracy(network)}")
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the folder of a feature network, its accuracy measured as it is written."""
+        """Write the folder of the feature network, with the accuracy of its float16 weights."""
         weights = network.state_dict()
         if self.held_out is not None:
             rounded = self.build().to(self.labels.device).eval()
             rounded.load_state_dict({n: v.half().float() for n, v in weights.items()})
-            found = self._accuracy(rounded)
+            accuracy = self._accuracy(rounded)
             provenance = provenance | {
-                "held_out_accuracy": round(found.value, 5),
-                "held_out_error": round(found.error, 5),
-                "held_out_count": found.count,
+                "held_out_accuracy": round(accuracy.value, 5),
+                "held_out_error": round(accuracy.error, 5),
+                "held_out_count": accuracy.count,
             }
         config = FeaturesConfig.of(self.config, provenance=provenance)
         write_folder(folder, config, weights)
 
     def _rows(self, step: int) -> Tensor:
-        """The rows of a step's batch: without repetition in an epoch, if the data suffices."""
+        """Indices of a step's batch; no sample repeats in an epoch if the data fills a batch."""
         count, size = len(self.data), self.config.training.batch_size
         epoch, batch = divmod(step, max(1, count // size))
         seed = (self.config.training.seed * 1_000_003 + epoch) % 2**63
@@ -123,40 +129,42 @@ class Classification:
         return order[torch.arange(batch * size, (batch + 1) * size) % count].to(self.labels.device)
 
     def _augmented(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Samples with the random augmentations of the configuration."""
         options = self.config.training
         samples = self.data.pick(index, generator)
         if options.shift:
             samples = _shifted(samples, options.shift, generator)
-        each = (len(samples), 1, 1)
+        shape = (len(samples), 1, 1)
         if options.gain_db:
-            softer = torch.rand(each, generator=generator, device=samples.device)
-            samples = samples * 10 ** (-options.gain_db / 20 * softer)
+            share = torch.rand(shape, generator=generator, device=samples.device)
+            samples = samples * 10 ** (-options.gain_db / 20 * share)
         if options.noise:
-            scale = torch.rand(each, generator=generator, device=samples.device) * options.noise
+            scale = torch.rand(shape, generator=generator, device=samples.device) * options.noise
             noise = torch.randn(samples.shape, generator=generator, device=samples.device)
             samples = (samples + scale * noise).clamp(-1, 1)
         return samples
 
     @torch.no_grad()
     def _accuracy(self, network: nn.Module) -> Accuracy:
+        """The accuracy of a network on the held-out data."""
         if self.held_out is None or self.held_out.labels is None:
-            raise DataError("there is no held-out data with labels to measure the accuracy on")
-        measure = FeatureNetwork(FeaturesConfig.of(self.config), network)
-        labels, right = self.held_out.labels, 0
+            raise DataError("the accuracy needs held-out data with labels: pass `held_out`")
+        classifier = FeatureNetwork(FeaturesConfig.of(self.config), network)
+        labels, correct = self.held_out.labels, 0
         for rows in torch.split(torch.arange(len(labels), device=labels.device), _TEST_BATCH):
-            guess = measure(self.held_out.middle(rows))[1].argmax(1)
-            right += int((guess == labels[rows]).sum())
-        share = right / len(labels)
-        return Accuracy(share, math.sqrt(share * (1 - share) / len(labels)), len(labels))
+            predicted = classifier(self.held_out.middle(rows))[1].argmax(1)
+            correct += int((predicted == labels[rows]).sum())
+        value = correct / len(labels)
+        return Accuracy(value, math.sqrt(value * (1 - value) / len(labels)), len(labels))
 
 
-def _shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Images (n, C, H, W), each moved by up to ``most`` pixels, their edges repeated."""
+def _shifted(images: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+    """Images (n, C, H, W), each shifted by up to ``max_shift`` pixels, with repeated edges."""
     count, channels, height, width = images.shape
-    device = images.device
-    moved = torch.randint(-most, most + 1, (2, count, 1), generator=generator, device=device)
-    rows = (torch.arange(height, device=device) + moved[0]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=device) + moved[1]).clamp(0, width - 1)
+    device, bound = images.device, max_shift + 1
+    shift = torch.randint(-max_shift, bound, (2, count, 1), generator=generator, device=device)
+    rows = (torch.arange(height, device=device) + shift[0]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=device) + shift[1]).clamp(0, width - 1)
     return images[
         torch.arange(count, device=device)[:, None, None, None],
         torch.arange(channels, device=device)[:, None, None],
@@ -166,15 +174,16 @@ def _shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def _checked_labels(data: TrainingData, num_classes: int) -> Tensor:
+    """The labels of the data as int64; raises DataError if there are none, or out of range."""
     if data.labels is None:
         raise DataError(
-            "a classifier learns from labels, and this data has none: give a Parquet file with a"
-            " column 'label', or sklearn:digits"
+            "a classifier needs labels, but this data has none: use a Parquet file with a column"
+            " 'label', or sklearn:digits"
         )
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= num_classes:
         raise DataError(
-            f"labels must lie in 0 ... {num_classes - 1}, one for each of the configuration's"
-            f" classes, got {low if low < 0 else high}"
+            f"labels must lie in [0, {num_classes - 1}] for the {num_classes} classes of the"
+            f" configuration, got {low if low < 0 else high}"
         )
     return data.labels.long()

@@ -1,4 +1,4 @@
-"""Training configurations: a TOML file that says which network learns what, and how."""
+"""Training configurations: TOML files with a network, its data and the training options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
-_LEAST = {
+_MINIMA = {
     "steps": 1,
     "batch_size": 1,
     "warmup_steps": 0,
@@ -24,27 +24,36 @@ _LEAST = {
     "gain_db": 0,
     "noise": 0,
 }
-_SHARES = ("ema_decay", "label_smoothing")
-_AUGMENTS = {"horizontal_flip": "image", "shift": "image", "gain_db": "audio", "noise": "audio"}
+_FRACTIONS = ("ema_decay", "label_smoothing")
+_AUGMENTATIONS = {
+    "horizontal_flip": "image",
+    "shift": "image",
+    "gain_db": "audio",
+    "noise": "audio",
+}
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a network is trained.
+    """Training options.
 
     Attributes:
-        steps: Optimizer steps.
-        batch_size: Samples a step.
-        learning_rate: After the warm-up.
-        warmup_steps: Steps over which the learning rate rises from 0; after them it falls to 0
-            along a cosine.
-        ema_decay: Of the averaged weights that are kept, below 1.
-        gradient_clip: Largest norm of the gradient.
-        precision: "float32", "bf16", or "auto" (bf16 on a GPU).
-        horizontal_flip: Mirror half of the images.
-        seed: Of initial weights, batches and noise.
-        checkpoint_minutes: Between checkpoints.
-        sample_minutes: Between sample pictures.
+        steps: Number of optimizer steps, at least 1.
+        batch_size: Samples per step, at least 1.
+        learning_rate: Largest learning rate, reached after the warm-up; above 0.
+        warmup_steps: Steps of linear warm-up from 0. After them, the learning rate follows a
+            cosine down to 0.
+        ema_decay: Decay of the exponential moving average of the weights, in [0, 1). The average
+            is the result of the training.
+        gradient_clip: Maximum norm of the gradient, above 0.
+        precision: "float32", "bf16", or "auto" (bf16 on a GPU, float32 on a CPU).
+        horizontal_flip: Flip each image with probability 1/2.
+        seed: Seed of initial weights, batches and noise, in [0, 2^32).
+        checkpoint_minutes: Minutes between checkpoints.
+        sample_minutes: Minutes between pictures of samples.
+
+    Raises:
+        InvalidArgumentError: If a value is out of range.
     """
 
     steps: int
@@ -61,27 +70,32 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name in _LEAST and not value >= _LEAST[name]:
-                raise InvalidArgumentError(f"{name} must be at least {_LEAST[name]}, got {value}")
-            if name in _SHARES and not 0 <= value < 1:
-                raise InvalidArgumentError(f"{name} must lie in [0, 1), got {value}")
+            if name in _MINIMA and not value >= _MINIMA[name]:
+                raise InvalidArgumentError(
+                    f"`{name}` must be at least {_MINIMA[name]}, got {value}"
+                )
+            if name in _FRACTIONS and not 0 <= value < 1:
+                raise InvalidArgumentError(f"`{name}` must lie in [0, 1), got {value}")
         if not (self.learning_rate > 0 and self.gradient_clip > 0):
-            raise InvalidArgumentError("learning_rate and gradient_clip must be above 0")
+            raise InvalidArgumentError(
+                "`learning_rate` and `gradient_clip` must be above 0, got"
+                f" {self.learning_rate:g} and {self.gradient_clip:g}"
+            )
         if not 0 <= self.seed < 2**32:
-            raise InvalidArgumentError(f"seed must lie in [0, 2^32), got {self.seed}")
+            raise InvalidArgumentError(f"`seed` must lie in [0, 2^32), got {self.seed}")
         check_one_of("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
 class ClassifierOptions(TrainOptions):
-    """How a classifier is trained: by SGD with Nesterov momentum 0.9.
+    """Training options of a classifier, which is trained by SGD with Nesterov momentum 0.9.
 
     Attributes:
-        weight_decay: L2 penalty of all weights.
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
-        shift: Images are moved by up to this many pixels, their edges repeated.
-        gain_db: Sounds are made softer by up to this.
-        noise: White noise of up to this standard deviation is added to sounds.
+        weight_decay: L2 penalty on all weights, at least 0.
+        label_smoothing: Fraction of the target distributed over all classes, in [0, 1).
+        shift: Maximum random shift of images, in pixels, at least 0; edges are repeated.
+        gain_db: Maximum random attenuation of sounds, in dB, at least 0.
+        noise: Maximum standard deviation of white noise added to sounds, at least 0.
     """
 
     weight_decay: float = 5e-4
@@ -93,10 +107,10 @@ class ClassifierOptions(TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class _RunConfig:
-    """What every configuration says.
+    """Base class of the training configurations.
 
-    ``MAKES`` is the configuration of the folder that comes out, ``DECIDES`` what of it must not
-    change between a run and its continuation.
+    ``MAKES`` is the configuration class of the folder that is written. ``DECIDES`` lists those of
+    its fields that must not change when a run is resumed.
     """
 
     MAKES: ClassVar[type[FolderConfig]]
@@ -111,29 +125,36 @@ class _RunConfig:
     def __post_init__(self) -> None:
         modality = self.data.modality
         check_one_of("modality of training data", modality, ("image", "audio"))
-        for name, suited in _AUGMENTS.items():
-            if getattr(self.training, name, 0) and modality != suited:
+        for name, kind in _AUGMENTATIONS.items():
+            if getattr(self.training, name, 0) and modality != kind:
                 raise InvalidArgumentError(
-                    f"{name} is for {suited} data, and this is {modality}: drop it"
+                    f"{name} is for {kind} data, but the data is {modality}: remove it"
                 )
-        self.MAKES.of(self)  # so that what does not fit is told now and not after the training
+        self.MAKES.of(self)  # raises now, not after the training, if the values are invalid
 
     @property
     def identity(self) -> str:
-        """All that must not change between a run and its continuation."""
-        made = self.MAKES.of(self).to_dict()
-        made["data"].pop("grey_levels", None)  # which decides nothing here
-        return repr((*(made[name] for name in self.DECIDES), self.training))
+        """Everything that must stay the same when a run is resumed, as text."""
+        written = self.MAKES.of(self).to_dict()
+        written["data"].pop("grey_levels", None)  # has no effect on training
+        return repr((*(written[name] for name in self.DECIDES), self.training))
 
     def replace(self, **options: int | None) -> Self:
-        """The configuration with every training option that is not None put in its place."""
-        given: Any = {name: value for name, value in options.items() if value is not None}
-        return replace(self, training=replace(self.training, **given))
+        """A copy with the training options that are not None."""
+        changes: Any = {name: value for name, value in options.items() if value is not None}
+        return replace(self, training=replace(self.training, **changes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(_RunConfig):
-    """A model to train; the tables are those of :class:`fastdpm.models.config.ModelConfig`."""
+    """Training configuration of a diffusion model.
+
+    The tables of the TOML file are those of :class:`fastdpm.models.config.ModelConfig`, and
+    "training" with the fields of :class:`TrainOptions`.
+
+    Raises:
+        InvalidArgumentError: If a value is invalid.
+    """
 
     MAKES = ModelConfig
     DECIDES = ("network", "schedule", "data")
@@ -143,9 +164,14 @@ class TrainConfig(_RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(_RunConfig):
-    """A feature network to train; see :class:`fastdpm.models.config.FeaturesConfig`.
+    """Training configuration of a feature network.
 
-    It learns to tell the ``classes``, the names of labels 0, 1, ..., apart.
+    The tables of the TOML file are those of :class:`fastdpm.models.config.FeaturesConfig`, and
+    "training" with the fields of :class:`ClassifierOptions`. ``classes`` are the names of labels
+    0, 1, ...
+
+    Raises:
+        InvalidArgumentError: If a value is invalid.
     """
 
     MAKES = FeaturesConfig
@@ -155,10 +181,13 @@ class ClassifierConfig(_RunConfig):
 
 
 def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:
-    """Read a TOML file, or a configuration that comes with the package by its name.
+    """Read a training configuration.
+
+    Args:
+        name_or_path: Name of a configuration in the package, or path of a TOML file.
 
     Raises:
-        InvalidArgumentError: If it does not exist or a value does not fit.
+        InvalidArgumentError: If it does not exist, or a value is invalid.
     """
     path = CONFIGS / f"{name_or_path}.toml"
     if not path.is_file():
@@ -166,7 +195,7 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         raise InvalidArgumentError(
-            f"no training configuration {str(name_or_path)!r}: give a TOML file, or one of {known}"
+            f"no training configuration {str(name_or_path)!r}: pass a TOML file, or one of {known}"
         )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Training data, held whole on the device: pictures as uint8, sound as int16."""
+"""Training data, kept in the memory of the device: images as uint8, sounds as int16."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from fastdpm.data.spec import DataSpec, check_shape
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Samples on a device and how to make a batch of them.
+    """A data set on a device, from which batches are drawn.
 
     Attributes:
-        spec: What they are.
-        values: uint8 images (n, C, H, W), or int16 sound (n, longest), padded with zeros.
-        lengths: Samples of each recording, shape (n,); None for images.
-        horizontal_flip: Mirror half of the images.
-        labels: Class of each sample, shape (n,), from 0; None where the data has none.
+        spec: The data that it holds.
+        values: Images, uint8, shape (n, C, H, W); or sounds, int16, shape (n, longest), padded
+            with zeros.
+        lengths: Number of samples of each sound, shape (n,); None for images.
+        horizontal_flip: Flip each image with probability 1/2.
+        labels: Class labels from 0, shape (n,); None if there are none.
     """
 
     spec: DataSpec
@@ -41,12 +42,12 @@ class TrainingData:
         return len(self.values)
 
     def to(self, device: torch.device) -> TrainingData:
-        """The same on another device."""
+        """A copy on another device."""
         moved: Any = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms or None."""
+        """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms, or None."""
         device = self.values.device
         index = torch.randint(len(self), (size,), generator=generator, device=device)
         samples = self.pick(index, generator)
@@ -54,35 +55,43 @@ class TrainingData:
         return samples, mel
 
     def pick(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """The samples of an index (n,) in [-1, 1], mirrored or placed at random."""
+        """Samples at ``index``, shape (n,), in [-1, 1]; randomly flipped or cropped."""
         size, device = len(index), self.values.device
         if self.lengths is None:
             images = from_pixels(self.values[index])
             if self.horizontal_flip:
-                mirror = torch.rand(size, 1, 1, 1, generator=generator, device=device) < 0.5
-                images = torch.where(mirror, images.flip(-1), images)
+                flip = torch.rand(size, 1, 1, 1, generator=generator, device=device) < 0.5
+                images = torch.where(flip, images.flip(-1), images)
             return images
-        place = torch.rand(size, 1, generator=generator, device=device)
-        return self.windows(index, place)
+        offset = torch.rand(size, 1, generator=generator, device=device)
+        return self.windows(index, offset)
 
     def middle(self, index: Tensor) -> Tensor:
-        """The samples of an index (n,) in [-1, 1] as they are, sounds amid their windows."""
+        """Samples at ``index``, shape (n,), in [-1, 1], unaugmented; sounds are centered."""
         if self.lengths is None:
             return from_pixels(self.values[index])
         return self.windows(index, torch.full((len(index), 1), 0.5, device=index.device))
 
-    def windows(self, index: Tensor, place: Tensor) -> Tensor:
-        """Windows of recordings, shape (n, 1, window).
+    def windows(self, index: Tensor, offset: Tensor) -> Tensor:
+        """Cut windows from sounds; shorter sounds are padded with silence.
 
-        ``place`` in [0, 1], shape (n, 1), moves the window over a longer recording, or a shorter
-        recording within the silence that fills the window.
+        Args:
+            index: Sounds, shape (n,), from 0.
+            offset: Relative position, in [0, 1], shape (n, 1): of the window within a longer
+                sound, or of a shorter sound within the window.
+
+        Returns:
+            Shape (n, 1, window), in [-1, 1].
+
+        Raises:
+            DataError: If the data is images.
         """
         if self.lengths is None:
-            raise DataError("windows are cut from sound, and this data is images")
+            raise DataError("windows can only be cut from sounds, but this data is images")
         window = self.spec.shape[-1]
         lengths = self.lengths[index][:, None]
         spare = lengths - window
-        start = spare.clamp_max(0) + (place * (spare.abs() + 1)).long().clamp_max(spare.abs())
+        start = spare.clamp_max(0) + (offset * (spare.abs() + 1)).long().clamp_max(spare.abs())
         position = start + torch.arange(window, device=index.device)
         inside = (position >= 0) & (position < lengths)
         table = self.values[index].gather(1, position.clamp(0, self.values.shape[1] - 1))
@@ -95,15 +104,15 @@ def load_training_data(
     """Read training data into memory.
 
     Args:
-        path: A Parquet file with a column ``image`` or ``audio`` of encoded files, a folder or a
-            zip archive of such files, "sklearn:digits" (all but its last 360 rows), or
-            "sklearn:digits-test" (those, which are held out).
-        spec: What the samples must be.
-        horizontal_flip: Mirror half of the images in every batch.
+        path: A folder, a zip archive or a Parquet file of images or sounds (see
+            :func:`fastdpm.data.datasets.open_dataset`), "sklearn:digits" (1,437 training rows) or
+            "sklearn:digits-test" (360 held-out rows).
+        spec: The expected data.
+        horizontal_flip: Flip each image of a batch with probability 1/2.
 
     Raises:
         DataError: If the data cannot be read, is empty, or has another shape or sample rate.
-        MissingExtraError: If reading it needs a package that is not installed.
+        MissingExtraError: If a package needed to read it is not installed.
     """
     if path in (DIGITS, DIGITS_TEST):
         images, digits = map(torch.from_numpy, digits_part(path))
@@ -119,6 +128,7 @@ def load_training_data(
     return TrainingData(spec, pad_sequence(sounds, batch_first=True), lengths, labels=labels)
 
 
-def _labels(found: list[int | None]) -> Tensor | None:
-    labels = [label for label in found if label is not None]
-    return torch.tensor(labels) if len(labels) == len(found) else None
+def _labels(labels: list[int | None]) -> Tensor | None:
+    """The labels as a tensor; None unless every sample has one."""
+    known = [label for label in labels if label is not None]
+    return torch.tensor(known) if len(known) == len(labels) else None

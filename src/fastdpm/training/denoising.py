@@ -1,4 +1,4 @@
-"""Learning to predict the noise in data: the simple loss.
+"""Training of diffusion models with the simple loss: predict the noise in noisy data.
 
 Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
 """
@@ -22,7 +22,7 @@ from fastdpm.output.figures import MOST_SOUNDS
 from fastdpm.sampling.ask import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.task import Predict, Tell, draw
+from fastdpm.training.task import Log, Predict, draw
 
 _NUM_EXAMPLES = 6
 
@@ -31,11 +31,12 @@ class Denoising:
     """Train a diffusion model; see :class:`fastdpm.training.task.Task`.
 
     Args:
-        config: What to train, and how.
-        data: What on, on the device of the training.
+        config: The training configuration.
+        data: Training data, on the training device.
 
     Raises:
-        InvalidArgumentError: If the network does not fit the data, or the recipe the schedule.
+        InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
+            schedule.
     """
 
     loss_name = "mean squared error of eps"
@@ -43,11 +44,11 @@ class Denoising:
     def __init__(self, config: TrainConfig, data: TrainingData) -> None:
         if config.data.classes is not None:
             raise InvalidArgumentError(
-                "a network that takes classes is not trained here: drop data.classes"
+                "training of networks with classes is not supported: remove data.classes"
             )
         check_fits(config.network, config.data, learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
-        config.recipe.compile(schedule)  # so that it fails now and not after the training
+        config.recipe.compile(schedule)  # raises now, not after the training, if it does not fit
         self.config, self.data = config, data
         self.device = data.values.device
         self.levels = torch.tensor(schedule.levels[1:], dtype=torch.float32, device=self.device)
@@ -57,14 +58,14 @@ class Denoising:
         return build_network(self.config.network)
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Adam, with a memory of gradients' squares that suits short runs."""
+        """Adam, with a decay of squared gradients that suits short runs."""
         rate = self.config.training.learning_rate
         return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
-        """The mean squared error of eps at steps that are uniform over the schedule."""
+        """The mean squared error of eps, at steps uniform over the schedule."""
         x0, condition = self.data.batch(self.config.training.batch_size, generator)
-        # Uniform steps, spread evenly over the batch: the same loss with less variance.
+        # Stratified steps over the batch: the same expected loss with less variance.
         offset = torch.rand(1, generator=generator, device=self.device)
         spread = torch.arange(len(x0), device=self.device) / len(x0)
         t = ((offset + spread) % 1 * len(self.levels)).long().clamp_max(len(self.levels) - 1)
@@ -79,8 +80,8 @@ class Denoising:
         t = torch.zeros(len(x), device=self.device)
         return (x, t) if condition is None else (x, t, condition)
 
-    def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
-        """Draw sixteen samples (eight sounds) with the model's recipe."""
+    def show(self, network: nn.Module, out: Path, log: Log) -> None:
+        """Write a picture of 16 images or 8 sounds, sampled with the model's recipe."""
         model = Model(ModelConfig.of(self.config), network)
         count = 16 if self.config.data.modality == "image" else MOST_SOUNDS
         samples = model.sample(count, condition=self._examples(count))
@@ -93,6 +94,6 @@ class Denoising:
         write_folder(folder, config, network.state_dict(), examples)
 
     def _examples(self, count: int) -> Tensor | None:
-        """Mel spectrograms of training windows, the same ones every time; None for no vocoder."""
+        """Mel spectrograms of ``count`` training windows, always the same; None without mel."""
         generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
         return self.data.batch(count, generator)[1]

@@ -1,7 +1,7 @@
-"""Training in a folder that survives a kill.
+"""The training loop: a run in a folder, which can be resumed after an interruption.
 
-Every step draws its batch and noise from (seed, step), so a resumed run takes the same steps as
-one that was never stopped.
+Every step draws its batch and noise from (seed, step). A resumed run therefore takes the same
+steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,14 @@ _LOG_EVERY = 50
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, the last logged loss, seconds spent and, at most, left."""
+    """The progress of a run.
+
+    Attributes:
+        step: Number of completed steps.
+        loss: The last logged loss.
+        seconds: Seconds spent.
+        left: Estimated seconds left.
+    """
 
     step: int
     loss: float
@@ -49,17 +56,18 @@ class Trainer:
     """A training run in a folder.
 
     Args:
-        config: What to train, and how.
-        data: What on, already on ``device``.
+        config: The training configuration.
+        data: Training data, on ``device``.
         out: Folder of the run: checkpoint, loss, pictures, and the model at the end.
-        device: Where.
-        command: How the run was started, for the model card.
-        tell: Takes one-line messages.
-        held_out: What a classifier's accuracy is measured on, already on ``device``.
+        device: Device to train on.
+        command: The command that started the run, for the model card.
+        log: Called with one-line messages.
+        held_out: Data to measure a classifier's accuracy on, on ``device``; None otherwise.
 
     Raises:
-        InvalidArgumentError: If the network does not fit the data, or the recipe the schedule.
-        DataError: If a classifier's data has no labels, or others than its classes.
+        InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
+            schedule.
+        DataError: If the data of a classifier has no labels, or a label is not a class.
     """
 
     def __init__(
@@ -69,13 +77,13 @@ class Trainer:
         out: Path,
         device: torch.device,
         command: str,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         held_out: TrainingData | None = None,
     ) -> None:
         options = config.training
         self.task = _task(config, data, held_out)
         self.config, self.out, self.device = config, out, device
-        self.command, self.tell = command, tell
+        self.command, self.log = command, log
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = self.task.build()
@@ -85,9 +93,9 @@ class Trainer:
             for parameter in self.network.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        # With buffers, so with the running statistics of normalisations.
-        self._average = AveragedModel(self.network, multi_avg_fn=self._follow, use_buffers=True)
-        self._average.n_averaged.fill_(1)  # at 0 the first step would replace the fresh weights
+        # use_buffers averages the running statistics of the norms as well.
+        self._average = AveragedModel(self.network, multi_avg_fn=self._update, use_buffers=True)
+        self._average.n_averaged.fill_(1)  # at 0, the first step would replace the initial weights
         self.ema: nn.Module = self._average.module.eval().requires_grad_(False)
         self.optimizer = self.task.optimizer(self.network)
         half = options.precision == "bf16" or (options.precision == "auto" and on_gpu)
@@ -100,24 +108,24 @@ class Trainer:
         self._recent: list[Tensor] = []
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint.
+        """Load the checkpoint in the folder of the run.
 
         Raises:
-            FastDPMError: If it is damaged or was written by another configuration.
+            FastDPMError: If it is damaged, or was written with another configuration.
         """
         path = self.out / CHECKPOINT
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception:  # torch raises many kinds for a damaged file
+        except Exception:  # torch raises many kinds of errors for a damaged file
             saved = None
         if not isinstance(saved, dict) or not saved.keys() >= _CHECKPOINT_KEYS:
             raise FastDPMError(
-                f"{path} is not a whole checkpoint of fastdpm: start afresh in an empty folder"
+                f"{path} is not a complete checkpoint of fastdpm: start again in an empty folder"
             )
         if saved["config"] != self.config.identity:
             raise FastDPMError(
-                f"{path} was written by another configuration: resume with that one, or start"
-                " afresh in an empty folder"
+                f"{path} was written with another configuration: resume with that one, or start"
+                " again in an empty folder"
             )
         self.network.load_state_dict(saved["network"])
         self.ema.load_state_dict(saved["ema"])
@@ -133,10 +141,16 @@ class Trainer:
         report: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Train to the configured step or for ``seconds``, then write the model folder.
+        """Train until the configured number of steps, or for ``seconds``; then write the model.
+
+        Args:
+            seconds: Time limit of this call.
+            report: Called with the progress every 50 steps.
+            should_stop: Called after every step; if it returns True, training stops.
 
         Returns:
-            False if ``should_stop`` ended it; then there is a checkpoint, but no model folder.
+            True if the model folder was written. False if ``should_stop`` ended the training; then
+            only the checkpoint was written.
         """
         options = self.config.training
         began, before = time.monotonic(), self.seconds
@@ -145,12 +159,12 @@ class Trainer:
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
             self._try_to_compile()
-        self.save()  # a folder that cannot be written to is found out before the work
+        self.save()  # fails now, not after the training, if the folder is not writable
         while self.step < options.steps and self.seconds - before < seconds:
             self._recent.append(self.take_step())
             self.seconds = before + time.monotonic() - began
             if self.step % _LOG_EVERY == 0 or self.step == options.steps:
-                self._log()
+                self._record_loss()
                 now = (self.step, self.seconds)
                 first = first or now
                 left = min(time_left(first, now, options.steps), before + seconds - self.seconds)
@@ -191,12 +205,12 @@ class Trainer:
             return self.predict(*inputs)
 
     def save(self) -> None:
-        """Write checkpoint, loss table and loss curve, each whole.
+        """Write the checkpoint, the loss table and the loss curve.
 
         Raises:
-            DataError: If the loss is no longer finite; the last checkpoint stays.
+            DataError: If the loss is not finite; the last checkpoint is kept.
         """
-        self._log()
+        self._record_loss()
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.identity,
@@ -217,11 +231,11 @@ class Trainer:
             write_loss(self.out / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
-        """Write ``samples.png`` and tell how good the averaged weights are."""
-        self.task.show(self.ema, self.out, self.tell)
+        """Write ``samples.png`` with the averaged weights, and log their quality."""
+        self.task.show(self.ema, self.out, self.log)
 
     def export(self) -> None:
-        """Write the averaged weights as a folder ``model``, and a picture of samples."""
+        """Write the averaged weights to the folder ``model``, and a picture of samples."""
         self.write_samples()
         last = [loss for _, loss in self.losses[-20:]] or [math.nan]
         provenance: dict[str, Any] = {
@@ -238,38 +252,38 @@ class Trainer:
         self.task.export(self.ema, self.out / "model", provenance)
 
     def _try_to_compile(self) -> None:
-        """Compile the network if that works here; the first call shows whether it does."""
+        """Compile the network if torch.compile works on this machine, by a trial step."""
         compiled: Predict = torch.compile(self.network)
         inputs = self.task.inputs(torch.Generator(self.device).manual_seed(0))
-        kept = {name: value.clone() for name, value in self.network.named_buffers()}
+        buffers = {name: value.clone() for name, value in self.network.named_buffers()}
         try:
             with self.autocast:
                 out = compiled(*inputs)
             last = out if isinstance(out, Tensor) else out[-1]
             last.float().mean().backward()
             self.network.zero_grad(set_to_none=True)
-        except Exception as error:  # the compiler's failures have no common base
-            self.tell(f"training without torch.compile: {first_line(error)}")
+        except Exception as error:  # compiler errors have no common base class
+            self.log(f"training without torch.compile: {first_line(error)}")
         else:
             self.predict = compiled
         for name, value in self.network.named_buffers():
-            value.copy_(kept[name])  # batch statistics must not remember the trial
+            value.copy_(buffers[name])  # undo the trial's update of running statistics
 
     def _schedule(self) -> LambdaLR:
-        """Sets the optimizer's learning rate for the step to come, and for every one after it."""
+        """The learning-rate schedule, set to the current step."""
         options = self.config.training
         for group in self.optimizer.param_groups:
             group["initial_lr"] = options.learning_rate
         return LambdaLR(self.optimizer, partial(share_of_rate, options), last_epoch=self.step - 1)
 
-    def _follow(self, kept: Sequence[Tensor], trained: Sequence[Tensor], _: object) -> None:
-        """Move averages towards trained values, faster as long as there were few steps."""
+    def _update(self, averages: Sequence[Tensor], values: Sequence[Tensor], _: object) -> None:
+        """Update the moving averages; the decay is smaller during the first steps."""
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
-        for average, value in zip(kept, trained, strict=True):
+        for average, value in zip(averages, values, strict=True):
             average.lerp_(value, 1 - decay)
 
-    def _log(self) -> None:
-        """Note the mean loss since the last time; a checkpoint is only written after it."""
+    def _record_loss(self) -> None:
+        """Record the mean loss since the last call; raises DataError if it is not finite."""
         if not self._recent:
             return
         loss = float(torch.stack(self._recent).mean())
@@ -282,18 +296,20 @@ class Trainer:
 
 
 def share_of_rate(options: TrainOptions, step: int) -> float:
-    """Share of the learning rate at a step, from 0: it rises evenly, then falls along a cosine."""
+    """Factor of the learning rate at a step, from 0: linear warm-up, then a cosine down to 0."""
     if step < options.warmup_steps:
         return (step + 1) / options.warmup_steps
-    done = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * done))
+    progress = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def time_left(first: tuple[int, float], now: tuple[int, float], steps: int) -> float:
-    """Seconds to the last of ``steps``, at the pace since the first report.
+    """Estimated seconds until step ``steps``, at the pace since the first report.
 
-    ``first`` and ``now`` are steps done and seconds spent at a report; the pace of the whole run
-    counts where they are the same.
+    Args:
+        first: Completed steps and seconds spent at the first report.
+        now: The same now. If both are equal, the pace of the whole run is used.
+        steps: Total number of steps.
     """
     pace = (now[1] - first[1]) / max(now[0] - first[0], 1) or now[1] / now[0]
     return pace * (steps - now[0])
@@ -302,23 +318,30 @@ def time_left(first: tuple[int, float], now: tuple[int, float], steps: int) -> f
 def _task(
     config: TrainConfig | ClassifierConfig, data: TrainingData, held_out: TrainingData | None
 ) -> Task:
+    """The task of a configuration."""
     if isinstance(config, ClassifierConfig):
         return Classification(config, data, held_out)
     if held_out is not None:
-        raise InvalidArgumentError("held-out data measures classifiers: drop `held_out`")
+        raise InvalidArgumentError("`held_out` is only used for classifiers: remove it")
     return Denoising(config, data)
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
     """Check the folder of a run.
 
+    Args:
+        out: Folder of the run.
+        resume: Whether the run continues from the checkpoint in the folder.
+
     Raises:
-        InvalidArgumentError: If a new run would overwrite what lies there, or there is nothing
-            to resume.
+        InvalidArgumentError: If ``resume`` is set and there is no checkpoint, or it is not set
+            and the folder is not empty.
     """
     if resume and not (out / CHECKPOINT).is_file():
-        raise InvalidArgumentError(f"nothing to resume: {out / CHECKPOINT} does not exist")
+        raise InvalidArgumentError(
+            f"nothing to resume: {out / CHECKPOINT} does not exist; start without `resume`"
+        )
     if not resume and out.exists() and any(out.iterdir()):
         raise InvalidArgumentError(
-            f"{out} is not empty: choose another `out`, or go on with `resume`"
+            f"{out} is not empty: choose another `out`, or continue its run with `resume`"
         )

@@ -1,4 +1,4 @@
-"""What a network is trained for: the part of a run that :class:`Trainer` leaves open."""
+"""The interface of a training task: the part of a run that depends on what is trained."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.output.figures import write_picture
 
 Predict = Callable[..., Any]
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Task(Protocol):
-    """A task holds its configuration and its data, and no state that a step changes.
+    """A training task: configuration and data, without any state that a step changes.
 
     Attributes:
-        loss_name: What the loss is, for the loss curve.
+        loss_name: Name of the loss, for the axis of the loss curve.
     """
 
     loss_name: str
 
     def build(self) -> nn.Module:
-        """The network with fresh weights, from PyTorch's global generator, on the CPU."""
+        """Build the network on the CPU, initialized from PyTorch's global generator."""
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer at the configured learning rate, a share of which every step takes."""
+        """The optimizer, with the configured learning rate; the trainer schedules the rate."""
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
-        """Loss of the batch that belongs to a step, drawn from the step's own generator."""
+        """The loss of the batch of a step, from 0; all random numbers come from ``generator``."""
 
     def inputs(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """A batch as the network takes it, to try whether it compiles."""
+        """Example inputs of the network, for a trial of torch.compile."""
 
-    def show(self, network: nn.Module, out: Path, tell: Tell) -> None:
-        """Write ``out/samples.png`` and tell how good the averaged network is."""
+    def show(self, network: nn.Module, out: Path, log: Log) -> None:
+        """Write ``out/samples.png`` with the averaged network, and log its quality."""
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the averaged network as a folder."""
+        """Write the folder of the averaged network."""
 
 
 def draw(out: Path, samples: Tensor, data: DataSpec) -> None:
-    """Write ``out/samples.png`` of samples, shape (n, ...) in [-1, 1]; of sounds, the first."""
+    """Write the picture ``out/samples.png`` of samples, shape (n, ...), in [-1, 1]."""
     image = data.modality == "image"
-    shown = to_pixels(samples) if image else samples[:, 0].cpu().numpy()
-    write_picture(out / "samples.png", shown, data.sample_rate)
+    values = to_pixels(samples) if image else samples[:, 0].cpu().numpy()
+    write_picture(out / "samples.png", values, data.sample_rate)

@@ -1,7 +1,7 @@
-"""FastDPM inside diffusers; needs ``pip install 'fastdpm[diffusers]'``.
+"""The integration with diffusers; requires ``pip install 'fastdpm[diffusers]'``.
 
-``FastDPMScheduler`` and ``FastDPMInverseScheduler`` are public names of ``fastdpm`` itself. A
-saved pipeline names them by this package, where diffusers also looks for their base class.
+``FastDPMScheduler`` and ``FastDPMInverseScheduler`` can also be imported from ``fastdpm``. A saved
+pipeline refers to them by this module, where diffusers also looks for their base class.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ check_installed("diffusers", "diffusers", "diffusers")
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402
 
-# Both schedulers together: each names the other as one that it can be exchanged for.
+# Import both schedulers: each lists the other as compatible.
 from fastdpm.integrations.diffusers.base import FastDPMSchedulerOutput  # noqa: E402
 from fastdpm.integrations.diffusers.inverse import FastDPMInverseScheduler  # noqa: E402
 from fastdpm.integrations.diffusers.scheduler import FastDPMScheduler  # noqa: E402
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what opens pipelines when it is first used: it imports the networks of diffusers."""
+    """Import the functions that open pipelines on first use: they import diffusers' networks."""
     if name not in ("from_pipeline", "from_unet"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from fastdpm.integrations.diffusers import pipeline

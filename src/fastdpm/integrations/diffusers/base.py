@@ -1,8 +1,8 @@
-"""What FastDPM's schedulers share: configuration, the table of steps, noising, predictions.
+"""The base class of the schedulers: configuration, timesteps, adding noise, reading predictions.
 
-Paper -> code: R(t + 1) -> ``PlanScheduler.add_noise`` (steps are zero-based here, as networks
-count), eps -> ``Prediction.eps``. Coefficients stay in float64 and are cast once, by torch.
-Source: Kong & Ping 2021, arXiv:2106.00132, section 3; the interface is that of diffusers.
+Paper -> code: R(t + 1) -> ``PlanScheduler.add_noise`` (timesteps are zero-based),
+eps -> ``Prediction.eps``. Coefficients are float64 and are cast once, by torch.
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3. The interface is that of diffusers.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from fastdpm.sampling.prediction import ClipX0, DynamicThreshold, as_eps
 Timesteps = Tensor | Array | Sequence[float]
 
 _log = logging.getLogger(__name__)
-_NOT_DDPM = ("EDMEulerScheduler", "DPMSolverSDEScheduler")
+_INCOMPATIBLE = ("EDMEulerScheduler", "DPMSolverSDEScheduler")
 _HALF = (torch.float16, torch.bfloat16)
 _DEFAULTS = "_use_default_values"
 
 
 @dataclass
 class FastDPMSchedulerOutput(BaseOutput):
-    """What a step returns.
+    """The output of a scheduler's ``step``.
 
     Attributes:
-        prev_sample: The state at the row's next level, shape (batch, ...).
-        pred_original_sample: The clean data that the prediction implies, clipped if that is on.
+        prev_sample: The state at the next level, shape (batch, ...).
+        pred_original_sample: The predicted clean data, shape (batch, ...), clipped if clipping is
+            enabled.
     """
 
     prev_sample: Tensor
@@ -53,14 +54,14 @@ class FastDPMSchedulerOutput(BaseOutput):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network's answer amounts to at its row.
+    """A model output, converted to noise and clean data.
 
     Attributes:
-        x: The state it was asked for, float32 or float64.
-        eps: The noise in it that the row is computed with, consistent with ``x0``.
-        x0: The clean data in it, clipped if clipping is on.
-        raw_eps: The noise before clipping.
-        learned: The learned variance behind the prediction, if there is one.
+        x: The state, float32 or float64, shape (batch, ...).
+        eps: The predicted noise, consistent with ``x0``.
+        x0: The predicted clean data, clipped if clipping is enabled.
+        raw_eps: The predicted noise before clipping.
+        learned: The learned variance in the model output, or None.
     """
 
     x: Tensor
@@ -71,27 +72,28 @@ class Prediction:
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """A scheduler of diffusers that looks its steps up in a plan.
+    """Base class of diffusers schedulers that execute a plan.
 
     Attributes:
-        schedule: The variances, continued to real-valued steps.
-        plan: What :meth:`set_timesteps` compiled; None before, when all T training steps are
-            taken, as every scheduler of diffusers does.
-        timesteps: What the network is told, zero-based, float32, shape (rows,).
-        num_inference_steps: Rows of the plan; None before :meth:`set_timesteps`.
-        init_noise_sigma: Scale of the first state, 1.
-        betas: The T variances, float32.
-        alphas_cumprod: The T squared levels, float32.
+        schedule: The variance schedule, extended to real-valued steps.
+        plan: The plan to execute. It is None before :meth:`set_timesteps`, when a scheduler takes
+            all T training steps, as in diffusers.
+        timesteps: Real-valued zero-based steps at which the network is evaluated, float32, shape
+            (plan.num_rows,).
+        num_inference_steps: Number of rows of the plan; None before :meth:`set_timesteps`.
+        init_noise_sigma: Standard deviation of the initial noise, 1.
+        betas: The T variances, float32, shape (T,).
+        alphas_cumprod: The T squared levels, float32, shape (T,).
     """
 
-    _compatibles = [e.name for e in KarrasDiffusionSchedulers if e.name not in _NOT_DDPM]  # noqa: RUF012
+    _compatibles = [e.name for e in KarrasDiffusionSchedulers if e.name not in _INCOMPATIBLE]  # noqa: RUF012
     order = 1
-    _falling = True
+    _descending = True
 
-    def _start(self) -> None:
-        """Set up what the registered configuration says; for the end of ``__init__``."""
+    def _setup(self) -> None:
+        """Initialize from the registered configuration; called at the end of ``__init__``."""
         if _DEFAULTS in self.config:
-            # Else a conversion would drop what was left unsaid here and take the other class's.
+            # Otherwise a conversion would replace default values by those of the other class.
             self.register_to_config(**{_DEFAULTS: []})  # type: ignore[no-untyped-call]
         self.schedule = VarianceSchedule.from_config(schedule_of(self.config))
         prediction_of(self.config)
@@ -102,51 +104,52 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.plan: Plan | None = None
         self.num_inference_steps: int | None = None
         steps = torch.arange(self.schedule.num_train_steps, dtype=torch.float32)
-        self.timesteps = steps.flip(0) if self._falling else steps
+        self.timesteps = steps.flip(0) if self._descending else steps
 
     def _recipe_of_config(self) -> Recipe:
-        by_hand = {
+        """The recipe in the registered configuration."""
+        custom = {
             name: None if self.config[name] is None else tuple(map(float, self.config[name]))
             for name in ("variances", "at_steps")
         }
         names = ("num_steps", "levels", "spacing", "kappa", "method", "bounded")
         chosen = {name: self.config[name] for name in names if name in self.config}
-        return Recipe(**chosen).replace(**by_hand)
+        return Recipe(**chosen).replace(**custom)
 
     @classmethod
     def from_config(
         cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
     ) -> Any:
-        """Build from the configuration of any DDPM-like scheduler.
+        """Build a scheduler from the configuration of any DDPM-like scheduler.
 
-        Variances, prediction and clipping are taken over as the other scheduler has them, also
-        where it never had to state them; everything else is kept for a conversion back.
+        Variances, prediction type and clipping are those of the other scheduler, including the
+        defaults of its class. Its other settings are kept for a conversion back.
 
         Args:
-            config: ``scheduler.config`` of another scheduler, or what its file holds.
-            return_unused_kwargs: Also return what was not used.
-            kwargs: Put in place of what ``config`` says.
+            config: ``scheduler.config`` of another scheduler, or the content of its file.
+            return_unused_kwargs: Also return the unused settings.
+            kwargs: Arguments that replace values of ``config``.
 
         Raises:
-            InvalidArgumentError: If it is no DDPM-like scheduler (flow matching, EDM, zero
+            InvalidArgumentError: If the scheduler is not DDPM-like (flow matching, EDM, zero
                 terminal SNR ...), or an argument is unknown.
         """
         own = set(inspect.signature(cls.__init__).parameters) - {"self"}
         unknown = sorted(name for name in kwargs if name not in own and name[0] != "_")
         if unknown and not return_unused_kwargs:
             raise InvalidArgumentError(
-                f"{cls.__name__} does not know {', '.join(unknown)}: it takes"
+                f"{cls.__name__} has no argument {', '.join(unknown)}: it takes"
                 f" {', '.join(sorted(own))}"
             )
         in_memory = False
         if isinstance(config, Mapping):
-            unsaid = [name for name in config.get(_DEFAULTS, ()) if name not in own]
+            defaults = [name for name in config.get(_DEFAULTS, ()) if name not in own]
             in_memory = _DEFAULTS in config
-            config = {**config, **complete({**config, **kwargs}), _DEFAULTS: unsaid}
-        made: Any = super().from_config(config, return_unused_kwargs=True, **kwargs)
+            config = {**config, **complete({**config, **kwargs}), _DEFAULTS: defaults}
+        result: Any = super().from_config(config, return_unused_kwargs=True, **kwargs)
         if in_memory:
-            made[0].register_to_config(**{_DEFAULTS: []})  # as one that was built in memory has
-        return made if return_unused_kwargs else made[0]
+            result[0].register_to_config(**{_DEFAULTS: []})  # as for a scheduler built in memory
+        return result if return_unused_kwargs else result[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "schedule"}
@@ -169,46 +172,50 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         timesteps: Timesteps | None = None,
         plan: Plan | None = None,
     ) -> None:
-        """Compile the plan to sample with; at most one of the three ways to choose it is given.
+        """Choose the plan to execute.
+
+        Pass at most one of ``num_inference_steps``, ``timesteps`` and ``plan``.
 
         Args:
-            num_inference_steps: S; that of the configuration if nothing is given. Steps that STEP
-                quadratic repeats are merged, so that ``timesteps`` can be shorter than S. Where
-                the levels are no choice of S (by hand, or the standard samplers), it must be
-                their number.
-            device: Where ``timesteps`` go.
-            timesteps: Real-valued zero-based steps in (-1, T - 1] in the order they are taken.
-            plan: Any plan, also one that starts below full noise or ends above clean data.
+            num_inference_steps: S; by default ``num_steps`` of the configuration. Repeated steps
+                of STEP quadratic are merged, so that ``timesteps`` can be shorter than S. If S
+                cannot be chosen (custom levels, or the standard samplers), it must equal their
+                number of steps.
+            device: Device of ``timesteps``.
+            timesteps: Real-valued zero-based steps in (-1, T - 1], in the order of execution.
+            plan: Any plan, including one that starts below full noise or ends above clean data.
 
         Raises:
-            InvalidArgumentError: If more than one is given, or a value is out of range.
+            InvalidArgumentError: If more than one of them is passed, or a value is out of range.
         """
-        if sum(given is not None for given in (num_inference_steps, timesteps, plan)) > 1:
+        if sum(choice is not None for choice in (num_inference_steps, timesteps, plan)) > 1:
             raise InvalidArgumentError(
-                "give one of num_inference_steps, timesteps and plan, not several"
+                "pass only one of `num_inference_steps`, `timesteps` and `plan`"
             )
-        given = plan is not None
+        custom = plan is not None
         if plan is None:
-            plan = self._compiled(num_inference_steps, timesteps)
-        self._use(plan, given)
+            plan = self._plan_for(num_inference_steps, timesteps)
+        self._set_plan(plan, custom=custom)
         for note in plan.notes:
             _log.warning("%s: %s", plan.label, note)
         self.timesteps = torch.tensor(plan.t, dtype=torch.float32, device=device)
         self.num_inference_steps = plan.num_rows
 
-    def _use(self, plan: Plan, given: bool) -> None:
-        """Take a plan that was compiled here, or given as it is."""
+    def _set_plan(self, plan: Plan, *, custom: bool) -> None:
+        """Set the plan to execute; ``custom`` if the user passed it."""
         self.plan = plan
 
     def _compile(self, recipe: Recipe) -> Plan:
+        """The plan of a recipe."""
         return recipe.compile(self.schedule)
 
-    def _compiled(self, num_steps: int | None, timesteps: Timesteps | None) -> Plan:
+    def _plan_for(self, num_steps: int | None, timesteps: Timesteps | None) -> Plan:
+        """The plan of the configuration, with another number of steps or other timesteps."""
         recipe = self._recipe
         if timesteps is not None:
-            steps = _numbers(timesteps) if self._falling else _numbers(timesteps)[::-1]
+            steps = _numbers(timesteps) if self._descending else _numbers(timesteps)[::-1]
             if len(steps) == 0:
-                raise InvalidArgumentError("timesteps must be at least one step, got none")
+                raise InvalidArgumentError("`timesteps` must hold at least one step, got none")
             return self._compile(recipe.replace(at_steps=tuple(steps)))
         fixed = recipe.variances or recipe.at_steps
         if num_steps is None or (fixed is None and not recipe.takes_all_steps):
@@ -216,58 +223,58 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         plan = self._compile(recipe)
         if num_steps != plan.num_rows:
             raise InvalidArgumentError(
-                f"this scheduler takes {recipe.describe()}, which are {plan.num_rows} steps: ask"
-                f" for num_inference_steps={plan.num_rows}, got {num_steps}"
+                f"this scheduler uses {recipe.describe()}, which has {plan.num_rows} steps: pass"
+                f" num_inference_steps={plan.num_rows}, got {num_steps}"
             )
         return plan
 
     def scale_model_input(self, sample: Tensor, timestep: object = None) -> Tensor:
-        """The sample as it is: states of FastDPM have the scale that the network expects."""
+        """Return ``sample`` unchanged: states already have the scale that the network expects."""
         return sample
 
     def _row(self, timestep: object) -> int:
-        """The row of the plan whose step was told, whatever type it was rounded to on its way."""
-        plan = self._planned()
-        told = torch.as_tensor(timestep).detach().flatten().cpu()
-        if told.numel() != 1 and not (told.numel() and (told == told[0]).all()):
+        """The row of the plan for a timestep, which may have been rounded to another dtype."""
+        plan = self._current_plan()
+        values = torch.as_tensor(timestep).detach().flatten().cpu()
+        if values.numel() != 1 and not (values.numel() and (values == values[0]).all()):
             raise InvalidArgumentError(
-                f"a step is taken at one timestep, got {told.numel()} different ones"
+                f"`timestep` must be one value for the whole batch, got {values.numel()} values"
             )
-        dtype = told.dtype if told.dtype in _HALF else torch.float32
-        asked = float(told[0].to(dtype))
-        off = (torch.tensor(plan.t).to(dtype).double() - asked).abs()
-        rows = (off == off.min()).nonzero().flatten().tolist()
-        slack = 0.0 if dtype in _HALF else 4e-7 * max(1.0, abs(asked))
-        if not float(off.min()) <= slack:
+        dtype = values.dtype if values.dtype in _HALF else torch.float32
+        step = float(values[0].to(dtype))
+        distance = (torch.tensor(plan.t).to(dtype).double() - step).abs()
+        rows = (distance == distance.min()).nonzero().flatten().tolist()
+        tolerance = 0.0 if dtype in _HALF else 4e-7 * max(1.0, abs(step))
+        if not float(distance.min()) <= tolerance:
             raise InvalidArgumentError(
-                f"timestep {asked:g} is none of this plan's {plan.num_rows} ({plan.t[0]:g} ..."
-                f" {plan.t[-1]:g}): hand over scheduler.timesteps as they are"
+                f"`timestep` must be one of the {plan.num_rows} in scheduler.timesteps"
+                f" ({plan.t[0]:g} ... {plan.t[-1]:g}), got {step:g}: pass them unchanged"
             )
         if len(rows) > 1:
             raise InvalidArgumentError(
-                f"timestep {asked:g} is that of rows {' and '.join(map(str, rows))} in {dtype}:"
-                " hand over scheduler.timesteps as they are, in float32"
+                f"timestep {step:g} belongs to rows {' and '.join(map(str, rows))} in {dtype}:"
+                " pass scheduler.timesteps in float32"
             )
         return int(rows[0])
 
-    def _planned(self) -> Plan:
-        """The plan, compiled over all training steps if none was asked for."""
+    def _current_plan(self) -> Plan:
+        """The plan to execute; all training steps if :meth:`set_timesteps` was not called."""
         if self.plan is None:
             recipe = self._recipe
             if not recipe.takes_all_steps:
                 recipe = recipe.replace(at_steps=tuple(levels_all(self.schedule).t))
             plan = self._compile(recipe)
-            self._use(plan, given=False)
+            self._set_plan(plan, custom=False)
             return plan
         return self.plan
 
     def _predict(self, output: Tensor, row: int, sample: Tensor, level: float) -> Prediction:
-        """What the network's ``output`` for ``sample`` says, read at a level below 1."""
-        plan = self._planned()
+        """Convert a model output for ``sample`` to noise and clean data at ``level`` below 1."""
+        plan = self._current_plan()
         x = sample.float() if sample.dtype in _HALF else sample
-        plain = as_eps(lambda x, t: output, prediction_of(self.config))
+        network = as_eps(lambda x, t: output, prediction_of(self.config))
         where = f"row {row} of {plan.num_rows}"
-        raw, learned = ask(plain, x, float(plan.t[row]), level, where)
+        raw, learned = ask(network, x, float(plan.t[row]), level, where)
         clip = self._clip(lambda x, t: raw)
         sigma = math.sqrt((1 - level) * (1 + level))
         x0 = (x - sigma * raw) / level
@@ -277,7 +284,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return Prediction(x, eps, clip.change(x0), raw, learned)
 
     def _clip(self, network: Network) -> ClipX0 | DynamicThreshold | None:
-        """The clipping that the configuration asks for now; pipelines change it after building."""
+        """The clipping of the configuration, read at every step: pipelines change it later."""
         kind = clip_of(self.config)
         if kind == "dynamic":
             ratio = self.config["dynamic_thresholding_ratio"]
@@ -285,27 +292,33 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return ClipX0(network, self.config["clip_sample_range"]) if kind == "x0" else None
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Noise clean data to real-valued steps: r x0 + sqrt(1 - r^2) noise with r = R(t + 1).
+        """Add noise to clean data: r x0 + sqrt(1 - r^2) noise, where r = R(t + 1).
 
         Args:
-            original_samples: Shape (batch, ...).
-            noise: Standard normal, of the same shape.
-            timesteps: Zero-based, in [-1, T - 1], real or whole, shape (batch,), (1,) or ().
+            original_samples: Clean data, shape (batch, ...).
+            noise: Standard normal noise of the same shape.
+            timesteps: Zero-based steps in [-1, T - 1], real-valued or integer, shape (batch,),
+                (1,) or ().
 
         Returns:
-            The noisy data, in the type of ``original_samples``.
+            The noisy data, with the dtype of ``original_samples``.
 
         Raises:
-            InvalidArgumentError: If a step is out of range.
+            InvalidArgumentError: If a timestep is out of range.
         """
         r, sigma = self._scales(timesteps, original_samples)
         return r * original_samples + sigma * noise.to(original_samples.dtype)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The target of v-prediction, r noise - sqrt(1 - r^2) x0; arguments as in add_noise.
+        """The target of v-prediction: r noise - sqrt(1 - r^2) x0, where r = R(t + 1).
+
+        Args:
+            sample: Clean data x0, shape (batch, ...).
+            noise: See :meth:`add_noise`.
+            timesteps: See :meth:`add_noise`.
 
         Raises:
-            InvalidArgumentError: If a step is out of range.
+            InvalidArgumentError: If a timestep is out of range.
 
         Source: Salimans & Ho 2022, arXiv:2202.00512.
         """
@@ -313,6 +326,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return r * noise.to(sample.dtype) - sigma * sample
 
     def _scales(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales of signal and noise at timesteps, shaped to multiply ``like``."""
         level = self.schedule.R(_numbers(timesteps) + 1)
         shape = (-1, *[1] * (like.ndim - 1))
         tables = (level, np.sqrt((1 - level) * (1 + level)))
@@ -321,10 +335,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
 
 def _numbers(timesteps: Timesteps) -> Array:
-    """Steps as float64, shape (steps,), wherever they come from."""
+    """Timesteps as a float64 array, shape (steps,)."""
     if isinstance(timesteps, Tensor):
         timesteps = timesteps.detach().cpu().double().numpy()
     try:
         return np.asarray(timesteps, dtype=np.float64).ravel()
     except (TypeError, ValueError):
-        raise InvalidArgumentError(f"timesteps must be numbers, got {timesteps!r}") from None
+        raise InvalidArgumentError(f"`timesteps` must be numbers, got {timesteps!r}") from None

@@ -1,4 +1,4 @@
-"""Data into noise inside diffusers: DDIM-rev with kappa = 0, row by row backwards.
+"""A diffusers scheduler that encodes data into noise: DDIM-rev with kappa = 0, run backwards.
 
 Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3; Song et al. 2020, arXiv:2010.02502,
 section 4.3, for running it backwards.
@@ -22,22 +22,23 @@ from fastdpm.integrations.diffusers.base import FastDPMSchedulerOutput, PlanSche
 class FastDPMInverseScheduler(PlanScheduler):
     """Encode clean data into noise, over the levels of :class:`FastDPMScheduler`.
 
-    ``timesteps`` rise. The row that leads to the level of step t tells the network t, although
-    its state still lies at the cleaner level before it: the method is of first order, as
-    ``DDIMInverseScheduler`` is, and decoding what it encoded does **not** bring the data back
-    exactly; the error halves as S doubles. v and x0 predictions, and clipping, are read at the
-    level that the network was told, so that they encode as the same network predicting eps does.
+    ``timesteps`` increase. The step to the level of t evaluates the network at t, although its
+    state is still at the cleaner level before it. The method is therefore of first order, like
+    ``DDIMInverseScheduler``: decoding an encoded image does **not** restore it exactly, and the
+    error halves when S doubles. Predictions of v and x0, and clipping, are converted at the level
+    of t. So they give the same result as the same network predicting eps.
 
-    The arguments are those of :class:`FastDPMScheduler`, without kappa and method.
+    The arguments are those of :class:`FastDPMScheduler`, without ``kappa`` and ``method``.
 
     Raises:
-        InvalidArgumentError: If a choice does not exist, or two of them contradict each other.
+        InvalidArgumentError: If a value is unknown or out of range, or two arguments contradict
+            each other.
 
     Source: Kong & Ping 2021, arXiv:2106.00132.
     """
 
-    __module__ = "fastdpm.integrations.diffusers"  # where a saved pipeline looks for it
-    _falling = False
+    __module__ = "fastdpm.integrations.diffusers"  # where saved pipelines look for this class
+    _descending = False
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -60,18 +61,18 @@ class FastDPMInverseScheduler(PlanScheduler):
         variances: Sequence[float] | None = None,
         at_steps: Sequence[float] | None = None,
     ) -> None:
-        self._start()
+        self._setup()
 
     def _compile(self, recipe: Recipe) -> Plan:
         return first_order_inverse(recipe.choose_levels(self.schedule))
 
-    def _use(self, plan: Plan, given: bool) -> None:
+    def _set_plan(self, plan: Plan, *, custom: bool) -> None:
         if plan.level[-1] > plan.level[0] or max(plan.a.shape[1], plan.b.shape[1]) > 1:
             raise InvalidArgumentError(
-                f"only a plan of first order that leads towards noise encodes here, got"
-                f" {plan.label}: take first_order_inverse, or give no plan"
+                "`plan` must be a first-order plan from data to noise, got"
+                f" {plan.label}: use fastdpm.core.inverse.first_order_inverse, or pass no plan"
             )
-        super()._use(plan, given)
+        super()._set_plan(plan, custom=custom)
 
     def step(
         self,
@@ -80,17 +81,29 @@ class FastDPMInverseScheduler(PlanScheduler):
         sample: Tensor,
         return_dict: bool = True,
     ) -> FastDPMSchedulerOutput | tuple[Tensor, Tensor]:
-        """Take one row backwards, from its cleaner level to its noisier one.
+        """Take one step towards noise.
 
-        Arguments, result and errors are as of :meth:`FastDPMScheduler.step`: ``timestep`` is the
-        step that the row leads to, ``sample`` the state at the cleaner level. A learned variance
-        is left out.
+        Args:
+            model_output: Output of the network for ``sample``, shape (batch, channels, ...). A
+                learned variance in twice the channels is ignored.
+            timestep: One of ``timesteps``, the step after this one in time.
+            sample: The state at the cleaner level before it.
+            return_dict: Return a :class:`FastDPMSchedulerOutput` instead of a tuple.
+
+        Returns:
+            The state at the noisier level and the predicted clean data, with the dtype of
+            ``sample``.
+
+        Raises:
+            InvalidArgumentError: If ``timestep`` is not in ``timesteps``.
+            SamplingError: If the model output has the wrong shape or is not finite.
         """
-        row, plan = self._row(timestep), self._planned()
-        # Read at the level that the network was told, for clean data has no noise to divide by.
-        said = self._predict(model_output, row, sample, float(plan.level[row + 1]))
-        new = float(plan.a[row, 0]) * said.x + float(plan.b[row, 0]) * said.eps
+        row, plan = self._row(timestep), self._current_plan()
+        # Converted at the level of the timestep, because clean data has no noise to divide by.
+        prediction = self._predict(model_output, row, sample, float(plan.level[row + 1]))
+        x, eps = prediction.x, prediction.eps
+        new = float(plan.a[row, 0]) * x + float(plan.b[row, 0]) * eps
         level = float(plan.level[row])
-        x0 = (said.x - math.sqrt((1 - level) * (1 + level)) * said.eps) / level
+        x0 = (x - math.sqrt((1 - level) * (1 + level)) * eps) / level
         result = (new.to(sample.dtype), x0.to(sample.dtype))
         return FastDPMSchedulerOutput(*result) if return_dict else result

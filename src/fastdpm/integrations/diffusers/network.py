@@ -1,4 +1,4 @@
-"""The network of a pipeline in memory, as one here: conditions, guidance, its own precision."""
+"""The network of a pipeline as a torch module with one condition tensor, guidance and decoding."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from fastdpm.sampling.ask import call_network
 from fastdpm.sampling.prediction import Guidance
 
 LABELS, HIDDEN, POOLED, SIZES = "class_labels", "hidden_states", "text_embeds", "time_ids"
-"""Parts of a condition: labels of classes, texts token by token, whole texts, sizes in pixels."""
+"""Parts of a condition: labels, token embeddings, pooled text embeddings and sizes in pixels."""
 
 
-Given = dict[str, tuple[Tensor, Tensor | None]]
-"""By part, one for each of m conditions, shape (m, ...), and what to guide away from, (1, ...)."""
+Conditions = dict[str, tuple[Tensor, Tensor | None]]
+"""By part: m conditions, shape (m, ...), and the unconditional input for guidance, (1, ...)."""
 
 
-def check_given(given: Given) -> None:
-    """Raise InvalidArgumentError unless the parts of a condition fit together."""
-    counts = {name: len(part) for name, (part, _) in given.items()}
+def check_conditions(conditions: Conditions) -> None:
+    """Raise InvalidArgumentError unless all parts have the same number m and matching shapes."""
+    counts = {name: len(part) for name, (part, _) in conditions.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{n} {name}" for name, n in counts.items())
-        raise InvalidArgumentError(f"each sample needs one of each condition, got {told}")
-    for name, (part, empty) in given.items():
+        found = ", ".join(f"{n} {name}" for name, n in counts.items())
+        raise InvalidArgumentError(f"all conditions must have the same number, got {found}")
+    for name, (part, empty) in conditions.items():
         if empty is not None and empty.shape[1:] != part.shape[1:]:
             raise InvalidArgumentError(
-                f"empty {name} must have the shape of one condition, {tuple(part.shape[1:])},"
-                f" got {tuple(empty.shape[1:])}"
+                f"the empty {name} must have the shape of one condition,"
+                f" {tuple(part.shape[1:])}, got {tuple(empty.shape[1:])}"
             )
 
 
 def pack(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """All parts in one tensor of shape (m, ...), as a model keeps them; None for none.
+    """Join the parts of a condition, each (m, ...), into one tensor (m, ...); None without parts.
 
-    A single one stays as it is; several are float32, which holds labels below 2**24.
+    A single part keeps its shape and dtype. Several are flattened to float32, which represents
+    labels below 2**24 exactly.
     """
     on_cpu = [part.detach().cpu() for part in parts if part is not None]
     if len(on_cpu) < 2:
@@ -48,64 +49,73 @@ def pack(parts: Iterable[Tensor | None]) -> Tensor | None:
 
 
 class PipelineNetwork(nn.Module):
-    """A network that a pipeline holds, as one here: real steps, its own precision, guidance.
+    """The network of a pipeline, evaluated at real-valued steps in its own precision.
 
-    Neither network is changed. Of one in training mode the mode is put back after each call.
+    Neither ``unet`` nor ``vae`` is changed. A network in training mode is evaluated in evaluation
+    mode and set back after each call.
 
     Args:
         unet: The network.
-        vae: What decodes its states, so that its weights tell results apart; None for none.
-        given: What it is told beside state and step.
-        scale: Of guidance; None for none.
+        vae: The decoder of its states, or None. It is held here only so that its weights are part
+            of the model's identity.
+        conditions: The conditions of the network.
+        guidance_scale: Scale of classifier-free guidance; None for no guidance.
     """
 
     empty: Tensor | None
 
     def __init__(
-        self, unet: nn.Module, vae: nn.Module | None, given: Given, scale: float | None
+        self,
+        unet: nn.Module,
+        vae: nn.Module | None,
+        conditions: Conditions,
+        guidance_scale: float | None,
     ) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
-        self.scale = 1.0 if scale is None else scale
-        self.shapes = {name: tuple(part.shape[1:]) for name, (part, _) in given.items()}
-        empty = None if scale is None else pack(empty for _, empty in given.values())
+        self.guidance_scale = 1.0 if guidance_scale is None else guidance_scale
+        self.shapes = {name: tuple(part.shape[1:]) for name, (part, _) in conditions.items()}
+        empty = None
+        if guidance_scale is not None:
+            empty = pack(empty for _, empty in conditions.values())
         self.register_buffer("empty", empty)
-        self.training = False  # of this module alone
+        self.training = False  # only this module; the mode of ``unet`` and ``vae`` stays
 
     @torch.no_grad()
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Ask the network.
+        """Evaluate the network.
 
         Args:
             x: States, shape (batch, ...).
-            t: Zero-based real-valued steps, shape (batch,); handed over as they are.
-            condition: Packed, shape (batch, ...).
+            t: Real-valued zero-based steps, shape (batch,).
+            condition: Packed conditions, shape (batch, ...); see :func:`pack`.
 
         Returns:
-            The prediction, guided if there is guidance, in the type of ``x``.
+            The prediction, with guidance if it is enabled, in the dtype of ``x``.
         """
         if self.empty is None or condition is None:
-            return call_network(self._ask, x, t, condition)
+            return call_network(self._evaluate, x, t, condition)
         empty = self.empty.to(condition).expand_as(condition)
-        return Guidance(self._ask, condition, empty, self.scale)(x, t)
+        return Guidance(self._evaluate, condition, empty, self.guidance_scale)(x, t)
 
-    def _ask(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def _evaluate(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Evaluate the network without guidance."""
         unet: Any = self.unet
         parts = {} if condition is None else self._unpacked(condition)
-        given: dict[str, Any] = {}
+        kwargs: dict[str, Any] = {}
         if LABELS in parts:
-            given["class_labels"] = parts[LABELS].long()
+            kwargs["class_labels"] = parts[LABELS].long()
         if HIDDEN in parts:
-            given["encoder_hidden_states"] = parts[HIDDEN].to(unet.dtype)
+            kwargs["encoder_hidden_states"] = parts[HIDDEN].to(unet.dtype)
         if POOLED in parts:
-            texts = {POOLED: parts[POOLED].to(unet.dtype), SIZES: parts[SIZES]}
-            given["added_cond_kwargs"] = texts
-        with evaluating(unet):
-            out: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **given)[0]
+            added = {POOLED: parts[POOLED].to(unet.dtype), SIZES: parts[SIZES]}
+            kwargs["added_cond_kwargs"] = added
+        with eval_mode(unet):
+            out: Tensor = unet(x.to(unet.dtype), t, return_dict=False, **kwargs)[0]
         return out.to(x)
 
     def _unpacked(self, condition: Tensor) -> dict[str, Tensor]:
-        """The parts of some conditions, shape (batch, ...)."""
+        """The parts of packed conditions, each of shape (batch, ...)."""
         if len(self.shapes) == 1:
             return dict.fromkeys(self.shapes, condition)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
@@ -116,13 +126,16 @@ class PipelineNetwork(nn.Module):
         }
 
 
-def decode(vae: Any, latents: Tensor, at_once: int = 1) -> Tensor:
-    """The data in [-1, 1] of latent states, some at a time, in the type of ``latents``.
+def decode(vae: Any, latents: Tensor, batch_size: int = 1) -> Tensor:
+    """Decode latent states to data in [-1, 1].
 
     Args:
-        vae: Of diffusers; its configuration says how states are scaled.
+        vae: A VAE of diffusers. Its configuration states how latents are scaled.
         latents: Shape (batch, channels, H, W).
-        at_once: How many are decoded at a time, which bounds memory.
+        batch_size: Number of states decoded at a time, which limits memory.
+
+    Returns:
+        Shape (batch, channels, height, width), with the dtype of ``latents``.
     """
     config = vae.config
     z = latents / config.scaling_factor
@@ -131,15 +144,15 @@ def decode(vae: Any, latents: Tensor, at_once: int = 1) -> Tensor:
         mean, std = (z.new_tensor(config[f"latents_{k}"]).reshape(shape) for k in ("mean", "std"))
         z = z * std + mean
     z = z + (config.get("shift_factor") or 0.0)
-    parts = z.to(vae.device, vae.dtype).split(at_once)
-    with evaluating(vae):
+    parts = z.to(vae.device, vae.dtype).split(batch_size)
+    with eval_mode(vae):
         decoded = [vae.decode(part, return_dict=False)[0].to(latents) for part in parts]
     return torch.cat(decoded)
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards each part is in the mode that it was in."""
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Set a module to evaluation mode inside the block, then restore the mode of each part."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False

@@ -1,8 +1,8 @@
-"""Pipelines and U-Nets of diffusers as models here, to sample, evaluate and compare.
+"""Open pipelines and U-Nets of diffusers as models, to sample, evaluate and compare them.
 
-The network is asked at real-valued steps and in its own precision, while the state stays float32.
-Nothing of a pipeline is changed: a part that is in training mode is put in evaluation mode for
-the time of a call and put back after it, and no gradients are recorded meanwhile.
+The network is evaluated at real-valued steps in its own precision, while states are float32. The
+pipeline is not changed: a part in training mode is set to evaluation mode during a call and set
+back after it. No gradients are recorded.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from fastdpm.integrations.diffusers.network import (
     LABELS,
     POOLED,
     SIZES,
-    Given,
+    Conditions,
     PipelineNetwork,
-    check_given,
+    check_conditions,
     decode,
-    evaluating,
+    eval_mode,
     pack,
 )
 from fastdpm.models.config import ModelConfig
@@ -45,8 +45,8 @@ Labels = int | Sequence[int] | Tensor
 Size = int | tuple[int, int]
 
 _KINDS = (UNet2DModel, UNet1DModel, UNet2DConditionModel, DiTTransformer2DModel)
-_MORE = ("controlnet", "adapter", "motion_adapter", "image_unet")
-_DECODED = 2**20  # values that a VAE decodes at a time: an image of 512 x 512 pixels
+_UNSUPPORTED_PARTS = ("controlnet", "adapter", "motion_adapter", "image_unet")
+_MAX_DECODED = 2**20  # values that a VAE decodes at a time: one RGB image of 512 x 512 pixels
 
 
 def from_pipeline(
@@ -59,57 +59,59 @@ def from_pipeline(
     sample_size: Size | None = None,
     name: str | None = None,
 ) -> Model:
-    """Open the network of a pipeline as a model, with what it is conditioned on.
+    """Open the network of a pipeline, and its conditions, as a model.
 
-    Works for pipelines of a U-Net alone (DDPM, DDIM ...), latent ones (LDM), those that encode
-    prompts (Stable Diffusion, SDXL, DeepFloyd IF), and DiT. What a pipeline does beside sampling
-    (safety checkers, watermarks) is left out.
+    Supports pipelines of a single U-Net (DDPM, DDIM ...), latent ones (LDM), pipelines that encode
+    prompts (Stable Diffusion, SDXL, DeepFloyd IF), and DiT. Safety checkers and watermarks are not
+    applied.
 
     Args:
-        pipeline: Whose weights are used where they are, not copied, except for a VAE in fp16 that
-            must decode in float32. It is not changed.
-        prompt: What to sample for, encoded once; sample i takes number i mod m of m.
-        negative_prompt: What to guide away from; the pipeline's empty prompt if None.
-        guidance_scale: Of classifier-free guidance, eps_u + scale (eps_c - eps_u); 1 is none. The
-            pipeline's own if None, where it has what to guide by.
-        class_labels: Where there are classes: sample i takes number i mod m; all if None.
-        sample_size: Height and width of the state (of a latent one, of the latents), or the
-            length of a series; the network's own if None.
-        name: Of the model; the pipeline's if None.
+        pipeline: A pipeline of diffusers. It is not changed, and its weights are not copied,
+            except those of a float16 VAE that must decode in float32.
+        prompt: One prompt, or m prompts: sample i uses prompt i mod m. Prompts are encoded once.
+        negative_prompt: The prompt to guide away from; the pipeline's empty prompt if None.
+        guidance_scale: Scale s of classifier-free guidance, eps_u + s (eps_c - eps_u); 1 disables
+            it. If None, the default of the pipeline.
+        class_labels: For a network with classes, m labels from 0: sample i uses label i mod m. All
+            classes if None.
+        sample_size: Height and width of the state (for a latent model, of the latents), or the
+            length of a series; that of the network if None.
+        name: Name of the model; that of the pipeline if None.
 
     Returns:
-        A model whose schedule, prediction and clipping are those of the pipeline's scheduler.
+        A model with the variance schedule, prediction type and clipping of the pipeline's
+        scheduler.
 
     Raises:
-        InvalidArgumentError: If it has no such network, its scheduler no variance schedule, or
-            prompts, labels and guidance are not those that it takes.
+        InvalidArgumentError: If the pipeline has no supported network, its scheduler has no
+            variance schedule, or prompts, labels or guidance do not fit the pipeline.
     """
     kind = type(pipeline).__name__
     network = _network_of(pipeline, kind)
     vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
     title = str(getattr(pipeline, "name_or_path", None) or kind).rstrip("/").rpartition("/")[2]
-    opened = _Opened(network, pipeline.scheduler, vae, sample_size, name or model_name(title))
+    source = _Source(network, pipeline.scheduler, vae, sample_size, name or model_name(title))
     prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
-    if opened.takes_text != bool(prompts):
-        need = "samples for a text: give" if opened.takes_text else "takes no text: drop"
-        raise InvalidArgumentError(f"{kind} {need} prompt")
-    given = opened.labels(class_labels, opened.empty_label)
-    has_empty = any(empty is not None for _, empty in given.values())
-    if guidance_scale is None and (opened.takes_text or has_empty):
-        guidance_scale = _own_guidance(type(pipeline))
+    if source.takes_text != bool(prompts):
+        advice = "requires a prompt: pass" if source.takes_text else "takes no prompt: remove"
+        raise InvalidArgumentError(f"{kind} {advice} `prompt`")
+    conditions = source.labels(class_labels, source.empty_label)
+    has_empty = any(empty is not None for _, empty in conditions.values())
+    if guidance_scale is None and (source.takes_text or has_empty):
+        guidance_scale = _default_guidance(type(pipeline))
     guided = guidance_scale not in (None, 1)
-    if negative_prompt is not None and not (opened.takes_text and guided):
+    if negative_prompt is not None and not (source.takes_text and guided):
         raise InvalidArgumentError(
-            f"negative_prompt changes nothing for {kind} without guidance by text: drop it, or"
-            " give guidance_scale above 1"
+            f"`negative_prompt` has no effect on {kind} without guidance by text: remove it, or"
+            " set `guidance_scale` above 1"
         )
     if prompts:
-        given |= _encoded(pipeline, prompts, negative_prompt, guided)
-    if POOLED in given:
-        height, width = opened.data.shape[1:]
+        conditions |= _encoded(pipeline, prompts, negative_prompt, guided)
+    if POOLED in conditions:
+        height, width = source.data.shape[1:]
         sizes = torch.tensor([[height, width, 0, 0, height, width]])
-        given[SIZES] = (sizes.repeat(len(prompts), 1), sizes)
-    return opened.model(given, guidance_scale if guided else None)
+        conditions[SIZES] = (sizes.repeat(len(prompts), 1), sizes)
+    return source.model(conditions, guidance_scale if guided else None)
 
 
 def from_unet(
@@ -128,67 +130,70 @@ def from_unet(
     """Open a U-Net of diffusers as a model.
 
     Args:
-        unet: A ``UNet2DModel``, ``UNet1DModel`` or ``UNet2DConditionModel``, used where it is and
-            not changed.
-        scheduler: One that was built for it, or its configuration: for the variances, the
-            prediction and the clipping, not for its steps.
-        encoder_hidden_states: For a ``UNet2DConditionModel``, shape (m, tokens, width); sample i
-            takes number i mod m.
-        class_labels: Where there are classes, likewise; all of them if None and there is nothing
-            else to be conditioned on.
-        empty_hidden_states: What to guide away from, shape (tokens, width).
-        empty_label: Likewise, the label that stands for no class.
-        guidance_scale: Of classifier-free guidance, eps_u + scale (eps_c - eps_u); 1 or None for
-            none.
-        vae: For a latent model, what decodes its states.
-        sample_size: Height and width of the state (of a latent one, of the latents), or the
-            length of a series; the network's own if None.
-        name: Of the model; the network's class if None.
+        unet: A ``UNet2DModel``, ``UNet1DModel`` or ``UNet2DConditionModel``. It is not changed,
+            and its weights are not copied.
+        scheduler: The scheduler of the U-Net, or its configuration. It provides the variance
+            schedule, the prediction type and the clipping; its timesteps are not used.
+        encoder_hidden_states: For a ``UNet2DConditionModel``, text embeddings of shape
+            (m, tokens, width): sample i uses number i mod m.
+        class_labels: For a network with classes, m labels from 0: sample i uses label i mod m. All
+            classes if None and the network has no other condition.
+        empty_hidden_states: The text embedding to guide away from, shape (tokens, width).
+        empty_label: The label to guide away from, which stands for "no class".
+        guidance_scale: Scale s of classifier-free guidance, eps_u + s (eps_c - eps_u); 1 or None
+            disables it.
+        vae: For a latent model, the VAE that decodes its states.
+        sample_size: Height and width of the state (for a latent model, of the latents), or the
+            length of a series; that of the network if None.
+        name: Name of the model; the class of the network if None.
+
+    Returns:
+        A model with the variance schedule, prediction type and clipping of ``scheduler``.
 
     Raises:
-        InvalidArgumentError: If it is another network, the scheduler has no variance schedule, or
-            conditions and guidance are not those that it takes.
+        InvalidArgumentError: If the network is not supported, the scheduler has no variance
+            schedule, or conditions or guidance do not fit the network.
     """
-    title = name or model_name(type(_plain(unet)).__name__)
-    opened = _Opened(unet, scheduler, vae, sample_size, title)
-    if opened.takes_text != (encoder_hidden_states is not None):
-        need = "needs" if opened.takes_text else "takes no"
-        raise InvalidArgumentError(f"{opened.kind} {need} encoder_hidden_states")
+    title = name or model_name(type(_unwrapped(unet)).__name__)
+    source = _Source(unet, scheduler, vae, sample_size, title)
+    if source.takes_text != (encoder_hidden_states is not None):
+        advice = "requires them: pass" if source.takes_text else "takes no text: remove"
+        raise InvalidArgumentError(f"{source.kind} {advice} `encoder_hidden_states`")
     guided = guidance_scale not in (None, 1)
     if not guided and (empty_hidden_states is not None or empty_label is not None):
         raise InvalidArgumentError(
-            "an empty condition changes nothing without guidance: drop it, or give guidance_scale"
-            " above 1"
+            "`empty_hidden_states` and `empty_label` have no effect without guidance: remove them,"
+            " or set `guidance_scale` above 1"
         )
-    given = opened.labels(class_labels, empty_label)
+    conditions = source.labels(class_labels, empty_label)
     if encoder_hidden_states is not None:
         empty = empty_hidden_states
         if empty is not None:
-            empty = _texts(empty, "empty_hidden_states")
-        given[HIDDEN] = (_texts(encoder_hidden_states, "encoder_hidden_states"), empty)
-    return opened.model(given, guidance_scale if guided else None)
+            empty = _batched(empty, "empty_hidden_states")
+        conditions[HIDDEN] = (_batched(encoder_hidden_states, "encoder_hidden_states"), empty)
+    return source.model(conditions, guidance_scale if guided else None)
 
 
-class _Opened:
-    """A network of diffusers, and what its configuration and its scheduler's say.
+class _Source:
+    """A network of diffusers with its configuration and that of its scheduler.
 
     Attributes:
-        kind: Its class.
-        state: What it works on.
-        data: What samples are once they are decoded.
-        takes_text: Whether it is told hidden states.
-        classes: How many labels there are, the empty one included; None for none.
-        empty_label: The label that stands for no class, where the kind of network has one.
+        kind: Name of the network's class.
+        state: Shape and modality of the states.
+        data: Shape and modality of the decoded samples.
+        takes_text: Whether the network takes text embeddings.
+        classes: Number of labels, including the empty one; None without classes.
+        empty_label: The label that stands for "no class", if this kind of network has one.
     """
 
     def __init__(
         self, network: Any, scheduler: Any, vae: Any, sample_size: Size | None, name: str
     ) -> None:
-        plain = _plain(network)
-        self.network, self.name, self.kind = network, name, type(plain).__name__
-        if not isinstance(plain, _KINDS):
+        module = _unwrapped(network)
+        self.network, self.name, self.kind = network, name, type(module).__name__
+        if not isinstance(module, _KINDS):
             known = ", ".join(kind.__name__ for kind in _KINDS)
-            raise InvalidArgumentError(f"only {known} can be opened, got a {self.kind}")
+            raise InvalidArgumentError(f"the network must be one of {known}, got {self.kind}")
         self.config = arguments_of(network.config)
         self.scheduler = _scheduler_config(scheduler)
         check_unet(self.kind, self.config)
@@ -196,9 +201,9 @@ class _Opened:
             raise InvalidArgumentError(
                 f"the weights of {self.kind} are not in memory: load it without offloading"
             )
-        self.takes_text = isinstance(plain, UNet2DConditionModel)
+        self.takes_text = isinstance(module, UNet2DConditionModel)
         self.classes, self.empty_label = self.config.get("num_class_embeds"), None
-        if isinstance(plain, DiTTransformer2DModel):
+        if isinstance(module, DiTTransformer2DModel):
             self.empty_label = int(self.config["num_embeds_ada_norm"])
             self.classes = self.empty_label + 1
         size = {} if sample_size is None else {"sample_size": sample_size}
@@ -211,49 +216,53 @@ class _Opened:
             if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
                 self.vae = copy.deepcopy(vae).float()
 
-    def labels(self, wanted: Labels | None, empty_label: int | None) -> Given:
-        """Labels to sample for, by default all but the empty one where there is nothing else.
+    def labels(self, class_labels: Labels | None, empty_label: int | None) -> Conditions:
+        """The class labels as conditions; by default, all classes except the empty one.
 
         Raises:
-            InvalidArgumentError: If they are surplus, missing or no such labels.
+            InvalidArgumentError: If the labels are missing, not expected, or out of range.
         """
         if self.classes is None:
-            if wanted is not None or empty_label is not None:
-                raise InvalidArgumentError(f"{self.name} has no classes: drop the labels")
+            if class_labels is not None or empty_label is not None:
+                raise InvalidArgumentError(
+                    f"{self.name} has no classes: remove `class_labels` and `empty_label`"
+                )
             return {}
-        if wanted is None and self.takes_text:
-            raise InvalidArgumentError(f"{self.name} has classes beside texts: give class_labels")
+        if class_labels is None and self.takes_text:
+            raise InvalidArgumentError(
+                f"{self.name} takes classes as well as text: pass `class_labels`"
+            )
         empty = None
         if empty_label is not None:
             empty = check_labels(torch.as_tensor(empty_label), self.classes)
-        if wanted is None:
-            wanted = [i for i in range(self.classes) if i != empty_label]
-        return {LABELS: (check_labels(torch.as_tensor(wanted), self.classes), empty)}
+        if class_labels is None:
+            class_labels = [i for i in range(self.classes) if i != empty_label]
+        return {LABELS: (check_labels(torch.as_tensor(class_labels), self.classes), empty)}
 
-    def model(self, given: Given, scale: float | None) -> Model:
-        """The model, guided at a scale if there is one.
+    def model(self, conditions: Conditions, guidance_scale: float | None) -> Model:
+        """Build the model, with guidance if a scale is passed.
 
         Raises:
-            InvalidArgumentError: If it cannot be guided, or a condition is lacking.
+            InvalidArgumentError: If guidance is not possible, or a condition is missing.
         """
-        check_given(given)
-        if scale is not None:
-            self._check_guidance(given, scale)
-        if self.config.get("addition_embed_type") == "text_time" and POOLED not in given:
+        check_conditions(conditions)
+        if guidance_scale is not None:
+            self._check_guidance(conditions, guidance_scale)
+        if self.config.get("addition_embed_type") == "text_time" and POOLED not in conditions:
             raise InvalidArgumentError(
-                f"this {self.kind} is told whole texts and sizes beside hidden states: open its"
-                " pipeline by from_pipeline"
+                f"this {self.kind} takes pooled text embeddings and sizes besides hidden states:"
+                " open its pipeline with from_pipeline"
             )
         vae, decoder = self.vae, None
         if vae is not None:
-            at_once = max(1, _DECODED // math.prod(self.data.shape))
-            decoder = Decoder(self.state.shape, lambda z: decode(vae, z, at_once))
-        settings = {  # what decides results beside weights and conditions
+            batch_size = max(1, _MAX_DECODED // math.prod(self.data.shape))
+            decoder = Decoder(self.state.shape, lambda z: decode(vae, z, batch_size))
+        settings = {  # everything besides weights and conditions that results depend on
             "type": "custom",
             "class": self.kind,
             "config": self.config,
             "dtype": str(self.network.dtype),
-            "guidance_scale": scale,
+            "guidance_scale": guidance_scale,
             "vae": None if vae is None else arguments_of(vae.config),
             "vae_dtype": None if vae is None else str(vae.dtype),
         }
@@ -261,104 +270,115 @@ class _Opened:
             name=self.name,
             network=json.loads(json.dumps(settings, default=str)),
             schedule=schedule_of(self.scheduler),
-            data=replace(self.data, classes=self.classes if list(given) == [LABELS] else None),
+            data=replace(
+                self.data, classes=self.classes if list(conditions) == [LABELS] else None
+            ),
             recipe=recipe_of(self.scheduler),
             prediction=prediction_of(self.scheduler),
         )
-        network = PipelineNetwork(self.network, vae, given, scale)
-        return Model(config, network, pack(part for part, _ in given.values()), decoder)
+        network = PipelineNetwork(self.network, vae, conditions, guidance_scale)
+        return Model(config, network, pack(part for part, _ in conditions.values()), decoder)
 
-    def _check_guidance(self, given: Given, scale: float) -> None:
-        if not given:
+    def _check_guidance(self, conditions: Conditions, guidance_scale: float) -> None:
+        """Check that there are conditions, and an unconditional input for each."""
+        if not conditions:
             raise InvalidArgumentError(
-                f"{self.name} is not conditioned on anything to guide by: drop guidance_scale"
+                f"{self.name} is unconditional and cannot be guided: remove `guidance_scale`"
             )
         names = {LABELS: "empty_label", HIDDEN: "empty_hidden_states"}
-        lacking = sorted(names.get(name, name) for name, (_, e) in given.items() if e is None)
-        if lacking:
+        missing = sorted(names.get(n, n) for n, (_, empty) in conditions.items() if empty is None)
+        if missing:
             raise InvalidArgumentError(
-                f"guidance by {scale:g} needs what to guide {self.name} away from: give"
-                f" {' and '.join(lacking)} to from_unet, or drop guidance_scale"
+                f"guidance of {self.name} with `guidance_scale` {guidance_scale:g} needs an empty"
+                f" condition: pass {' and '.join(missing)} to from_unet, or remove"
+                " `guidance_scale`"
             )
 
 
-def _plain(network: Any) -> Any:
-    """The network itself where torch.compile wrapped it."""
+def _unwrapped(network: Any) -> Any:
+    """The network without the wrapper of torch.compile."""
     return getattr(network, "_orig_mod", network)
 
 
 def _network_of(pipeline: Any, kind: str) -> Any:
+    """The U-Net or DiT of a pipeline; raises InvalidArgumentError if it is not supported."""
     network = getattr(pipeline, "unet", None)
     transformer = getattr(pipeline, "transformer", None)
-    if network is None and isinstance(_plain(transformer), DiTTransformer2DModel):
+    if network is None and isinstance(_unwrapped(transformer), DiTTransformer2DModel):
         network = transformer
     if network is None:
         raise InvalidArgumentError(
-            f"{kind} has no U-Net: only pipelines of a U-Net with a variance schedule (DDPM,"
-            " Stable Diffusion, SDXL ...) and DiT can be opened"
+            f"{kind} has no U-Net: only DiT and pipelines of a U-Net with a variance schedule"
+            " (DDPM, Stable Diffusion, SDXL ...) can be opened"
         )
-    more = [name for name in _MORE if getattr(pipeline, name, None) is not None]
-    if more:
+    extra = [name for name in _UNSUPPORTED_PARTS if getattr(pipeline, name, None) is not None]
+    if extra:
         raise InvalidArgumentError(
-            f"{kind} tells its U-Net more than text, by its {' and '.join(more)}: wrap the"
-            " networks in a module of your own and open that by fastdpm.Model.wrap"
+            f"the U-Net of {kind} takes inputs from its {' and '.join(extra)}: wrap the networks"
+            " in your own torch module and pass that to fastdpm.Model.wrap"
         )
     return network
 
 
 def _scheduler_config(scheduler: Any) -> dict[str, Any]:
-    """The configuration of a scheduler, with the class whose defaults hold."""
+    """The configuration of a scheduler, with its class name, whose defaults apply."""
     if isinstance(scheduler, Mapping):
         return dict(scheduler)
     config = getattr(scheduler, "config", None)
     if not isinstance(config, Mapping):
         raise InvalidArgumentError(
-            f"a scheduler of diffusers or its configuration is needed, got {scheduler!r}"
+            f"`scheduler` must be a scheduler of diffusers or its configuration, got {scheduler!r}"
         )
     return {**config, "_class_name": type(scheduler).__name__}
 
 
-def _own_guidance(pipeline: type[Any]) -> float | None:
+def _default_guidance(pipeline: type[Any]) -> float | None:
+    """The default ``guidance_scale`` of a pipeline class, or None."""
     parameter = inspect.signature(pipeline.__call__).parameters.get("guidance_scale")
     default = None if parameter is None else parameter.default
     return float(default) if isinstance(default, int | float) else None
 
 
-def _encoded(pipeline: Any, prompts: list[str], negative: str | None, guided: bool) -> Given:
-    """Prompts as the pipeline itself encodes them, and the negative one."""
+def _encoded(
+    pipeline: Any, prompts: list[str], negative_prompt: str | None, guided: bool
+) -> Conditions:
+    """The embeddings of prompts and negative prompt, computed by the pipeline."""
     kind = type(pipeline).__name__
     if getattr(pipeline, "text_encoder", None) is None or not hasattr(pipeline, "encode_prompt"):
         raise InvalidArgumentError(
-            f"{kind} has no text encoder, or does not encode prompts by itself: give hidden states"
-            " to from_unet"
+            f"{kind} has no text encoder or no encode_prompt(): pass encoder_hidden_states to"
+            " from_unet"
         )
     if not all(isinstance(text, str) for text in prompts):
-        raise InvalidArgumentError(f"prompt must be a string or several, got {prompts!r}")
+        raise InvalidArgumentError(
+            f"`prompt` must be a string or a sequence of strings, got {prompts!r}"
+        )
     with torch.no_grad(), ExitStack() as stack:
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
-                stack.enter_context(evaluating(part))
-        told = pipeline.encode_prompt(
+                stack.enter_context(eval_mode(part))
+        embeddings = pipeline.encode_prompt(
             prompt=prompts,
             device=getattr(pipeline, "_execution_device", pipeline.device),
             num_images_per_prompt=1,
             do_classifier_free_guidance=guided,
-            negative_prompt=None if negative is None else [negative] * len(prompts),
+            negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
         )
-    if len(told) not in (2, 4):
+    if len(embeddings) not in (2, 4):
         raise InvalidArgumentError(
-            f"{kind} encodes prompts in a way of its own: give hidden states to from_unet"
+            f"encode_prompt() of {kind} must return 2 or 4 tensors, got {len(embeddings)}: pass"
+            " encoder_hidden_states to from_unet"
         )
-    pairs = {HIDDEN: told[:2], POOLED: told[2:]}
+    pairs = {HIDDEN: embeddings[:2], POOLED: embeddings[2:]}
     return {n: (pair[0], pair[1][:1] if guided else None) for n, pair in pairs.items() if pair}
 
 
-def _texts(hidden: Tensor, name: str) -> Tensor:
+def _batched(hidden: Tensor, name: str) -> Tensor:
     """Hidden states as (m, tokens, width)."""
     batched = hidden[None] if hidden.ndim == 2 else hidden
     if batched.ndim != 3 or (name.startswith("empty") and len(batched) != 1):
-        many = "" if name.startswith("empty") else "m, "
+        axis = "" if name.startswith("empty") else "m, "
         raise InvalidArgumentError(
-            f"{name} must have shape ({many}tokens, width), got {tuple(hidden.shape)}"
+            f"`{name}` must have shape ({axis}tokens, width), got {tuple(hidden.shape)}"
         )
     return batched

@@ -1,8 +1,8 @@
-"""FastDPM as a scheduler of diffusers: any plan of the core in any DDPM-like pipeline.
+"""A diffusers scheduler that executes FastDPM plans in any DDPM-like pipeline.
 
-A DDIM or DDPM scheduler of diffusers steps from t to t - T // S whatever its next timestep is;
-here every row goes to the level of the next one, which is what makes real-valued and uneven steps
-possible. Both agree where the timesteps are T // S apart.
+A DDIM or DDPM scheduler of diffusers steps from t to t - T // S, whatever its next timestep is.
+Here, every step goes to the level of the next timestep, so timesteps can be real-valued and
+unevenly spaced. Both agree if the timesteps are T // S apart.
 Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3.
 """
 
@@ -34,52 +34,57 @@ Generator = torch.Generator | list[torch.Generator]
 class FastDPMScheduler(PlanScheduler):
     """Sample a trained network in few evaluations, at real-valued steps.
 
-    ``pipe.scheduler = FastDPMScheduler.from_config(pipe.scheduler.config, num_steps=10)`` is all
-    that a pipeline needs. (``DDIMPipeline(unet, scheduler)`` makes a ``DDIMScheduler`` of what it
-    is given: assign the scheduler afterwards.) Variances, prediction and clipping are those of
-    the scheduler it is made from; levels, spacing and kappa are FastDPM's.
+    Use it in a pipeline with
+    ``pipe.scheduler = FastDPMScheduler.from_config(pipe.scheduler.config, num_steps=10)``. The
+    variance schedule, prediction type and clipping are those of the other scheduler. Assign it
+    after building the pipeline: ``DDIMPipeline(unet, scheduler)`` converts its scheduler to a
+    ``DDIMScheduler``.
 
-    A row of first order depends on the arguments of :meth:`step` alone: rows may be asked in any
-    order and again. Multistep rows need the rows before them, which are kept; a chain that starts
-    later (image to image, inpainting) says so by :meth:`set_begin_index`.
+    A first-order step depends only on the arguments of :meth:`step`, so steps can be taken in any
+    order and repeated. Multistep methods need the previous steps, which are kept. Call
+    :meth:`set_begin_index` for a chain that starts later (image to image, inpainting).
 
-    With kappa = 0 and the timesteps of ``DDIMScheduler`` (``set_timesteps(timesteps=...)``) both
-    give the same samples for leading spacing and ``set_alpha_to_one=True``. They do not for
-    linspace and most trailing timesteps: ``DDIMScheduler`` goes to t - T // S even where the
-    network is asked elsewhere next. ``set_alpha_to_one=False`` ends at the level R(1) of the first
-    step: a plan over ``levels_custom(schedule, t=..., end=schedule.R(1))`` does so, too.
-    Clipped predictions stay consistent here: eps is recomputed from the clipped data, as by
-    ``DDPMScheduler`` and by ``use_clipped_model_output=True`` of ``DDIMScheduler``.
+    With ``kappa=0`` and the timesteps of a ``DDIMScheduler`` (``set_timesteps(timesteps=...)``),
+    both give the same samples for "leading" spacing and ``set_alpha_to_one=True``. They differ for
+    "linspace" and most "trailing" timesteps, where ``DDIMScheduler`` goes to t - T // S although
+    the network is next evaluated at another step. ``set_alpha_to_one=False`` ends at the level
+    R(1) of the first training step, as does a plan over
+    ``levels_custom(schedule, t=..., end=schedule.R(1))``. With clipping, eps is recomputed from
+    the clipped data, as in ``DDPMScheduler``, and in ``DDIMScheduler`` with
+    ``use_clipped_model_output=True``.
 
     Args:
-        num_train_timesteps: T, the number of steps the network was trained with.
+        num_train_timesteps: T, the number of training steps.
         beta_start: The first variance.
-        beta_end: The last one.
-        beta_schedule: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp".
-        trained_betas: The T variances themselves, in place of the four above.
-        prediction_type: What the network returns: "epsilon", "v_prediction" or "sample".
-        clip_sample: Clip the implied clean data to [-clip_sample_range, clip_sample_range].
-        clip_sample_range: Where to clip.
-        thresholding: Threshold it dynamically instead; not for latents.
-        dynamic_thresholding_ratio: The quantile for that, in (0, 1].
-        sample_max_value: The largest value to threshold at.
-        num_steps: S where :meth:`set_timesteps` is not told.
+        beta_end: The last variance.
+        beta_schedule: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace" or
+            "exp".
+        trained_betas: The T variances, instead of the four arguments above.
+        prediction_type: What the network predicts: "epsilon", "v_prediction" or "sample".
+        clip_sample: Clip the predicted clean data to [-clip_sample_range, clip_sample_range].
+        clip_sample_range: Bound for ``clip_sample``, above 0.
+        thresholding: Use dynamic thresholding instead of clipping; unsuitable for latents.
+        dynamic_thresholding_ratio: Quantile for dynamic thresholding, in (0, 1].
+        sample_max_value: Largest threshold, at least 1.
+        num_steps: S, if :meth:`set_timesteps` is called without a number of steps.
         levels: "var" or "step".
         spacing: "linear" or "quadratic".
-        kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
-        method: "ddim-rev", "dpmpp-2m", "dpmpp-3m", "multistep-3", or one that takes all
-            T steps: "standard", "standard-large" or "standard-learned".
-        bounded: Keep the authors' bound on VAR's variances.
-        variances: Variances by hand, clean end first, in place of levels, spacing and num_steps.
-        at_steps: Zero-based real-valued steps by hand, falling; likewise.
+        kappa: Stochasticity of "ddim-rev", in [0, 1]: 0 is DDIM-rev, 1 is DDPM-rev.
+        method: "ddim-rev", "dpmpp-2m", "dpmpp-3m" or "multistep-3"; or one that takes all T steps:
+            "standard", "standard-large" or "standard-learned".
+        bounded: Apply the authors' bound on the variances of VAR.
+        variances: Custom variances, clean end first, instead of ``levels``, ``spacing`` and
+            ``num_steps``.
+        at_steps: Custom real-valued zero-based steps, decreasing, instead of the same arguments.
 
     Raises:
-        InvalidArgumentError: If a choice does not exist, or two of them contradict each other.
+        InvalidArgumentError: If a value is unknown or out of range, or two arguments contradict
+            each other.
 
     Source: Kong & Ping 2021, arXiv:2106.00132.
     """
 
-    __module__ = "fastdpm.integrations.diffusers"  # where a saved pipeline looks for it
+    __module__ = "fastdpm.integrations.diffusers"  # where saved pipelines look for this class
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -104,66 +109,71 @@ class FastDPMScheduler(PlanScheduler):
         variances: Sequence[float] | None = None,
         at_steps: Sequence[float] | None = None,
     ) -> None:
-        self._start()
+        self._setup()
         self._begin_index = 0
         self._noise: Noise | None = None
 
-    def _use(self, plan: Plan, given: bool) -> None:
+    def _set_plan(self, plan: Plan, *, custom: bool) -> None:
         if plan.level[-1] < plan.level[0]:
             raise InvalidArgumentError(
-                f"{plan.label} leads towards noise: give it to FastDPMInverseScheduler"
+                f"{plan.label} leads from data to noise: use it with FastDPMInverseScheduler"
             )
         if plan.past is not None:
             raise InvalidArgumentError(
-                f"{plan.label} needs states before its first row, which pipelines do not have: run"
-                " it by fastdpm.run"
+                f"{plan.label} needs states before its first row, which pipelines do not have:"
+                " execute it with fastdpm.run"
             )
-        self.plan = self._whole = plan
-        self._given = given
+        self.plan = self._full_plan = plan
+        self._custom_plan = custom
         self._begin_index = 0
         self._past: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def begin_index(self) -> int:
-        """The row of ``timesteps`` that the chain starts at."""
+        """Index of the timestep at which the chain starts."""
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start the chain at a row of ``timesteps``, as image-to-image pipelines do.
+        """Start the chain at a later timestep, as image-to-image pipelines do.
 
-        First-order rows are what they were; multistep plans are compiled anew from there.
+        First-order steps do not change. Multistep plans are compiled again from there.
+
+        Args:
+            begin_index: Index into ``timesteps``, from 0.
 
         Raises:
-            InvalidArgumentError: If there is no such row, or a plan that was given needs the rows
-                before it.
+            InvalidArgumentError: If the index is out of range, or the plan is a custom multistep
+                plan, whose row needs the rows before it.
         """
-        self._planned()
-        whole = self._whole
-        if not 0 <= begin_index < whole.num_rows:
+        self._current_plan()
+        full = self._full_plan
+        if not 0 <= begin_index < full.num_rows:
             raise InvalidArgumentError(
-                f"the chain starts at one of {whole.num_rows} rows, got {begin_index}"
+                f"`begin_index` must lie in [0, {full.num_rows - 1}] for {full.num_rows} rows,"
+                f" got {begin_index}"
             )
-        if begin_index and _history(whole) > 1:
-            if self._given:
+        if begin_index and _history(full) > 1:
+            if self._custom_plan:
                 raise InvalidArgumentError(
-                    f"this plan's row {begin_index} needs the rows before it: give set_timesteps a"
-                    " plan that starts there"
+                    f"row {begin_index} of this plan needs the rows before it: pass a plan that"
+                    " starts there to set_timesteps"
                 )
-            tail = NoiseLevels(whole.level, whole.t)[begin_index:]
+            tail = NoiseLevels(full.level, full.t)[begin_index:]
             self.plan = samplers.find(self.config["method"]).over(tail)
         else:
-            self.plan = whole
+            self.plan = full
         self._begin_index = begin_index
         self._past = {}
 
     def use_noise(self, noise: Noise | None) -> None:
-        """Draw the noise of every row from ``noise(row, x)`` in place of a generator.
+        """Take the noise of every step from ``noise(row, x)`` instead of a generator.
 
-        With a :class:`fastdpm.SampleNoise` a pipeline draws the samples of :func:`fastdpm.run`.
+        With a :class:`fastdpm.SampleNoise`, a pipeline gives the same samples as
+        :func:`fastdpm.run`.
 
         Args:
-            noise: Asked for rows that draw noise, counted from where the chain begins; None goes
-                back to generators.
+            noise: Called for steps that add noise. ``row`` counts from 0 at the start of the
+                chain. None uses generators again.
         """
         self._noise = noise
 
@@ -178,110 +188,114 @@ class FastDPMScheduler(PlanScheduler):
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
     ) -> FastDPMSchedulerOutput | tuple[Tensor, Tensor]:
-        """Take one row of the plan.
+        """Take one step of the plan.
 
         Args:
-            model_output: What the network returned, shape (batch, channels, ...); of twice the
-                channels, the second half is a learned variance and left out, unless the plan
-                takes its variances from there.
+            model_output: Output of the network, shape (batch, channels, ...). With twice the
+                channels, the second half is a learned variance; it is ignored unless the plan
+                uses it.
             timestep: One of ``timesteps``.
-            sample: The state it was asked for. Half precision is computed in float32.
-            generator: Draws the row's noise, if it has any; or one for each sample.
-            eta: A positive value replaces kappa in this row of "ddim-rev". Pipelines pass 0
-                whether their user said so or not, so 0 and None leave kappa as it is.
-            use_clipped_model_output: False keeps the network's own eps beside clipped data, as
-                ``DDIMScheduler`` does by default; None and True recompute it.
-            variance_noise: The row's noise, shaped like ``sample``, in place of a generator.
-            return_dict: Return a :class:`FastDPMSchedulerOutput`, not a tuple.
+            sample: The state at which the network was evaluated. Half precision is converted to
+                float32 for the computation.
+            generator: Generator of the step's noise, or a list with one per sample.
+            eta: A positive value replaces kappa in this step of "ddim-rev". 0 and None keep kappa,
+                because pipelines pass 0 by default.
+            use_clipped_model_output: None and True recompute eps from clipped data. False uses the
+                network's eps with it, as ``DDIMScheduler`` does by default.
+            variance_noise: The step's noise, shaped like ``sample``, instead of a generator.
+            return_dict: Return a :class:`FastDPMSchedulerOutput` instead of a tuple.
 
         Returns:
-            The state at the next level and the implied clean data, in the type of ``sample``.
+            The state at the next level and the predicted clean data, with the dtype of ``sample``.
 
         Raises:
-            InvalidArgumentError: If the timestep is not in the table, the row needs rows that
-                were not taken, or an argument does not fit the plan.
-            SamplingError: If the network returned the wrong shape or values that are not finite.
+            InvalidArgumentError: If ``timestep`` is not in ``timesteps``, previous steps that are
+                needed were not taken, or an argument does not fit the plan.
+            SamplingError: If the model output has the wrong shape or is not finite.
         """
         row = self._row(timestep)
-        plan, at = self._coefficients(row, eta)
-        said = self._predict(model_output, row, sample, float(plan.level[at]))
-        x, eps = said.x, said.eps
+        plan, i = self._coefficients(row, eta)
+        prediction = self._predict(model_output, row, sample, float(plan.level[i]))
+        x, eps = prediction.x, prediction.eps
         if use_clipped_model_output is False:
-            x, eps = self._unclipped(plan, at, said)
-        new = self._advanced(plan, at, x, eps)
-        if plan.c[at] > 0:
-            z = self._drawn(row, said.x, generator, variance_noise)
-            add_noise(new, z, plan, at, said.learned)
-        result = (new.to(sample.dtype), said.x0.to(sample.dtype))
+            x, eps = self._unclipped(plan, i, prediction)
+        new = self._advanced(plan, i, x, eps)
+        if plan.c[i] > 0:
+            z = self._drawn(row, prediction.x, generator, variance_noise)
+            add_noise(new, z, plan, i, prediction.learned)
+        result = (new.to(sample.dtype), prediction.x0.to(sample.dtype))
         return FastDPMSchedulerOutput(*result) if return_dict else result
 
     def _coefficients(self, row: int, eta: float | None) -> tuple[Plan, int]:
-        """The plan and the row in it that holds the numbers."""
-        plan = self._planned()
+        """The plan, and the row in it, with the coefficients of a step."""
+        plan = self._current_plan()
         if not eta:
             return plan, row
         sampler = samplers.find(self.config["method"])
-        if self._given or not sampler.takes_kappa:
+        if self._custom_plan or not sampler.takes_kappa:
             raise InvalidArgumentError(
-                f"eta replaces kappa where a method takes it, got eta={eta:g} with"
+                f"`eta` can only be set for a method with kappa, got eta={eta:g} with"
                 f" {plan.label}: leave it at 0"
             )
         if not 0 <= eta <= 1:
-            raise InvalidArgumentError(f"eta must lie in [0, 1], got {eta:g}")
+            raise InvalidArgumentError(f"`eta` must lie in [0, 1], got {eta:g}")
         return sampler.over(NoiseLevels(plan.level, plan.t)[row : row + 1], eta), 0
 
     def _advanced(self, plan: Plan, row: int, x: Tensor, eps: Tensor) -> Tensor:
-        """A row but for its noise."""
-        used = [np.flatnonzero(table[row]).max(initial=0) for table in (plan.a, plan.b)]
-        past = [self._recall(row, back, x) for back in range(1, int(max(used)) + 1)]
+        """The next state without its noise."""
+        orders = [np.flatnonzero(table[row]).max(initial=0) for table in (plan.a, plan.b)]
+        past = [self._recall(row, back, x) for back in range(1, int(max(orders)) + 1)]
         states = [x, *(state for state, _ in past)][: plan.a.shape[1]]
         predictions = [eps, *(prediction for _, prediction in past)][: plan.b.shape[1]]
         new = combine(plan, row, states, predictions)
         if _history(plan) > 1:
-            # What later rows need; what follows a row that is taken anew is void.
+            # Keep what later rows need. Rows after a repeated one are no longer valid.
             needed = range(row - _history(plan) + 1, row)
-            self._past = {r: kept for r, kept in self._past.items() if r in needed}
+            self._past = {r: pair for r, pair in self._past.items() if r in needed}
             self._past[row] = (x.clone(), eps.clone())
         return new
 
-    def _unclipped(self, plan: Plan, row: int, said: Prediction) -> tuple[Tensor, Tensor]:
-        """Clipped data beside the network's own eps, as the state that would hold both."""
+    def _unclipped(self, plan: Plan, row: int, prediction: Prediction) -> tuple[Tensor, Tensor]:
+        """The state that combines clipped data with the network's eps, and that eps."""
         if _history(plan) > 1:
             raise InvalidArgumentError(
-                "a plan with history needs consistent predictions: leave use_clipped_model_output"
-                " unset"
+                "`use_clipped_model_output` cannot be False for a multistep plan, which needs"
+                " consistent predictions: leave it unset"
             )
         level = float(plan.level[row])
         sigma = math.sqrt((1 - level) * (1 + level))
-        return level * said.x0 + sigma * said.raw_eps, said.raw_eps
+        return level * prediction.x0 + sigma * prediction.raw_eps, prediction.raw_eps
 
     def _recall(self, row: int, back: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        kept = self._past.get(row - back)
-        if kept is None or kept[0].shape != x.shape:
+        """State and eps of the row ``back`` rows before ``row``."""
+        past = self._past.get(row - back)
+        if past is None or past[0].shape != x.shape:
             raise InvalidArgumentError(
                 f"row {row} of this multistep plan needs row {row - back} of the same batch: take"
-                " the rows in order, or say where the chain starts by set_begin_index"
+                " the timesteps in order, or call set_begin_index to start the chain here"
             )
-        return kept
+        return past
 
     def _drawn(
-        self, row: int, x: Tensor, generator: Generator | None, given: Tensor | None
+        self, row: int, x: Tensor, generator: Generator | None, variance_noise: Tensor | None
     ) -> Tensor:
-        if given is not None:
+        """The noise of a step."""
+        if variance_noise is not None:
             if generator is not None:
-                raise InvalidArgumentError("give a generator or variance_noise, not both")
-            if given.shape != x.shape:
+                raise InvalidArgumentError("pass only one of `generator` and `variance_noise`")
+            if variance_noise.shape != x.shape:
                 raise InvalidArgumentError(
-                    f"row {row}: noise has shape {tuple(given.shape)}, the state {tuple(x.shape)}"
+                    f"row {row}: `variance_noise` must have the shape of `sample`,"
+                    f" {tuple(x.shape)}, got {tuple(variance_noise.shape)}"
                 )
-            return given.to(x.device, x.dtype)
+            return variance_noise.to(x.device, x.dtype)
         if self._noise is not None:
-            first = self._begin_index if self.plan is self._whole else 0
+            first = self._begin_index if self.plan is self._full_plan else 0
             return self._noise(row - first, x)
-        drawn: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        return drawn
+        noise: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return noise
 
 
 def _history(plan: Plan) -> int:
-    """How many rows a row looks at, itself among them."""
+    """Number of rows that a row uses, including itself."""
     return int(max(plan.a.shape[1], plan.b.shape[1]))

@@ -1,1 +1,1 @@
-"""Published checkpoints, one file a format."""
+"""Formats of published checkpoints, one module per format."""

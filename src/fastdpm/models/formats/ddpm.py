@@ -1,4 +1,4 @@
-"""DDPM's PyTorch port and DDIM.
+"""Checkpoints of the DDPM U-Net: its PyTorch port, and DDIM.
 
 Source: https://github.com/pesser/pytorch_diffusion; https://github.com/ermongroup/ddim.
 """
@@ -11,7 +11,17 @@ from fastdpm.models.formats.format import Format, Shapes, count
 
 
 def infer(shapes: Shapes, height: int) -> dict[str, Any]:
-    """The arguments of :class:`fastdpm.networks.unet.UNet` that names and shapes tell."""
+    """Infer the arguments of :class:`fastdpm.networks.unet.UNet` from names and shapes.
+
+    ``dropout`` and ``num_groups`` cannot be inferred.
+
+    Args:
+        shapes: Shape of every parameter, by its published name.
+        height: Height of the images, in pixels.
+
+    Raises:
+        LookupError: If a tensor is missing.
+    """
     base = shapes["conv_in.weight"][0]
     stages = range(count(shapes, r"down\.(\d+)\.block\."))
     widths = [shapes[f"down.{i}.block.0.conv1.weight"][0] for i in stages]

@@ -1,9 +1,9 @@
-"""What a scheduler's configuration of diffusers says about a network: variances and prediction.
+"""Variance schedule, prediction and clipping from the scheduler configuration of diffusers.
 
-A pure mapping; diffusers itself is not needed. The contents decide rather than the class: whatever
-states a variance schedule is DDPM-like, however its class would sample. A key that is missing has
-the value that its class takes for granted (saved files are complete, old ones are not).
-Source: ``scheduler_config.json`` as the schedulers of diffusers 0.42 write and read it.
+This module only reads mappings; diffusers need not be installed. Any configuration with a variance
+schedule is accepted as DDPM-like, whatever its class does when sampling. A missing key has the
+default of its class (new files are complete, old ones are not).
+Source: ``scheduler_config.json`` as written and read by the schedulers of diffusers 0.42.
 """
 
 from __future__ import annotations
@@ -60,24 +60,27 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "UnCLIPScheduler": _CLIPPED | {"beta_schedule": "squaredcos_cap_v2"},
     }
 )
-"""What the DDPM-like classes take for granted where it differs from :data:`_COMMON`."""
+"""Defaults of the DDPM-like classes where they differ from :data:`_COMMON`."""
 
-_TAKEN = "only schedulers with a variance schedule (DDPM, DDIM, PNDM, Euler, DPM-Solver ...) are"
-_FOREIGN: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("use_flow_sigmas", bool, "it matches flows"),
+_SUPPORTED = (
+    "only schedulers with a variance schedule are supported (DDPM, DDIM, PNDM, Euler,"
+    " DPM-Solver ...)"
+)
+_UNSUPPORTED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("use_flow_sigmas", bool, "it uses flow matching"),
     ("prediction_type", lambda v: "flow" in str(v), "its network predicts a flow"),
     ("sigma_data", lambda v: v is not None, "its network is conditioned on sigma (EDM)"),
-    ("timestep_type", lambda v: v == "continuous", "its network is told log sigma, not a step"),
+    ("timestep_type", lambda v: v == "continuous", "its network takes log sigma, not a step"),
     ("snr_shift_scale", lambda v: v not in (None, 1), "it shifts the noise levels of its betas"),
-    ("rescale_betas_zero_snr", bool, "its last step holds no signal at all (zero terminal SNR)"),
+    ("rescale_betas_zero_snr", bool, "its last step has no signal (zero terminal SNR)"),
 )
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is said of variances, prediction and clipping, by diffusers' own names.
+    """Fill in the defaults of a scheduler configuration.
 
     Args:
-        config: A scheduler's configuration; "_class_name" says whose defaults hold.
+        config: Configuration of a scheduler. "_class_name" is the class whose defaults apply.
 
     Returns:
         The keys "num_train_timesteps", "beta_start", "beta_end", "beta_schedule",
@@ -85,59 +88,65 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         "dynamic_thresholding_ratio" and "sample_max_value".
 
     Raises:
-        InvalidArgumentError: If it is no DDPM-like scheduler (flow matching, EDM, zero terminal
+        InvalidArgumentError: If the scheduler is not DDPM-like (flow matching, EDM, zero terminal
             SNR ...).
     """
     name = _class_name(config)
-    for key, is_foreign, why in _FOREIGN:
-        if is_foreign(config.get(key)):
+    for key, is_unsupported, reason in _UNSUPPORTED:
+        if is_unsupported(config.get(key)):
             raise InvalidArgumentError(
-                f"{name or 'this scheduler'} cannot be sampled by FastDPM: {why}"
-                f" ({key}={config[key]!r}); {_TAKEN}"
+                f"{name or 'this scheduler'} cannot be sampled by FastDPM: {reason}"
+                f" ({key}={config[key]!r}); {_SUPPORTED}"
             )
     stated = {key: config[key] for key in _COMMON if config.get(key) is not None}
     if name not in DEFAULTS and not stated.keys() & {"beta_schedule", "beta_end", "trained_betas"}:
         raise InvalidArgumentError(
-            f"{name or 'this scheduler'} cannot be sampled by FastDPM: its configuration states no"
-            f" variance schedule (beta_schedule or trained_betas); {_TAKEN}"
+            f"{name or 'this scheduler'} cannot be sampled by FastDPM: its configuration has no"
+            f" variance schedule (beta_schedule or trained_betas); {_SUPPORTED}"
         )
     if config.get("prediction_type") is None and config.get("predict_epsilon") is False:
-        stated["prediction_type"] = "sample"  # what it was called before prediction_type
+        stated["prediction_type"] = "sample"  # predict_epsilon is the older form
     return {**_COMMON, **DEFAULTS.get(name, {}), **stated}
 
 
 def schedule_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The variances, as :meth:`fastdpm.VarianceSchedule.from_config` takes them.
+    """The variance schedule, as :meth:`fastdpm.VarianceSchedule.from_config` takes it.
 
-    Where "trained_betas" are stated they are the schedule, and T is their number.
+    If "trained_betas" is set, its values are the schedule and T is their number.
+
+    Args:
+        config: Configuration of a scheduler; see :func:`complete`.
 
     Raises:
-        InvalidArgumentError: If it is no DDPM-like scheduler, or the schedule is unknown.
+        InvalidArgumentError: If the scheduler is not DDPM-like, or the schedule is unknown.
     """
-    said = complete(config)
-    if said["trained_betas"] is not None:
-        return {"type": "betas", "betas": np.asarray(said["trained_betas"]).tolist()}
-    kind, total = said["beta_schedule"], said["num_train_timesteps"]
-    start, end = said["beta_start"], said["beta_end"]
+    values = complete(config)
+    if values["trained_betas"] is not None:
+        return {"type": "betas", "betas": np.asarray(values["trained_betas"]).tolist()}
+    kind, total = values["beta_schedule"], values["num_train_timesteps"]
+    start, end = values["beta_start"], values["beta_end"]
     check_one_of("beta_schedule", kind, _KINDS)
     if type(total) is not int or total < 1:
-        raise InvalidArgumentError(f"num_train_timesteps must be at least 1, got {total!r}")
+        raise InvalidArgumentError(
+            f"num_train_timesteps must be an integer of at least 1, got {total!r}"
+        )
     if kind == "squaredcos_cap_v2":
         return {"type": "cosine", "num_train_steps": total}
-    if kind in _ALPHA_BARS:  # of t / T in [0, 1]; no variance is above 0.999
-        values = np.array([_ALPHA_BARS[kind](i / total) for i in range(total + 1)])
-        return {"type": "betas", "betas": np.minimum(1 - values[1:] / values[:-1], 0.999).tolist()}
+    if kind in _ALPHA_BARS:  # alpha_bar as a function of t / T; variances are at most 0.999
+        alpha_bar = np.array([_ALPHA_BARS[kind](i / total) for i in range(total + 1)])
+        betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+        return {"type": "betas", "betas": betas.tolist()}
     if kind == "sigmoid":
-        share = 1 / (1 + np.exp(-np.linspace(-6, 6, total)))
-        return {"type": "betas", "betas": (share * (end - start) + start).tolist()}
+        weight = 1 / (1 + np.exp(-np.linspace(-6, 6, total)))
+        return {"type": "betas", "betas": (weight * (end - start) + start).tolist()}
     return {"type": kind, "num_train_steps": total, "beta_start": start, "beta_end": end}
 
 
 def prediction_of(config: Mapping[str, Any]) -> str:
-    """What the network returns: "epsilon", "v_prediction" or "sample".
+    """The prediction type: "epsilon", "v_prediction" or "sample".
 
     Raises:
-        InvalidArgumentError: If it is no DDPM-like scheduler, or the prediction is another.
+        InvalidArgumentError: If the scheduler is not DDPM-like, or the type is unknown.
     """
     kind: str = complete(config)["prediction_type"]
     check_one_of("prediction_type", kind, PREDICTIONS)
@@ -145,26 +154,27 @@ def prediction_of(config: Mapping[str, Any]) -> str:
 
 
 def clip_of(config: Mapping[str, Any]) -> str:
-    """What its own sampler does to the implied clean data: "none", "x0" or "dynamic".
+    """How the scheduler clips the predicted clean data: "none", "x0" or "dynamic".
 
     Raises:
-        InvalidArgumentError: If it is no DDPM-like scheduler.
+        InvalidArgumentError: If the scheduler is not DDPM-like.
     """
-    said = complete(config)
-    if said["thresholding"]:
+    values = complete(config)
+    if values["thresholding"]:
         return "dynamic"
-    return "x0" if said["clip_sample"] else "none"
+    return "x0" if values["clip_sample"] else "none"
 
 
 def _class_name(config: Mapping[str, Any]) -> str:
-    """The class, or "" where an object in memory does not say it; custom ones name a file too."""
+    """Name of the scheduler class, or "" if unknown. Custom classes also name their file."""
     name = config.get("_class_name", "")
     return str(name[-1]) if isinstance(name, list | tuple) and name else str(name or "")
 
 
 def _laplace(t: float) -> float:
-    lean = math.copysign(1, 0.5 - t)
-    snr = math.exp(-0.5 * lean * math.log(1 - 2 * abs(0.5 - t) + 1e-6))
+    """Signal scale of the Laplace schedule at t in [0, 1]."""
+    sign = math.copysign(1, 0.5 - t)
+    snr = math.exp(-0.5 * sign * math.log(1 - 2 * abs(0.5 - t) + 1e-6))
     return math.sqrt(snr / (1 + snr))
 
 

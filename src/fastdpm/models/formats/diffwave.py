@@ -1,4 +1,4 @@
-"""DiffWave as its authors published it.
+"""Checkpoints of DiffWave from its authors.
 
 Source: https://github.com/FengNiMa/FastDPM_pytorch.
 """
@@ -15,9 +15,15 @@ _BLOCKS = "residual_layer.residual_blocks"
 
 
 def infer(shapes: Shapes, _height: int) -> dict[str, Any]:
-    """The arguments of :class:`fastdpm.networks.diffwave.DiffWave` that names and shapes tell.
+    """Infer the arguments of :class:`fastdpm.networks.diffwave.DiffWave` from names and shapes.
 
-    They tell nothing of ``dilation_cycle``.
+    ``dilation_cycle`` cannot be inferred.
+
+    Args:
+        shapes: Shape of every parameter, by its published name.
+
+    Raises:
+        LookupError: If a tensor is missing.
     """
     first = f"{_BLOCKS}.0"
     arguments: dict[str, Any] = {

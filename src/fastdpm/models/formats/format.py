@@ -1,4 +1,4 @@
-"""What a published layout of checkpoints is."""
+"""The description of a checkpoint format."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Format:
-    """A published layout; networks carry its names, so that no tensor is renamed.
+    """A format of published checkpoints. Networks use its parameter names.
 
     Attributes:
-        title: Whose it is, in words.
-        network: The type of network that it holds.
-        mark: A tensor that no other layout has.
-        infer: The arguments of the network that names and shapes tell, for data of a height;
-            ModelError, LookupError, ArithmeticError or ValueError where tensors are missing.
-        unstated: Given the network as far as it is known, the arguments of which a preset must
-            state one, as weights do not show them; "" for none.
+        title: The name of the format in messages.
+        network: The type of its network, a key of ``fastdpm.networks.build.NETWORKS``.
+        mark: Name of a tensor that no other format has.
+        infer: Maps shapes and the height of the data to the network arguments that can be
+            inferred. Raises ModelError, LookupError, ArithmeticError or ValueError if tensors are
+            missing.
+        unstated: Maps the known network arguments to the names of arguments of which a preset
+            must set one, in words; "" if there are none.
     """
 
     title: str
@@ -32,6 +33,6 @@ class Format:
 
 
 def count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number that the pattern's group takes among the names."""
+    """One more than the largest number in the group of ``pattern`` among the names; 0 if none."""
     found = [int(m[1]) for name in shapes if (m := re.match(pattern, name))]
     return max(found, default=-1) + 1

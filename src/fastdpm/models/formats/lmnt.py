@@ -1,4 +1,4 @@
-"""DiffWave as LMNT published it.
+"""Checkpoints of DiffWave from LMNT.
 
 Source: https://github.com/lmnt-com/diffwave, version 0.1.2 and later.
 """
@@ -14,23 +14,26 @@ _MARK = "diffusion_embedding.projection1.weight"
 
 
 def infer(shapes: Shapes, _height: int | None = None) -> dict[str, Any]:
-    """The arguments of :class:`fastdpm.networks.lmnt_diffwave.LMNTDiffWave` that shapes tell.
+    """Infer the arguments of :class:`fastdpm.networks.lmnt_diffwave.LMNTDiffWave` from shapes.
 
-    They tell nothing of ``dilation_cycle_length`` and ``num_train_steps``: the table of steps is
-    not stored.
+    ``dilation_cycle_length`` and ``num_train_steps`` cannot be inferred: the step table is not
+    stored.
+
+    Args:
+        shapes: Shape of every parameter, by its published name.
 
     Raises:
-        ModelError: If tensors are missing that say so, or the state was written by diffwave 0.1.0
-            or 0.1.1, whose network had the same names and computed something else.
+        ModelError: If tensors are missing, or the checkpoint was written by diffwave 0.1.0 or
+            0.1.1, whose network has the same names but computes something else.
     """
     missing = [name for name in ("input_projection.weight", _MARK) if name not in shapes]
     layers = count(shapes, r"residual_layers\.(\d+)\.")
     if missing or not layers:
-        raise ModelError(f"it lacks {', '.join(missing) or 'residual_layers'}")
+        raise ModelError(f"{', '.join(missing) or 'residual_layers'} is missing")
     if len(shapes[_MARK]) != 2:
         raise ModelError(
-            "it was written by diffwave 0.1.0 or 0.1.1, whose network computes something else:"
-            " take weights of version 0.1.2 or later"
+            "the checkpoint was written by diffwave 0.1.0 or 0.1.1, whose network is different:"
+            " use weights of version 0.1.2 or later"
         )
     projection = shapes.get("residual_layers.0.conditioner_projection.weight")
     return {

@@ -1,7 +1,7 @@
-"""The published layouts that are recognized, by the name that ``layout`` takes.
+"""The supported checkpoint formats, by the name that ``layout`` takes.
 
-A layout is one module of this folder, and a line here. Readers look the table up when they need
-it, as ``table.FORMATS``.
+Each format is a module of this folder and an entry here. Refer to the table as ``table.FORMATS``,
+so that tests can replace it.
 """
 
 from __future__ import annotations
