@@ -32,7 +32,7 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffuse import noised
 from fastdpm.models.model import Model
-from fastdpm.sampling.ask import Network, NoisePredictor, ask
+from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -275,7 +275,7 @@ class _Rows:
         level = float(c.level[row])
         x = noised(x0, level, z)
         where = f"row {row} of {c.level.size}"
-        eps, learned = ask(network, x, float(c.t[row]), level, where)
+        eps, learned = evaluate_network(network, x, float(c.t[row]), level, where)
         log_variance = self._log_variance(row, x, learned)
         if row == c.level.size - 1:
             mean = (x - math.sqrt(noise_variance(c.level)[row]) * eps) / level

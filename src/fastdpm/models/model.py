@@ -20,7 +20,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import ClassLabels, check_labels, check_mel, one_condition
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
-from fastdpm.sampling.ask import Network, NoisePredictor, call_network
+from fastdpm.sampling.network import Network, NoisePredictor, call_network
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
 from fastdpm.sampling.run import run

@@ -16,7 +16,7 @@ from fastdpm.networks.diffusers_unet import DiffusersNetwork
 from fastdpm.networks.diffwave import DiffWave
 from fastdpm.networks.lmnt_diffwave import LMNTDiffWave
 from fastdpm.networks.unet import UNet
-from fastdpm.sampling.ask import call_network, split_variance
+from fastdpm.sampling.network import call_network, split_variance
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "unet": UNet,
@@ -59,7 +59,7 @@ def check_fits(
     """Build a network and check that it takes data and returns a prediction of the same shape.
 
     It may return twice the channels, where ``learned_variance`` allows it: see
-    :func:`fastdpm.sampling.ask.split_variance`.
+    :func:`fastdpm.sampling.network.split_variance`.
 
     Runs on PyTorch's meta device: shapes alone, no memory and no arithmetic.
 

@@ -1,4 +1,4 @@
-from .ask import NoisePredictor as NoisePredictor
+from .network import NoisePredictor as NoisePredictor
 from .implicit import ImplicitOptions as ImplicitOptions
 from .noise import SampleNoise as SampleNoise
 from .prediction import Autocast as Autocast
