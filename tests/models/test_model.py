@@ -98,7 +98,7 @@ def test_conditions_that_do_not_fit_are_refused(vocoder, condition, values):
         vocoder.sample(1, condition=condition)
 
 
-def test_a_missing_or_surplus_condition_is_told(vocoder, image_model):
+def test_a_missing_or_unsupported_condition_is_refused(vocoder, image_model):
     vocoder.conditions = None
     with pytest.raises(
         InvalidArgumentError, match=tells("tiny-vocoder", "condition", 8, "8000 Hz")
@@ -183,7 +183,7 @@ def test_a_vocoder_run_checks_its_condition_once(vocoder):
     assert calls == ["model.check_condition", "condition.check_mel"]
 
 
-def test_a_callback_is_told_of_every_row(image_model):
+def test_a_callback_is_called_after_every_row(image_model):
     states: list[SamplingState] = []
     image_model.sample(5, num_steps=3, batch_size=2, callback=states.append)
     assert [(s.first, s.size, s.row) for s in states] == [
@@ -219,6 +219,12 @@ def test_a_part_in_training_mode_is_refused(image_model):
     part[0].train()
     with pytest.raises(InvalidArgumentError, match="training"):
         Model.wrap(part, image_model.schedule, (1, 8, 8))
+
+
+@pytest.mark.parametrize("key", ["type", "class"])
+def test_settings_cannot_override_what_wrap_records_itself(image_model, key):
+    with pytest.raises(InvalidArgumentError, match=tells("`settings`", key)):
+        Model.wrap(image_model.network, image_model.schedule, (1, 8, 8), settings={key: "unet"})
 
 
 class Shifted(torch.nn.Module):

@@ -157,9 +157,7 @@ ENCODINGS: Mapping[str, EncodingMethod] = MappingProxyType(
             EncodingMethod(
                 "second", second_order_inverse, ddim_rev, "second order, two evaluations per row"
             ),
-            EncodingMethod(
-                "implicit", None, ddim_rev, "numerical, about ten evaluations per row"
-            ),
+            EncodingMethod("implicit", None, ddim_rev, "numerical, about ten evaluations per row"),
             EncodingMethod(
                 "invertible",
                 leapfrog_inverse,

@@ -62,7 +62,7 @@ class NoiseLevels:
         return self.num_steps
 
     def __getitem__(self, rows: slice) -> NoiseLevels:
-        """Take a contiguous part of the chain; ``levels[2:]`` leaves out the two noisiest steps."""
+        """Take a contiguous part of the chain; ``levels[2:]`` skips the two noisiest steps."""
         if not isinstance(rows, slice):
             raise TypeError(
                 "noise levels take slices only, such as levels[2:]: index .level or .t instead"

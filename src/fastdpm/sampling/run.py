@@ -34,10 +34,10 @@ def run(
     Args:
         plan: The plan to run.
         network: ``network(x, t) -> eps``, with zero-based real-valued ``t`` of shape (batch,) in
-            the type of ``x``; or a :class:`fastdpm.sampling.NoisePredictor`. It must return a new
-            tensor each time, because a plan may use earlier predictions. If the output has twice
-            the channels of ``x``, its second half is a learned variance, which only plans with
-            ``log_variance`` use.
+            the type of ``x``; or a :class:`fastdpm.sampling.network.NoisePredictor`. It must
+            return a new tensor each time, because a plan may use earlier predictions. If the
+            output has twice the channels of ``x``, its second half is a learned variance, which
+            only plans with ``log_variance`` use.
         x: States at the plan's first level, shape (batch, ...), float32 or float64. They are not
             modified.
         noise: ``noise(row, x) -> z``, standard normal in the shape of ``x``, with zero-based rows.
