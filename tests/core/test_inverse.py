@@ -140,23 +140,23 @@ def test_the_error_of_the_second_order_inverse_falls_twice_as_fast():
     assert second_order_inverse(levels_step(SCHEDULE, 40)).num_rows == 80
 
 
-def test_encoding_asks_at_the_steps_that_decoding_asks_at():
+def test_encoding_evaluates_the_network_at_the_steps_of_decoding():
     levels = levels_step(SCHEDULE, 6)
-    asked: list[float] = []
+    steps: list[float] = []
 
     def watch(x: Tensor, t: Tensor) -> Tensor:
-        asked.append(float(t[0]))
+        steps.append(float(t[0]))
         return _network(x, t)
 
     run(first_order_inverse(levels), watch, _data())
-    assert asked == list(levels.t[::-1])
-    asked.clear()
+    assert steps == list(levels.t[::-1])
+    steps.clear()
     states: list[Tensor] = []
     run(leapfrog_inverse(levels), watch, _data(), callback=lambda _, x: states.append(x))
-    there = asked[1:]
-    asked.clear()
+    encoding = steps[1:]
+    steps.clear()
     run(leapfrog_rest(levels), watch, states[-2], past=[states[-1]])
-    assert asked == there[::-1]
+    assert steps == encoding[::-1]
 
 
 @pytest.mark.parametrize("encode", [first_order_inverse, second_order_inverse, leapfrog_inverse])

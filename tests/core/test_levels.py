@@ -41,7 +41,7 @@ def test_step_quadratic_is_the_floor_of_the_exact_square():
         assert levels_step(DDPM, num_steps, "quadratic").t.tolist() == sorted(exact, reverse=True)
 
 
-def test_merged_steps_are_told():
+def test_merged_steps_are_noted():
     levels = levels_step(DDPM, 50, "quadratic")
     assert levels.num_steps == 49
     assert re.search(tells("1 of 50", 49), levels.notes[0])
@@ -149,18 +149,18 @@ def test_variances_beyond_the_schedule_are_refused():
         levels_from_variances(AUDIO, [0.1, 1.0])
 
 
-def test_variances_that_fall_are_asked_about():
+def test_falling_variances_are_noted():
     rising, falling = (levels_from_variances(AUDIO, v) for v in ([0.1, 0.2], [0.2, 0.1]))
     assert len(falling.notes) == len(rising.notes) + 1
 
 
-def test_a_start_by_hand_far_from_noise_is_told():
+def test_a_custom_start_far_from_noise_is_noted():
     assert re.search(tells("level 0.9", 0.006353), levels_custom(DDPM, level=[0.9]).notes[0])
     assert levels_from_variances(AUDIO, [0.01, 0.1]).notes
     assert levels_custom(DDPM, t=[999.0, 10.0]).notes == ()
 
 
-def test_levels_and_steps_by_hand_agree():
+def test_custom_levels_and_steps_agree():
     by_step = levels_custom(DDPM, t=[900.5, 300, 0])
     by_level = levels_custom(DDPM, level=by_step.level[:-1])
     np.testing.assert_allclose(by_level.t, by_step.t, atol=1e-8)

@@ -53,10 +53,10 @@ def test_what_fits_becomes_what_the_dataclass_says():
 
 def test_plain_values_are_read_back():
     made = Outer("x", Inner((1, 2)), scales=(0.5,), free={"a": 1})
-    told = plain(made)
-    assert told["inner"] == {"sizes": [1, 2], "rate": 1.0}
-    assert "other" not in told
-    assert build(Outer, told, "x") == made
+    values = plain(made)
+    assert values["inner"] == {"sizes": [1, 2], "rate": 1.0}
+    assert "other" not in values
+    assert build(Outer, values, "x") == made
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_plain_values_are_read_back():
         ({"free": [["a", 1]]}, "free", ["dict", "[['a', 1]]"]),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_place_and_what_is_expected(change, place, parts):
+def test_an_error_names_the_place_and_the_expected_value(change, place, parts):
     with pytest.raises(InvalidArgumentError) as caught:
         build(Outer, GOOD | change, "x")
     said = str(caught.value)
@@ -99,7 +99,7 @@ def test_what_is_no_table_is_refused(data):
         build(Outer, data, "x")
 
 
-def test_every_fault_is_told_at_once():
+def test_all_errors_are_reported_at_once():
     with pytest.raises(InvalidArgumentError) as caught:
         build(Outer, {"inner": {"rate": "fast"}, "colour": 1}, "x")
     for part in ("name ", "inner.sizes ", "inner.rate ", "'fast'", "colour"):

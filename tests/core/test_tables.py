@@ -75,7 +75,7 @@ def help_of(command):
     return result.output
 
 
-def test_a_row_is_a_recipe_and_is_told_by_the_command_line(toys):
+def test_a_row_is_a_recipe_and_is_listed_by_the_command_line(toys):
     recipe = Recipe(num_steps=4, method="toy", levels="halves", spacing="plain")
     assert recipe.describe() == "toy, HALVES plain, S = 4"
     assert recipe.compile(SCHEDULE).label == "toy over levels"
@@ -168,10 +168,10 @@ def test_two_rows_that_give_one_key_are_refused(monkeypatch):
         choose_methods(["toys"])
 
 
-def test_rows_and_kappas_are_told_by_the_help_of_compare_and_taken_by_presets(toys):
-    told = help_of("compare")
+def test_help_of_compare_lists_rows_and_kappas_and_presets_accept_them(toys):
+    text = help_of("compare")
     for family in ("paper", "multistep", "standard", "toys", "diffusers"):
-        assert family in told
+        assert family in text
     keys = ("toy-kappa-halves-plain-k0.5", "toy-history-var-linear", "toy-all")
     assert CompareSettings((5,), keys, 10, "fid").methods == keys
 

@@ -256,7 +256,7 @@ def test_latents_of_another_model_are_refused(image_model, images, tmp_path):
             decode(model, latents)
 
 
-def test_samples_that_did_not_converge_are_told_and_only_the_others_kept(image_model, images):
+def test_samples_that_did_not_converge_are_reported_and_only_the_others_kept(image_model, images):
     solver = ImplicitOptions(tolerance=1e-12, max_evaluations=1)
     levels = _levels(image_model, 4)
     lost = encode(image_model, images, levels, "implicit", solver=solver)
@@ -294,13 +294,13 @@ def weights_of(pair, fraction):
 
 
 @pytest.mark.parametrize(
-    ("method", "most"), [("invertible", 1e-4), ("implicit", 1e-4), ("first", 0.5)]
+    ("method", "max_error"), [("invertible", 1e-4), ("implicit", 1e-4), ("first", 0.5)]
 )
-def test_the_ends_of_an_interpolation_are_the_samples(digits, held_out, method, most):
+def test_the_ends_of_an_interpolation_are_the_samples(digits, held_out, method, max_error):
     a, b = held_out[3], held_out[5]
     way = interpolate(digits, a, b, _levels(digits, 50), n=5, method=method)
     assert way.shape == (5, *a.shape)
-    assert max(_errors(torch.stack([a, b]), way[[0, -1]])) < most
+    assert max(_errors(torch.stack([a, b]), way[[0, -1]])) < max_error
     assert (way[1:] - way[:-1]).flatten(1).norm(dim=1).min() > 0.5
 
 
@@ -360,5 +360,5 @@ def test_bad_interpolations_are_refused(image_model, images):
     ends = encode(image_model, images, levels)
     with pytest.raises(InvalidArgumentError, match=tells(3)):
         between(ends, torch.tensor([0.5]))
-    with pytest.raises(InvalidArgumentError, match=tells("fractions", "[0, 1]", "1.5000")):
+    with pytest.raises(InvalidArgumentError, match=tells("`fraction`", "[0, 1]", "1.5000")):
         between(select(ends, torch.tensor([0, 1])), torch.tensor([1.5]))

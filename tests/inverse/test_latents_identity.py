@@ -141,7 +141,7 @@ def test_silence_is_encoded_beside_other_data(x):
 
 
 def test_the_residual_is_that_of_the_row_that_is_named():
-    """Rows 1 and 3 return the same whatever they are given, so nothing but that inverts them."""
+    """Rows 1 and 3 return the same for every input, so only one state can be inverted."""
     plan = ddim_rev(levels_step(SCHEDULE, 5))
 
     def network(x: Tensor, t: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ LEVELS = [choice.function(SCHEDULE, 10) for choice in CHOICES.values()]
 
 
 class _Exact(nn.Module):
-    """Eps of data N(0, SPREAD^2); asked with other than an unrounded step it is another's."""
+    """Exact eps of data N(0, SPREAD^2), which depends on the unrounded step."""
 
     def __init__(self, learned: float | None = None) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def test_clipping_what_leaves_the_range_of_data_never_costs(image_model):
     assert clipped.mean < plain.mean
 
 
-def test_a_vocoder_is_asked_with_the_mel_of_the_data(vocoder):
+def test_a_vocoder_uses_the_mel_of_the_data(vocoder):
     x = (torch.rand(2, 1, 512) - 0.5) * 0.5
     grey = GreyLevels.signed(65_536)
     levels = levels_step(vocoder.schedule, 3)

@@ -221,6 +221,12 @@ def test_a_part_in_training_mode_is_refused(image_model):
         Model.wrap(part, image_model.schedule, (1, 8, 8))
 
 
+@pytest.mark.parametrize("key", ["type", "class"])
+def test_settings_cannot_override_what_wrap_records_itself(image_model, key):
+    with pytest.raises(InvalidArgumentError, match=tells("`settings`", key)):
+        Model.wrap(image_model.network, image_model.schedule, (1, 8, 8), settings={key: "unet"})
+
+
 class Shifted(torch.nn.Module):
     """A network whose prediction depends on the label."""
 

@@ -68,7 +68,7 @@ def test_a_map_whose_plain_iteration_diverges_is_solved():
     torch.testing.assert_close(run(plan, network, found.x), 0.01 * _data(), rtol=0, atol=1e-9)
 
 
-def test_a_row_without_an_inverse_is_named_and_falls_back_only_if_told_to():
+def test_a_row_without_an_inverse_is_named_and_its_best_iterate_kept_on_demand():
     plan = ddim_rev(levels_step(SCHEDULE, 5))
     a, b, r = float(plan.a[2, 0]), float(plan.b[2, 0]), float(plan.t[2])
 
@@ -89,20 +89,20 @@ def test_a_row_without_an_inverse_is_named_and_falls_back_only_if_told_to():
 
 
 def test_evaluations_are_those_that_were_made_and_solved_samples_rest():
-    plan, asked = ddim_rev(levels_step(SCHEDULE, 8)), torch.zeros(4, dtype=torch.int64)
+    plan, counts = ddim_rev(levels_step(SCHEDULE, 8)), torch.zeros(4, dtype=torch.int64)
     network = _gaussian(0.5)
 
     def select(at: Tensor):
         def counted(x: Tensor, t: Tensor) -> Tensor:
-            asked[at] += 1
+            counts[at] += 1
             return network(x, t)
 
         return counted
 
     data = torch.cat([torch.zeros(1, 5, dtype=torch.float64), _data(3)])
     found = invert(plan, select, data, ImplicitOptions(tolerance=1e-9))
-    assert found.evaluations.tolist() == asked.tolist()
-    assert int(asked[0]) < int(asked[1:].min())  # zeros are solved at once
+    assert found.evaluations.tolist() == counts.tolist()
+    assert int(counts[0]) < int(counts[1:].min())  # zeros are solved at once
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -191,10 +191,10 @@ def test_more_evaluations_never_leave_a_worse_iterate():
                 _one_row(),
                 lambda at: _bounded,
                 target,
-                ImplicitOptions(max_evaluations=most, keep_best=True),
+                ImplicitOptions(max_evaluations=limit, keep_best=True),
             ).residual
         )
-        for most in range(1, 60)
+        for limit in range(1, 60)
     ]
     assert residuals == sorted(residuals, reverse=True)
     assert residuals[-1] < residuals[0]

@@ -15,7 +15,7 @@ def test_a_sample_keeps_its_noise_in_any_batch():
     torch.testing.assert_close(batch(3, x)[2:], alone(3, x[2:]), rtol=0, atol=0)
 
 
-def test_rows_can_be_asked_in_any_order():
+def test_rows_can_be_drawn_in_any_order():
     x = torch.zeros(1, 8)
     noise = SampleNoise(0, [0])
     first = [noise(row, x) for row in (0, 1, 2)]

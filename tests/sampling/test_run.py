@@ -123,16 +123,16 @@ def test_the_callback_sees_every_row_and_its_state():
     assert len({float(x) for x in states}) == 4
 
 
-def test_noise_is_asked_only_for_rows_that_draw_it():
+def test_noise_is_drawn_only_for_rows_that_use_it():
     plan = ddim_rev(levels_step(SCHEDULE, 5), 1.0)
-    asked = []
+    rows = []
 
     def noise(row: int, x: Tensor) -> Tensor:
-        asked.append(row)
+        rows.append(row)
         return torch.zeros_like(x)
 
     run(plan, lambda x, t: x, torch.ones(1, 1), noise=noise)
-    assert asked == [0, 1, 2, 3]
+    assert rows == [0, 1, 2, 3]
 
 
 def test_a_plan_that_draws_noise_needs_it():
@@ -160,10 +160,10 @@ def test_a_wrong_shape_names_its_row():
         )
 
 
-@pytest.mark.parametrize("answer", [(torch.ones(2, 3),), None])
-def test_an_answer_that_is_no_tensor_names_its_row(answer):
-    with pytest.raises(SamplingError, match=tells("row 0 of 5", type(answer).__name__)):
-        run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: answer, torch.ones(2, 3))
+@pytest.mark.parametrize("output", [(torch.ones(2, 3),), None])
+def test_an_output_that_is_no_tensor_names_its_row(output):
+    with pytest.raises(SamplingError, match=tells("row 0 of 5", type(output).__name__)):
+        run(ddim_rev(levels_step(SCHEDULE, 5)), lambda x, t: output, torch.ones(2, 3))
 
 
 def test_noise_of_the_wrong_shape_is_refused():
@@ -228,13 +228,13 @@ def test_a_learned_variance_passes_through_every_wrapper():
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
-def test_a_network_that_learned_no_variance_is_told_so():
+def test_a_network_without_learned_variance_is_refused():
     with pytest.raises(SamplingError, match=tells("row 0")):
         run(standard(SCHEDULE, "learned"), _eps, torch.ones(2, 3), noise=SampleNoise(0, range(2)))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_network_that_changes_its_input_is_told(mode):
+def test_a_network_that_changes_its_input_is_refused(mode):
     plan = ddim_rev(levels_step(SCHEDULE, 3))
     with mode():
         x = torch.randn(2, 3)

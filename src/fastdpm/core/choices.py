@@ -1,6 +1,7 @@
-"""Every choice of levels as a row of one table.
+"""The table of ways to choose noise levels.
 
-Look rows up through this module when they are needed, so that nobody keeps a list of their own.
+Look rows up here when you need them, and keep no copy of the list elsewhere: a new row then
+appears everywhere.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ class LevelChoice:
     """A way to choose S levels.
 
     Attributes:
-        levels: Its first name, as "var" or "step".
-        spacing: Its second name, as "linear" or "quadratic".
-        function: ``function(schedule, num_steps) -> NoiseLevels``, and ``bounded=False`` where it
-            has a bound. Its levels are within the range of the schedule's.
+        levels: First part of the name: "var" or "step".
+        spacing: Second part of the name: "linear" or "quadratic".
+        function: ``function(schedule, num_steps) -> NoiseLevels``, with levels in the range of the
+            schedule. It also accepts ``bounded=False`` if ``bounded`` is true.
         summary: One line of documentation.
-        bounded: Whether it has a bound that ``bounded=False`` lifts.
+        bounded: Whether the variances have a bound, which ``bounded=False`` lifts.
     """
 
     levels: str
@@ -35,12 +36,12 @@ class LevelChoice:
 
     @property
     def name(self) -> str:
-        """Both names, as keys of methods have them."""
+        """Both parts of the name, as in the keys of methods: "var-linear"."""
         return f"{self.levels}-{self.spacing}"
 
     @property
     def title(self) -> str:
-        """Both names, as tables have them."""
+        """Both parts of the name, as in tables: "VAR linear"."""
         return f"{self.levels.upper()} {self.spacing}"
 
 
@@ -80,10 +81,10 @@ CHOICES: Mapping[str, LevelChoice] = MappingProxyType(
 
 
 def find_choice(levels: str, spacing: str) -> LevelChoice:
-    """The choice of these two names.
+    """Look up a choice of levels by its two names.
 
     Raises:
-        InvalidArgumentError: If there is none.
+        InvalidArgumentError: If there is no such choice.
     """
     check_one_of("levels", levels, level_names())
     check_one_of("spacing", spacing, spacing_names(levels))
@@ -91,11 +92,11 @@ def find_choice(levels: str, spacing: str) -> LevelChoice:
 
 
 def level_names() -> list[str]:
-    """What ``levels`` may be."""
+    """Names that ``levels`` can have."""
     return list(dict.fromkeys(row.levels for row in CHOICES.values()))
 
 
 def spacing_names(levels: str | None = None) -> list[str]:
-    """What ``spacing`` may be, beside any ``levels`` or these."""
+    """Names that ``spacing`` can have, for all choices or for one value of ``levels``."""
     rows = [row for row in CHOICES.values() if levels in (None, row.levels)]
     return list(dict.fromkeys(row.spacing for row in rows))

@@ -5,31 +5,31 @@ from collections.abc import Collection
 
 
 class FastDPMError(Exception):
-    """Something outside the program's control went wrong; the message says what to do."""
+    """Base class of the errors that a user can cause or fix; the message says what to do."""
 
     exit_code = 1
 
 
 class InvalidArgumentError(FastDPMError, ValueError):
-    """A value that was passed in cannot be used."""
+    """An argument has an invalid value."""
 
     exit_code = 2
 
 
 class ModelError(FastDPMError):
-    """A model folder is damaged, foreign or does not match its configuration."""
+    """A model cannot be loaded: it is damaged, unknown or does not match its configuration."""
 
 
 class DataError(FastDPMError):
-    """A data file cannot be read or does not contain what is needed."""
+    """A data file cannot be read, or does not contain what is needed."""
 
 
 class SamplingError(FastDPMError):
-    """The network returned something that cannot be sampled from."""
+    """Sampling failed, usually because the network returned an unusable output."""
 
 
 class InterruptedRunError(FastDPMError):
-    """A run was stopped by its user; the message says what is kept and how to go on."""
+    """The user stopped a run; the message says what was kept and how to resume."""
 
     exit_code = 130
 
@@ -44,7 +44,7 @@ class MissingExtraError(FastDPMError, ImportError):
 
 
 def check_installed(package: str, module: str, extra: str) -> None:
-    """Raise MissingExtraError unless a module can be found; it is not imported yet."""
+    """Raise MissingExtraError unless ``module`` is installed, without importing it."""
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(package, extra)
 
@@ -52,10 +52,10 @@ def check_installed(package: str, module: str, extra: str) -> None:
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise InvalidArgumentError unless ``value`` is one of the ``known`` names."""
     if not isinstance(value, str) or value not in known:
-        said = f"`{name}`" if name.isidentifier() else name
-        raise InvalidArgumentError(f"{said} must be one of {', '.join(known)}, got {value!r}")
+        shown = f"`{name}`" if name.isidentifier() else name
+        raise InvalidArgumentError(f"{shown} must be one of {', '.join(known)}, got {value!r}")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's error, or its kind where it says nothing."""
+    """Return the first line of another library's error, or its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,13 +1,16 @@
-"""Plans that encode: kappa = 0 run from data towards noise.
+"""Plans that encode: DDIM-rev with kappa = 0, run from data towards noise.
 
-With u = sqrt(1 - r^2) / r and x~ = x / r, DDIM-rev from r (noise side) to r' is
-x~' = x~ - (u - u') eps(x, t). Its inverse needs eps at the state that it looks for; the plan of
-first order takes eps at the state that it has, and a two-step plan has an inverse by algebra.
-Source: Song et al. 2021, arXiv:2010.02502, section 4.3, for the first order; the two-step
-(leapfrog) rule with uneven steps follows from the same equation.
+With u = sqrt(1 - r^2) / r and x~ = x / r, a row of DDIM-rev from level r to the cleaner r' is
 
-``ENCODINGS`` has a row for each way to encode. Look it up when it is needed, by
-:func:`find_encoding` or through this module.
+    x~' = x~ - (u - u') eps(x, t).
+
+Inverting it exactly needs eps at the unknown noisier state x. The first-order plan evaluates the
+network at the known state x' instead. The two-step (leapfrog) plan is invertible by algebra.
+Source: Song et al. 2021, arXiv:2010.02502, section 4.3, for the first-order plan; the leapfrog
+rule with uneven steps follows from the same equation.
+
+:data:`ENCODINGS` is the table of encoding methods. Look rows up there by :func:`find_encoding`
+when you need them.
 """
 
 from __future__ import annotations
@@ -26,16 +29,16 @@ from fastdpm.core.schedule import Array
 
 
 def first_order_inverse(levels: NoiseLevels) -> Plan:
-    """Encode over ``levels``, one evaluation a row.
+    """Compile first-order encoding over ``levels``, one evaluation per row.
 
-    Each row asks the network at the cleaner state and tells it the step of the noisier level, the
-    one that decoding asks at; clean data has no step of its own.
+    Each row evaluates the network at its cleaner state, but with the step of its noisier level, as
+    decoding does; clean data has no step.
 
     Args:
         levels: S + 1 levels in sampling order, as :func:`fastdpm.ddim_rev` takes them.
 
     Returns:
-        A plan of S rows whose levels fall.
+        A plan of S rows with falling levels.
 
     Source: Song et al. 2021, arXiv:2010.02502, section 4.3.
     """
@@ -50,14 +53,14 @@ def first_order_inverse(levels: NoiseLevels) -> Plan:
 
 
 def second_order_inverse(levels: NoiseLevels) -> Plan:
-    """Encode over ``levels``, two evaluations a row: predict, then correct.
+    """Compile second-order encoding over ``levels``, two evaluations per row.
 
-    The second evaluation asks at the predicted state and its own step, which is where decoding
-    will ask; the row is taken again with its answer. Against the first-order plan that decodes,
-    the error of a row is of third order.
+    The first evaluation predicts the noisier state. The second one is made at that state and its
+    step, as decoding does, and the row is repeated with its result. Compared to the first-order
+    plan that decodes, the local error is of third order.
 
     Returns:
-        A plan of 2 S rows whose levels fall, each but the first given twice.
+        A plan of 2 S rows with falling levels; each level except the first occurs twice.
     """
     first = first_order_inverse(levels)
     rows = levels.num_steps
@@ -72,17 +75,18 @@ def second_order_inverse(levels: NoiseLevels) -> Plan:
 
 
 def leapfrog_rest(levels: NoiseLevels) -> Plan:
-    """Decode from a pair of states, at levels 0 and 1, by two steps.
+    """Compile two-step (leapfrog) decoding from a pair of states at levels 0 and 1.
 
-    With h+ and h- the distances in u of a row's level to the noisier and the cleaner one,
+    With h+ and h- the distances in u from a row's level to the noisier and to the cleaner one,
 
         x~' = (h-/h+)^2 x~_before + (1 - (h-/h+)^2) x~ - h- (h+ + h-) / h+ eps(x, t).
 
     Returns:
-        A plan of S - 1 rows; its run is given the state of level 1, and that of level 0 as past.
+        A plan of S - 1 rows, which starts from the state at level 1 with the state at level 0 as
+        ``past``.
 
     Raises:
-        InvalidArgumentError: If there is one row only, which leaves no pair to start from.
+        InvalidArgumentError: If S = 1.
     """
     _check_two_rows(levels)
     a, b = _two_steps(levels.level)
@@ -93,16 +97,16 @@ def leapfrog_rest(levels: NoiseLevels) -> Plan:
 
 
 def leapfrog_inverse(levels: NoiseLevels) -> Plan:
-    """Encode so that :func:`leapfrog_rest` brings the data back exactly, in exact arithmetic.
+    """Compile two-step (leapfrog) encoding, which :func:`leapfrog_rest` inverts exactly.
 
-    Row 0 is of first order, whatever its error: what decoding undoes are the rows after it, and
-    the last two states are the latent.
+    Row 0 is of first order. Its error does not matter: decoding only has to undo the other rows,
+    from the last two states, which are the latent. Exactly means up to rounding.
 
     Returns:
-        A plan of S rows whose levels fall, with two columns of states.
+        A plan of S rows with falling levels and two columns of states.
 
     Raises:
-        InvalidArgumentError: If there is one row only.
+        InvalidArgumentError: If S = 1.
     """
     _check_two_rows(levels)
     first = first_order_inverse(levels)
@@ -110,7 +114,7 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
     a, b = _two_steps(r)
     a = np.vstack([[first.a[0, 0], 0.0], a])
     b = np.vstack([first.b[:1], b])
-    # Rows after the first ask at the state's own level, which is the one decoding asks at.
+    # Rows after the first evaluate the network at the state's own level, as decoding does.
     t, network_level = np.append(levels.t[-1], levels.t[:0:-1]), np.append(r[1], r[1:-1])
     label = f"two-step encoding over {levels.label}"
     return Plan(
@@ -120,15 +124,15 @@ def leapfrog_inverse(levels: NoiseLevels) -> Plan:
 
 @dataclass(frozen=True)
 class EncodingMethod:
-    """A way to encode.
+    """A way to encode data.
 
     Attributes:
-        name: In calls, files and on the command line.
-        plan: ``plan(levels) -> Plan`` that encodes, with one row for each network evaluation; None
-            where the rows of ``decoding`` are solved.
-        decoding: ``decoding(levels) -> Plan`` that brings the data back.
+        name: Name in calls, in files and on the command line.
+        plan: ``plan(levels) -> Plan`` that encodes; None if the rows of ``decoding`` are inverted
+            numerically.
+        decoding: ``decoding(levels) -> Plan`` that decodes.
         summary: One line of documentation.
-        num_past: States that a latent holds beside the last one, as ``decoding`` wants them.
+        num_past: Number of states in a latent besides the last one, which ``decoding`` needs.
     """
 
     name: str
@@ -139,7 +143,7 @@ class EncodingMethod:
 
     @property
     def solved(self) -> bool:
-        """Whether rows are solved, row by row towards noise."""
+        """Whether the rows of ``decoding`` are inverted numerically."""
         return self.plan is None
 
 
@@ -148,17 +152,17 @@ ENCODINGS: Mapping[str, EncodingMethod] = MappingProxyType(
         row.name: row
         for row in (
             EncodingMethod(
-                "first", first_order_inverse, ddim_rev, "first order, one evaluation a row"
+                "first", first_order_inverse, ddim_rev, "first order, one evaluation per row"
             ),
             EncodingMethod(
-                "second", second_order_inverse, ddim_rev, "second order, two evaluations a row"
+                "second", second_order_inverse, ddim_rev, "second order, two evaluations per row"
             ),
-            EncodingMethod("implicit", None, ddim_rev, "solved, some ten evaluations a row"),
+            EncodingMethod("implicit", None, ddim_rev, "numerical, about ten evaluations per row"),
             EncodingMethod(
                 "invertible",
                 leapfrog_inverse,
                 leapfrog_rest,
-                "exact, one evaluation a row",
+                "exact, one evaluation per row",
                 num_past=1,
             ),
         )
@@ -167,38 +171,38 @@ ENCODINGS: Mapping[str, EncodingMethod] = MappingProxyType(
 
 
 def find_encoding(name: str) -> EncodingMethod:
-    """The way to encode of this name.
+    """Look up an encoding method by name.
 
     Raises:
-        InvalidArgumentError: If there is none.
+        InvalidArgumentError: If there is no such method.
     """
-    check_one_of("`method`", name, ENCODINGS)
+    check_one_of("method", name, ENCODINGS)
     return ENCODINGS[name]
 
 
 def noise_ratio(level: Array) -> Array:
-    """The u of a level, sqrt(1 - r^2) / r."""
+    """Compute u = sqrt(1 - r^2) / r of a level."""
     return np.asarray(np.sqrt(variance(level)) / level)
 
 
 def _steps(r: Array) -> Array:
-    """Differences of u along levels, shape (S,)."""
+    """Differences of u between neighboring levels, shape (S,)."""
     r_next, u = r[1:], noise_ratio(r)
     r = r[:-1]
-    # By u^2 = 1 / r^2 - 1; the difference of two near u would cancel.
+    # From u^2 = 1 / r^2 - 1: subtracting the u of close levels would cancel.
     return np.asarray((r - r_next) * (r + r_next) / (r**2 * r_next**2 * (u[:-1] + u[1:])))
 
 
 def _check_two_rows(levels: NoiseLevels) -> None:
     if levels.num_steps < 2:
         raise InvalidArgumentError(
-            f"the two-step plan needs at least 2 rows, these levels make {levels.num_steps}: take"
-            " more steps, or encode by first order"
+            f"two-step encoding needs at least 2 steps, got {levels.num_steps}: use more steps, or"
+            " another `method`"
         )
 
 
 def _two_steps(r: Array) -> tuple[Array, Array]:
-    """Columns a and b of the two-step rule along levels r, from the third level on; either way."""
+    """Tables a and b of the two-step rule along levels r, in either direction."""
     step = _steps(r)
     before, after = step[:-1], step[1:]
     share = (after / before) ** 2

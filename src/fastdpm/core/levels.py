@@ -1,7 +1,7 @@
-"""Choosing S noise levels out of T steps: VAR, STEP, or by hand.
+"""Noise levels for S sampling steps: VAR, STEP, or custom.
 
 Paper -> code: r_S < ... < r_1 < r_0 = 1 -> ``NoiseLevels.level`` (sampling order, noise first),
-t_s - 1 -> ``NoiseLevels.t`` (zero-based, as networks count), eta_s -> the variances of VAR.
+t_s - 1 -> ``NoiseLevels.t`` (zero-based, as networks expect), eta_s -> the variances of VAR.
 Source: Kong & Ping 2021, arXiv:2106.00132, sections 3.2 and 3.3.
 """
 
@@ -20,18 +20,18 @@ from fastdpm.core.schedule import Array, VarianceSchedule
 
 @dataclass(frozen=True, eq=False)
 class NoiseLevels:
-    """Levels in sampling order and the steps that the network is asked at.
+    """S + 1 noise levels in sampling order, and the S steps for the network.
 
     Attributes:
-        level: Signal scales, shape (S + 1,), strictly rising; all but the last in (0, 1), the last
-            in (0, 1] (1 is clean data).
-        t: Steps for the network, shape (S,), zero-based and unrounded; T(level) - 1 lies in
+        level: Signal scales, shape (S + 1,), strictly rising; all but the last are in (0, 1), the
+            last in (0, 1] (1 is clean data).
+        t: Steps for the network, shape (S,), zero-based and not rounded. T(level) - 1 is in
             (-1, 0) for levels cleaner than the first training step.
-        label: How they were chosen, for people.
-        notes: What a reader must know, such as a bound that was met.
+        label: A description of how they were chosen.
+        notes: Remarks for the user, such as a bound that took effect.
 
     Raises:
-        InvalidArgumentError: If the levels do not rise strictly or leave their range.
+        InvalidArgumentError: If the levels are not strictly rising or out of range.
     """
 
     level: Array
@@ -55,22 +55,22 @@ class NoiseLevels:
 
     @property
     def num_steps(self) -> int:
-        """Distinct levels, one network evaluation each."""
+        """Number of steps S, one network evaluation each."""
         return self.t.size
 
     def __len__(self) -> int:
         return self.num_steps
 
     def __getitem__(self, rows: slice) -> NoiseLevels:
-        """Rows ``rows`` alone: a chain that starts below full noise or ends above clean data."""
+        """Take a contiguous part of the chain; ``levels[2:]`` skips the two noisiest steps."""
         if not isinstance(rows, slice):
             raise TypeError(
-                "noise levels are cut by slices of rows: levels[2:], or see .level, .t"
+                "noise levels take slices only, such as levels[2:]: index .level or .t instead"
             )
         start, stop, step = rows.indices(self.num_steps)
         if step != 1 or stop <= start:
             raise InvalidArgumentError(
-                f"a part of {self.num_steps} rows must be a non-empty run of them, got {rows}"
+                f"a slice of {self.num_steps} steps must be non-empty and contiguous, got {rows}"
             )
         label = f"{self.label}, rows {start} to {stop - 1}"
         return NoiseLevels(self.level[start : stop + 1], self.t[start:stop], label, self.notes)
@@ -79,7 +79,7 @@ class NoiseLevels:
 def check_monotone(level: Array) -> None:
     """Raise unless levels rise strictly towards data, or fall towards noise.
 
-    On the way to noise a level may be repeated: a state there can be predicted and corrected.
+    A falling level may be repeated, by a row that corrects the predicted state at that level.
     """
     if level[-1] > level[0]:
         check_rising(level)
@@ -95,13 +95,13 @@ def check_monotone(level: Array) -> None:
 
 
 def check_rising(level: Array) -> None:
-    """Raise unless levels rise strictly inside (0, 1), the last one being at most 1."""
+    """Raise unless levels rise strictly and are in (0, 1), or (0, 1] for the last one."""
     inside = (level > 0) & (level < 1)
     inside[-1] = 0 < level[-1] <= 1
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])
         raise InvalidArgumentError(
-            f"level {row} of {level.size} is {level[row]:.6g}: levels must lie in (0, 1), and only"
+            f"level {row} of {level.size} is {level[row]:.6g}: levels must be in (0, 1), and only"
             " the last may be 1"
         )
     falls = np.flatnonzero(np.diff(level) <= 0)
@@ -116,13 +116,13 @@ def check_rising(level: Array) -> None:
 def levels_step(
     schedule: VarianceSchedule, num_steps: int, spacing: str = "linear"
 ) -> NoiseLevels:
-    """STEP: choose S of the T training steps.
+    """STEP: choose S of the T training steps, and their levels.
 
     Args:
         schedule: The schedule the network was trained with.
-        num_steps: S, from 1 to T; with 1, the only step is T - 1.
+        num_steps: S, from 1 to T. S = 1 takes step T - 1.
         spacing: "linear" spreads the steps evenly over 0 ... T - 1; "quadratic" places step i at
-            floor(0.8 T i^2 / (S - 1)^2), denser towards clean data. Equal steps are merged.
+            floor(0.8 T i^2 / (S - 1)^2), denser towards clean data. Repeated steps are merged.
 
     Raises:
         InvalidArgumentError: If ``num_steps`` or ``spacing`` is out of range.
@@ -142,8 +142,8 @@ def levels_step(
     notes = []
     if len(distinct) < num_steps:
         notes.append(
-            f"{num_steps - len(distinct)} of {num_steps} steps repeat another and are merged:"
-            f" {len(distinct)} rows"
+            f"{num_steps - len(distinct)} of {num_steps} steps are duplicates and were merged:"
+            f" {len(distinct)} steps remain"
         )
     t = np.array(distinct, dtype=np.float64)
     level = np.append(schedule.R(t + 1), 1.0)
@@ -153,15 +153,16 @@ def levels_step(
 def levels_var(
     schedule: VarianceSchedule, num_steps: int, spacing: str = "linear", *, bounded: bool = True
 ) -> NoiseLevels:
-    """VAR: choose S variances whose product reaches the schedule's last level.
+    """VAR: choose S rising variances that lead from clean data to R(T), and their levels.
 
     Args:
         schedule: The schedule the network was trained with.
-        num_steps: S, from 1 to T; with 1, the only step is T - 1.
-        spacing: "linear", eta_s = beta_1 + (s - 1) x; or "quadratic",
-            eta_s = beta_1 (1 + (s - 1) x)^2.
+        num_steps: S, from 1 to T. S = 1 takes step T - 1.
+        spacing: "linear" uses eta_s = beta_1 + (s - 1) x; "quadratic" uses
+            eta_s = beta_1 (1 + (s - 1) x)^2. x is solved for.
         bounded: Keep the authors' bound on x (eta_S <= 0.99, or x <= 0.95 / (S sqrt(beta_1))).
-            Where it is met, the chain starts at a cleaner level than R(T) and ``notes`` says so.
+            If the bound takes effect, the chain starts at a cleaner level than R(T), and ``notes``
+            says so.
 
     Raises:
         InvalidArgumentError: If an argument is out of range, or no such variances exist.
@@ -175,8 +176,8 @@ def levels_var(
     beta, index = float(schedule.betas[0]), np.arange(num_steps)
 
     def variances(x: float) -> Array:
-        grown = beta + index * x if spacing == "linear" else beta * (1 + index * x) ** 2
-        return np.asarray(grown, dtype=np.float64)
+        eta = beta + index * x if spacing == "linear" else beta * (1 + index * x) ** 2
+        return np.asarray(eta, dtype=np.float64)
 
     if spacing == "linear":
         bound, limit = (0.99 - beta) / (num_steps - 1), (1 - beta) / (num_steps - 1)
@@ -184,15 +185,15 @@ def levels_var(
         bound = 0.95 / (num_steps * math.sqrt(beta))
         limit = (1 / math.sqrt(beta) - 1) / (num_steps - 1)
     limit *= 1 - 1e-12
-    bound = min(max(bound, 0.0), limit)  # a large beta_1 leaves less room than theirs
+    bound = min(max(bound, 0.0), limit)  # with a large beta_1, eta_S < 1 is stricter
     excess = _product_excess(variances, float(np.log(schedule.levels[-1])))
     notes = []
     if bounded and excess(bound) > 0:
         level = _levels_of(variances(bound))
         notes.append(
-            f"the variances stop at the authors' bound, so the chain starts at level"
+            f"the authors' bound limits the variances, so the chain starts at level"
             f" {level[0]:.4g}; unbounded VAR starts at R(T) = {schedule.levels[-1]:.4g}, the"
-            " noisiest that the network knows"
+            " noisiest level of the schedule"
         )
     else:
         level = _levels_of(variances(_root(excess, limit, label)))
@@ -201,14 +202,14 @@ def levels_var(
 
 
 def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> NoiseLevels:
-    """Levels of a hand-tuned variance schedule eta_1 ... eta_S, as audio models publish them.
+    """Compute the levels of custom variances eta_1 ... eta_S, as audio models publish them.
 
     Args:
         schedule: The schedule the network was trained with.
         variances: Shape (S,), each in (0, 1), clean end first.
 
     Raises:
-        InvalidArgumentError: If a variance leaves (0, 1), or their product the schedule's range.
+        InvalidArgumentError: If a variance is outside (0, 1), or the first level is below R(T).
 
     Source: Kong et al. 2021, arXiv:2009.09761, section 3.1 (fast sampling).
     """
@@ -221,12 +222,12 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
     low = float(schedule.levels[-1])
     if level[0] < low * (1 - 1e-12):
         raise InvalidArgumentError(
-            f"these `variances` lead to level {level[0]:.4g}, noisier than the network knows,"
-            f" R(T) = {low:.4g}: lower them"
+            f"`variances` lead to level {level[0]:.4g}, noisier than the schedule's R(T) ="
+            f" {low:.4g}: use smaller variances"
         )
-    label, notes = f"{eta.size} variances by hand", _note_of_start(schedule, level)
+    label, notes = f"{eta.size} custom variances", _note_of_start(schedule, level)
     if eta.size > 1 and np.all(np.diff(eta) < 0):
-        notes = (*notes, "these variances fall, but are read clean end first: reversed, perhaps?")
+        notes = (*notes, "the variances fall, but the clean end comes first: check their order")
     return NoiseLevels(level, schedule.T(np.maximum(level[:-1], low)) - 1, label, notes)
 
 
@@ -237,52 +238,52 @@ def levels_custom(
     t: ArrayLike | None = None,
     end: float = 1.0,
 ) -> NoiseLevels:
-    """Levels, or zero-based steps, given one by one in sampling order (noise first).
+    """Choose each level, or each zero-based step, in sampling order (noise first).
 
     Args:
         schedule: The schedule the network was trained with.
-        level: S levels in [R(T), 1), rising; or
-        t: S real-valued zero-based steps in (-1, T - 1], falling.
-        end: The level to stop at, 1 for clean data.
+        level: S levels in [R(T), 1), rising.
+        t: S real-valued zero-based steps in (-1, T - 1], falling. Pass either ``level`` or ``t``.
+        end: The level at which to stop; 1 is clean data.
 
     Raises:
-        InvalidArgumentError: Unless exactly one of ``level`` and ``t`` is given, in order and in
-            range.
+        InvalidArgumentError: If both or neither of ``level`` and ``t`` are passed, or a value is
+            out of order or out of range.
     """
     if (level is None) == (t is None):
-        raise InvalidArgumentError("give either levels or steps, not both and not neither")
+        raise InvalidArgumentError("pass exactly one of `level` and `t`")
     if np.asarray(level if t is None else t).size == 0:
-        raise InvalidArgumentError("levels or steps by hand must be at least one, got none")
+        raise InvalidArgumentError("`level` and `t` must hold at least one value, got none")
     if t is not None:
         step = np.atleast_1d(np.asarray(t, dtype=np.float64))
         outside = step[~((step > -1) & (step <= schedule.num_train_steps - 1))]
         if outside.size:
             raise InvalidArgumentError(
-                f"steps must lie in (-1, {schedule.num_train_steps - 1}], got {outside[0]:g}"
+                f"steps `t` must be in (-1, {schedule.num_train_steps - 1}], got {outside[0]:g}"
             )
         value = schedule.R(step + 1)
     else:
         value = np.atleast_1d(np.asarray(level, dtype=np.float64))
         check_rising(np.append(value, end))
         step = schedule.T(value) - 1
-    label, notes = f"{step.size} levels by hand", _note_of_start(schedule, value)
+    label, notes = f"{step.size} custom levels", _note_of_start(schedule, value)
     return NoiseLevels(np.append(value, end), step, label, notes)
 
 
 def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
-    """All T training steps, as the standard sampler takes them."""
+    """Take all T training steps, as the standard sampler does."""
     total = schedule.num_train_steps
     return NoiseLevels(schedule.levels[::-1], np.arange(total - 1.0, -1, -1), f"all {total} steps")
 
 
 def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
-    """What to know of a chain by hand that starts well above R(T)."""
+    """Warn if custom levels start at much less noise than R(T)."""
     low = float(schedule.levels[-1])
     if level[0] <= 1.01 * low:
         return ()
     return (
-        f"the chain starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}: pure noise is"
-        " not what the network saw there",
+        f"the chain starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}; the network"
+        " was not trained on pure noise there",
     )
 
 
@@ -295,14 +296,14 @@ def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> N
 
 
 def _single(schedule: VarianceSchedule, label: str) -> NoiseLevels:
-    """One row from full noise, at step T - 1, to clean data."""
+    """A single step from R(T) to clean data."""
     return NoiseLevels(
         np.array([schedule.levels[-1], 1.0]), np.array([schedule.num_train_steps - 1.0]), label
     )
 
 
 def _levels_of(variances: Array) -> Array:
-    """Sqrt of the running products of 1 - eta_s, in sampling order with the clean 1 last."""
+    """The levels sqrt(prod (1 - eta_s)) in sampling order, with clean data (1) last."""
     return np.append(np.exp(0.5 * np.cumsum(np.log1p(-variances)))[::-1], 1.0)
 
 
@@ -311,13 +312,13 @@ def _product_excess(variances: Callable[[float], Array], log_r: float) -> Callab
 
 
 def _root(excess: Callable[[float], float], upper: float, label: str) -> float:
-    """The x at which the product of 1 - eta_s is alpha_bar_T."""
+    """Solve for the x at which the product of all 1 - eta_s is alpha_bar_T."""
     if abs(excess(0.0)) < 1e-12:
         return 0.0
     if not excess(0.0) >= 0 >= excess(upper):
         raise InvalidArgumentError(
-            f"{label}: no rising variances from beta_1 have the product alpha_bar_T of this"
-            " schedule: choose another S, or STEP levels"
+            f"{label}: no rising variances from beta_1 lead to this schedule's R(T): choose"
+            " another `num_steps`, or STEP levels"
         )
     from scipy.optimize import brentq
 

@@ -1,15 +1,15 @@
-"""The variational bound over a plan's levels, reduced to float64 coefficients.
+"""Coefficients of the variational bound over any noise levels, in float64.
 
 From level r to the next cleaner r', with SNR = r^2 / (1 - r^2), the posterior of the diffusion is
 
     q(x' | x, x0) = N(r' eta / (1 - r^2) x0 + r / r' (1 - r'^2) / (1 - r^2) x, posterior),
     posterior = (1 - r'^2) / (1 - r^2) eta,    eta = 1 - (r / r')^2,
 
-and the model's p(x' | x) is the same with the x0 that its eps implies, and a variance of its own.
+and the model's p(x' | x) has the same mean with the x0 that its eps implies, and its own variance.
 Paper -> code: r_S ... r_0 -> ``NoiseLevels.level``, eta_s -> ``forward_variances``, beta~_s ->
 ``BoundCoefficients.posterior``.
 Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 to 13; Nichol & Dhariwal 2021, arXiv:2102.09672,
-section 3.1, for the variances; both over levels of one's own choice here.
+section 3.1, for the variances; here over any levels.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ VARIANCES = ("small", "large", "learned")
 
 @dataclass(frozen=True)
 class BoundCoefficients:
-    """What each row of a plan adds to the bound, all in sampling order.
+    """Coefficients of the bound's terms, in sampling order.
 
     Attributes:
-        level: The S levels that the network is asked at, shape (S,), noisiest first.
+        level: Levels at which the network is evaluated, shape (S,), noisiest first.
         t: Their zero-based steps, shape (S,).
-        mean_scale: Distance of the two means of a row for an error of eps of 1, shape (S - 1,).
+        mean_scale: Distance between the means of q and p for an error in eps of 1,
+            shape (S - 1,).
         posterior: Variance of q(x' | x, x0), shape (S - 1,).
-        smallest: Least variance of p(x' | x), shape (S,). The last row has no posterior and takes
-            that of the row before, as the published code does, or its forward variance if it is
-            the only row.
-        largest: Greatest variance of p(x' | x), the forward variance of the row, shape (S,).
+        smallest: Lower end of the variance of p(x' | x), shape (S,): the posterior variance. The
+            last row has none and uses that of the row before, as the published code does, or its
+            forward variance if S = 1.
+        largest: Upper end of the variance of p(x' | x), the forward variance, shape (S,).
     """
 
     level: Array
@@ -52,7 +53,7 @@ class BoundCoefficients:
 
 
 def forward_variances(levels: NoiseLevels) -> Array:
-    """Share of noise that diffusing over each row adds, eta, shape (S,), noisiest row first.
+    """Compute the variances eta of the forward process, shape (S,), noisiest row first.
 
     x = sqrt(1 - eta) x' + sqrt(eta) z leads from a row's cleaner state to its noisier one.
 
@@ -63,15 +64,15 @@ def forward_variances(levels: NoiseLevels) -> Array:
 
 
 def bound_coefficients(levels: NoiseLevels) -> BoundCoefficients:
-    """Coefficients of the bound over levels that end at clean data.
+    """Compute the coefficients of the bound over levels that end at clean data.
 
     Raises:
-        InvalidArgumentError: If they end elsewhere, where there is no data to be likely.
+        InvalidArgumentError: If the last level is not 1.
     """
     if levels.level[-1] != 1:
         raise InvalidArgumentError(
             f"a likelihood needs levels that end at clean data (1), got {levels.level[-1]:.6g}:"
-            " take the part up to the last row, levels[k:]"
+            " keep the last row"
         )
     eta = forward_variances(levels)
     r, r_next = levels.level[:-2], levels.level[1:-1]
@@ -85,12 +86,12 @@ def bound_coefficients(levels: NoiseLevels) -> BoundCoefficients:
 
 @dataclass(frozen=True)
 class GreyLevels:
-    """The values that data of finite resolution takes: ``low``, ``low + step`` and so on.
+    """The discrete values of quantized data: ``low``, ``low + step``, and so on.
 
     Attributes:
-        count: How many, at least 2.
-        step: Distance from one to the next, above 0.
-        low: The smallest.
+        count: Number of values, at least 2.
+        step: Distance between neighboring values, above 0.
+        low: The smallest value.
 
     Raises:
         InvalidArgumentError: If ``count`` or ``step`` is out of range.
@@ -103,18 +104,18 @@ class GreyLevels:
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 2**32 or not self.step > 0:
             raise InvalidArgumentError(
-                f"data needs 2 to 2^32 grey levels a step above 0 apart, got {self.count} by"
-                f" {self.step:g}"
+                "data needs 2 to 2^32 grey levels with a `step` above 0, got"
+                f" {self.count} with step {self.step:g}"
             )
 
     @classmethod
     def spanning(cls, count: int) -> GreyLevels:
-        """``count`` values from -1 to 1, both included, as images have them."""
+        """Create ``count`` values from -1 to 1 inclusive, as in images."""
         return cls(count, 2 / (count - 1) if count > 1 else 0.0)
 
     @classmethod
     def signed(cls, count: int) -> GreyLevels:
-        """``count`` values from -1 up to but without 1, as whole numbers of a sound have them."""
+        """Create ``count`` values from -1 up to, but not including, 1, as in PCM audio."""
         return cls(count, 2 / count if count > 0 else 0.0)
 
     @property

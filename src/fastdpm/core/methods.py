@@ -1,7 +1,7 @@
-"""Methods by their keys: each sampler over each choice of levels, or over all training steps.
+"""Named methods: each sampler over each choice of levels, or over all training steps.
 
 A key such as "var-linear-k0", "dpmpp-2m-var-linear" or "standard-large" names a method on the
-command line, in presets and in results. The paper's own process goes without the sampler's name.
+command line, in presets and in results. Keys of the paper's sampler omit the sampler's name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _REVERSE = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe, its number of steps aside, and its names.
+    """A recipe for any number of steps, and its names.
 
     Attributes:
-        key: For machines.
-        family: The sampler's.
-        group: In tables: the reverse process, or the solver.
-        choice: In tables: how levels are chosen; empty where all steps are taken.
-        recipe: What it does.
+        key: Unique name, such as "var-linear-k0".
+        family: Family of the sampler.
+        group: Name of the sampler in tables.
+        choice: Name of the choice of levels in tables; empty if all steps are taken.
+        recipe: The recipe.
     """
 
     key: str
@@ -39,25 +39,25 @@ class NamedRecipe:
 
     @property
     def takes_all_steps(self) -> bool:
-        """Whether it takes all T training steps as they are."""
+        """Whether it always takes all T training steps."""
         return self.recipe.takes_all_steps
 
 
 def families(*, kappa: bool = False) -> list[str]:
-    """Groups of samplers that are compared, in the order of the table.
+    """List the families of samplers that comparisons include, in the order of the table.
 
     Args:
-        kappa: Only those with a sampler that takes kappa.
+        kappa: Only list families with a sampler that takes kappa.
     """
     rows = [row for row in samplers.SAMPLERS.values() if row.compared]
     return list(dict.fromkeys(row.family for row in rows if row.takes_kappa or not kappa))
 
 
 def named_recipes(kappas: Sequence[float]) -> Iterator[NamedRecipe]:
-    """Every sampler over every choice of levels.
+    """Generate every sampler over every choice of levels.
 
     Args:
-        kappas: In [0, 1], of the samplers that take kappa.
+        kappas: Values in [0, 1] for the samplers that take kappa.
 
     Raises:
         InvalidArgumentError: If a kappa is out of range.
@@ -72,25 +72,25 @@ def named_recipes(kappas: Sequence[float]) -> Iterator[NamedRecipe]:
 
 
 def find_named(key: str) -> NamedRecipe | None:
-    """The method of a key, or None if there is none.
+    """Look up a method by its key; return None if there is no such method.
 
     Raises:
-        InvalidArgumentError: If the key's kappa lies outside [0, 1].
+        InvalidArgumentError: If the key's kappa is outside [0, 1].
     """
     kappa = 0.0
-    if stated := _KAPPA.search(key):
-        kappa = float(stated[1])
-        key = f"{key[: stated.start()]}-k{kappa:g}"
+    if match := _KAPPA.search(key):
+        kappa = float(match[1])
+        key = f"{key[: match.start()]}-k{kappa:g}"
     return next((method for method in named_recipes([kappa]) if method.key == key), None)
 
 
 def _over_levels(row: Sampler, choice: LevelChoice, kappa: float) -> NamedRecipe:
-    own = row.name == Recipe.method  # the paper's, which is the default
-    key = choice.name if own else f"{row.name}-{choice.name}"
+    is_default = row.name == Recipe.method
+    key = choice.name if is_default else f"{row.name}-{choice.name}"
     group = row.title
     if row.takes_kappa:
         key = f"{key}-k{kappa:g}"
-        said = f"kappa = {kappa:g}"
-        group = _REVERSE.get(kappa, said) if own else f"{row.title}, {said}"
+        suffix = f"kappa = {kappa:g}"
+        group = _REVERSE.get(kappa, suffix) if is_default else f"{row.title}, {suffix}"
     recipe = Recipe(method=row.name, levels=choice.levels, spacing=choice.spacing, kappa=kappa)
     return NamedRecipe(key, row.family, group, choice.title, recipe)

@@ -1,12 +1,12 @@
-"""Multistep plans over FastDPM's levels: DPM-Solver++ 2M and 3M, and a third-order one.
+"""Multistep plans over any noise levels: DPM-Solver++ 2M and 3M, and a third-order method.
 
 With lambda = log(r / sqrt(1 - r^2)), h = lambda' - lambda and the implied clean data
 D(lambda) = (x - sqrt(1 - r^2) eps) / r, the exact solution of the probability-flow equation is
 
     x' = (sigma' / sigma) x + r' h [phi_1(-h) D + phi_2(-h) h D' + phi_3(-h) h^2 D'' + ...];
 
-each method puts differences of past D in place of the derivatives.
-Source: Lu et al. 2022, arXiv:2211.01095, sections 4 and appendix A; phi-functions as in
+each method approximates the derivatives by divided differences of past values of D.
+Source: Lu et al. 2022, arXiv:2211.01095, section 4 and appendix A; phi-functions as in
 Hochbruck & Ostermann 2010, Acta Numerica 19.
 """
 
@@ -23,7 +23,7 @@ from fastdpm.core.schedule import Array
 
 
 def dpmpp_2m(levels: NoiseLevels) -> Plan:
-    """DPM-Solver++ 2M (midpoint form), falling back to order 1 in the first and last row.
+    """Compile DPM-Solver++ 2M (midpoint form); the first and last rows are of order 1.
 
     Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2.
     """
@@ -31,10 +31,10 @@ def dpmpp_2m(levels: NoiseLevels) -> Plan:
 
 
 def dpmpp_3m(levels: NoiseLevels) -> Plan:
-    """DPM-Solver++ 3M as published, falling back to order 2 and 1 at both ends.
+    """Compile DPM-Solver++ 3M as published; rows at both ends are of order 1 and 2.
 
-    Its second difference stands for h^2 D'' but equals half of it, so the method is of second
-    order; :func:`multistep_3` doubles the term.
+    The published second difference approximates h^2 D'' / 2 where the expansion needs h^2 D'', so
+    the method converges with order 2. :func:`multistep_3` corrects the factor.
 
     Source: the authors' code of Lu et al. 2022, arXiv:2211.01095.
     """
@@ -42,7 +42,7 @@ def dpmpp_3m(levels: NoiseLevels) -> Plan:
 
 
 def multistep_3(levels: NoiseLevels) -> Plan:
-    """A third-order multistep plan: 3M with its second difference doubled.
+    """Compile a third-order multistep plan: DPM-Solver++ 3M with its second difference doubled.
 
     Source: Hochbruck & Ostermann 2010, Acta Numerica 19, section 2.3 (exponential Adams).
     """
@@ -52,7 +52,7 @@ def multistep_3(levels: NoiseLevels) -> Plan:
 def phi(k: int, h: float) -> float:
     """phi_k(-h), k >= 1, h >= 0: the integral over [0, 1] of exp((s - 1) h) s^(k-1) / (k-1)!.
 
-    Evaluated by its series up to h = 1 and by recurrence above it, to about 1e-15 relative.
+    Uses the series for h <= 1 and the recurrence above; the relative error is about 1e-15.
     """
     if h <= 1:
         return math.fsum((-h) ** n / math.factorial(n + k) for n in range(20))
@@ -71,7 +71,7 @@ def _compile(levels: NoiseLevels, order: int, name: str, curvature: float = 1.0)
     for s in range(rows):
         usable = min(order, s + 1, rows - s)
         weights = _data_weights(log_snr[: s + 2], usable, curvature)
-        past = slice(s, s - usable if s >= usable else None, -1)
+        past = slice(s, s - usable if s >= usable else None, -1)  # newest first
         a[s, :usable] = r[s + 1] * weights / r[past]
         b[s, :usable] = -a[s, :usable] * sigma[past]
         a[s, 0] += sigma[s + 1] / sigma[s]
@@ -80,7 +80,7 @@ def _compile(levels: NoiseLevels, order: int, name: str, curvature: float = 1.0)
 
 
 def _data_weights(log_snr: Array, order: int, curvature: float) -> Array:
-    """Weights of D at the last ``order`` states, newest first; ``log_snr`` ends at the target."""
+    """Weights of the last ``order`` values of D, newest first; ``log_snr`` ends at the target."""
     h = float(log_snr[-1] - log_snr[-2])
     first = -math.expm1(-h)
     if order == 1:

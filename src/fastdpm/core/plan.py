@@ -1,13 +1,13 @@
-"""Plans: samplers reduced to float64 coefficients.
+"""Plans: samplers as tables of float64 coefficients.
 
 A plan has one row per network evaluation,
 
     x <- sum_j a[s, j] (last states) + sum_j b[s, j] (last predictions) + c[s] z,
 
-where column 0 is the newest state or prediction of eps. ``level`` is what the algebra uses,
-``t`` what the network receives.
+where column 0 belongs to the newest state or prediction of eps. The algebra uses ``level``; the
+network receives ``t``.
 Paper -> code: r -> ``level``, T(r) - 1 -> ``t``.
-Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3, for the rows of first order.
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3, for first-order rows.
 """
 
 from __future__ import annotations
@@ -30,28 +30,27 @@ _NETWORK_LEVEL_KEY = "told"  # in files and fingerprints
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Coefficients of a sampler, checked when built.
+    """Coefficients of a sampler, one row per network evaluation.
 
     Attributes:
-        level: Signal scales, shape (S + 1,), rising strictly from noise to at most 1; or, for a
-            plan that encodes data, falling strictly towards noise.
+        level: Signal scales, shape (S + 1,), strictly rising from noise to at most 1. Levels of a
+            plan that encodes data fall towards noise, and may repeat.
         t: Zero-based real-valued steps for the network, shape (S,).
         a: Weights of the last states, shape (S, A), newest first.
         b: Weights of the last predictions of eps, shape (S, B), newest first.
-        c: Scale of the fresh noise of each row, shape (S,), at least 0; a row with 0 draws none.
-        label: What was compiled, for people; not part of the fingerprint.
-        notes: What a reader must know; not part of the fingerprint.
-        log_variance: Logarithms of the smallest and largest variance of each row's noise, shape
-            (S, 2), where the network learned where between them it lies; ``c`` then only says
-            which rows draw noise. None for fixed variances.
-        network_level: Levels that belong to the steps ``t``, shape (S,); those of the states,
-            ``level[:-1]``, by default.
-        past: Levels of the earlier states that :func:`fastdpm.run` needs besides the first one,
-            newest first; None if it needs none.
+        c: Standard deviation of each row's noise, shape (S,), at least 0; a row with 0 draws none.
+        label: A description of the plan; not part of the fingerprint.
+        notes: Remarks for the user; not part of the fingerprint.
+        log_variance: For learned variances, the logarithms of the smallest and largest variance of
+            each row's noise, shape (S, 2); the network interpolates between them, and ``c`` only
+            says which rows draw noise. None for fixed variances.
+        network_level: Levels of the steps ``t``, shape (S,); ``level[:-1]`` by default.
+        past: Levels of the states before the first one that :func:`fastdpm.run` needs, newest
+            first; None if it needs none.
 
     Raises:
-        InvalidArgumentError: If shapes disagree, a value is not finite, a row needs history that
-            does not exist yet, or a row does not carry the signal to its next level.
+        InvalidArgumentError: If shapes disagree, a value is not finite, a row needs a state or
+            prediction that does not exist yet, or a row does not lead to the next level.
     """
 
     level: Array
@@ -78,11 +77,11 @@ class Plan:
         self._check_signal()
 
     def _tables(self) -> list[str]:
-        """Names of the tables that the plan has."""
+        """Names of the tables that are not None."""
         return [name for name in (*_TABLES, *_OPTIONAL) if getattr(self, name) is not None]
 
     def _saved_tables(self) -> dict[str, Array]:
-        """What files and the fingerprint hold, by key."""
+        """Tables that files and the fingerprint contain, by key."""
         tables: dict[str, Array] = {name: getattr(self, name) for name in self._tables()}
         network_level = tables.pop("network_level")
         if not np.array_equal(network_level, self.level[:-1]):
@@ -94,24 +93,24 @@ class Plan:
         for name in "ab":
             if getattr(self, name).ndim != 2:
                 raise InvalidArgumentError(
-                    f"a plan of {rows} rows needs {name} of shape ({rows}, columns),"
+                    f"a plan of {rows} rows needs `{name}` of shape ({rows}, columns),"
                     f" got {getattr(self, name).shape}"
                 )
-        wanted: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
-        wanted |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
-        wanted |= {"log_variance": (rows, 2), "past": (self.num_past,)}
-        wanted |= {"network_level": (rows,)}
+        expected: dict[str, tuple[int, ...]] = {"level": (rows + 1,), "t": (rows,), "c": (rows,)}
+        expected |= {name: (rows, getattr(self, name).shape[1]) for name in "ab"}
+        expected |= {"log_variance": (rows, 2), "past": (self.num_past,)}
+        expected |= {"network_level": (rows,)}
         for name in self._tables():
-            shape = wanted[name]
+            shape = expected[name]
             if getattr(self, name).shape != shape or 0 in shape:
                 raise InvalidArgumentError(
-                    f"a plan of {rows} rows needs {name} of shape {shape},"
+                    f"a plan of {rows} rows needs `{name}` of shape {shape},"
                     f" got {getattr(self, name).shape}"
                 )
             if not np.all(np.isfinite(getattr(self, name))):
-                raise InvalidArgumentError(f"{name} of a plan must be finite")
+                raise InvalidArgumentError(f"`{name}` of a plan must be finite")
         if np.any(self.c < 0):
-            raise InvalidArgumentError(f"c of a plan must be at least 0, got {self.c.min():g}")
+            raise InvalidArgumentError(f"`c` of a plan must be at least 0, got {self.c.min():g}")
 
     def _check_history(self) -> None:
         for name in "ab":
@@ -121,31 +120,31 @@ class Plan:
             if rows.size:
                 raise InvalidArgumentError(
                     f"row {rows[0]} of {self.num_rows} uses {name}[{rows[0]}, {columns[0]}], but"
-                    f" only {rows[0] + earlier} states exist by then: start with fewer columns"
+                    f" only {rows[0] + earlier} exist at that row: use fewer columns in early rows"
                 )
 
     def _check_signal(self) -> None:
-        """With exact predictions x = r x0 + sqrt(1 - r^2) eps, so a alone carries the signal."""
+        """States are x = r x0 + sqrt(1 - r^2) eps, so ``a`` alone must map levels to levels."""
         for row in range(self.num_rows):
             past = self.level[row::-1]
             if self.past is not None:
                 past = np.append(past, self.past)
             past = past[: self.a.shape[1]]
-            carried = float(self.a[row, : past.size] @ past)
-            if abs(carried - self.level[row + 1]) > 1e-9 * np.abs(self.a[row]).max():
+            reached = float(self.a[row, : past.size] @ past)
+            if abs(reached - self.level[row + 1]) > 1e-9 * np.abs(self.a[row]).max():
                 raise InvalidArgumentError(
-                    f"row {row} of {self.num_rows} carries the signal to {carried:.4f}, but the"
+                    f"row {row} of {self.num_rows} leads to level {reached:.4f}, but the"
                     f" next level is {self.level[row + 1]:.4f}: rebuild the plan from these levels"
                 )
 
     @property
     def num_rows(self) -> int:
-        """Rows, and so network evaluations."""
+        """Number of rows, which is the number of network evaluations."""
         return self.t.size
 
     @property
     def num_past(self) -> int:
-        """How many earlier states a run needs besides the first one."""
+        """Number of states before the first one that a run needs."""
         return 0 if self.past is None else self.past.size
 
     @property
@@ -155,7 +154,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the coefficients to 12 significant digits, 16 hexadecimal digits."""
+        """Hash of the coefficients, rounded to 12 significant digits; 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for name, table in self._saved_tables().items():
             rounded = " ".join(f"{value + 0.0:.11e}" for value in table.ravel())
@@ -163,17 +162,17 @@ class Plan:
         return digest.hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The plan as JSON; :meth:`from_json` gives the same numbers back to the last bit."""
+        """Write the plan as JSON, from which :meth:`from_json` restores every number exactly."""
         tables = {name: table.tolist() for name, table in self._saved_tables().items()}
         head = {"format": "fastdpm-plan", "version": 1, "fingerprint": self.fingerprint}
         return json.dumps(head | {"label": self.label, "notes": self.notes} | tables, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Read a plan back.
+        """Read a plan that :meth:`to_json` wrote.
 
         Raises:
-            InvalidArgumentError: If the text is no plan, or its fingerprint is another.
+            InvalidArgumentError: If the text is not a plan, or its fingerprint does not match.
         """
         try:
             data: Any = json.loads(text)
@@ -185,7 +184,7 @@ class Plan:
             raise InvalidArgumentError(f"plan version must be 1, got {data.get('version')!r}")
         missing = [name for name in _TABLES if name not in data]
         if missing:
-            raise InvalidArgumentError(f"not a whole plan: {', '.join(missing)} missing")
+            raise InvalidArgumentError(f"not a complete plan: {', '.join(missing)} missing")
         try:
             keys = {name: name for name in (*_TABLES, *_OPTIONAL)}
             keys["network_level"] = _NETWORK_LEVEL_KEY
@@ -195,7 +194,7 @@ class Plan:
                 if key in data
             }
         except (TypeError, ValueError):
-            raise InvalidArgumentError("not a plan: a table holds no numbers") from None
+            raise InvalidArgumentError("not a plan: a table must contain numbers only") from None
         notes = data.get("notes", [])
         if not isinstance(notes, list):
             raise InvalidArgumentError(f"not a plan: notes must be a list, got {notes!r}")
@@ -203,13 +202,13 @@ class Plan:
         plan = cls(**tables, label=label, notes=tuple(map(str, notes)))
         if data.get("fingerprint", plan.fingerprint) != plan.fingerprint:
             raise InvalidArgumentError(
-                f"the plan's numbers have fingerprint {plan.fingerprint}, but it says"
-                f" {data['fingerprint']}: the file was edited; delete the fingerprint to accept it"
+                f"the plan's numbers have fingerprint {plan.fingerprint}, but the file says"
+                f" {data['fingerprint']}: it was edited; delete the fingerprint to accept it"
             )
         return plan
 
     def _scales(self, row: int) -> list[float]:
-        """The scale of a row's noise, or the smallest and the largest that it may have."""
+        """Standard deviation of a row's noise, or its smallest and largest value if learned."""
         if self.log_variance is None:
             return [self.c[row]]
         return list(np.exp(0.5 * self.log_variance[row])) if self.c[row] else [0.0, 0.0]

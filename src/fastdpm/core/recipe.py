@@ -1,4 +1,4 @@
-"""Recipes: the handful of choices that name a plan, as people and model folders write them."""
+"""Recipes: the few choices that define a plan, as users and model folders state them."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from fastdpm.core.schedule import VarianceSchedule
 
 CLIPS = ("none", "x0", "dynamic")
 PRECISIONS = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
-_BY_HAND = ("at_levels", "at_steps", "variances")
-_CHOSEN = ("num_steps", "levels", "spacing", "bounded")
+_CUSTOM = ("at_levels", "at_steps", "variances")
+_COMPUTED = ("num_steps", "levels", "spacing", "bounded")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to sample, from which :meth:`compile` makes a plan.
+    """How to sample: a sampler and its noise levels, which :meth:`compile` turns into a plan.
 
     Attributes:
-        num_steps: S, from 1 to T; the standard samplers take all T whatever it says.
-        levels: "var" or "step"; a first name of :data:`fastdpm.core.choices.CHOICES`.
-        spacing: "linear" or "quadratic"; the second name.
+        num_steps: Number of steps S, from 1 to T. The standard samplers ignore it and take all T.
+        levels: How levels are chosen: "var" or "step".
+        spacing: Spacing of the levels: "linear" or "quadratic".
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
-        method: A name of :data:`fastdpm.core.samplers.SAMPLERS`.
-        clip: What is done to the clean data that a prediction implies: "none", "x0" (clip it to
-            [-1, 1]) or "dynamic" (threshold it).
+        method: Name of a sampler in :data:`fastdpm.core.samplers.SAMPLERS`.
+        clip: How to clip the clean data that a prediction implies: "none", "x0" (to [-1, 1]) or
+            "dynamic" (dynamic thresholding).
         bounded: Keep the authors' bound on VAR's variances.
-        at_levels: Levels by hand, rising; in place of ``levels``, ``spacing`` and ``num_steps``.
-        at_steps: Zero-based real-valued steps by hand, falling; likewise.
-        variances: Variances by hand, clean end first; likewise.
+        at_levels: Custom levels, rising. They replace ``levels``, ``spacing`` and ``num_steps``.
+        at_steps: Custom zero-based real-valued steps, falling. They replace the same choices.
+        variances: Custom variances, clean end first. They replace the same choices.
 
     Raises:
-        InvalidArgumentError: If a choice does not exist, or two of them contradict each other.
+        InvalidArgumentError: If a value is invalid, or two of them contradict each other.
     """
 
     num_steps: int = 20
@@ -65,68 +65,69 @@ class Recipe:
             raise InvalidArgumentError(
                 f"method {self.method!r} draws no noise: leave `kappa` at 0, got {self.kappa}"
             )
-        by_hand = [v for v in (self.at_levels, self.at_steps, self.variances) if v is not None]
-        if len(by_hand) > 1:
-            raise InvalidArgumentError("give levels, steps or variances by hand, one of them only")
+        custom = [name for name in _CUSTOM if getattr(self, name) is not None]
+        if len(custom) > 1:
+            raise InvalidArgumentError(f"pass only one of {_join(custom)}")
 
     @property
     def sampler(self) -> samplers.Sampler:
-        """The row of ``method``."""
+        """The sampler that ``method`` names."""
         return samplers.find(self.method)
 
     @property
     def takes_all_steps(self) -> bool:
-        """Whether ``method`` takes all T training steps as they are."""
+        """Whether ``method`` always takes all T training steps."""
         return self.sampler.all_steps
 
     @property
     def stochasticity(self) -> float:
-        """The kappa that rows of first order have: 1 for the standard samplers."""
+        """The kappa of first-order rows: 1 for the standard samplers, else ``kappa``."""
         return 1.0 if self.takes_all_steps else self.kappa
 
     def replace(self, **choices: Any) -> Recipe:
-        """The recipe with every choice that is not None put in its place.
+        """Return the recipe with ``choices`` replaced; a choice of None keeps its value.
 
         Raises:
-            InvalidArgumentError: If a stated choice would change nothing beside another.
+            InvalidArgumentError: If a choice would have no effect next to another one.
         """
-        given = {name: value for name, value in choices.items() if value is not None}
-        sampler = samplers.find(given.get("method", self.method))
-        by_hand, chosen = given.keys() & _BY_HAND, given.keys() & _CHOSEN
-        if by_hand and chosen:
+        changes = {name: value for name, value in choices.items() if value is not None}
+        sampler = samplers.find(changes.get("method", self.method))
+        custom, computed = changes.keys() & _CUSTOM, changes.keys() & _COMPUTED
+        if custom and computed:
             raise InvalidArgumentError(
-                f"{_and(by_hand)} leaves nothing to choose for {_and(chosen)}: drop one of them"
+                f"{_join(computed)} would have no effect with {_join(custom)}: drop one of them"
             )
-        idle = given.keys() & {*_BY_HAND, *_CHOSEN, "kappa"} if sampler.all_steps else set()
-        if idle:
+        unused = changes.keys() & {*_CUSTOM, *_COMPUTED, "kappa"} if sampler.all_steps else set()
+        if unused:
             raise InvalidArgumentError(
-                f"method {sampler.name!r} takes every training step as it is: drop {_and(idle)}"
+                f"method {sampler.name!r} always takes all training steps: drop {_join(unused)}"
             )
-        levels, spacing = (given.get(name, getattr(self, name)) for name in ("levels", "spacing"))
-        if given.get("bounded") is False and not find_choice(levels, spacing).bounded:
+        levels = changes.get("levels", self.levels)
+        spacing = changes.get("spacing", self.spacing)
+        if changes.get("bounded") is False and not find_choice(levels, spacing).bounded:
             raise InvalidArgumentError("only VAR levels have a bound: add `levels` 'var'")
-        if chosen or by_hand:
-            given = dict.fromkeys(_BY_HAND) | given
+        if computed or custom:
+            changes = dict.fromkeys(_CUSTOM) | changes
         if not (sampler.takes_kappa or sampler.all_steps):
-            given.setdefault("kappa", 0.0)
-        return replace(self, **given)
+            changes.setdefault("kappa", 0.0)
+        return replace(self, **changes)
 
     def describe(self) -> str:
-        """The recipe in a few words."""
+        """Describe the recipe in a few words."""
         if self.takes_all_steps:
             return f"{self.method}, all steps"
-        by_hand = self.variances or self.at_levels or self.at_steps
-        chosen = (
-            f"{len(by_hand)} levels by hand"
-            if by_hand
+        custom = self.variances or self.at_levels or self.at_steps
+        levels = (
+            f"{len(custom)} custom levels"
+            if custom
             else f"{find_choice(self.levels, self.spacing).title}, S = {self.num_steps}"
         )
         stochastic = f", kappa = {self.kappa:g}" if self.sampler.takes_kappa else ""
         clip = "" if self.clip == "none" else f", clip {self.clip}"
-        return f"{self.method}, {chosen}{stochastic}{clip}"
+        return f"{self.method}, {levels}{stochastic}{clip}"
 
     def choose_levels(self, schedule: VarianceSchedule) -> NoiseLevels:
-        """The noise levels on a schedule; all of them for the standard samplers."""
+        """Choose the noise levels on a schedule; the standard samplers take all of them."""
         if self.takes_all_steps:
             return levels_all(schedule)
         if self.variances is not None:
@@ -138,11 +139,11 @@ class Recipe:
         return choice.function(schedule, self.num_steps, **unbounded)
 
     def compile(self, schedule: VarianceSchedule) -> Plan:
-        """The plan on a schedule."""
+        """Compile the plan on a schedule."""
         if self.takes_all_steps:
             return self.sampler.function(schedule)
         return self.sampler.over(self.choose_levels(schedule), self.kappa)
 
 
-def _and(names: Iterable[str]) -> str:
+def _join(names: Iterable[str]) -> str:
     return " and ".join(f"`{name}`" for name in sorted(names))

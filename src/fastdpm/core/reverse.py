@@ -15,7 +15,7 @@ from fastdpm.core.schedule import Array, VarianceSchedule
 
 
 def variance(level: Array) -> Array:
-    """Noise variance 1 - r^2 of a level, exact near clean data where 1 - r**2 would cancel."""
+    """Compute the noise variance 1 - r^2 of a level, without cancellation near r = 1."""
     return np.asarray((1 - level) * (1 + level))
 
 
@@ -42,7 +42,7 @@ def ddim_rev(levels: NoiseLevels, kappa: float = 0.0) -> Plan:
         raise InvalidArgumentError(f"`kappa` must be in [0, 1], got {kappa}")
     r, r_next = levels.level[:-1], levels.level[1:]
     var, var_next = variance(r), variance(r_next)
-    # The share of noise that is new; every term below is a sum of one sign, so nothing cancels.
+    # eta is the forward variance. The terms of each sum below have one sign: nothing cancels.
     eta = (r_next - r) * (r_next + r) / r_next**2
     kept = (1 - kappa) * (1 + kappa) + kappa**2 * (r / r_next) ** 2 * var_next / var
     c = kappa * np.sqrt(var_next / var * eta)
@@ -53,16 +53,16 @@ def ddim_rev(levels: NoiseLevels, kappa: float = 0.0) -> Plan:
 
 
 def standard(schedule: VarianceSchedule, variance: str = "small") -> Plan:
-    """The sampler a DDPM was published with: all T steps, DDPM-rev.
+    """Compile the standard DDPM sampler: DDPM-rev over all T training steps.
 
     Args:
         schedule: The schedule the network was trained with.
-        variance: "small" draws the posterior variance beta~_t, "large" beta_t, "learned" what the
-            network returns between them (on a logarithmic scale, in its second half of
-            channels); the last step draws none.
+        variance: Variance of the noise of step t: "small" is the posterior variance beta~_t,
+            "large" is beta_t, and "learned" interpolates between them, on a logarithmic scale, by
+            the second half of the network's output channels. The last step draws no noise.
 
     Raises:
-        InvalidArgumentError: If ``variance`` is none of these.
+        InvalidArgumentError: If ``variance`` is unknown.
 
     Source: Ho et al. 2020, arXiv:2006.11239, section 3.2; Nichol & Dhariwal 2021,
     arXiv:2102.09672, eq. 15, for learned variances.

@@ -1,8 +1,8 @@
-"""Every sampler as a row of one table.
+"""The table of samplers.
 
-A row puts a sampler into recipes, the command line, comparisons, the diffusers scheduler, the
-documentation and the property tests. Look rows up through :func:`find` and :data:`SAMPLERS` of
-this module when they are needed, so that nobody keeps a list of their own.
+A row adds a sampler to recipes, the command line, comparisons, the diffusers scheduler, the
+documentation and the property tests. Look rows up here by :func:`find` when you need them, and
+keep no copy of the list elsewhere.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class Sampler:
     """A way to compile a plan.
 
     Attributes:
-        name: In recipes and on the command line.
-        title: In tables.
-        family: What it is compared among, as "paper", "multistep" or "standard": a group of
-            methods, and a panel of the figure of a comparison.
-        function: ``function(levels) -> Plan``; ``function(levels, kappa)`` where ``takes_kappa``;
-            ``function(schedule)`` where ``all_steps``.
-        order: Of convergence, on exact predictions.
+        name: Name in recipes and on the command line.
+        title: Name in tables.
+        family: Group of methods in a comparison, and panel of its figure: "paper", "multistep" or
+            "standard".
+        function: ``function(levels) -> Plan``; with ``takes_kappa``, ``function(levels, kappa)``;
+            with ``all_steps``, ``function(schedule)``.
+        order: Order of convergence with exact predictions.
         summary: One line of documentation.
-        takes_kappa: Whether kappa says how much noise a row draws; without it, and unless it takes
-            all steps, a sampler draws none.
-        history: Whether rows use the rows before them.
-        all_steps: Whether it takes all T training steps as they are.
-        compared: Whether the group of its family has it, and so a comparison by default; any other
-            is compared where its key is given.
+        takes_kappa: Whether kappa sets how much noise a row draws. Any other sampler draws none,
+            unless it takes all steps.
+        history: Whether rows use earlier states or predictions.
+        all_steps: Whether it always takes all T training steps.
+        compared: Whether its group includes it in a comparison. Any other sampler is compared
+            only by its own key.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Sampler:
     compared: bool = True
 
     def over(self, levels: NoiseLevels, kappa: float = 0.0) -> Plan:
-        """The plan over levels; ``kappa`` is for samplers that take it."""
+        """Compile the plan over levels; ``kappa`` applies to samplers that take it."""
         return self.function(levels, kappa) if self.takes_kappa else self.function(levels)
 
 
@@ -84,7 +84,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 "multistep",
                 dpmpp_3m,
                 2,
-                "DPM-Solver++ 3M as published, which is of second order",
+                "DPM-Solver++ 3M as published, which converges with order 2",
                 history=True,
             ),
             Sampler(
@@ -121,7 +121,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 "standard",
                 partial(standard, variance="learned"),
                 1,
-                "all T training steps with the variance that the network learned",
+                "all T training steps with the network's learned variance",
                 all_steps=True,
                 compared=False,
             ),
@@ -131,10 +131,10 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 
 
 def find(name: str) -> Sampler:
-    """The sampler of this name.
+    """Look up a sampler by name.
 
     Raises:
-        InvalidArgumentError: If there is none.
+        InvalidArgumentError: If there is no such sampler.
     """
     check_one_of("method", name, SAMPLERS)
     return SAMPLERS[name]

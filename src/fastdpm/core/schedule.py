@@ -1,8 +1,8 @@
-"""Variance schedules and the bijection between a real-valued step and its noise level.
+"""Variance schedules, and the bijection between real-valued steps and noise levels.
 
 Paper -> code: T -> ``num_train_steps``, beta_t -> ``betas``, R(t) -> ``VarianceSchedule.R``,
 T(r) -> ``VarianceSchedule.T``. A level r = sqrt(alpha_bar) is a signal scale in (0, 1]; 1 is clean
-data. Steps count from one here, as in the paper: t = 0 is clean data and R(t) = sqrt(alpha_bar_t).
+data. Steps are one-based here, as in the paper: t = 0 is clean data and R(t) = sqrt(alpha_bar_t).
 Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
 """
 
@@ -26,7 +26,7 @@ _SHIFT = np.arange(20.0)
 
 @dataclass(frozen=True, eq=False)
 class VarianceSchedule:
-    """The variances a model was trained with, continued to real-valued steps.
+    """The variances that a network was trained with, extended to real-valued steps.
 
     Build one with :meth:`linear`, :meth:`scaled_linear`, :meth:`cosine` or :meth:`from_betas`.
 
@@ -50,7 +50,9 @@ class VarianceSchedule:
     def linear(
         cls, num_train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> VarianceSchedule:
-        """Evenly spaced variances, continued to real steps by the Gamma form.
+        """Create a schedule of evenly spaced variances.
+
+        Real-valued steps use the closed form in Gamma functions.
 
         Raises:
             InvalidArgumentError: Unless T >= 1 and 0 < beta_start <= beta_end < 1.
@@ -69,16 +71,16 @@ class VarianceSchedule:
         def gamma_form(t: Array) -> Array:
             return 0.5 * (t * math.log1p(-beta_start) + _log_gamma_ratio(t, beta_start, slope))
 
-        # The running sum is nearer to the truth at integers, where the form is off by 1e-13.
+        # At integers the cumulative sum is more accurate than the closed form (error 1e-13).
         steps = np.arange(1.0, num_train_steps + 1)
-        off = 0.5 * np.cumsum(np.log1p(-betas)) - gamma_form(steps)
-        return cls(betas, config, lambda t: gamma_form(t) + np.interp(t, steps, off))
+        correction = 0.5 * np.cumsum(np.log1p(-betas)) - gamma_form(steps)
+        return cls(betas, config, lambda t: gamma_form(t) + np.interp(t, steps, correction))
 
     @classmethod
     def scaled_linear(
         cls, num_train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
     ) -> VarianceSchedule:
-        """Variances whose square roots are evenly spaced (latent diffusion).
+        """Create a schedule of variances with evenly spaced square roots (latent diffusion).
 
         Raises:
             InvalidArgumentError: Unless T >= 1 and 0 < beta_start <= beta_end < 1.
@@ -97,7 +99,7 @@ class VarianceSchedule:
 
     @classmethod
     def cosine(cls, num_train_steps: int = 1000, max_beta: float = 0.999) -> VarianceSchedule:
-        """Variances that make alpha_bar a squared cosine, each at most ``max_beta``.
+        """Create a schedule whose alpha_bar is a squared cosine, with betas up to ``max_beta``.
 
         Raises:
             InvalidArgumentError: Unless T >= 1 and 0 < max_beta < 1.
@@ -106,7 +108,7 @@ class VarianceSchedule:
         """
         _check_num_train_steps(num_train_steps)
         if not 0.0 < max_beta < 1.0:
-            raise InvalidArgumentError(f"max_beta must lie in (0, 1), got {max_beta}")
+            raise InvalidArgumentError(f"`max_beta` must be in (0, 1), got {max_beta}")
         angle = (np.arange(num_train_steps + 1) / num_train_steps + 0.008) / 1.008 * np.pi / 2
         alpha_bar = np.cos(angle) ** 2
         betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
@@ -115,24 +117,24 @@ class VarianceSchedule:
 
     @classmethod
     def from_betas(cls, betas: ArrayLike) -> VarianceSchedule:
-        """Any table of variances beta_1 ... beta_T, shape (T,).
+        """Create a schedule from any variances beta_1 ... beta_T, shape (T,).
 
-        log R runs through the integer steps by monotone cubic interpolation (PCHIP).
+        Between integer steps, log R is interpolated by monotone cubics (PCHIP).
 
         Raises:
-            InvalidArgumentError: If the table is empty, not one-dimensional, or has a value
-                outside (0, 1); beta = 1 (zero terminal signal) has no level.
+            InvalidArgumentError: If ``betas`` is empty, not one-dimensional, or has a value
+                outside (0, 1). A last beta of 1 (zero terminal SNR) has no level.
         """
         try:
             table = np.asarray(betas, dtype=np.float64).copy()
         except (TypeError, ValueError):
-            raise InvalidArgumentError("betas must be a table of numbers, shape (T,)") from None
+            raise InvalidArgumentError("`betas` must be numbers of shape (T,)") from None
         if table.ndim != 1 or table.size == 0:
-            raise InvalidArgumentError(f"betas must be a table of shape (T,), got {table.shape}")
+            raise InvalidArgumentError(f"`betas` must have shape (T,), got {table.shape}")
         bad = np.flatnonzero(~((table > 0) & (table < 1)))
         if bad.size:
             raise InvalidArgumentError(
-                f"betas must lie in (0, 1), got {table[bad[0]]:g} at step {bad[0] + 1} of"
+                f"`betas` must be in (0, 1), got {table[bad[0]]:g} at step {bad[0] + 1} of"
                 f" {table.size}: rescale the schedule, or drop a last step with zero signal"
             )
         config = {"type": "betas", "betas": table.tolist()}
@@ -143,7 +145,7 @@ class VarianceSchedule:
         """Rebuild a schedule from its ``config``.
 
         Raises:
-            InvalidArgumentError: If the type is unknown or an argument does not fit it.
+            InvalidArgumentError: If the type is unknown, or its arguments are invalid.
         """
         builders: dict[str, Callable[..., VarianceSchedule]] = {
             "linear": cls.linear,
@@ -163,7 +165,7 @@ class VarianceSchedule:
 
     @property
     def num_train_steps(self) -> int:
-        """T, the number of steps the model was trained with."""
+        """Number of training steps T."""
         return self.betas.size
 
     @property
@@ -172,17 +174,17 @@ class VarianceSchedule:
         return np.asarray(np.cumprod(1 - self.betas))
 
     def R(self, t: ArrayLike) -> Array:
-        """Level of a real-valued step.
+        """Compute the level of a real-valued step.
 
         Args:
-            t: Step or steps in [0, T]; 0 is clean data.
+            t: One-based step or steps in [0, T]; 0 is clean data.
 
         Returns:
-            Levels of the same shape, strictly falling in ``t``; R(0) = 1 and
+            Levels of the same shape, strictly decreasing in ``t``, with R(0) = 1 and
             R(n) = sqrt(alpha_bar_n) at every integer n.
 
         Raises:
-            InvalidArgumentError: If a step lies outside [0, T].
+            InvalidArgumentError: If a step is outside [0, T].
 
         Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
         """
@@ -191,28 +193,28 @@ class VarianceSchedule:
         return np.asarray(np.exp(self._log_R(step)))
 
     def T(self, r: ArrayLike) -> Array:
-        """Real-valued step of a level; the inverse of :meth:`R`.
+        """Compute the real-valued step of a level; the inverse of :meth:`R`.
 
         Args:
             r: Level or levels in [R(T), 1].
 
         Returns:
-            Steps of the same shape in [0, T]; T(1) = 0 and T(R(T)) = T exactly.
+            One-based steps of the same shape in [0, T]; T(1) = 0 and T(R(T)) = T exactly.
 
         Raises:
-            InvalidArgumentError: If a level lies outside [R(T), 1].
+            InvalidArgumentError: If a level is outside [R(T), 1].
         """
         level = np.asarray(r, dtype=np.float64)
         _check_within("level", level, float(self.levels[-1]), 1.0)
         return self._invert(level.ravel()).reshape(level.shape)
 
     def _log_R(self, t: Array) -> Array:
-        """Log R, geometric on [0, 1] so that it falls strictly there on every schedule."""
+        """Log R; linear on [0, 1], so that R is strictly decreasing there on every schedule."""
         first = 0.5 * t * math.log1p(-self.betas[0])
         return np.where(t <= 1, first, self._log_level(np.maximum(t, 1.0)))
 
     def _invert(self, level: Array) -> Array:
-        """Bisect each level inside its integer bracket until the bracket is two neighbours."""
+        """Bisect between neighboring integer steps, to the last bit."""
         target = np.log(level)
         upper = np.searchsorted(-self.levels, -level).astype(np.float64)
         exact = self.levels[upper.astype(np.intp)] == level
@@ -222,7 +224,7 @@ class VarianceSchedule:
             above = self._log_R(middle) > target
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         step = np.where(exact, upper, 0.5 * (low + high))
-        # Within what rounding of the level moves it, an integer step is meant.
+        # Rounding of the level moves the step by less than this: return the integer step.
         nearest = np.rint(step)
         return np.where(np.abs(step - nearest) < 1e-9, nearest, step)
 
@@ -230,7 +232,7 @@ class VarianceSchedule:
 def _check_num_train_steps(num_train_steps: int) -> None:
     if num_train_steps < 1 or num_train_steps != int(num_train_steps):
         raise InvalidArgumentError(
-            f"num_train_steps must be a whole number of at least 1, got {num_train_steps}"
+            f"`num_train_steps` must be an integer of at least 1, got {num_train_steps}"
         )
 
 
@@ -238,7 +240,7 @@ def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:
     _check_num_train_steps(num_train_steps)
     if not 0.0 < beta_start <= beta_end < 1.0:
         raise InvalidArgumentError(
-            "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1,"
+            "`beta_start` and `beta_end` must satisfy 0 < beta_start <= beta_end < 1,"
             f" got {beta_start} and {beta_end}"
         )
     return np.linspace(beta_start, beta_end, num_train_steps)
@@ -248,16 +250,16 @@ def _check_within(name: str, values: Array, low: float, high: float) -> None:
     outside = values[~((values >= low) & (values <= high))]
     if outside.size:
         raise InvalidArgumentError(
-            f"`{name}` must lie in [{low:.6g}, {high:.6g}], got {outside.flat[0]:.6g}"
+            f"`{name}` must be in [{low:.6g}, {high:.6g}], got {outside.flat[0]:.6g}"
         )
 
 
 def _log_gamma_ratio(t: Array, beta_start: float, slope: float) -> Array:
-    """Ln G(b + 1) - ln G(b - t + 1) - t ln b for b = (1 - beta_1) / slope, to about 1e-13.
+    """Ln Gamma(b + 1) - ln Gamma(b - t + 1) - t ln b with b = (1 - beta_1) / slope.
 
-    Differences of library log-Gammas carry 1e-10 of noise, too much to invert. Here both arguments
-    are raised by 20 through the recurrence, and Stirling's series is written with log1p so that
-    the large terms cancel before anything is rounded.
+    The error is about 1e-13. Subtracting library log-Gammas would lose digits (1e-10), too many
+    to invert R. Instead, the recurrence raises both arguments by 20, and Stirling's series is
+    written with log1p so that its large terms cancel symbolically.
     """
     if slope == 0:
         return np.zeros_like(t)
@@ -274,7 +276,7 @@ def _stirling_tail(z: Array) -> Array:
 
 
 def _interpolated(betas: Array) -> Callable[[Array], Array]:
-    """Monotone cubic through log R at the integer steps 1 ... T, with no flat end."""
+    """Monotone cubic interpolation of log R at the integer steps 1 ... T, strict at both ends."""
     knots = np.arange(1.0, betas.size + 1)
     values = 0.5 * np.cumsum(np.log1p(-betas))
     if betas.size == 1:
@@ -282,7 +284,7 @@ def _interpolated(betas: Array) -> Callable[[Array], Array]:
     from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
     slopes = PchipInterpolator(knots, values).derivative()(knots)
-    # PCHIP lays an end flat where the next secant is over three times steeper.
+    # PCHIP sets an end slope to 0 where the next secant is over three times steeper.
     secants = np.diff(values)
     slopes[0] = min(slopes[0], secants[0] / 4)
     slopes[-1] = min(slopes[-1], secants[-1] / 4)

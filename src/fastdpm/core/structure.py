@@ -1,4 +1,4 @@
-"""Dataclasses from plain values, as JSON and TOML files hold them, and back."""
+"""Convert between dataclasses and the plain values of JSON and TOML files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ _RENAMED_KEYS = MappingProxyType({"licence": "license"})
 
 
 def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
-    """Make a dataclass from plain values, naming what is missing, unknown or of the wrong type.
+    """Build a dataclass from plain values.
+
+    Args:
+        kind: The dataclass.
+        data: Its fields, by name.
+        where: Start of an error message, such as the file's name. The message lists every value
+            that is missing, unknown or of the wrong type.
 
     Raises:
         InvalidArgumentError: If the values do not fit ``kind``.
@@ -26,16 +32,17 @@ def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
     try:
         return _converter().structure(data, kind)
     except (BaseValidationError, TypeError) as error:
-        told = (fault.rpartition(" @ ") for fault in transform_error(error, "", _fault))
-        faults = "; ".join(f"{place}{said}".lstrip(".: ") for said, _, place in told)
-        raise InvalidArgumentError(f"{where}: {faults}") from None
+        # cattrs appends where an error occurred as "message @ place".
+        parts = (text.rpartition(" @ ") for text in transform_error(error, "", _describe))
+        errors = "; ".join(f"{place}{message}".lstrip(".: ") for message, _, place in parts)
+        raise InvalidArgumentError(f"{where}: {errors}") from None
 
 
 def build_versioned(kind: type[_T], data: Mapping[str, Any], what: str, name: str) -> _T:
-    """Make a dataclass from what was written as format ``name``, version 1.
+    """Build a dataclass from the contents of a file of format ``name``, version 1.
 
     Raises:
-        InvalidArgumentError: If it is another format or version, or a value does not fit.
+        InvalidArgumentError: If the format or version is different, or a value does not fit.
     """
     if not isinstance(data, Mapping) or data.get("format") != name or data.get("version") != 1:
         raise InvalidArgumentError(f'not a {what}: needs "format": "{name}", "version": 1')
@@ -45,18 +52,18 @@ def build_versioned(kind: type[_T], data: Mapping[str, Any], what: str, name: st
 
 @cache
 def _converter() -> Converter:
-    """Fills dataclasses and tuples; a value of another type is refused and not converted."""
+    """A converter that fills dataclasses and tuples, and rejects values of the wrong type."""
     converter = Converter()
 
     def fields(kind: type) -> Any:
         fill: Any = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
-        return lambda data, _: fill(_in_new_names(_checked(data, dict, Mapping)), kind)
+        return lambda data, _: fill(_current_names(_checked(data, dict, Mapping)), kind)
 
     def items(data: Any, hint: Any) -> Any:
         if get_origin(hint) is dict:
             return _checked(data, dict)
-        each: Any = list[get_args(hint)[0]]  # type: ignore[misc]
-        return tuple(converter.structure(_checked(data, list, tuple), each))
+        as_list: Any = list[get_args(hint)[0]]  # type: ignore[misc]
+        return tuple(converter.structure(_checked(data, list, tuple), as_list))
 
     def holds_items(hint: Any) -> bool:
         return get_origin(hint) in (dict, tuple)
@@ -69,11 +76,11 @@ def _converter() -> Converter:
     return converter
 
 
-def _in_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the current names of keys; files of earlier versions are read too."""
+def _current_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename keys that older versions wrote under another name."""
     for old, new in _RENAMED_KEYS.items():
         if old in data and new in data:
-            raise TypeError(f" has both {old} and {new}: keep {new} alone")
+            raise TypeError(f" has both {old} and {new}: keep only {new}")
     return {_RENAMED_KEYS.get(name, name): value for name, value in data.items()}
 
 
@@ -83,8 +90,8 @@ def _checked(value: Any, *kinds: type) -> Any:
     return value
 
 
-def _fault(error: BaseException, _: object) -> str:
-    """What goes after the place of an error: of the checks here, or of a dataclass's own."""
+def _describe(error: BaseException, _: object) -> str:
+    """The text that follows the place of an error, from these checks or the dataclass's own."""
     if isinstance(error, KeyError):
         return " is missing"
     if isinstance(error, ForbiddenExtraKeysError):
@@ -94,7 +101,7 @@ def _fault(error: BaseException, _: object) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Values for JSON from dataclasses and tuples; what is None is left out."""
+    """Convert dataclasses and tuples to values for JSON; fields that are None are left out."""
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {name: plain(v) for name, v in fields.items() if v is not None}

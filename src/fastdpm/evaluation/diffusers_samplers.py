@@ -51,7 +51,7 @@ from fastdpm.core.errors import (
 from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import Model
-from fastdpm.sampling.ask import Network, NoisePredictor, ask
+from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -262,7 +262,9 @@ class _Chain:
     ) -> Tensor:
         """Ask the network once and let the scheduler make its next state of the answer."""
         where = f"{self.where}, evaluation {row}"
-        eps, _ = ask(network, x, float(self.steps[row]), float(self.levels[row]), where)
+        eps, _ = evaluate_network(
+            network, x, float(self.steps[row]), float(self.levels[row]), where
+        )
         self.evaluations += 1
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]

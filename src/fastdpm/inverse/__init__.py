@@ -1,4 +1,4 @@
-"""From data towards noise: encode, interpolate, edit, and bound the likelihood."""
+"""Encoding, interpolation, editing and likelihood: everything that runs from data to noise."""
 
 import lazy_loader
 

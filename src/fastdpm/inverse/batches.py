@@ -1,4 +1,4 @@
-"""The loop over samples that the inverse direction shares, and what data is checked for."""
+"""Checks of data and conditions, and the loop over batches, shared by this package."""
 
 from __future__ import annotations
 
@@ -13,40 +13,48 @@ from fastdpm.models.model import Model
 
 
 def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
-    """Check that data, or the latent states of a latent model, can be a model's.
+    """Check that data fits a model; for a latent model, the data is its latent states.
+
+    Args:
+        model: The model.
+        x: The data.
+        bounded: Whether data that is not latent must be in [-1, 1].
 
     Raises:
-        InvalidArgumentError: If it is no tensor of real floating-point numbers, has another shape,
-            is not finite, or leaves [-1, 1] where it is ``bounded`` and not latent.
+        InvalidArgumentError: If ``x`` is not a floating-point tensor, has the wrong shape, is not
+            finite, or is out of range.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x)
         raise InvalidArgumentError(f"data must be a tensor of floating-point numbers, got {found}")
     shape = model.sample_shape(None)
     if model.config.data.mel is not None and x.ndim == 3 and model.decoder is None:
-        shape = (shape[0], x.shape[-1])  # a vocoder's sounds may have any length
+        shape = (shape[0], x.shape[-1])  # sounds of a vocoder can have any length
     if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape or not x.numel():
-        kind = "data" if model.decoder is None else "latent data, of its own encoder,"
+        kind = "data" if model.decoder is None else "latent states"
         raise InvalidArgumentError(
-            f"{kind} of model {model.config.name!r} has shape"
+            f"{kind} of model {model.config.name!r} must have shape"
             f" (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
         )
     if not torch.isfinite(x).all():
-        raise InvalidArgumentError("the data holds values that are not finite")
+        raise InvalidArgumentError("the data must be finite, got NaN or infinity")
     if bounded and model.decoder is None and float(x.abs().max()) > 1 + 1e-6:
         raise InvalidArgumentError(
-            f"data lies in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
+            f"data must be in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
         )
 
 
 def own_condition(
     model: Model, x: Tensor, condition: Tensor | None, class_labels: ClassLabels | None = None
 ) -> Tensor | None:
-    """The condition of data: what was passed, a vocoder's mel spectrogram of it, or the default.
+    """Resolve the condition of data.
+
+    It is the condition or labels that were passed, else the mel spectrogram of the data for a
+    vocoder, else the default of the model.
 
     Raises:
-        InvalidArgumentError: If the condition is missing, does not fit the model or the data's
-            length.
+        InvalidArgumentError: If the condition is missing, or does not fit the model or the length
+            of the data.
     """
     condition = one_condition(condition, class_labels, model.config.data)
     mel = model.config.data.mel
@@ -58,19 +66,19 @@ def own_condition(
     if condition is None and model.config.data.classes is not None:
         raise InvalidArgumentError(
             f"model {model.config.name!r} has classes: pass `class_labels`, one label for all"
-            " samples or one for each"
+            " samples or one per sample"
         )
     if condition is None and several:
         raise InvalidArgumentError(
             f"model {model.config.name!r} needs a condition: pass `condition`, one for all samples"
-            " or one for each"
+            " or one per sample"
         )
     checked = model.check_condition(condition)
     if mel is not None and model.sample_shape(checked) != tuple(x.shape[1:]):
         raise InvalidArgumentError(
-            f"the condition is of {model.sample_shape(checked)[-1]} samples of sound, the data of"
-            f" {x.shape[-1]}: give both one length, a whole number of frames, or leave out"
-            " `condition` to take the sound's own"
+            f"`condition` is {model.sample_shape(checked)[-1]} audio samples long, but the data"
+            f" {x.shape[-1]}: use the same length, a whole number of frames, or drop `condition`"
+            " to compute it from the data"
         )
     return checked
 
@@ -78,10 +86,11 @@ def own_condition(
 def batches(
     model: Model, x: Tensor, condition: Tensor | None, batch_size: int | None
 ) -> Iterator[tuple[range, Tensor, Tensor | None]]:
-    """Data batch by batch on the model's device, in float64, with what each is conditioned on.
+    """Iterate over data in batches.
 
     Yields:
-        The indices of a batch, its data and its conditions, number i mod m for sample i.
+        The indices of a batch, its data in float64, and its conditions (number i mod m for sample
+        i), both on the model's device.
     """
     for first, samples in model.split(range(len(x)), batch_size, condition):
         indices = range(first, first + len(samples))

@@ -1,8 +1,8 @@
-"""The diffusion itself: data at any noise level, in one go or level by level.
+"""The forward process: add noise to data, in one step or level by level.
 
 Paper -> code: q(x_s | x_0) -> :func:`diffuse`, q(x_s | x_{s-1}) with eta_s ->
-:class:`DiffusionChain`. Steps count from one, as those of :class:`fastdpm.VarianceSchedule`: step
-0 is clean data and step T the noisiest; a network is told the step less one.
+:class:`DiffusionChain`. Steps are one-based, as in :class:`fastdpm.VarianceSchedule`: step 0 is
+clean data and step T the noisiest. Networks receive the step minus one.
 Source: Kong & Ping 2021, arXiv:2106.00132, sections 3.1 and 3.2.
 """
 
@@ -33,22 +33,23 @@ def diffuse(
     noise: Noise,
     row: int = 0,
 ) -> Tensor:
-    """Draw from q(x_s | x_0): x_s = r x_0 + sqrt(1 - r^2) z.
+    """Add noise to data: draw x_s = r x_0 + sqrt(1 - r^2) z from q(x_s | x_0).
 
     Args:
-        model: Whose schedule says what a step is and how noisy data can be.
-        x0: Data, shape (n, ...), float32 or float64.
-        level: The level r in [R(T), 1], of which 1 is the data itself; or
-        step: The real-valued step in [0, T], one-based: 0 is the data itself.
+        model: A model or schedule.
+        x0: Data, shape (n, ...), float32 or float64. It is not modified.
+        level: Level r in [R(T), 1]; 1 is the data itself.
+        step: Real-valued one-based step in [0, T]; 0 is the data itself. Pass either ``level`` or
+            ``step``.
         noise: ``noise(row, x) -> z``, such as ``SampleNoise(seed, range(n))``.
-        row: The row of the noise, for draws that must not depend on each other.
+        row: Row of the noise; different rows are independent.
 
     Returns:
-        States like ``x0``, which is not changed.
+        Noisy states in the shape and type of ``x0``.
 
     Raises:
-        InvalidArgumentError: Unless exactly one of ``level`` and ``step`` is given, in range, or
-            if the data is of another type or not finite.
+        InvalidArgumentError: If both or neither of ``level`` and ``step`` are passed, a value is
+            out of range, or the data has the wrong type or is not finite.
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.1.
     """
@@ -56,10 +57,10 @@ def diffuse(
         found = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
         raise InvalidArgumentError(f"data must be a float32 or float64 tensor, got {found}")
     if not torch.isfinite(x0).all():
-        raise InvalidArgumentError("the data holds values that are not finite")
+        raise InvalidArgumentError("the data must be finite, got NaN or infinity")
     schedule = model.schedule if isinstance(model, Model) else model
     if (level is None) == (step is None):
-        raise InvalidArgumentError("give either a level or a step, not both and not neither")
+        raise InvalidArgumentError("pass exactly one of `level` and `step`")
     if level is None:
         return noised(x0, float(schedule.R(step or 0.0)), noise(row, x0))
     check_level(schedule, level)
@@ -67,28 +68,28 @@ def diffuse(
 
 
 def check_level(schedule: VarianceSchedule, level: float) -> float:
-    """The real-valued one-based step of a level.
+    """Compute the real-valued one-based step of a level.
 
     Raises:
-        InvalidArgumentError: If the schedule does not reach it.
+        InvalidArgumentError: If the level is out of the range of the schedule.
     """
     noisiest = float(schedule.levels[-1])
-    # VAR's chain ends at R(T) to rounding, on either side of it.
-    inside = max(level, noisiest) if level > noisiest * (1 - 1e-9) else level
-    return float(schedule.T(inside))
+    # VAR reaches R(T) up to rounding only, so it can be slightly below.
+    clamped = max(level, noisiest) if level > noisiest * (1 - 1e-9) else level
+    return float(schedule.T(clamped))
 
 
 def noised(x0: Tensor, level: float, z: Tensor) -> Tensor:
-    """R x_0 + sqrt(1 - r^2) z for a level r in (0, 1]."""
+    """Compute r x_0 + sqrt(1 - r^2) z for a level r in (0, 1]."""
     return level * x0 + math.sqrt((1 - level) * (1 + level)) * z
 
 
 @dataclass(frozen=True, eq=False)
 class DiffusionChain:
-    """The chain x_s = sqrt(1 - eta_s) x_{s-1} + sqrt(eta_s) z_s, from data towards noise.
+    """The forward process x_s = sqrt(1 - eta_s) x_{s-1} + sqrt(eta_s) z_s.
 
     Attributes:
-        level: Levels of its states, shape (S + 1,), falling from that of x_0.
+        level: Levels of the states x_0 ... x_S, shape (S + 1,), falling.
         keep: Factors sqrt(1 - eta_s) of the state, shape (S,).
         add: Factors sqrt(eta_s) of the noise, shape (S,).
     """
@@ -99,18 +100,18 @@ class DiffusionChain:
 
     @property
     def num_steps(self) -> int:
-        """S, the steps of the chain."""
+        """Number of steps S."""
         return self.keep.size
 
     def run(self, x0: Tensor, noise: Noise) -> Iterator[Tensor]:
-        """Diffuse data level by level.
+        """Add noise to data level by level.
 
         Args:
             x0: States at the first level, shape (n, ...).
             noise: ``noise(row, x) -> z``, row 0 for the step from x_0 to x_1.
 
         Yields:
-            x_1 ... x_S, each distributed as :func:`diffuse` draws it.
+            The states x_1 ... x_S; each has the distribution of :func:`diffuse` at its level.
         """
         x = x0
         for row in range(self.num_steps):
@@ -119,10 +120,10 @@ class DiffusionChain:
 
 
 def diffusion_chain(levels: NoiseLevels) -> DiffusionChain:
-    """The S-step diffusion process over levels that VAR, STEP or a hand chose.
+    """Create the forward process over any levels.
 
     Args:
-        levels: S + 1 levels in sampling order; the chain runs through them backwards.
+        levels: S + 1 levels in sampling order, which the process visits in reverse.
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
     """

@@ -1,8 +1,8 @@
-"""Data as noise: encoding a model's data over a plan's levels, and decoding it again.
+"""Encoding data into noise, and decoding it.
 
-Four ways run DDIM-rev towards noise: ``first`` order and ``second`` order approximate the state
-that decodes to the data, ``implicit`` solves for it, and ``invertible`` uses a two-step plan whose
-inverse is algebra. States are kept in float64, the network is asked in its own type.
+Four methods run DDIM-rev towards noise: ``first`` and ``second`` approximate the latent that
+decodes to the data with order 1 and 2, ``implicit`` solves for it numerically, and ``invertible``
+uses a two-step plan with an algebraic inverse. States are float64; the network keeps its own type.
 Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inverse``.
 """
 
@@ -33,20 +33,22 @@ _FAR_FROM_ONE = 2.0
 
 @dataclass(frozen=True)
 class Latents:
-    """Encoded data and what brings it back.
+    """Encoded data, with everything that is needed to decode it.
 
     Attributes:
         x: States at the first level of ``plan``, shape (n, *state shape), float32.
-        plan: Decodes them.
-        method: How they were encoded.
-        past: The states before, one level noisier, of a two-step plan; the latent is the pair.
-        evaluations: Network evaluations of each sample, shape (n,).
-        residual: The relative residual of the row below, or the largest of all rows where all
-            converged, shape (n,); 0 where nothing was solved.
-        row: For each sample the row of the plan that did not converge, -1 if all did.
-        condition: What each sample was encoded for, shape (n, ...), or None.
-        model: Digest of the model that encoded them, :func:`fastdpm.models.identity.model_digest`.
-        model_name: Its name, for people.
+        plan: The plan that decodes them.
+        method: The method that encoded them.
+        past: For a two-step plan, the states one level noisier than ``x``, which are part of the
+            latent; else None.
+        evaluations: Number of network evaluations of each sample, shape (n,).
+        residual: Relative residual of each sample, shape (n,): that of ``row``, or the largest of
+            all rows if every row converged; 0 for methods other than "implicit".
+        row: First row of ``plan`` that did not converge, counting from the clean end, for each
+            sample, shape (n,); -1 if all rows converged.
+        condition: Condition of each sample, shape (n, ...), or None.
+        model: Digest of the model, from :func:`fastdpm.models.identity.model_digest`.
+        model_name: Name of the model.
     """
 
     x: Tensor
@@ -62,27 +64,27 @@ class Latents:
 
     @property
     def noise(self) -> Tensor:
-        """The state at the noisiest level, which is near N(0, 1) for data that the model knows."""
+        """States at the noisiest level, close to N(0, 1) for data like the training data."""
         return self.x if self.past is None else self.past
 
     @property
     def usable(self) -> Tensor:
-        """Which samples have a latent, shape (n,): those that converged or whose best was kept."""
+        """Which samples have a finite latent, shape (n,): they converged, or the best was kept."""
         return torch.isfinite(self.x).flatten(1).all(dim=1)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the noise of all usable latents."""
+        """Standard deviation of :attr:`noise` over all usable latents."""
         return float(self.noise[self.usable].std())
 
     @property
     def near_noise(self) -> bool:
-        """Whether that deviation is near 1, so that one may interpolate and compare them."""
+        """Whether :attr:`deviation` is close to 1, as interpolation needs."""
         return 1 / _FAR_FROM_ONE < self.deviation < _FAR_FROM_ONE
 
     @property
     def lost_at_clean(self) -> bool:
-        """Whether all that did not converge failed in a row that ends at clean data."""
+        """Whether all failures to converge are in the last row, which ends at clean data."""
         last = self.plan.num_rows - 1
         at_last = bool((self.row[self.row >= 0] == last).all())
         return self.plan.level[-1] == 1 and at_last
@@ -103,31 +105,31 @@ def encode(
     """Encode data into noise, deterministically (kappa = 0).
 
     Args:
-        model: Whose data it is; of a latent model, whose latent states.
-        x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
-        levels: S + 1 levels of the model's schedule in sampling order; the last may be below 1,
-            where ``x`` then is, of any range.
-        method: A name of :data:`fastdpm.core.inverse.ENCODINGS`: "first" and "second" order, one
-            and two evaluations a row; "implicit", some ten; or "invertible", one a row and exact.
-        solver: How the implicit rows are solved; of that method alone.
-        class_labels: Classes of a model that has them, counted from 0: one for all samples, or m
-            of them; sample i takes label i mod m.
-        condition: What each sample is encoded for, number i mod m; by default a vocoder's mel
-            spectrogram of the data itself, else the model's own.
-        batch_size: Samples at a time.
+        model: The model.
+        x: Data in [-1, 1], shape (n, *data shape), or latent states of a latent model.
+        levels: S + 1 levels of the model's schedule in sampling order. If the last level is below
+            1, ``x`` is a noisy state of that level, in any range.
+        method: "first" (one evaluation per row), "second" (two per row), "implicit" (about ten per
+            row) or "invertible" (one per row, and exact).
+        solver: Options of the solver, for the method "implicit" only.
+        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
+            labels; sample i uses label i mod m.
+        condition: Condition of any other model; sample i uses condition i mod m. By default the
+            mel spectrogram of the data for a vocoder, else the default of the model.
+        batch_size: Number of samples per batch; by default it depends on their size.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
     Returns:
         Latents on the CPU.
 
     Raises:
-        InvalidArgumentError: If the data has another shape or range, or an argument does not fit.
-        SamplingError: If the network returns something unusable.
+        InvalidArgumentError: If the data or an argument is invalid or does not fit the model.
+        SamplingError: If the network's output is unusable.
     """
     row = find_encoding(method)
     if solver is not None and not row.solved:
         raise InvalidArgumentError(
-            f"`method` {method!r} solves nothing, so {solver.describe()} would change nothing:"
+            f"{solver.describe()} has no effect with `method` {method!r}, which uses no solver:"
             " drop it"
         )
     model.check_plan(levels)
@@ -137,12 +139,12 @@ def encode(
     decoding = row.decoding(levels)
     plan = row.plan(levels) if row.plan else decoding
     for indices, batch, chosen in batches(model, x, condition, batch_size):
-        each = after_rows(callback, indices.start, len(x), plan.num_rows, backwards=row.solved)
+        after = after_rows(callback, indices.start, len(x), plan.num_rows, backwards=row.solved)
         if row.solved:
-            found = _solved(model, batch, chosen, decoding, solver or ImplicitOptions(), each)
+            part = _solve(model, batch, chosen, decoding, solver or ImplicitOptions(), after)
         else:
-            found = _planned(model, batch, chosen, plan, each, pair=decoding.num_past > 0)
-        parts.append(found | {"condition": None if chosen is None else chosen.cpu()})
+            part = _run(model, batch, chosen, plan, after, pair=decoding.num_past > 0)
+        parts.append(part | {"condition": None if chosen is None else chosen.cpu()})
     joined: dict[str, Any] = {
         name: None if value is None else torch.cat([part[name] for part in parts])
         for name, value in parts[0].items()
@@ -152,67 +154,67 @@ def encode(
 
 
 def recommended_recipe(model: Model) -> Recipe:
-    """What to encode over: the levels of the recommended recipe, without noise, at S = 50.
+    """Recommend a recipe for encoding: the model's recipe with kappa = 0 and S = 50.
 
-    At so many steps the latents of most models have a standard deviation near 1.
+    With 50 steps, the latents of most models have a standard deviation close to 1.
     """
-    quiet = model.config.recipe.replace(method="ddim-rev").replace(kappa=0.0)
-    return quiet.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
+    deterministic = model.config.recipe.replace(method="ddim-rev").replace(kappa=0.0)
+    return deterministic.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
 
 
 def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Tensor:
-    """Bring encoded data back.
+    """Decode latents into data.
 
     Returns:
-        Data in the shape that was encoded, float32, on the CPU; not cut to [-1, 1]. Samples that
-        have no latent, because a row did not converge, are NaN.
+        Data in the shape that was encoded, float32, on the CPU, not clipped to [-1, 1]. Samples
+        without a latent, because a row did not converge, are NaN.
 
     Raises:
-        InvalidArgumentError: If another model encoded them, or they do not have its shape.
+        InvalidArgumentError: If another model encoded the latents, or their shape is wrong.
     """
     if latents.model != model_digest(model):
         raise InvalidArgumentError(
-            f"these latents were encoded by model {latents.model_name!r}, with other weights or"
-            f" another schedule than {model.config.name!r} here: decode them by what encoded them"
+            f"these latents were encoded by model {latents.model_name!r}, whose weights or"
+            f" schedule differ from model {model.config.name!r}: decode them with the same model"
         )
     condition = None if latents.condition is None else model.check_condition(latents.condition)
-    wanted = model.sample_shape(condition)
-    if tuple(latents.x.shape[1:]) != wanted:
+    shape = model.sample_shape(condition)
+    if tuple(latents.x.shape[1:]) != shape:
         raise InvalidArgumentError(
-            f"a latent of model {model.config.name!r} has shape {wanted}, got"
+            f"a latent of model {model.config.name!r} must have shape {shape}, got"
             f" {tuple(latents.x.shape[1:])}: encode again"
         )
     size = model.batch_size(batch_size, condition)
     out = torch.full_like(latents.x, torch.nan)
-    for at in torch.split(torch.nonzero(latents.usable).flatten(), size):
-        chosen = None if latents.condition is None else latents.condition[at].to(model.device)
-        x = latents.x[at].to(model.device, torch.float64)
-        past = () if latents.past is None else (latents.past[at].to(x),)
-        out[at] = run(latents.plan, model.noise_predictor(chosen), x, past=past).float().cpu()
+    for batch in torch.split(torch.nonzero(latents.usable).flatten(), size):
+        chosen = None if latents.condition is None else latents.condition[batch].to(model.device)
+        x = latents.x[batch].to(model.device, torch.float64)
+        past = () if latents.past is None else (latents.past[batch].to(x),)
+        out[batch] = run(latents.plan, model.noise_predictor(chosen), x, past=past).float().cpu()
     return out
 
 
-def _planned(
+def _run(
     model: Model,
     x: Tensor,
     condition: Tensor | None,
     plan: Plan,
-    each: RowCallback | None,
+    after_row: RowCallback | None,
     *,
     pair: bool,
 ) -> dict[str, Any]:
-    """The tensors of latents of a batch by a plan: of its last state, or of its last two."""
-    before: list[Tensor] = [x]
+    """Encode a batch by a plan; the latent is the last state, or the last two for a ``pair``."""
+    last_two: list[Tensor] = [x]
 
     def keep(row: int, state: Tensor) -> None:
-        before[:] = [*before[-1:], state]
-        if each is not None:
-            each(row, state)
+        last_two[:] = [*last_two[-1:], state]
+        if after_row is not None:
+            after_row(row, state)
 
     last = run(plan, model.noise_predictor(condition), x, callback=keep)
     count = len(x)
     return {
-        "x": (before[0] if pair else last).float().cpu(),
+        "x": (last_two[0] if pair else last).float().cpu(),
         "past": last.float().cpu() if pair else None,
         "evaluations": torch.full((count,), plan.num_rows),
         "residual": torch.zeros(count),
@@ -220,25 +222,25 @@ def _planned(
     }
 
 
-def _solved(
+def _solve(
     model: Model,
     x: Tensor,
     condition: Tensor | None,
     plan: Plan,
     solver: ImplicitOptions,
-    each: RowCallback | None,
+    after_row: RowCallback | None,
 ) -> dict[str, Any]:
-    """The tensors of latents of a batch, by solving the rows of the plan that decodes."""
-    found = invert(
+    """Encode a batch by inverting the rows of the plan that decodes."""
+    result = invert(
         plan,
         lambda at: model.noise_predictor(None if condition is None else condition[at]),
         x,
         solver,
-        callback=each,
+        callback=after_row,
     )
     return {
-        "x": found.x.float().cpu(),
-        "evaluations": found.evaluations.cpu(),
-        "residual": found.residual.float().cpu(),
-        "row": found.row.cpu(),
+        "x": result.x.float().cpu(),
+        "evaluations": result.evaluations.cpu(),
+        "residual": result.residual.float().cpu(),
+        "row": result.row.cpu(),
     }

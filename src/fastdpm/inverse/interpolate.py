@@ -1,14 +1,13 @@
-"""Interpolation between two samples along the sphere of their latents.
+"""Spherical interpolation between the latents of two samples.
 
-Latents are near N(0, I), whose mass lies on a sphere; the straight line between two of them leaves
-it, the arc between them does not:
+Latents are distributed almost as N(0, I), whose mass is close to a sphere. A straight line between
+two of them leaves the sphere; spherical interpolation does not:
 
     z(f) = sin((1 - f) w) / sin w z_a + sin(f w) / sin w z_b,    w the angle between z_a and z_b.
 
-The latent of the two-step plan is a pair of states, which imply the network's prediction by their
-difference over a small step. Both take the weights of the noisier one, so that prediction and
-state stay the same combination of the two samples' own; weights of their own would leave the
-difference of two states in place of a prediction.
+A latent of the two-step plan is a pair of states, and the difference of the two encodes a
+prediction of the network. Both states use the weights of the noisier one, so that the prediction
+is interpolated with the same weights as the states. Separate weights would destroy the difference.
 Source: Shoemake 1985, "Animating rotation with quaternion curves", SIGGRAPH; for latents, Song et
 al. 2021, arXiv:2010.02502, appendix D.5.
 """
@@ -45,37 +44,37 @@ def interpolate(
     condition: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Samples on the way from one to another, both ends included.
+    """Interpolate between two samples through their latents; both ends are included.
 
     Args:
-        model: Whose data they are.
-        a: The first sample, in [-1, 1], shape (*data shape).
-        b: The last one, of the same shape.
+        model: The model.
+        a: First sample, in [-1, 1], shape (*data shape).
+        b: Last sample, in the same shape.
         levels: S + 1 levels in sampling order.
-        n: How many samples, from 2, evenly spaced along the arc.
-        method: How the ends are encoded; see :func:`fastdpm.inverse.encode.encode`. The ends come
-            back as exactly as it allows.
-        solver: How the implicit rows are solved; of that method alone.
-        class_labels: Classes of a model that has them, counted from 0: one for all samples, or m
-            of them; sample i takes label i mod m.
-        condition: What both are encoded for, shape (1, ...), or each, shape (2, ...).
-        batch_size: Samples at a time.
+        n: Number of samples, at least 2, evenly spaced along the arc.
+        method: How to encode both ends; see :func:`fastdpm.inverse.encode.encode`. It determines
+            how closely the first and last result match ``a`` and ``b``.
+        solver: Options of the solver, for the method "implicit" only.
+        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
+            labels; sample i uses label i mod m.
+        condition: Condition of both samples, shape (1, ...), or of each, shape (2, ...).
+        batch_size: Number of samples per batch; by default it depends on their size.
 
     Returns:
-        Shape (n, *data shape), float32, on the CPU; not cut to [-1, 1].
+        Samples of shape (n, *data shape), float32, on the CPU, not clipped to [-1, 1].
 
     Raises:
-        InvalidArgumentError: If the samples do not fit the model or one another, ``n`` is below 2,
-            or the conditions of the two are different labels.
-        SamplingError: If an end does not converge, or the network returns something unusable.
+        InvalidArgumentError: If the samples do not fit the model or each other, ``n`` is below 2,
+            or the two samples have different labels.
+        SamplingError: If encoding an end does not converge, or the network's output is unusable.
     """
     if n < 2:
         raise InvalidArgumentError(
-            f"`n` must be at least 2, both ends of the interpolation, got {n}"
+            f"`n` must be at least 2, because both ends are included, got {n}"
         )
     if a.shape != b.shape:
         raise InvalidArgumentError(
-            f"both ends must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
+            f"both ends must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     ends = encode(
         model,
@@ -92,28 +91,28 @@ def interpolate(
 
 
 def between(ends: Latents, fraction: Tensor) -> Latents:
-    """Latents between two.
+    """Interpolate between two latents.
 
     Args:
         ends: Latents of two samples.
-        fraction: Of the way from the first to the second, shape (n,), each in [0, 1].
+        fraction: Positions between the first (0) and the second (1), shape (n,).
 
     Returns:
-        n latents; the ends' own to the last bit at 0 and 1. Conditions that are no labels are
-        interpolated along the straight line.
+        n latents, which equal the ends exactly at 0 and 1. Conditions other than labels are
+        interpolated linearly.
 
     Raises:
-        InvalidArgumentError: If there are not two samples, a fraction lies outside, or their
-            conditions are different labels.
+        InvalidArgumentError: If there are not two samples, a fraction is outside [0, 1], or the
+            samples have different labels.
     """
     if len(ends.x) != 2:
-        raise InvalidArgumentError(f"an interpolation has two ends, got {len(ends.x)} samples")
+        raise InvalidArgumentError(f"an interpolation needs two samples, got {len(ends.x)}")
     inside = bool(((fraction >= 0) & (fraction <= 1)).all())
     if fraction.ndim != 1 or not len(fraction) or not inside:
-        raise InvalidArgumentError(f"fractions must lie in [0, 1], shape (n,), got {fraction}")
+        raise InvalidArgumentError(f"`fraction` must be in [0, 1], of shape (n,), got {fraction}")
     fraction = fraction.double()
     weights = arc_weights(ends.noise[0], ends.noise[1], fraction)
-    straight = torch.stack([1 - fraction, fraction], dim=1)
+    linear = torch.stack([1 - fraction, fraction], dim=1)
     count = len(fraction)
     return replace(
         ends,
@@ -122,30 +121,29 @@ def between(ends: Latents, fraction: Tensor) -> Latents:
         evaluations=torch.zeros(count, dtype=ends.evaluations.dtype),
         residual=ends.residual.max().expand(count).clone(),
         row=torch.full((count,), -1),
-        condition=_between_conditions(ends.condition, straight),
+        condition=_between_conditions(ends.condition, linear),
     )
 
 
 def error_of_ends(ends: Tensor, samples: Tensor) -> float:
-    """How far the ends of a way are from what they were encoded from.
+    """Compute how much the ends of an interpolation differ from the original samples.
 
     Args:
         ends: The two samples that were encoded, shape (2, *data shape).
-        samples: What decoded on the way between them, shape (n, *data shape).
+        samples: The result of the interpolation, shape (n, *data shape).
 
     Returns:
-        The larger of the norms of both errors over those of the data; below ``CLOSE`` the ends are
-        the samples themselves.
+        The larger relative error (in norm) of the two ends. Below ``CLOSE``, the ends count as
+        equal to the samples.
     """
-    apart = (samples[[0, -1]].to(ends) - ends).flatten(1).norm(dim=1)
-    return float((apart / ends.flatten(1).norm(dim=1).clamp_min(1e-12)).max())
+    error = (samples[[0, -1]].to(ends) - ends).flatten(1).norm(dim=1)
+    return float((error / ends.flatten(1).norm(dim=1).clamp_min(1e-12)).max())
 
 
 def arc_weights(a: Tensor, b: Tensor, fraction: Tensor) -> Tensor:
-    """Weights of two states along the arc between them, shape (n, 2), float64.
+    """Compute the weights of spherical interpolation between two states, shape (n, 2), float64.
 
-    Those of the straight line where the states point the same way, or opposite ways, between which
-    no arc is named.
+    The weights are linear if the states are parallel or opposite, where the arc is not unique.
     """
     flat_a, flat_b = a.double().flatten(), b.double().flatten()
     length = flat_a.norm() * flat_b.norm()
@@ -162,14 +160,14 @@ def _combine(weights: Tensor, pair: Tensor) -> Tensor:
     return combined.to(pair.dtype)
 
 
-def _between_conditions(pair: Tensor | None, straight: Tensor) -> Tensor | None:
+def _between_conditions(pair: Tensor | None, linear: Tensor) -> Tensor | None:
     if pair is None:
         return None
     if pair.is_floating_point():
-        return _combine(straight, pair)
+        return _combine(linear, pair)
     if not torch.equal(pair[0], pair[1]):
         raise InvalidArgumentError(
-            f"there is nothing between the labels {pair[0].tolist()} and {pair[1].tolist()}: give"
-            " both samples the same one"
+            f"cannot interpolate between the labels {pair[0].tolist()} and {pair[1].tolist()}:"
+            " use the same label for both samples"
         )
-    return pair[:1].repeat(len(straight), *[1] * (pair.ndim - 1))
+    return pair[:1].repeat(len(linear), *[1] * (pair.ndim - 1))

@@ -1,8 +1,8 @@
-"""Files of latents: safetensors with the plan that decodes them inside.
+"""Latents files: safetensors that include the plan that decodes them.
 
-The tensors are those of :class:`fastdpm.inverse.encode.Latents` under their names; the metadata
-holds the format and its version, the plan as JSON, the method, the digest and name of the model,
-and the names of what was encoded.
+The tensors have the names of the fields of :class:`fastdpm.inverse.encode.Latents`. The metadata
+contains the format and its version, the plan as JSON, the method, the digest and name of the
+model, and the names of the inputs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _HEAD = ("plan", "fingerprint", "method", "model", "model_name", "inputs")
 
 
 class SavedLatents(NamedTuple):
-    """What a file of latents holds.
+    """Contents of a latents file.
 
     Attributes:
         latents: The latents.
-        inputs: Names of what was encoded.
-        gain: What each sample's data is multiplied by to be at the level of its file, shape (n,).
+        inputs: Name of each sample's input.
+        gain: Factor that restores the volume of each sample's input, shape (n,).
     """
 
     latents: Latents
@@ -51,25 +51,22 @@ def write_latents(
     inputs: Sequence[str] = (),
     gain: Tensor | None = None,
 ) -> None:
-    """Write latents; numbers come back to the last bit.
+    """Write latents to a file that :func:`read_latents` restores exactly.
 
     Args:
-        path: The file, by custom a .safetensors.
-        latents: As :func:`fastdpm.inverse.encode.encode` gives them, all of them converged or
-            taken as they are.
-        inputs: Names of what was encoded, one for each sample; numbers by default.
-        gain: What each sample's data is multiplied by to be at the level of its file, shape (n,);
-            1 by default.
+        path: Path of the file, usually with the suffix .safetensors.
+        latents: Latents from :func:`fastdpm.inverse.encode.encode`, all of them finite.
+        inputs: Name of each sample's input; sample numbers by default.
+        gain: Factor that restores the volume of each sample's input, shape (n,); 1 by default.
 
     Raises:
-        InvalidArgumentError: If the file cannot have that place, or the names are not one for each
-            sample.
-        DataError: If the latents hold values that are not finite.
+        InvalidArgumentError: If the file cannot be created, or the number of names is wrong.
+        DataError: If the latents contain values that are not finite.
     """
     names = list(inputs) or [str(i) for i in range(len(latents.x))]
     if len(names) != len(latents.x):
         raise InvalidArgumentError(
-            f"{len(latents.x)} latents need as many names, got {len(names)}"
+            f"`inputs` must have {len(latents.x)} names, one per latent, got {len(names)}"
         )
     _check_finite("these latents", latents)
     tensors = _tensors(latents)
@@ -89,44 +86,44 @@ def write_latents(
 
 
 def read_latents(path: str | Path) -> SavedLatents:
-    """Read :func:`write_latents` back.
+    """Read a latents file that :func:`write_latents` or ``fastdpm encode`` wrote.
 
     Raises:
-        DataError: If there is no such file, it holds no latents or is damaged, or its plan was
+        DataError: If the file does not exist, is not a latents file or is damaged, or its plan was
             changed.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"no latents at {str(path)!r}: give a file that `fastdpm encode` wrote")
+        raise DataError(f"no latents at {str(path)!r}: pass a file that `fastdpm encode` wrote")
     head, tensors = read_with_head(path, DataError)
-    for key, wanted in (("format", FORMAT), ("version", VERSION)):
-        if head.get(key) != wanted:
+    for key, expected in (("format", FORMAT), ("version", VERSION)):
+        if head.get(key) != expected:
             raise DataError(
-                f"{path} is no file of latents: its {key} is {head.get(key)!r}, not {wanted!r}"
+                f"{path} is not a latents file: its {key} is {head.get(key)!r}, not {expected!r}"
             )
     missing = [name for name in _HEAD if name not in head]
     missing += [name for name in (*_TENSORS, "gain") if name not in tensors]
     if missing:
-        raise DataError(f"{path} is not a whole file of latents: {', '.join(missing)} missing")
+        raise DataError(f"{path} is not a complete latents file: {', '.join(missing)} missing")
     plan = _read_plan(path, head)
     _check_tensors(path, tensors, plan)
     inputs = _read_names(path, head["inputs"], len(tensors["x"]))
     row = inverse.ENCODINGS.get(head["method"])
     if row is None or row.num_past != plan.num_past:
         raise DataError(
-            f"{path} is damaged: {head['method']!r} does not encode for {plan.label!r}"
+            f"{path} is damaged: method {head['method']!r} does not match plan {plan.label!r}"
         )
-    chosen = {name: tensors.get(name) for name in (*_TENSORS, *_OPTIONAL)}
-    named = {name: head[name] for name in ("method", "model", "model_name")}
-    latents = Latents(plan=plan, **named, **chosen)  # type: ignore[arg-type]
+    fields = {name: tensors.get(name) for name in (*_TENSORS, *_OPTIONAL)}
+    names = {name: head[name] for name in ("method", "model", "model_name")}
+    latents = Latents(plan=plan, **names, **fields)  # type: ignore[arg-type]
     _check_finite(str(path), latents)
     return SavedLatents(latents, inputs, tensors["gain"])
 
 
 def select(latents: Latents, which: Tensor) -> Latents:
-    """The latents of some samples, by their indices or by a mask, shape (n,)."""
-    chosen: dict[str, Any] = {name: tensor[which] for name, tensor in _tensors(latents).items()}
-    return replace(latents, **chosen)
+    """Select the latents of some samples, by indices or by a mask of shape (n,)."""
+    parts: dict[str, Any] = {name: tensor[which] for name, tensor in _tensors(latents).items()}
+    return replace(latents, **parts)
 
 
 def _tensors(latents: Latents) -> dict[str, Tensor]:
@@ -135,7 +132,7 @@ def _tensors(latents: Latents) -> dict[str, Tensor]:
 
 
 def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
-    """One line for each sample that did not converge: its name, zero-based row and residual."""
+    """Describe each sample that did not converge by its name, zero-based row and residual."""
     last = latents.plan.num_rows - 1
     return [
         f"{names[i]}: row {int(latents.row[i])} of 0 to {last}, residual"
@@ -145,13 +142,13 @@ def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
 
 
 def check_usable(latents: Latents, names: Sequence[str]) -> None:
-    """Raise SamplingError, naming row and residual, if a sample has no latent."""
+    """Raise SamplingError, with row and residual, if a sample has no latent."""
     lost = torch.nonzero(~latents.usable).flatten()
     if len(lost):
-        told = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
+        details = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
         raise SamplingError(
-            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(told)}): encode by"
-            " another method, take more steps, or keep the best iterates"
+            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(details)}): use another"
+            " method or more steps, or keep the best iterates"
         )
 
 
@@ -163,15 +160,15 @@ def _read_plan(path: Path, head: dict[str, str]) -> Plan:
         raise DataError(f"the plan in {path} cannot be used ({reason}): encode again") from None
     if plan.fingerprint != head["fingerprint"]:
         raise DataError(
-            f"{path} was encoded for the plan {head['fingerprint']}, but the plan in it is"
-            f" {plan.fingerprint}: latents decode by their own plan alone; encode again"
+            f"{path} was encoded for plan {head['fingerprint']}, but contains plan"
+            f" {plan.fingerprint}: latents decode only with their own plan; encode again"
         )
     return plan
 
 
 def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
     x = tensors["x"]
-    wanted: dict[str, tuple[torch.Size, torch.dtype | None]] = {
+    expected: dict[str, tuple[torch.Size, torch.dtype | None]] = {
         "x": (x.shape, torch.float32),
         "past": (x.shape, torch.float32),
         "evaluations": (x.shape[:1], None),
@@ -180,19 +177,19 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
         "gain": (x.shape[:1], torch.float64),
     }
     if x.ndim < 2 or not len(x):
-        raise DataError(f"{path} holds no latents: x has shape {tuple(x.shape)}")
+        raise DataError(f"{path} contains no latents: x has shape {tuple(x.shape)}")
     if "condition" in tensors:
-        wanted["condition"] = (x.shape[:1] + tensors["condition"].shape[1:], None)
+        expected["condition"] = (x.shape[:1] + tensors["condition"].shape[1:], None)
     for name, tensor in tensors.items():
-        shape, dtype = wanted.get(name, (tensor.shape, None))
+        shape, dtype = expected.get(name, (tensor.shape, None))
         if tensor.shape != shape or dtype not in (None, tensor.dtype):
             raise DataError(
-                f"{path} is damaged: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}"
-                f" beside x of shape {tuple(x.shape)}"
+                f"{path} is damaged: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}, but"
+                f" x has shape {tuple(x.shape)}"
             )
     if plan.num_past != int("past" in tensors):
         raise DataError(
-            f"{path} is damaged: its plan starts from {1 + plan.num_past} states, it holds"
+            f"{path} is damaged: its plan needs {1 + plan.num_past} states, but it contains"
             f" {1 + int('past' in tensors)}"
         )
 
@@ -203,7 +200,7 @@ def _read_names(path: Path, text: str, count: int) -> tuple[str, ...]:
     except json.JSONDecodeError:
         names = None
     if not isinstance(names, list) or len(names) != count:
-        raise DataError(f"{path} is damaged: its names are not those of {count} inputs")
+        raise DataError(f"{path} is damaged: it must contain {count} names of inputs")
     return tuple(map(str, names))
 
 
@@ -211,6 +208,6 @@ def _check_finite(what: str, latents: Latents) -> None:
     for values in (latents.x, latents.past, latents.condition):
         if values is not None and not torch.isfinite(values).all():
             raise DataError(
-                f"{what} hold values that are not finite: leave out the samples that did not"
+                f"{what} must be finite, got NaN or infinity: leave out the samples that did not"
                 " converge"
             )

@@ -1,4 +1,4 @@
-"""A trained model: a network with all that is needed to sample from it."""
+"""A trained model: a network with everything that is needed to sample from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import ClassLabels, check_labels, check_mel, one_condition
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
-from fastdpm.sampling.ask import Network, NoisePredictor, call_network
+from fastdpm.sampling.network import Network, NoisePredictor, call_network
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
 from fastdpm.sampling.run import run
@@ -36,13 +36,13 @@ _MAX_BATCH = 256
 
 @dataclass(frozen=True)
 class Decoder:
-    """What turns latent states into data.
+    """Decoder of a latent model: maps latent states to data.
 
     Attributes:
-        shape: Of one latent state.
-        decode: Maps (batch, *shape) to data in [-1, 1], (batch, *data shape).
-        name: Measured results are kept by it, as they are by the network's weights: another
-            decoder needs another name, unless the network holds its weights as well.
+        shape: Shape of one latent state.
+        decode: Maps latent states (batch, *shape) to data in [-1, 1], (batch, *data shape).
+        name: Identifies the decoder in cached results. Use different names for different decoders,
+            unless the network's weights include the decoder.
     """
 
     shape: tuple[int, ...]
@@ -51,16 +51,16 @@ class Decoder:
 
 
 class Model:
-    """A network, its schedule and its recommended recipe.
+    """A network, its variance schedule and its recommended recipe.
 
     Attributes:
-        config: What the model folder says.
-        network: In evaluation mode, on its device.
-        schedule: The variances it was trained with.
-        conditions: What samples are conditioned on if nothing else is said, number i mod m for
-            sample i: mel spectrograms (m, bands, frames) of a vocoder, labels (m,) where there
-            are classes, or whatever the network takes, (m, ...); None for none.
-        decoder: For a latent model.
+        config: Configuration of the model, as in a model folder.
+        network: The network, in evaluation mode.
+        schedule: The schedule that the network was trained with.
+        conditions: Default conditions; sample i uses condition i mod m. Mel spectrograms of shape
+            (m, bands, frames) for a vocoder, class labels (m,) for a model with classes, or
+            whatever the network accepts, (m, ...). None for an unconditional model.
+        decoder: Decoder of a latent model, or None.
     """
 
     def __init__(
@@ -79,8 +79,7 @@ class Model:
         self.decoder = decoder
         weight = next(network.parameters(), torch.empty(0))
         self.device = weight.device
-        # A state may be kept in float64; the network is asked in its own type, the step never
-        # below float32.
+        # The type of the network's inputs; states can be float64, and steps need float32 at least.
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
 
     @classmethod
@@ -100,40 +99,44 @@ class Model:
         recipe: Recipe | None = None,
         settings: dict[str, Any] | None = None,
     ) -> Model:
-        """Make a model of any network, so that it can be sampled, evaluated and compared here.
+        """Wrap any network as a model that can be sampled, evaluated and compared.
 
         Args:
-            network: In evaluation mode. Called as ``network(x, t)``, or
-                ``network(x, t, condition)`` if it has conditions, with real-valued zero-based
+            network: A network in evaluation mode. It is called as ``network(x, t)``, or as
+                ``network(x, t, condition)`` if there are conditions, with real-valued zero-based
                 steps of shape (batch,).
-            schedule: The variances that it was trained with.
-            shape: Of one sample of data in [-1, 1]: (channels, height, width), (1, samples) for
-                sound, or (channels, length).
-            name: For people and file names. Results are kept by name, weights and the network's
-                ``repr``: a network that computes something else with the same weights needs
-                another name.
-            sample_rate: In Hz, for sound.
-            classes: How many classes it takes, as labels of shape (batch,), int64.
-            conditions: See :class:`Model`.
-            decoder: For a latent model; ``shape`` is that of the data.
-            prediction: What the network returns: "epsilon", "v_prediction" or "sample".
-            time_scale: The network is given the zero-based step times this.
-            recipe: The recommended way to sample.
-            settings: What else decides what the network computes, to tell results apart.
+            schedule: The schedule that the network was trained with.
+            shape: Shape of one sample of data in [-1, 1]: (channels, height, width) for images,
+                (1, samples) for sound, or (channels, length) for other series.
+            name: Name of the model. Cached results are identified by the name, the weights and the
+                network's ``repr``. Use different names for networks that compute different outputs
+                from the same weights.
+            sample_rate: Sample rate in Hz, for sound.
+            classes: Number of classes, if the network accepts class labels, shape (batch,), int64.
+            conditions: Default conditions; see :class:`Model`.
+            decoder: Decoder of a latent model. ``shape`` is then the shape of the decoded data.
+            prediction: Prediction type: "epsilon", "v_prediction" or "sample".
+            time_scale: Factor by which steps are multiplied before they reach the network.
+            recipe: The recommended recipe.
+            settings: Further settings of the network, which also identify cached results. "type"
+                and "class" are reserved.
 
         Raises:
-            InvalidArgumentError: If the parts do not fit together, or the network is in training
-                mode.
+            InvalidArgumentError: If an argument is invalid or does not fit the others, or the
+                network is in training mode.
         """
         if not isinstance(network, nn.Module):
             raise InvalidArgumentError(
-                f"a model needs a torch module, got a {type(network).__name__}: give a plain"
-                " function to run, or make it the forward of a module"
+                f"`network` must be a torch.nn.Module, got {type(network).__name__}: pass a plain"
+                " function to fastdpm.run, or call it in the forward method of a module"
             )
         if any(module.training for module in network.modules()):
             raise InvalidArgumentError(
-                "the network, or a part of it, is in training mode, where dropout makes samples"
-                " depend on chance: call its eval() first"
+                "the network, or a part of it, is in training mode: call network.eval() first"
+            )
+        if reserved := {"type", "class"} & (settings or {}).keys():
+            raise InvalidArgumentError(
+                f"`settings` must not contain {' or '.join(sorted(reserved))}: rename it"
             )
         modality = "image" if len(shape) == 3 else "audio" if sample_rate else "series"
         config = ModelConfig(
@@ -166,37 +169,37 @@ class Model:
         progress: bool = False,
         callback: Callback | None = None,
     ) -> Tensor:
-        """Draw samples 0 ... n - 1 of a seed; unstated choices are the recommended recipe's.
+        """Draw samples. Choices that are None default to the recommended recipe.
 
-        Sample i depends on (seed, i) and the recipe, not on ``n`` or ``batch_size``.
+        Sample i depends on the seed, on i and on the recipe, but not on ``n`` or ``batch_size``.
 
         Args:
-            n: How many.
-            plan: A plan for this model's schedule, in place of the choices of a recipe.
-            num_steps: S, the network evaluations, from 1 to T.
-            levels: "var" or "step".
-            spacing: "linear" or "quadratic".
+            n: Number of samples.
+            plan: A plan for this model's schedule. It replaces the choices below up to ``method``.
+            num_steps: Number of steps S, from 1 to T.
+            levels: How noise levels are chosen: "var" or "step".
+            spacing: Spacing of the levels: "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].
-            method: See :class:`fastdpm.Recipe`.
-            clip: "none", "x0" or "dynamic".
-            seed: At least 0.
-            batch_size: Samples at a time; chosen by their size if not given.
-            class_labels: Classes of a model that has them, counted from 0: one for all samples,
-                or m of them; sample i takes label i mod m. By default all classes in turn.
+            method: Name of the sampler; see :class:`fastdpm.Recipe`.
+            clip: How to clip the predicted clean data: "none", "x0" or "dynamic".
+            seed: Random seed, at least 0.
+            batch_size: Number of samples per batch; by default it depends on their size.
+            class_labels: Zero-based class labels, for models with classes: one for all samples, or
+                m labels; sample i uses label i mod m. By default all classes in turn.
             condition: Condition of any other model: mel spectrograms of shape (bands, frames) or
-                (m, bands, frames) for a vocoder, or whatever the network takes, (m, ...). Sample i
-                takes condition i mod m. By default the model's own, ``conditions``.
-            precision: Of the network: "float32", "bf16" or "fp16".
+                (m, bands, frames) for a vocoder, or whatever the network accepts, (m, ...). Sample
+                i uses condition i mod m. By default ``conditions`` of the model.
+            precision: Precision of the network: "float32", "bf16" or "fp16".
             progress: Show a progress bar.
             callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
         Returns:
-            Shape (n, *data shape), float32 in [-1, 1], on the model's device; sounds of a vocoder
-            are as long as their condition.
+            Samples of shape (n, *data shape), float32 in [-1, 1], on the model's device. Sounds of
+            a vocoder have the length of their condition.
 
         Raises:
-            InvalidArgumentError: If a choice is out of range.
-            SamplingError: If the network returns something unusable.
+            InvalidArgumentError: If an argument is invalid or does not fit the model.
+            SamplingError: If the network's output is unusable.
         """
         recipe = self.config.recipe.replace(
             num_steps=num_steps,
@@ -209,11 +212,13 @@ class Model:
         if plan is None:
             plan = recipe.compile(self.schedule)
         elif recipe.replace(clip=self.config.recipe.clip) != self.config.recipe:
-            raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the choices")
+            raise InvalidArgumentError(
+                "choices of a recipe have no effect with `plan`: drop the plan or the choices"
+            )
         else:
             self.check_plan(plan)
         condition = one_condition(condition, class_labels, self.config.data)
-        with _shown(callback) if progress else nullcontext(callback) as told:
+        with _progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
                 plan,
@@ -222,7 +227,7 @@ class Model:
                 batch_size=batch_size,
                 condition=condition,
                 precision=precision,
-                callback=told,
+                callback=report,
             )
             return torch.cat([batch for _, batch in batches])
 
@@ -238,7 +243,7 @@ class Model:
         precision: str = "float32",
         callback: Callback | None = None,
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Draw the samples of the given indices by a plan, batch by batch; see :meth:`sample`.
+        """Draw the samples of some indices by a plan, batch by batch; see :meth:`sample`.
 
         Yields:
             The indices of a batch and its samples.
@@ -262,13 +267,13 @@ class Model:
     def split(
         self, samples: Sequence[int], batch_size: int | None, condition: Tensor | None
     ) -> Iterator[tuple[int, Sequence[int]]]:
-        """The samples batch by batch, each with the position of its first one."""
+        """Split samples into batches; yield the position of each batch's first sample, and it."""
         size = self.batch_size(batch_size, condition)
         for first in range(0, len(samples), size):
             yield first, samples[first : first + size]
 
     def condition_of(self, condition: Tensor | None, samples: Sequence[int]) -> Tensor | None:
-        """What samples of these indices are conditioned on, number i mod m, on the device."""
+        """Select the conditions of some samples, number i mod m, on the model's device."""
         if condition is None:
             return None
         return condition[[i % len(condition) for i in samples]].to(self.device)
@@ -276,7 +281,7 @@ class Model:
     def noise_predictor(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | NoisePredictor:
-        """The network as :func:`fastdpm.run` takes it, for one batch of conditions."""
+        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions."""
         check_one_of("clip", clip, CLIPS)
         check_one_of("precision", precision, PRECISIONS)
 
@@ -284,25 +289,23 @@ class Model:
             step = (t * self.config.time_scale).to(self.dtype)
             return call_network(self.network, x.to(self.dtype), step, condition).to(x.dtype)
 
-        raw = (
-            plain
-            if precision == "float32"
-            else Autocast(plain, getattr(torch, PRECISIONS[precision]))
-        )
-        made = as_eps(raw, self.config.prediction)
-        return made if clip == "none" else _CLIPS[clip](made)
+        network: Network = plain
+        if precision != "float32":
+            network = Autocast(plain, getattr(torch, PRECISIONS[precision]))
+        predictor = as_eps(network, self.config.prediction)
+        return predictor if clip == "none" else _CLIPS[clip](predictor)
 
     @torch.no_grad()
     def finished(self, x: Tensor) -> Tensor:
-        """The data of final states: decoded if they are latent, and cut to [-1, 1]."""
+        """Convert final states to data: decode latent states, and clip to [-1, 1]."""
         data = x if self.decoder is None else self.decoder.decode(x)
         return data.clamp(-1, 1)
 
     def check_condition(self, condition: Tensor | None) -> Tensor | None:
-        """The conditions as (m, ...), by default the model's own.
+        """Check conditions and return them with shape (m, ...); by default the model's own.
 
         Raises:
-            InvalidArgumentError: If they are missing, surplus or of the wrong shape.
+            InvalidArgumentError: If they are missing, not supported or of the wrong shape.
         """
         data = self.config.data
         if condition is None:
@@ -329,7 +332,7 @@ class Model:
         return condition
 
     def sample_shape(self, condition: Tensor | None = None) -> tuple[int, ...]:
-        """Shape of one state; a vocoder's length is that of its condition."""
+        """Return the shape of one state; a vocoder's sounds have the length of their condition."""
         if self.decoder is not None:
             return self.decoder.shape
         mel = self.config.data.mel
@@ -337,52 +340,52 @@ class Model:
             return self.config.data.shape
         return (1, condition.shape[-1] * mel.hop_length)
 
-    def batch_size(self, wanted: int | None, condition: Tensor | None = None) -> int:
-        """The batch size asked for, or one that suits the size of a sample.
+    def batch_size(self, size: int | None, condition: Tensor | None = None) -> int:
+        """Check a batch size, or choose one for the size of a sample if it is None.
 
         Raises:
             InvalidArgumentError: If it is below 1.
         """
-        if wanted is None:
+        if size is None:
             return fitting_batch(self.sample_shape(condition))
-        if wanted < 1:
-            raise InvalidArgumentError(f"`batch_size` must be at least 1, got {wanted}")
-        return wanted
+        if size < 1:
+            raise InvalidArgumentError(f"`batch_size` must be at least 1, got {size}")
+        return size
 
     def check_plan(self, plan: Plan | NoiseLevels) -> None:
-        """Check that a plan, or levels to make one of, are of this model's schedule.
+        """Check that a plan or noise levels belong to this model's schedule.
 
         Raises:
-            InvalidArgumentError: If a row asks the network at a step whose level is another.
+            InvalidArgumentError: If the level of a row is not the level of its step.
         """
         schedule = self.schedule
         inside = (plan.t > -1) & (plan.t <= schedule.num_train_steps - 1)
         level = schedule.R(np.clip(plan.t + 1, 0, schedule.num_train_steps))
-        apart = ~inside | (np.abs(level - plan.level[:-1]) > 1e-6)
-        if apart.any():
-            row = int(np.flatnonzero(apart)[0])
+        wrong = ~inside | (np.abs(level - plan.level[:-1]) > 1e-6)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
             raise InvalidArgumentError(
-                f"row {row} of the plan pairs level {plan.level[row]:.6g} with step"
-                f" {plan.t[row]:.6g}, which model {self.config.name!r} does not: make the plan"
-                " for this model's schedule"
+                f"row {row} of the plan has level {plan.level[row]:.6g} at step"
+                f" {plan.t[row]:.6g}, which does not match the schedule of model"
+                f" {self.config.name!r}: compile the plan for this model's schedule"
             )
 
 
 def fitting_batch(shape: Sequence[int]) -> int:
-    """A batch size that suits states of this shape."""
+    """Choose a batch size for states of this shape."""
     return max(1, min(_MAX_BATCH, _BATCH_VALUES // math.prod(shape)))
 
 
 @contextmanager
-def _shown(callback: Callback | None) -> Iterator[Callback]:
-    """A progress bar, and what else is to be told."""
+def _progress_bar(callback: Callback | None) -> Iterator[Callback]:
+    """Show a progress bar; the callback updates it and calls the user's callback."""
     from fastdpm.progress import sampling_bar
 
     with sampling_bar() as bar:
 
-        def tell(state: SamplingState) -> None:
+        def report(state: SamplingState) -> None:
             bar(state)
             if callback is not None:
                 callback(state)
 
-        yield tell
+        yield report

@@ -16,7 +16,7 @@ from fastdpm.networks.diffusers_unet import DiffusersNetwork
 from fastdpm.networks.diffwave import DiffWave
 from fastdpm.networks.lmnt_diffwave import LMNTDiffWave
 from fastdpm.networks.unet import UNet
-from fastdpm.sampling.ask import call_network, split_variance
+from fastdpm.sampling.network import call_network, split_variance
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "unet": UNet,
@@ -68,7 +68,7 @@ def check_fits(
         spec: See :func:`build_network`.
         data: The data of the model.
         learned_variance: Also accept an output with twice the channels, whose second half is a
-            learned variance; see :func:`fastdpm.sampling.ask.split_variance`.
+            learned variance; see :func:`fastdpm.sampling.network.split_variance`.
 
     Returns:
         The network on the meta device, without weights.

@@ -1,4 +1,4 @@
-"""Running plans with PyTorch: noise predictors, noise, and the one loop."""
+"""Running plans with PyTorch: the sampling loop, noise, and wrappers of networks."""
 
 import lazy_loader
 

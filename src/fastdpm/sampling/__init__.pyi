@@ -1,5 +1,5 @@
-from .ask import NoisePredictor as NoisePredictor
 from .implicit import ImplicitOptions as ImplicitOptions
+from .network import NoisePredictor as NoisePredictor
 from .noise import SampleNoise as SampleNoise
 from .prediction import Autocast as Autocast
 from .prediction import ClipX0 as ClipX0

@@ -1,6 +1,6 @@
-"""Noise that belongs to a sample: drawn from (seed, sample, row), the same on every device.
+"""Noise that depends on (seed, sample, row) only, so that it is the same on every device.
 
-Philox is a counter-based generator, so the numbers of one row need none of the rows before it.
+Philox is a counter-based generator: the noise of a row does not depend on earlier rows.
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
 
@@ -18,15 +18,15 @@ _START = 0
 
 
 class SampleNoise:
-    """Standard normal noise for a batch of samples.
+    """Reproducible standard normal noise for a batch of samples.
 
-    ``noise(row, x)`` is what :func:`fastdpm.run` asks for; :meth:`start` draws the first state.
-    Numbers are drawn on the CPU in float64 and cast, so that neither the device, the type of the
-    state, the batch size nor the order changes them. They are those of the installed NumPy.
+    Pass it to :func:`fastdpm.run` as ``noise``; :meth:`start` draws the first states. Numbers are
+    drawn on the CPU in float64 and then cast. They do not depend on the device, the type of the
+    state, the batch size or the order of calls, but may change with the version of NumPy.
 
     Args:
-        seed: At least 0, below 2^64.
-        samples: Index of each sample of the batch, at least 0, below 2^64.
+        seed: Seed in [0, 2^64).
+        samples: Index of each sample of the batch, in [0, 2^64).
 
     Raises:
         InvalidArgumentError: If the seed or an index is out of range.
@@ -36,7 +36,7 @@ class SampleNoise:
         for name, value in (("seed", seed), *(("sample", index) for index in samples)):
             if value != int(value) or not 0 <= value < 2**64:
                 raise InvalidArgumentError(
-                    f"`{name}` must be a whole number in [0, 2^64), got {value}"
+                    f"`{name}` must be an integer in [0, 2^64), got {value}"
                 )
         self.seed = int(seed)
         self.samples = tuple(int(index) for index in samples)
@@ -48,14 +48,14 @@ class SampleNoise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """First states, shape (samples, *shape)."""
+        """Draw the first states, shape (samples, *shape)."""
         return self._draw(_START, tuple(shape), dtype, torch.device(device))
 
     def __call__(self, row: int, x: Tensor) -> Tensor:
-        """Noise of a plan's ``row`` (from 0) in the shape, type and device of ``x``."""
+        """Draw the noise of a zero-based ``row`` in the shape, type and device of ``x``."""
         if x.shape[0] != len(self.samples):
             raise InvalidArgumentError(
-                f"the batch has {x.shape[0]} samples, but its noise was set up for"
+                f"the batch has {x.shape[0]} samples, but its noise was created for"
                 f" {len(self.samples)}"
             )
         return self._draw(row + 1, tuple(x.shape[1:]), x.dtype, x.device)

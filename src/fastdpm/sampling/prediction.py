@@ -1,7 +1,7 @@
-"""Noise predictors: wrappers that turn a network's output into a consistent prediction of eps.
+"""Wrappers that turn a network's output into a prediction of eps.
 
-A plan is linear in eps. Clipping and guidance are not, and some networks predict v or x0 instead;
-these are handled by wrapping the network:
+Plans are linear in eps. Networks that predict v or x0, clipping and guidance are handled by
+wrapping the network:
 
     x = r x0 + sqrt(1 - r^2) eps,    v = r eps - sqrt(1 - r^2) x0.
 
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.sampling.ask import (
+from fastdpm.sampling.network import (
     Network,
     NoisePredictor,
     call_network,
-    fitting,
+    cast_output,
     predict_eps,
     split_variance,
 )
@@ -33,15 +33,15 @@ def _sigma(level: float) -> float:
     return math.sqrt((1 - level) * (1 + level))
 
 
-class _Converts(NoisePredictor):
-    """Turn what a network or noise predictor returns into eps."""
+class _ConvertedPrediction(NoisePredictor):
+    """Convert the output of a network or noise predictor to eps."""
 
     def __init__(self, network: Network | NoisePredictor) -> None:
         self.network = network
 
     @abstractmethod
     def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
-        """The eps of a prediction."""
+        """Convert a prediction to eps."""
 
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
         """See :class:`NoisePredictor`."""
@@ -51,43 +51,48 @@ class _Converts(NoisePredictor):
         return eps if learned is None else torch.cat([eps, learned], dim=1)
 
 
-class VPrediction(_Converts):
-    """Wrap a network that predicts v: eps = r v + sqrt(1 - r^2) x."""
+class VPrediction(_ConvertedPrediction):
+    """Make a network that predicts v predict eps = r v + sqrt(1 - r^2) x."""
 
     def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
-        """The eps of v."""
+        """Convert v to eps."""
         return level * prediction + _sigma(level) * x
 
 
-class X0Prediction(_Converts):
-    """Wrap a network that predicts clean data: eps = (x - r x0) / sqrt(1 - r^2)."""
+class X0Prediction(_ConvertedPrediction):
+    """Make a network that predicts clean data predict eps = (x - r x0) / sqrt(1 - r^2)."""
 
     def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
-        """The eps of x0."""
+        """Convert x0 to eps."""
         return (x - level * prediction) / _sigma(level)
 
 
 def as_eps(network: Network, prediction: str) -> Network | NoisePredictor:
-    """Make a network that predicts eps from one that predicts ``prediction``."""
+    """Wrap a network that predicts ``prediction`` so that it predicts eps."""
     kinds = {"v_prediction": VPrediction, "sample": X0Prediction}
     return kinds[prediction](network) if prediction in kinds else network
 
 
-class _ChangesX0(_Converts):
-    """Change the implied clean data and return the eps that matches it."""
+class _ModifiedX0(_ConvertedPrediction):
+    """Change the implied clean data, and return the eps that corresponds to it."""
 
     @abstractmethod
     def change(self, x0: Tensor) -> Tensor:
-        """The changed clean data."""
+        """Return the changed clean data."""
 
     def to_eps(self, prediction: Tensor, x: Tensor, level: float) -> Tensor:
-        """The eps of the changed clean data."""
+        """Convert eps to the eps of the changed clean data."""
         sigma = _sigma(level)
         return (x - level * self.change((x - sigma * prediction) / level)) / sigma
 
 
-class ClipX0(_ChangesX0):
-    """Clip the implied clean data to [-bound, bound]."""
+class ClipX0(_ModifiedX0):
+    """Clip the implied clean data to [-bound, bound].
+
+    Args:
+        network: A network or noise predictor that predicts eps.
+        bound: Largest absolute value, above 0.
+    """
 
     def __init__(self, network: Network | NoisePredictor, bound: float = 1.0) -> None:
         super().__init__(network)
@@ -96,18 +101,18 @@ class ClipX0(_ChangesX0):
         self.bound = bound
 
     def change(self, x0: Tensor) -> Tensor:
-        """Clip."""
+        """Clip the clean data."""
         return x0.clamp(-self.bound, self.bound)
 
 
-class DynamicThreshold(_ChangesX0):
-    """Clip the implied clean data of each sample at a quantile of ``|x0|`` and rescale it.
+class DynamicThreshold(_ModifiedX0):
+    """Clip the implied clean data of each sample at a quantile of ``|x0|``, and rescale it.
 
     Args:
         network: A network or noise predictor that predicts eps.
-        quantile: In (0, 1]. Values are clipped at this quantile of ``|x0|``, but at 1 or above;
-            then they are divided by it, so they lie in [-1, 1].
-        maximum: Upper bound of the clipping value, at least 1.
+        quantile: Quantile of ``|x0|`` in (0, 1]. Values are clipped at this quantile, or at 1 if
+            it is smaller, and then divided by it, so that they are in [-1, 1].
+        maximum: Upper limit of the clipping value, at least 1.
 
     Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
     """
@@ -124,24 +129,25 @@ class DynamicThreshold(_ChangesX0):
         self.maximum = maximum
 
     def change(self, x0: Tensor) -> Tensor:
-        """Clip at the quantile and rescale."""
+        """Clip the clean data at the quantile, and rescale it."""
         bound = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1)
         bound = bound.clamp(1.0, self.maximum).reshape(-1, *[1] * (x0.ndim - 1))
         return torch.maximum(torch.minimum(x0, bound), -bound) / bound
 
 
 class Guidance:
-    """Classifier-free guidance: eps_u + scale (eps_c - eps_u), in one network call.
+    """Apply classifier-free guidance, eps_u + scale (eps_c - eps_u), in one network call.
 
-    It works on eps, v and x0 predictions alike, because all are linear in eps for a fixed state.
-    Apply it to the network first and the other wrappers to the result. A learned variance is taken
-    from the conditional half.
+    Networks that predict eps, v or x0 all work, because each is linear in eps for a fixed state.
+    Apply this wrapper first, and other wrappers to the result. A learned variance is taken from
+    the conditional half.
 
     Args:
-        network: Called as ``network(x, t, condition)`` on twice the batch.
+        network: Called as ``network(x, t, condition)`` with twice the batch.
         condition: Condition of each sample, shape (batch, ...).
-        unconditional: The null condition, of the same shape.
-        guidance_scale: 0 samples without the condition, 1 without guidance; larger is stronger.
+        unconditional: The null condition, in the same shape.
+        guidance_scale: Guidance scale: 0 is unconditional, 1 is conditional without guidance, and
+            larger values strengthen the condition.
 
     Raises:
         InvalidArgumentError: If the two conditions differ in shape.
@@ -166,20 +172,21 @@ class Guidance:
         self.guidance_scale = guidance_scale
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """The guided prediction, shaped like ``x``."""
+        """Return the guided prediction in the shape of ``x``."""
         twice, steps = torch.cat([x, x]), torch.cat([t, t])
-        both = fitting(call_network(self.network, twice, steps, self.conditions), twice)
-        (empty, _), (wanted, learned) = (split_variance(half, x) for half in both.chunk(2))
-        guided = torch.lerp(empty, wanted, self.guidance_scale)
+        out = cast_output(call_network(self.network, twice, steps, self.conditions), twice)
+        halves = (split_variance(half, x) for half in out.chunk(2))
+        (unconditional, _), (conditional, learned) = halves
+        guided = torch.lerp(unconditional, conditional, self.guidance_scale)
         return guided if learned is None else torch.cat([guided, learned], dim=1)
 
 
 class Autocast:
-    """Evaluate a network in bf16 or fp16. The state and the step keep their type.
+    """Evaluate a network in bf16 or fp16; the state and the step keep their type.
 
     Args:
         network: Called as ``network(x, t)``. It must compute its step embedding from ``t`` before
-            any cast, as the networks of this package do: in bf16, step 999 becomes 1000.
+            any cast, as the networks of this package do: bf16 rounds step 999 to 1000.
         dtype: ``torch.bfloat16`` or ``torch.float16``.
     """
 
@@ -190,6 +197,6 @@ class Autocast:
         self.dtype = dtype
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """The prediction in the type of ``x``."""
+        """Return the prediction in the type of ``x``."""
         with torch.autocast(x.device.type, self.dtype):
             return call_network(self.network, x, t).to(x.dtype)

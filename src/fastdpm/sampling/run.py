@@ -1,6 +1,6 @@
-"""Running a plan: the only loop that samples.
+"""The sampling loop: runs any plan.
 
-Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3; the plan holds the mathematics.
+Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3; plans contain the mathematics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
-from fastdpm.sampling.ask import Network, NoisePredictor, answer, checked
+from fastdpm.sampling.network import Network, NoisePredictor, check_output, network_output
 from fastdpm.sampling.state import RowCallback
 
 Noise = Callable[[int, Tensor], Tensor]
@@ -29,28 +29,30 @@ def run(
     callback: RowCallback | None = None,
     past: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Sample by ``plan``, one network evaluation a row.
+    """Run a plan: sample, or encode, with one network evaluation per row.
 
     Args:
-        plan: The sampler.
-        network: ``network(x, t) -> eps`` with ``t`` zero-based, real-valued, shape (batch,), in
-            the type of ``x``; or a denoiser. It must return a new tensor each time: a plan may
-            still need the last ones. Of twice the channels, the second half is a learned
-            variance, which only a plan with ``log_variance`` uses.
-        x: States at the plan's first level, shape (batch, ...), float32 or float64; not changed.
-        noise: ``noise(row, x) -> z``, standard normal and shaped like ``x``, row 0 first; asked
-            only for rows that draw noise, and while a GPU still works on the network.
-        callback: Called as ``callback(row, x)`` with the state after each row.
-        past: The states before ``x`` at the levels of ``plan.past``, newest first.
+        plan: The plan to run.
+        network: ``network(x, t) -> eps``, with zero-based real-valued ``t`` of shape (batch,) in
+            the type of ``x``; or a :class:`fastdpm.sampling.network.NoisePredictor`. It must
+            return a new tensor each time, because a plan may use earlier predictions. If the
+            output has twice the channels of ``x``, its second half is a learned variance, which
+            only plans with ``log_variance`` use.
+        x: States at the plan's first level, shape (batch, ...), float32 or float64. They are not
+            modified.
+        noise: ``noise(row, x) -> z``, standard normal in the shape of ``x``, with zero-based rows.
+            It is called only for rows that draw noise, while a GPU may still run the network.
+        callback: Called as ``callback(row, x)`` with the states after each row.
+        past: The states before ``x``, at the levels ``plan.past``, newest first.
 
     Returns:
         States at the plan's last level, in the shape, type and device of ``x``.
 
     Raises:
-        InvalidArgumentError: If ``x`` is not float32 or float64, the plan draws noise and none is
-            given, or it needs other earlier states than are given.
-        SamplingError: If the network returns the wrong shape or values that are not finite; the
-            row is named.
+        InvalidArgumentError: If ``x`` is not float32 or float64, the plan draws noise but
+            ``noise`` is None, or ``past`` does not match the plan.
+        SamplingError: If the network's output has the wrong shape or is not finite. The message
+            names the row.
     """
     _check_start(plan, x, noise, past)
     states = deque([x, *past], maxlen=plan.a.shape[1])
@@ -59,9 +61,11 @@ def run(
         if len(predictions) == plan.b.shape[1]:
             predictions.pop()  # free the oldest before the network needs its memory
         where = f"row {row} of {plan.num_rows}"
-        out = answer(network, states[0], float(plan.t[row]), float(plan.network_level[row]), where)
+        out = network_output(
+            network, states[0], float(plan.t[row]), float(plan.network_level[row]), where
+        )
         z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
-        eps, learned = checked(out, x, where)
+        eps, learned = check_output(out, x, where)
         del out
         predictions.appendleft(eps)
         del eps
@@ -83,8 +87,8 @@ def _check_start(plan: Plan, x: Tensor, noise: Noise | None, past: Sequence[Tens
         )
     if [state.shape for state in past] != [x.shape] * plan.num_past:
         raise InvalidArgumentError(
-            f"this plan needs {plan.num_past} states before the first, shaped like it, got"
-            f" {[tuple(state.shape) for state in past]} beside {tuple(x.shape)}"
+            f"this plan needs {plan.num_past} states in `past`, of shape {tuple(x.shape)}, got"
+            f" shapes {[tuple(state.shape) for state in past]}"
         )
     if plan.draws_noise and noise is None:
         raise InvalidArgumentError(
@@ -95,9 +99,9 @@ def _check_start(plan: Plan, x: Tensor, noise: Noise | None, past: Sequence[Tens
 def combine(
     plan: Plan, row: int, states: Sequence[Tensor], predictions: Sequence[Tensor]
 ) -> Tensor:
-    """One row but for its noise, of what it needs of the past, newest first.
+    """Combine states and predictions, newest first, by the weights of a row, without noise.
 
-    Accumulated in place, so that it costs one new state.
+    The sum is accumulated in place, so it allocates one new state.
     """
     new = states[0] * float(plan.a[row, 0])
     for column in range(1, len(states)):
@@ -108,7 +112,7 @@ def combine(
 
 
 def add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | None) -> None:
-    """Add the row's noise in place, at the plan's scale or at the one that the network learned."""
+    """Add the noise of a row in place, with the scale of the plan or the learned variance."""
     if z.shape != new.shape:
         raise InvalidArgumentError(
             f"row {row}: noise has shape {tuple(z.shape)}, the state {tuple(new.shape)}"
@@ -118,8 +122,8 @@ def add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | No
         return
     if learned is None:
         raise SamplingError(
-            f"row {row} of {plan.num_rows}: this plan takes its variances from the network, which"
-            " learned none: use the standard sampler of fixed variance"
+            f"row {row} of {plan.num_rows}: this plan needs learned variances, but the network"
+            " returns none: use a standard sampler with fixed variance"
         )
     low, high = (float(bound) for bound in plan.log_variance[row])
     new.add_(z * torch.exp(0.25 * (low + high) + 0.25 * (high - low) * learned))

@@ -1,4 +1,4 @@
-"""Where a loop over batches of samples stands, as callbacks see it after each row."""
+"""Progress of a loop over batches of samples, which callbacks receive after each row."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SamplingState:
-    """What a callback is given after each row.
+    """Progress that a callback receives after each row.
 
     Attributes:
-        first: Position of the batch's first sample, from 0.
-        size: Samples in the batch.
-        total: Samples in all.
-        row: Rows that the batch has behind it, less one: from 0 to ``num_rows - 1``.
-        num_rows: Rows that each batch takes.
-        x: The states after the row, shape (size, ...); not to be changed.
+        first: Zero-based position of the batch's first sample.
+        size: Number of samples in the batch.
+        total: Number of samples in all batches.
+        row: Zero-based index of the row that was just completed, in order of execution.
+        num_rows: Number of rows per batch.
+        x: States after the row, shape (size, ...). Do not modify them in place.
     """
 
     first: int
@@ -32,7 +32,7 @@ class SamplingState:
 
     @property
     def done(self) -> float:
-        """Samples that are finished, those of this batch by their share of rows."""
+        """Number of completed samples; those of this batch count by their share of rows."""
         return self.first + self.size * (self.row + 1) / self.num_rows
 
 
@@ -43,21 +43,21 @@ RowCallback = Callable[[int, "Tensor"], None]
 def after_rows(
     callback: Callback | None, first: int, total: int, num_rows: int, *, backwards: bool = False
 ) -> RowCallback | None:
-    """A callback of single rows, ``(row, x)``, that tells ``callback`` of a batch; None for none.
+    """Adapt a callback to ``callback(row, x)`` for one batch; return None if there is none.
 
     Args:
-        callback: What is told.
-        first: Position of the batch's first sample.
-        total: Samples in all.
-        num_rows: Rows that each batch takes.
-        backwards: Rows are run from the last to the first.
+        callback: Receives a :class:`SamplingState`.
+        first: Zero-based position of the batch's first sample.
+        total: Number of samples in all batches.
+        num_rows: Number of rows per batch.
+        backwards: Whether rows are executed from the last to the first.
     """
     if callback is None:
         return None
-    tell = callback
+    report = callback
 
-    def after(row: int, x: Tensor) -> None:
-        behind = num_rows - 1 - row if backwards else row
-        tell(SamplingState(first, len(x), total, behind, num_rows, x))
+    def after_row(row: int, x: Tensor) -> None:
+        index = num_rows - 1 - row if backwards else row
+        report(SamplingState(first, len(x), total, index, num_rows, x))
 
-    return after
+    return after_row

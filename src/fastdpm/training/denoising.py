@@ -19,7 +19,7 @@ from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network, check_fits
 from fastdpm.output.figures import MOST_SOUNDS
-from fastdpm.sampling.ask import call_network
+from fastdpm.sampling.network import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
 from fastdpm.training.task import Log, Predict, draw

@@ -27,7 +27,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
-from fastdpm.sampling.ask import Network, ask, steps_like
+from fastdpm.sampling.network import Network, evaluate_network, steps_like
 from fastdpm.sampling.prediction import ClipX0, DynamicThreshold, as_eps
 
 Timesteps = Tensor | Array | Sequence[float]
@@ -274,7 +274,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         x = sample.float() if sample.dtype in _HALF else sample
         network = as_eps(lambda x, t: output, prediction_of(self.config))
         where = f"row {row} of {plan.num_rows}"
-        raw, learned = ask(network, x, float(plan.t[row]), level, where)
+        raw, learned = evaluate_network(network, x, float(plan.t[row]), level, where)
         clip = self._clip(lambda x, t: raw)
         sigma = math.sqrt((1 - level) * (1 + level))
         x0 = (x - sigma * raw) / level

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.sampling.ask import call_network
+from fastdpm.sampling.network import call_network
 from fastdpm.sampling.prediction import Guidance
 
 LABELS, HIDDEN, POOLED, SIZES = "class_labels", "hidden_states", "text_embeds", "time_ids"

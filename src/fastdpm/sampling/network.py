@@ -1,8 +1,8 @@
-"""Asking a network: the one place where what it returns is checked.
+"""Evaluating a network and checking its output; all sampling code goes through this module.
 
-A network is called as ``network(x, t)`` with steps of shape (batch,); a :class:`NoisePredictor` as
-``denoiser(x, t, level)``, because it needs the level to pass between clean data and eps. Of twice
-the channels, the second half is a learned variance.
+A network is called as ``network(x, t)`` with steps of shape (batch,). A :class:`NoisePredictor` is
+called as ``predictor(x, t, level)``, because it needs the level to convert between clean data and
+eps. If the output has twice the channels of ``x``, its second half is a learned variance.
 Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1, for the learned variance.
 """
 
@@ -19,19 +19,19 @@ from fastdpm.core.errors import SamplingError
 Network = Callable[[Tensor, Tensor], Tensor]
 
 
-class _UnusableError(SamplingError):
-    """A network returned something that is no prediction for its input."""
+class _OutputError(SamplingError):
+    """The output of a network is not a prediction for its input."""
 
 
 class NoisePredictor(ABC):
-    """A prediction of eps that needs to know the level of its input."""
+    """Base class of callables that predict eps and need the noise level of their input."""
 
     @abstractmethod
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
         """Predict eps for states ``x`` (batch, ...) at steps ``t`` (batch,) and ``level``."""
 
 
-def ask(
+def evaluate_network(
     network: Network | NoisePredictor,
     x: Tensor,
     t: float,
@@ -40,39 +40,42 @@ def ask(
     *,
     finite: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """The eps that a network or denoiser predicts, and the learned variance if there is one.
+    """Predict eps, and the learned variance if there is one.
 
     Args:
-        network: What to ask.
+        network: A network or noise predictor that predicts eps.
         x: States, shape (batch, ...), float32 or float64.
-        t: Their zero-based step.
-        level: Their level.
-        where: What an error names, such as "row 3 of 10".
-        finite: Refuse values that are not finite; checking waits for a GPU.
+        t: Zero-based step of the states.
+        level: Level of the states.
+        where: Start of an error message, such as "row 3 of 10".
+        finite: Check that the prediction is finite, which waits for a GPU.
 
     Returns:
-        Both shaped like ``x``, in its type.
+        Both in the shape and type of ``x``.
 
     Raises:
-        SamplingError: If the answer is no tensor, of another shape, or not finite.
+        SamplingError: If the output is not a tensor, has the wrong shape, or is not finite.
     """
-    return checked(answer(network, x, t, level, where), x, where, finite=finite)
+    return check_output(network_output(network, x, t, level, where), x, where, finite=finite)
 
 
-def answer(
+def network_output(
     network: Network | NoisePredictor, x: Tensor, t: float, level: float, where: str
 ) -> Tensor:
-    """What a network returns for ``x``, still to be split; arguments as in :func:`ask`."""
+    """Evaluate a network without splitting its output; arguments as in :func:`evaluate_network`.
+
+    A GPU may still be computing the output when this function returns.
+    """
     try:
         return predict_eps(network, x, steps_like(x, t), level)
-    except _UnusableError as error:
+    except _OutputError as error:
         raise SamplingError(f"{where}: {error}") from None
 
 
-def checked(
+def check_output(
     out: Tensor, x: Tensor, where: str, *, finite: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """What a network returned for ``x``, split and checked to be finite; see :func:`ask`."""
+    """Split the output for ``x`` and check that it is finite; see :func:`evaluate_network`."""
     eps, learned = split_variance(out, x)
     if finite and not torch.isfinite(eps).all():
         raise SamplingError(
@@ -83,40 +86,40 @@ def checked(
 
 
 def steps_like(x: Tensor, t: float) -> Tensor:
-    """The step ``t`` for every state, shape (batch,), in the type and on the device of ``x``."""
+    """Repeat the step ``t`` for every state, shape (batch,), in the type and device of ``x``."""
     return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
 
 
 def predict_eps(network: Network | NoisePredictor, x: Tensor, t: Tensor, level: float) -> Tensor:
-    """What a network or a denoiser returns for ``x``, in its type.
+    """Call a network or noise predictor; return its output for ``x`` in the type of ``x``.
 
     Raises:
-        SamplingError: If it is no tensor shaped like ``x``, or of twice the channels, or ``x`` was
-            changed.
+        SamplingError: If the output is not a tensor or has the wrong shape, or if the network
+            changed ``x`` in place.
     """
     before = _version(x)
-    denoises = isinstance(network, NoisePredictor)
-    out = network(x, t, level) if denoises else call_network(network, x, t)  # type: ignore[call-arg]
+    takes_level = isinstance(network, NoisePredictor)
+    out = network(x, t, level) if takes_level else call_network(network, x, t)  # type: ignore[call-arg]
     if _version(x) != before:
-        raise _UnusableError(
+        raise _OutputError(
             "the network changes its input in place: make it work on a copy, x.clone()"
         )
-    return fitting(out, x)
+    return cast_output(out, x)
 
 
 def _version(x: Tensor) -> int:
-    """How often a tensor was changed in place; in inference mode, nothing keeps count."""
+    """Number of in-place changes of a tensor; inference mode does not count them."""
     return 0 if x.is_inference() else x._version
 
 
-def fitting(out: Tensor, x: Tensor) -> Tensor:
-    """What a network returned for ``x``, in its type.
+def cast_output(out: Tensor, x: Tensor) -> Tensor:
+    """Check the shape of a network's output for ``x``, and cast it to the type of ``x``.
 
     Raises:
-        SamplingError: If it is not shaped like ``x``, or of twice the channels.
+        SamplingError: If it has neither the shape of ``x`` nor twice its channels.
     """
     if split_variance(out, x)[0].shape != x.shape:
-        raise _UnusableError(
+        raise _OutputError(
             f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}"
         )
     return out.to(x.dtype)
@@ -128,19 +131,19 @@ def call_network(
     """Call a network, with its condition if there is one.
 
     Raises:
-        SamplingError: If it returns no tensor.
+        SamplingError: If it does not return a tensor.
     """
     out = network(x, t) if condition is None else network(x, t, condition)
     if not isinstance(out, Tensor):
-        raise _UnusableError(
-            f"the network returned a {type(out).__name__}, not a tensor: wrap it in one that"
-            " returns its prediction alone"
+        raise _OutputError(
+            f"the network returned a {type(out).__name__}, not a tensor: wrap it so that it"
+            " returns only its prediction"
         )
     return out
 
 
 def split_variance(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The prediction for ``x``, and the learned variance if the network returned one behind it."""
+    """Split an output into the prediction for ``x`` and the learned variance, None if absent."""
     if out.ndim > 1 and out.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
         prediction, variance = out.chunk(2, dim=1)
         return prediction, variance
