@@ -1,4 +1,4 @@
-"""A spiral of points, from training to few-step plans: train, choose levels, draw, measure."""
+"""Points on a spiral: train a network, choose noise levels, sample, draw and measure."""
 
 import argparse
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fastdpm import VarianceSchedule, ddim_rev, levels_var, run, standard
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=4000, help="of training")
-parser.add_argument("--out", default="toy-2d.png", help="the picture")
+parser.add_argument("--steps", type=int, default=4000, help="training steps")
+parser.add_argument("--out", default="toy-2d.png", help="picture to write")
 args = parser.parse_args()
 torch.manual_seed(0)
 

@@ -62,9 +62,9 @@ def test_the_blocks_of_the_tutorial_do_what_it_says():
     names = names_of("tutorial.md")
     assert names["images"].shape == (16, 1, 8, 8)
     torch.testing.assert_close(names["same"], names["fast"], rtol=0, atol=0)
-    assert names["found"].n == 200
-    assert names["grid"].steps == (5, 10)
-    assert len(names["grid"].cells) == 4
+    assert names["evaluation"].n == 200
+    assert names["comparison"].steps == (5, 10)
+    assert len(names["comparison"].cells) == 4
 
 
 def test_the_blocks_of_the_audio_guide_give_the_shapes_it_says():
