@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastdpm import Plan, SampleNoise, VarianceSchedule, ddim_rev, levels_step, multistep_3, run
+from fastdpm import Plan, SampleNoise, VarianceSchedule, ddim_rev, levels_step, run
+from fastdpm.core import multistep_3
 from fastdpm.networks.build import build_network
 from fastdpm.training.config import TrainConfig, read_train_config
 

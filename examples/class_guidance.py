@@ -12,8 +12,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from fastdpm import Guidance, Model, Recipe, VarianceSchedule
+from fastdpm import Model, Recipe, VarianceSchedule
 from fastdpm.models.features import load_features
+from fastdpm.sampling import Guidance
 
 NO_LABEL = 10
 
@@ -104,7 +105,7 @@ def main() -> None:
             recipe=recipe,
             settings={"scale": scale},
         )
-        images = model.sample(args.n, condition=wanted, seed=0)
+        images = model.sample(args.n, class_labels=wanted, seed=0)
         seen = classifier(images)[1].argmax(1)
         share = (seen == wanted).float().mean().item()
         error = (share * (1 - share) / args.n) ** 0.5

@@ -15,7 +15,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from fastdpm import Decoder, Model, Recipe, VarianceSchedule, evaluate
+from fastdpm import Model, Recipe, VarianceSchedule, evaluate
+from fastdpm.models import Decoder
 
 SIZE = 16
 SCHEDULE = VarianceSchedule.linear(num_train_steps=1000, beta_start=1e-4, beta_end=0.02)

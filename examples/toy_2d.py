@@ -7,7 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fastdpm import VarianceSchedule, ddim_rev, levels_var, run, standard
+from fastdpm import VarianceSchedule, ddim_rev, levels_var, run
+from fastdpm.core import standard
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=4000, help="training steps")

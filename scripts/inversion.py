@@ -27,11 +27,11 @@ from fastdpm import (
     bits_per_dimension,
     decode,
     encode,
-    levels_all,
     levels_step,
     levels_var,
     load_model,
 )
+from fastdpm.core import levels_all
 from fastdpm.core.choices import spacing_names
 from fastdpm.data.files import write_text
 from fastdpm.data.inputs import read_samples
@@ -176,7 +176,7 @@ def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> 
         "timestep_spacing": spacing,
         "clip_sample": False,
     }
-    network = model.denoiser()
+    network = model.noise_predictor()
     state = x
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of diffusers

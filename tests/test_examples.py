@@ -133,12 +133,34 @@ def own_blocks() -> list[str]:
     ]
 
 
-def test_code_of_the_page_is_taken_from_an_example_or_runs_as_it_stands():
-    own = own_blocks()
-    assert ["compare(" in block or "Decoder(" in block for block in own] == [0, 1, 1, 0]
-    images = names_of(own[0])["images"]
-    assert images.shape == (4, 3, 32, 32)
-    assert images.std() == pytest.approx(0.3, rel=0.6)  # of few steps
+def quick(block: str) -> str:
+    """A block with fewer steps and samples."""
+    return re.sub(r"steps=\(5, 10.*?\)", "steps=(2, 3)", re.sub(r"\bn=\d+\b", "n=24", block))
+
+
+def test_code_of_the_page_is_taken_from_an_example_or_runs_as_it_stands(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    *own, adapter = own_blocks()
+    assert "class Adapter" in adapter
+    space: dict[str, Any] = {}
+    for block in own:
+        exec(compile(quick(block), "any-model.md", "exec"), space)  # noqa: S102
+    assert space["images"].shape == (4, 3, 32, 32)
+    assert space["images"].std() == pytest.approx(0.3, rel=0.6)  # of few steps
+    assert Path("comparison.png").stat().st_size > 1000
+    assert space["model"].sample(1, num_steps=2).shape == (1, 3, 32, 32)
+
+
+def test_the_readme_ends_in_a_figure_of_ones_own_network(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    own, compared, pipeline = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert "from_pipeline" in pipeline
+    space: dict[str, Any] = {}
+    for block in (own, quick(compared)):
+        exec(compile(block, "README.md", "exec"), space)  # noqa: S102
+    assert space["images"].shape == (4, 3, 32, 32)
+    assert Path("comparison.png").stat().st_size > 1000
 
 
 def names_of(block: str) -> dict[str, Any]:
