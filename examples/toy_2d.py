@@ -50,8 +50,7 @@ for _ in range(args.steps):
 plans = {f"S = {n}": ddim_rev(levels_var(schedule, n, "quadratic"), 1.0) for n in (20, 10, 5)}
 points = {"data": spiral(2000, seed=1)}
 for name, plan in ({"T = 1000": standard(schedule)} | plans).items():
-    start = torch.randn(2000, 2)
-    points[name] = run(plan, network, start, noise=lambda row, x: torch.randn_like(x))
+    points[name] = run(plan, network, torch.randn(2000, 2), noise=lambda _, x: torch.randn_like(x))
 figure = Figure(figsize=(13, 3), layout="constrained")
 for axes, (name, p) in zip(figure.subplots(1, 5), points.items(), strict=True):
     off = torch.cdist(p, data).amin(1)  # to the nearest point that was trained on
