@@ -1,12 +1,12 @@
-"""Memory that converting the LSUN model takes, in units of its size.
+"""Measure the memory that converting the LSUN model needs, relative to its size.
 
 Writes a checkpoint of 114 million random weights in the layout of DDPM's PyTorch port, converts it
-in a process of its own and compares that process's largest resident memory with what it was
-before the file was opened, everything imported. Mapped pages of files count as memory. Linux only.
+in a separate process, and compares the peak resident memory of this process with its memory after
+all imports. Mapped pages of files count as memory. Linux only.
 
     python benchmarks/conversion.py [--list]
 
-With --list the file is laid out as DDIM's code writes it: weights, optimizer, averaged weights.
+With --list, the file has the layout of DDIM's code: weights, optimizer, averaged weights.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Which functions of other rooms ``fastdpm convert`` calls from ``fastdpm.models``.
+"""List the functions of other rooms that ``fastdpm convert`` calls from ``fastdpm.models``.
 
     python benchmarks/crossings.py [CHECKPOINT [PRESET]]
 
-Converts a checkpoint, by default a small one of DDPM's layout with a preset of its own, and prints
-by room every function outside ``fastdpm/models/`` that code inside it enters, then their number.
-What lies between in other packages (a context manager, a generated constructor) does not hide
-who called.
+Converts a checkpoint, by default a small one in DDPM's layout with its own preset. Prints every
+function outside ``fastdpm/models/`` that code inside it calls, by room, and their number. Calls
+that pass through other packages (a context manager, a generated constructor) count as well.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _NETWORK = {
 
 
 def crossings(work: Callable[[], Any]) -> dict[str, set[str]]:
-    """Functions of other rooms, by room, that ``work`` enters from ``fastdpm.models``."""
+    """List the functions of other rooms that ``work`` calls from ``fastdpm.models``, by room."""
     found: dict[str, set[str]] = defaultdict(set)
 
     def note(frame: FrameType, event: str, _arg: object) -> None:
@@ -87,7 +86,7 @@ def _room(frame: FrameType) -> str:
 
 
 def of_convert(checkpoint: Path | None = None, preset: str | None = None) -> dict[str, set[str]]:
-    """The crossings of a conversion, of a small checkpoint if none is given."""
+    """Return the crossings of a conversion, by default of a small checkpoint."""
     with tempfile.TemporaryDirectory() as name:
         folder, described = Path(name), preset
         if checkpoint is None:
@@ -99,7 +98,7 @@ def of_convert(checkpoint: Path | None = None, preset: str | None = None) -> dic
 
 
 def main() -> None:
-    """Print the rooms, their functions and the number of these."""
+    """Print the rooms, their functions and the totals."""
     found = of_convert(*(kind(arg) for kind, arg in zip((Path, str), sys.argv[1:], strict=False)))
     for room, names in sorted(found.items()):
         print(room)

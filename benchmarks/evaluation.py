@@ -1,12 +1,12 @@
-"""What measuring costs beyond sampling, in time and in memory.
+"""Measure the cost of ``evaluate`` in addition to sampling, in time and memory.
 
     python benchmarks/evaluation.py [-n 10000] [--repeats 3]
 
-Draws and measures n samples of `digits` into an empty cache, each run in a process of its own.
-Prints the time of everything that is not drawing (loading, features, metrics, the cache) as a
-share of the time of drawing, and how the peak of the resident memory grows when twice as many
-samples are measured, beside the size of the features that this adds. (Below 10,000 samples the
-blocks of the kernel distance grow with them, up to 1,000 samples each.)
+Draws and measures n samples of `digits` with an empty cache, each run in a separate process.
+Prints the time of everything except sampling (loading, features, metrics, the cache) relative to
+the sampling time. Also prints how the peak resident memory grows with twice as many samples, and
+the size of the features this adds. (Below 10,000 samples, the blocks of the kernel distance grow
+with the number of samples, up to 1,000 each.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 
 def measure(n: int) -> None:
-    """Evaluate once and print seconds, drawing seconds and the peak of the memory in MiB."""
+    """Evaluate once; print the total seconds, the sampling seconds and the peak memory in MiB."""
     from fastdpm import evaluate
     from fastdpm.evaluation.cache import Cache
 
@@ -38,7 +38,7 @@ def measure(n: int) -> None:
 
 
 def run(n: int) -> tuple[float, float, float]:
-    """The same in a fresh process."""
+    """Run :func:`measure` in a new process."""
     command = [sys.executable, __file__, "--measure", str(n)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     seconds, drawing, peak = json.loads(out)

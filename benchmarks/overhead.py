@@ -1,11 +1,11 @@
-"""What ``run`` costs beyond the network: time and memory, as ratios in one run.
+"""Measure the time and memory that ``run`` needs in addition to the network.
 
     python benchmarks/overhead.py [--repeats 5]
 
-Prints, for the networks of ``digits`` (batch 64) and ``cifar10`` (batch 16) at S = 50 with
-kappa = 1: the time of ``run``, noise included, over the time of the same number of bare network
-calls (median of paired repeats, with their extremes); and the peak of live tensor memory over the
-network's own, in units of one batch state. Weights are random: neither figure depends on them.
+For the networks of ``digits`` (batch 64) and ``cifar10`` (batch 16) at S = 50 with kappa = 1,
+prints two numbers: the time of ``run``, including noise, relative to the same number of bare
+network calls (median and range of paired repeats); and the peak memory of live tensors above that
+of the network, in units of one batch. Weights are random, because they affect neither.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUM_STEPS = 50
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of live tensors that operations made, and their peak."""
+    """Counts the bytes of live tensors and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -40,7 +40,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operation and note the memory it returned."""
+        """Run the operation and count the memory of its outputs."""
         out = func(*args, **(kwargs or {}))
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor):
@@ -62,7 +62,7 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_of(call: Callable[[], Any]) -> int:
-    """Peak bytes of live tensors made within ``call``."""
+    """Return the peak bytes of tensors created by ``call``."""
     memory = LiveMemory()
     with memory:
         call()
@@ -70,7 +70,7 @@ def peak_of(call: Callable[[], Any]) -> int:
 
 
 def compare(name: str, batch: int, repeats: int) -> None:
-    """Print the figures of one network."""
+    """Print the numbers of one network."""
     config = read_train_config(name)
     if not isinstance(config, TrainConfig):
         raise SystemExit(f"{name} is no diffusion model")
@@ -110,7 +110,7 @@ def _print_memory(
     state = x.nbytes
     extra = (peak_of(lambda: run(plan, network, x, noise=noise)) - own) / state
     allowed = plan.a.shape[1] + plan.b.shape[1] + 2
-    # The start is the caller's, so it is added: it is one of the plan's states.
+    # The caller created the start, which is one of the plan's states, so it is added.
     print(
         f"  {label}: peak above the network's own {own / 2**20:.1f} MiB: {extra + 1:.2f} batch"
         f" states (allowed {allowed})"

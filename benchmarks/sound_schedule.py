@@ -1,11 +1,11 @@
-"""Compare sound models, say of two variance schedules, by the mel statistics of their samples.
+"""Compare audio models, for example with two schedules, by mel statistics of their samples.
 
     python benchmarks/sound_schedule.py MODEL [MODEL ...] --data spoken-digits-test.parquet
 
-Prints, for each model and kappa, the Frechet distance between real and drawn recordings on 80
-features of a recording (mean and standard deviation over time of 40 log-mel bands), with its
-standard error over 200 bootstrap resamples of the drawn ones. Lower is better. It is no published
-metric: with few samples it is biased upward, alike for all models that are compared.
+Prints the Frechet distance between recordings and samples for each model and kappa. The 80
+features are the mean and the standard deviation over time of 40 log-mel bands. The standard error
+comes from 200 bootstrap resamples of the samples. Lower is better. This is not a published metric:
+with few samples it is biased upward, by the same amount for all models.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ REAL, RESAMPLES = 600, 200
 
 
 def features(sound: Tensor, sample_rate: int) -> Features:
-    """Mean and standard deviation over time of each mel band, shape (n, 80)."""
+    """Return the mean and standard deviation over time of each mel band, shape (n, 80)."""
     spec = MelSpec(sample_rate, 256, 64, 40, 50.0, sample_rate / 2)
     mel = log_mel(sound, spec)
     return torch.cat([mel.mean(2), mel.std(2)], 1).double().numpy()
 
 
 def main() -> None:
-    """Draw from every model and print its distances."""
+    """Sample from every model and print its distances."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--data", required=True, help="held-out recordings")
-    parser.add_argument("-n", type=int, default=64, help="sounds drawn from each model")
+    parser.add_argument("-n", type=int, default=64, help="samples per model")
     parser.add_argument("-S", "--steps", type=int, default=20)
     arguments = parser.parse_args()
     generator = np.random.default_rng(0)

@@ -1,9 +1,9 @@
-"""How long commands take from start to end, as whole processes.
+"""Measure how long commands take, each as a separate process.
 
     python benchmarks/startup.py [--repeats 5]
 
-Prints the median, least and most wall time of `import fastdpm`, `fastdpm --help` and
-`fastdpm sample digits -S 10`, the first two beside a bare `python -c pass`.
+Prints the median and the range of the wall time of `import fastdpm`, `fastdpm --help` and
+`fastdpm sample digits -S 10`, and of `python -c pass` for comparison.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/latent_decoder.py [--steps 1500]
 
-The same network is trained twice, on latents of unit variance and on latents as they are, to show
-why they are scaled. Needs `fastdpm[eval]`.
+The same network is trained twice, on latents scaled to unit variance and on unscaled ones, to
+show why scaling matters. Needs the extra `eval`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SCHEDULE = VarianceSchedule.linear(num_train_steps=1000, beta_start=1e-4, beta_e
 
 
 class Autoencoder:
-    """Principal components of images of 8 x 8 pixels from 0 to 16, as scikit-learn has them.
+    """Principal components of scikit-learn's digits: 8 x 8 pixels from 0 to 16.
 
     Attributes:
         mean: Of the images, shape (64,).
@@ -44,8 +44,8 @@ class Autoencoder:
         return (self.mean + latents @ self.axes).reshape(-1, 1, 8, 8)
 
 
-class NoisePredictor(nn.Module):
-    """Predicts the noise in latents; it never sees an image."""
+class Network(nn.Module):
+    """Predicts the noise in latents."""
 
     def __init__(self, width: int = 192) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class NoisePredictor(nn.Module):
 
 
 def trained(latents: Tensor, steps: int) -> nn.Module:
-    """A network fitted to latents."""
+    """Train a network on latents."""
     torch.manual_seed(0)
-    network = NoisePredictor()
+    network = Network()
     level = torch.tensor(SCHEDULE.alpha_bar).float().sqrt()[:, None]  # index 0 is the step t = 0
     adam = torch.optim.Adam(network.parameters())
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=3e-3, total_steps=steps)
@@ -86,15 +86,15 @@ def trained(latents: Tensor, steps: int) -> nn.Module:
 
 
 def distance(samples: str | Path | Model, n: int | None = None) -> str:
-    """Frechet distance of images to scikit-learn's digits, and its standard error."""
+    """Frechet distance to scikit-learn's digits and its standard error."""
     score = evaluate(samples, n=n).scores["frechet_distance"]
     return f"FD (digits-features) {score.value:.2f} ± {score.error:.2f}"
 
 
 def main() -> None:
-    """Encode, train, wrap network and decoder, and measure what is decoded."""
-    parser = argparse.ArgumentParser(description="See the head of this file.")
-    parser.add_argument("--steps", type=int, default=1500, help="of each training")
+    """Encode, train, wrap network and decoder, and measure the decoded samples."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1500, help="training steps per network")
     parser.add_argument("-n", type=int, default=1000, help="samples to measure")
     args = parser.parse_args()
     images = torch.tensor(load_digits().images[:-360, None], dtype=torch.float32)

@@ -2,8 +2,8 @@
 
     python examples/own_betas.py [--steps 3000]
 
-First its network alone is sampled by a plan. Then `Model.wrap` gives the same network seeds, sizes
-of batches and measurement. Needs `fastdpm[eval]`.
+First `run` samples the bare network with a plan. Then `Model.wrap` adds seeds, batches and
+measurements to the same network. Needs the extra `eval`.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from fastdpm import (
 )
 
 
-class NoisePredictor(nn.Module):
-    """Predicts the noise in images of 8 x 8 pixels; knows nothing of fastdpm.
+class Network(nn.Module):
+    """Predicts the noise in images of 8 x 8 pixels. A plain module that does not use fastdpm.
 
     Attributes:
-        betas: beta_1 ... beta_T, shape (T,): here they rise like a sigmoid.
+        betas: beta_1 ... beta_T, shape (T,), rising along a sigmoid.
     """
 
     betas: Tensor
@@ -55,7 +55,7 @@ class NoisePredictor(nn.Module):
 
 
 def train(network: nn.Module, data: Tensor, level: Tensor, steps: int) -> None:
-    """Fit eps at random steps; level (T,) is sqrt(alpha_bar), index 0 being the step t = 0."""
+    """Fit eps at random steps; level (T,) is sqrt(alpha_bar), index 0 is the step t = 0."""
     adam = torch.optim.Adam(network.parameters())
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=3e-3, total_steps=steps)
     for _ in range(steps):
@@ -70,13 +70,13 @@ def train(network: nn.Module, data: Tensor, level: Tensor, steps: int) -> None:
 
 
 def main() -> None:
-    """Train, sample by a plan, wrap, and measure."""
-    parser = argparse.ArgumentParser(description="See the head of this file.")
-    parser.add_argument("--steps", type=int, default=3000, help="of training")
+    """Train, sample with a plan, wrap the network, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000, help="training steps")
     parser.add_argument("-n", type=int, default=1000, help="samples to measure")
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = NoisePredictor()
+    network = Network()
     data = torch.tensor(load_digits().images[:-360, None], dtype=torch.float32) / 8 - 1
     level = (1 - network.betas).cumprod(0).sqrt().float()
     train(network, data, level, args.steps)
@@ -93,7 +93,7 @@ def main() -> None:
     print(f"run and Model.sample differ by at most {apart:.1e}")
 
     real = evaluate("sklearn:digits-test").scores["frechet_distance"]
-    print(f"digits held out: FD (digits-features) {real.value:.2f} ± {real.error:.2f}")
+    print(f"held-out digits: FD (digits-features) {real.value:.2f} ± {real.error:.2f}")
     for name, chosen in (("T = 200", Recipe(method="standard")), ("S = 10", recipe)):
         score = evaluate(model, n=args.n, recipe=chosen).scores["frechet_distance"]
         print(f"{name}: FD (digits-features) {score.value:.2f} ± {score.error:.2f}")

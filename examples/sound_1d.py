@@ -2,8 +2,8 @@
 
     python examples/sound_1d.py [--steps 600] [--out plucked.wav]
 
-Writes 16 samples, one after the other, and says how far from the five pitches samples are, in
-cents (100 to a semitone), and how often each pitch comes.
+Writes 16 samples one after another into a sound file. Prints how far samples are from the five
+pitches, in cents (100 to a semitone), and how often each pitch occurs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ NOTES = {"A3": 220.0, "C4": 261.63, "D4": 293.66, "E4": 329.63, "G4": 392.0}  # 
 
 
 def plucked(n: int, seed: int) -> Tensor:
-    """Decaying tones, shape (n, 1, LENGTH), each a pitch with four overtones at random phases."""
+    """Decaying tones, shape (n, 1, LENGTH): a pitch and four overtones at random phases."""
     rng = np.random.default_rng(seed)
     seconds, order = np.arange(LENGTH) / RATE, np.arange(1, 6)[:, None]
     pitch = rng.choice(list(NOTES.values()), (n, 1, 1))
@@ -33,7 +33,7 @@ def plucked(n: int, seed: int) -> Tensor:
 
 
 def nearest_note(sounds: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of the note nearest to the strongest partial, and cents from it, each (n,)."""
+    """Index of the note nearest to the strongest partial, and its distance in cents, each (n,)."""
     padded = 16 * LENGTH  # bins of 0.25 Hz, 1 or 2 cents
     spectrum = torch.fft.rfft(sounds[:, 0] * torch.hann_window(LENGTH), n=padded).abs()
     frequency = (1 + spectrum[:, 1:].argmax(1)) * (RATE / padded)
@@ -41,8 +41,8 @@ def nearest_note(sounds: Tensor) -> tuple[Tensor, Tensor]:
     return cents.argmin(1), cents.amin(1)
 
 
-class NoisePredictor(nn.Module):
-    """Predicts the noise in sounds, eight samples at a time; convolutions with growing gaps."""
+class Network(nn.Module):
+    """Predicts the noise in sounds with dilated convolutions over patches of eight samples."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -84,14 +84,14 @@ def train(network: nn.Module, schedule: VarianceSchedule, steps: int) -> None:
 
 
 def main() -> None:
-    """Train, sample, count and write."""
-    parser = argparse.ArgumentParser(description="See the head of this file.")
-    parser.add_argument("--steps", type=int, default=600, help="of training")
+    """Train, sample, measure the pitches, and write the sound file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=600, help="training steps")
     parser.add_argument("-n", type=int, default=100, help="samples to measure")
-    parser.add_argument("--out", default="plucked.wav", help="the sound file")
+    parser.add_argument("--out", default="plucked.wav", help="sound file to write")
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = NoisePredictor()
+    network = Network()
     schedule = VarianceSchedule.linear(num_train_steps=200, beta_start=1e-4, beta_end=0.1)
     train(network, schedule, args.steps)
     network.eval()

@@ -1,4 +1,4 @@
-"""A spiral of points, from training to few-step plans: train, choose levels, draw, measure."""
+"""Points on a spiral: train a network, choose noise levels, sample, draw and measure."""
 
 import argparse
 
@@ -11,8 +11,8 @@ from fastdpm import VarianceSchedule, ddim_rev, levels_var, run
 from fastdpm.core import standard
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=4000, help="of training")
-parser.add_argument("--out", default="toy-2d.png", help="the picture")
+parser.add_argument("--steps", type=int, default=4000, help="training steps")
+parser.add_argument("--out", default="toy-2d.png", help="picture to write")
 args = parser.parse_args()
 torch.manual_seed(0)
 
@@ -50,8 +50,7 @@ for _ in range(args.steps):
 plans = {f"S = {n}": ddim_rev(levels_var(schedule, n, "quadratic"), 1.0) for n in (20, 10, 5)}
 points = {"data": spiral(2000, seed=1)}
 for name, plan in ({"T = 1000": standard(schedule)} | plans).items():
-    start = torch.randn(2000, 2)
-    points[name] = run(plan, network, start, noise=lambda row, x: torch.randn_like(x))
+    points[name] = run(plan, network, torch.randn(2000, 2), noise=lambda _, x: torch.randn_like(x))
 figure = Figure(figsize=(13, 3), layout="constrained")
 for axes, (name, p) in zip(figure.subplots(1, 5), points.items(), strict=True):
     off = torch.cdist(p, data).amin(1)  # to the nearest point that was trained on

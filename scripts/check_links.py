@@ -1,9 +1,9 @@
-"""Check that every internal link of the built pages and of the README leads somewhere.
+"""Check that the internal links of the built pages and of the README resolve.
 
     python scripts/check_links.py build/site
 
-Nothing is fetched. A page must load nothing from elsewhere: scripts, styles, fonts and pictures of
-other hosts are faults as well.
+Nothing is downloaded. Pages must not load scripts, styles, fonts or pictures from other hosts, so
+these are reported as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MARKDOWN_LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 class _Page(HTMLParser):
-    """The targets, links and loaded files of a page."""
+    """The anchors, links and loaded files of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -39,21 +39,21 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value for name, value in attrs if value}
-        self.targets |= {given[name] for name in ("id", "name") if name in given}
-        relations = set(given.get("rel", "").split())
-        if "src" in given and tag in _LOADED:
-            self.loaded.append(given["src"])
-        elif "href" in given and tag == "link" and relations & _LOADED_RELATIONS:
-            self.loaded.append(given["href"])
-        elif "href" in given and tag == "a":
-            self.links.append(given["href"])
+        found = {name: value for name, value in attrs if value}
+        self.targets |= {found[name] for name in ("id", "name") if name in found}
+        relations = set(found.get("rel", "").split())
+        if "src" in found and tag in _LOADED:
+            self.loaded.append(found["src"])
+        elif "href" in found and tag == "link" and relations & _LOADED_RELATIONS:
+            self.loaded.append(found["href"])
+        elif "href" in found and tag == "a":
+            self.links.append(found["href"])
 
 
 def faults_of_site(site: Path) -> list[str]:
-    """One line for each link that leads nowhere, and each file that is loaded from elsewhere."""
+    """Return one line per broken link and per file that is loaded from another host."""
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
-    faults = [] if pages else [f"{site} holds no pages"]
+    faults = [] if pages else [f"{site} has no pages"]
     for path, page in pages.items():
         name = path.relative_to(site)
         faults += [f"{name} loads {url}" for url in page.loaded if _is_remote(url)]
@@ -67,7 +67,7 @@ def faults_of_site(site: Path) -> list[str]:
 
 
 def faults_of_markdown(path: Path) -> list[str]:
-    """One line for each relative link of a Markdown file that leads nowhere."""
+    """Return one line per broken relative link of a Markdown file."""
     links = _MARKDOWN_LINK.findall(path.read_text(encoding="utf-8"))
     local = [link for link in links if not _is_remote(link) and not link.startswith("#")]
     missing = [link for link in local if not (path.parent / urlsplit(link).path).exists()]
@@ -80,8 +80,8 @@ def _is_remote(url: str) -> bool:
 
 
 def _fault(link: str, path: Path, site: Path, pages: dict[Path, _Page]) -> str:
-    """Why a link leads nowhere, or nothing."""
-    if _is_remote(link) or path.name == "404.html":  # the latter is served for any address
+    """Return why a link is broken, or an empty string."""
+    if _is_remote(link) or path.name == "404.html":  # 404.html is served for any address
         return ""
     parts = urlsplit(link)
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
@@ -97,7 +97,7 @@ def _fault(link: str, path: Path, site: Path, pages: dict[Path, _Page]) -> str:
 
 
 def main() -> int:
-    """Check the site of the first argument, and the README."""
+    """Check the site at the first argument, and the README."""
     faults = faults_of_site(Path(sys.argv[1])) + faults_of_markdown(README)
     sys.stderr.writelines(f"{fault}\n" for fault in faults)
     return 1 if faults else 0

@@ -1,6 +1,6 @@
-"""What MkDocs does with pages beyond its plugins: equations and the roles of docstrings.
+"""MkDocs hooks that convert equations and the cross-references of docstrings.
 
-Equations become MathML, which browsers draw by themselves: no script and no font is loaded.
+Equations become MathML, which browsers render without scripts or fonts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROLE = re.compile(r":(?:class|func|meth|data|attr|mod):<code>~?([\w.]+)</code>"
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Draw the equations of a page, and link what its docstrings refer to."""
+    """Convert the equations and the cross-references of a page."""
     return _ROLE.sub(_reference, _MATH.sub(_equation, content))
 
 

@@ -1,10 +1,10 @@
 """Measure the inverse direction on real held-out data: scripts/inversion.py [--sounds FILE].
 
-Writes docs/results/inversion.json, of which `scripts/generate_docs.py` makes a part of the page of
-results, and docs/results/digits-terms.png. FILE is a Parquet file of spoken digits; without it the
-earlier figures of sounds stay. Every figure is written as soon as it is measured, and those that
-stand there are kept, so a killed run goes on: delete the file to measure anew. Needs
-fastdpm[train,diffusers]; some two hours on two CPU cores, nearly all of it for sounds.
+Writes docs/results/inversion.json, which `scripts/generate_docs.py` turns into a part of the page
+of results, and docs/results/digits-terms.png. FILE is a Parquet file of spoken digits; without it,
+the earlier results for sounds are kept. Every result is written as soon as it is measured, and
+existing ones are kept, so an interrupted run continues. To measure again, delete the file. Needs
+the extras `train` and `diffusers`. Takes about two hours on two CPU cores, mostly for sounds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 
 class Figures:
-    """What was measured, in the file that is written after each."""
+    """Results, written to a file after each measurement."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,18 +56,18 @@ class Figures:
         if path.is_file():
             self.tables = json.loads(path.read_text(encoding="utf-8"))
 
-    def add(self, table: str, asked: Row, measure: Callable[..., Row], *given: Any) -> None:
-        """Measure what is asked, ``measure(*given)``, unless it stands there."""
+    def add(self, table: str, settings: Row, measure: Callable[..., Row], *arguments: Any) -> None:
+        """Add ``measure(*arguments)`` unless the table has a row with these settings."""
         rows = self.tables.setdefault(table, [])
-        if any(row | asked == row for row in rows):
+        if any(row | settings == row for row in rows):
             return
-        rows.append(asked | measure(*given))
+        rows.append(settings | measure(*arguments))
         print(table, rows[-1], flush=True)
         write_text(self.path, json.dumps(self.tables, indent=1) + "\n")
 
 
 def main() -> None:
-    """Measure what is missing."""
+    """Measure the missing results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sounds", type=Path, help="Parquet file of spoken digits")
     stated = parser.parse_args()
@@ -78,16 +78,16 @@ def main() -> None:
 
 
 def measure_digits(figures: Figures) -> None:
-    """Images: the approximate encoders, the exact ones and the likelihood."""
+    """Measure images: approximate and exact encoders, and the likelihood."""
     model = load_model("digits")
     x = read_samples(Path("sklearn:digits-test"), model.config.data).x
     for method, num_steps in (("first", 50), ("second", 33)):
         for choice, levels in chosen_levels(model, (num_steps,), ALL):
-            asked = {"method": method, **choice, "n": 256}
-            figures.add("psnr", asked, approximate, model, x[:256], levels, method)
+            settings = {"method": method, **choice, "n": 256}
+            figures.add("psnr", settings, approximate, model, x[:256], levels, method)
     for spacing in ("leading", "trailing"):
-        asked = {"method": "diffusers", "levels": "", "spacing": spacing, "S": 50, "n": 256}
-        figures.add("psnr", asked, by_diffusers, model, x[:256], spacing)
+        settings = {"method": "diffusers", "levels": "", "spacing": spacing, "S": 50, "n": 256}
+        figures.add("psnr", settings, by_diffusers, model, x[:256], spacing)
     for method in ("invertible", "implicit"):
         add_round_trips(figures, model, x, method, (10, 50), ALL)
     add_round_trips(figures, model, x, "implicit", (10, 50), ALL, last_row=False)
@@ -95,7 +95,7 @@ def measure_digits(figures: Figures) -> None:
 
 
 def measure_sounds(figures: Figures, path: Path) -> None:
-    """Sounds; around them lies silence, where the last row has no inverse."""
+    """Measure sounds, which are padded with silence, where the last row has no inverse."""
     model = load_model("spoken-digits")
     x = read_samples(path, model.config.data, resize=True, n=100).x
     add_round_trips(figures, model, x, "implicit", (10, 50), (QUADRATIC,), last_row=False)
@@ -108,10 +108,10 @@ def measure_sounds(figures: Figures, path: Path) -> None:
 def chosen_levels(
     model: Model, steps: tuple[int, ...], choices: Any
 ) -> Iterator[tuple[Row, NoiseLevels]]:
-    """Levels, and how they are named in a row."""
+    """Yield levels and the settings that name them in a row."""
     for num_steps, (levels, spacing) in product(steps, choices):
-        asked = {"levels": levels, "spacing": spacing, "S": num_steps}
-        yield asked, CHOICES[levels](model.schedule, num_steps, spacing)
+        settings = {"levels": levels, "spacing": spacing, "S": num_steps}
+        yield settings, CHOICES[levels](model.schedule, num_steps, spacing)
 
 
 def add_round_trips(
@@ -124,15 +124,15 @@ def add_round_trips(
     *,
     last_row: bool = True,
 ) -> None:
-    """How near decode(encode(x)) comes to x, by choice of levels."""
+    """Measure the error of decode(encode(x)) for each choice of levels."""
     for choice, levels in chosen_levels(model, steps, choices):
-        asked = {"method": method, **choice, "last_row": last_row, "n": len(x)}
+        settings = {"method": method, **choice, "last_row": last_row, "n": len(x)}
         chosen = levels if last_row else levels[:-1]
-        figures.add(model.config.name, asked, round_trip, model, x, chosen, method)
+        figures.add(model.config.name, settings, round_trip, model, x, chosen, method)
 
 
 def round_trip(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> Row:
-    """One choice, each sample by itself."""
+    """Encode and decode x over one choice of levels."""
     began = time.perf_counter()
     latents = encode(model, x, levels, method)
     done = latents.row < 0
@@ -152,14 +152,14 @@ def round_trip(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> Row
 
 
 def approximate(model: Model, x: Tensor, levels: NoiseLevels, method: str) -> Row:
-    """An encoder that loses something, and its evaluations both ways."""
+    """Measure an approximate encoder; evaluations count both directions."""
     latents = encode(model, x, levels, method)
     evaluations = int(latents.evaluations[0]) + latents.plan.num_rows
     return psnr(decode(model, latents), x) | {"evaluations": evaluations}
 
 
 def psnr(y: Tensor, x: Tensor) -> Row:
-    """Mean over samples and its standard error, in dB; data is 2 from peak to peak."""
+    """Return the mean PSNR in dB and its standard error, for data in [-1, 1]."""
     error = (y.clamp(-1, 1) - x).square().flatten(1).mean(1).clamp_min(1e-12)
     values = 10 * torch.log10(4 / error)
     return {"psnr": float(values.mean()), "error": float(values.std() / len(values) ** 0.5)}
@@ -167,7 +167,7 @@ def psnr(y: Tensor, x: Tensor) -> Row:
 
 @torch.no_grad()
 def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> Row:
-    """DDIMInverseScheduler, then DDIMScheduler, on the same network."""
+    """Encode with DDIMInverseScheduler and decode with DDIMScheduler on the same network."""
     import diffusers
 
     settings: dict[str, Any] = {
@@ -179,7 +179,7 @@ def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> 
     network = model.noise_predictor()
     state = x
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # diffusers' own
+        warnings.simplefilter("ignore")  # warnings of diffusers
         for name in ("DDIMInverseScheduler", "DDIMScheduler"):
             scheduler: Any = getattr(diffusers, name)(**settings)
             scheduler.set_timesteps(num_steps)
@@ -190,26 +190,26 @@ def by_diffusers(model: Model, x: Tensor, spacing: str, num_steps: int = 50) -> 
 
 
 def add_likelihoods(figures: Figures, model: Model, x: Tensor) -> None:
-    """Bits per dimension by choice of levels, and where they are spent at S = 20."""
+    """Measure bits per dimension for each choice of levels, and draw the terms at S = 20."""
     drawn: dict[str, Bound] = {}
-    for asked, levels in chosen_levels(model, (10, 20, 50), ALL):
-        figures.add("likelihood", asked | {"n": len(x)}, bits, model, x, levels)
-        if asked["S"] == 20:
+    for settings, levels in chosen_levels(model, (10, 20, 50), ALL):
+        figures.add("likelihood", settings | {"n": len(x)}, bits, model, x, levels)
+        if settings["S"] == 20:
             drawn[levels.label] = bound(model, x, levels)
     write_terms(RESULTS / "digits-terms.png", drawn)
     every = levels_all(model.schedule)
-    asked = {"levels": "all", "spacing": "", "S": every.num_steps, "n": len(x)}
-    figures.add("likelihood", asked, bits, model, x, every)
+    settings = {"levels": "all", "spacing": "", "S": every.num_steps, "n": len(x)}
+    figures.add("likelihood", settings, bits, model, x, every)
 
 
 def bits(model: Model, x: Tensor, levels: NoiseLevels) -> Row:
-    """Mean and standard error over samples."""
+    """Return the mean over samples and its standard error."""
     found = bound(model, x, levels)
     return {"evaluations": levels.num_steps, "bits": found.mean, "error": found.error}
 
 
 def bound(model: Model, x: Tensor, levels: NoiseLevels) -> Bound:
-    """With the forward variance."""
+    """Compute the bound with the forward variance."""
     return bits_per_dimension(model, x, levels, grey_levels_of(model.config.data)[0])
 
 

@@ -1,4 +1,4 @@
-"""The part of the page of results about encoding and decoding."""
+"""The section of the results page about encoding and decoding."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ _HEAD = """## Encoding and decoding
 
 `python scripts/inversion.py --sounds spoken-digits-test.parquet` measures this on held-out data:
 scikit-learn's digits, rows 1,437 to 1,796, and the first recordings of the test split of the Free
-Spoken Digit Dataset, centred in the model's window. The network runs in float32.
+Spoken Digit Dataset, centered in the model's window. The network runs in float32.
 
-### The approximate encoders against diffusers
+### Approximate encoders compared with diffusers
 
-Reconstruction of {n} digits, PSNR in dB (mean ± standard error, higher is better), at about 100
-network evaluations for both directions together. "diffusers" is `DDIMInverseScheduler` followed by
-`DDIMScheduler` on the same network.
+PSNR of the reconstruction of {n} digits in dB (mean ± standard error, higher is better). Encoding
+and decoding together take about 100 network evaluations. "diffusers" is `DDIMInverseScheduler`
+followed by `DDIMScheduler` on the same network.
 """
 _ROUND_TRIP = """
-### What comes back
+### Reconstruction error
 
 The columns are: the share of samples whose relative error |decode(encode(x)) - x| / |x| is at most
-1e-4; the largest error of the encoded samples; the network evaluations to encode a sample; and the
-standard deviation of the latents at the noisiest level, which is near 1 where the levels suit the
-data. "*" leaves out the last row, `encode(model, x, levels[:-1], "implicit")` or
-`--without-last-row`. Recordings are surrounded by digital silence. The denoiser of that row maps
-all states near silence to silence, so it has no inverse there.
+1e-4; the largest relative error; the network evaluations to encode a sample; the standard
+deviation of the latents at the noisiest level, which is near 1 if the levels suit the data; and
+the rows at which samples could not be encoded, with the number of these samples and their largest
+residual. "*" means without the last row: `encode(model, x, levels[:-1], "implicit")` or
+`--without-last-row`. Recordings are padded with digital silence. The last row maps all states near
+silence to silence, so it has no inverse there.
 """
 _LIKELIHOOD = """
-### Levels judged by the likelihood
+### Levels compared by likelihood
 
 Bits per dimension of {n} digits (mean ± standard error, lower is better): the variational bound of
-sampling with kappa = 1 over these levels, with the forward ("large") variance and 17 grey levels.
+sampling with kappa = 1 over these levels, with the forward ("large") variance and 17 gray levels.
 `fastdpm likelihood` computes the same.
 
 ![Where the bits are spent at S = 20](results/digits-terms.png)
@@ -41,7 +42,7 @@ _NAMES = {"first": "first order", "second": "second order"}
 
 
 def section(path: Path) -> str:
-    """The tables, or nothing where nothing was measured."""
+    """Return the tables, or nothing if there are no measurements."""
     if not path.is_file():
         return ""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -63,17 +64,17 @@ def _psnr(rows: list[dict[str, Any]]) -> str:
         m: max(r["psnr"] for r in rows if r["method"] == m) for m in {r["method"] for r in rows}
     }
     for row in rows:
-        told = f"{row['psnr']:.2f} ± {row['error']:.2f}"
-        told = f"**{told}**" if row["psnr"] == best[row["method"]] else told
+        shown = f"{row['psnr']:.2f} ± {row['error']:.2f}"
+        shown = f"**{shown}**" if row["psnr"] == best[row["method"]] else shown
         name = _NAMES.get(row["method"], row["method"])
         levels = f"{row['levels'].upper()} {row['spacing']}".strip()
-        lines.append(f"| {name} | {levels} | {row['S']} | {row['evaluations']} | {told} |")
+        lines.append(f"| {name} | {levels} | {row['S']} | {row['evaluations']} | {shown} |")
     return "\n".join([*lines, ""])
 
 
 def _round_trips(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| encoder | levels | S | n | within 1e-4 | largest | evaluations | std | lost at row |",
+        "| encoder | levels | S | n | within 1e-4 | largest | evaluations | std | failed at row |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -100,16 +101,16 @@ def _likelihood(rows: list[dict[str, Any]]) -> str:
         levels = f"{row['levels'].upper()} {row['spacing']}"
         if row["levels"] == "all":
             levels = "every training step"
-        told = f"{row['bits']:.3f} ± {row['error']:.3f}"
-        lines.append(f"| {levels} | {row['S']:,} | {row['evaluations']:,} | {told} |")
+        shown = f"{row['bits']:.3f} ± {row['error']:.3f}"
+        lines.append(f"| {levels} | {row['S']:,} | {row['evaluations']:,} | {shown} |")
     return "\n".join([*lines, ""])
 
 
 def _failed(failed: list[dict[str, Any]]) -> str:
-    """Rows at which samples were lost, most samples first, with the largest residual."""
+    """Return the rows at which samples failed, the most frequent first."""
     by_row: dict[int, list[float]] = {}
     for each in failed:
         by_row.setdefault(each["row"], []).append(each["residual"])
     ordered = sorted(by_row.items(), key=lambda item: -len(item[1]))
-    told = [f"{row}: {len(values)} (to {max(values):.0e})" for row, values in ordered]
-    return ", ".join(told) or "none"
+    shown = [f"{row}: {len(values)} (to {max(values):.0e})" for row, values in ordered]
+    return ", ".join(shown) or "none"

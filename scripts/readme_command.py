@@ -1,4 +1,4 @@
-"""Print one of the README's two commands, so that CI runs what newcomers are told to run."""
+"""Print one of the README's two commands, so that CI runs exactly what new users run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MARKS = {"sample": "fastdpm sample", "test": "pytest"}
 
 
 def main() -> int:
-    """Find the fenced block that holds the command's mark."""
+    """Find the code block that contains the command."""
     mark = MARKS[sys.argv[1]]
     blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
     found = [block for block in blocks if mark in block]

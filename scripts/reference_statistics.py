@@ -2,10 +2,9 @@
 
     python scripts/reference_statistics.py NAME [DATA_FOLDER]
 
-NAME is digits-features, cifar10-features or spoken-digits-features; DATA_FOLDER holds
-cifar10-train.parquet and so on (digits needs none). The statistics are those of the training
-data; the metrics of the held-out data against them are kept beside them, as what is the best to
-hope for.
+NAME is digits-features, cifar10-features or spoken-digits-features. DATA_FOLDER contains
+cifar10-train.parquet and so on; the digits need none. The statistics are those of the training
+data. The metrics of held-out real data are stored with them, as the best values to expect.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ WORDS = {
 
 
 def main() -> int:
-    """Measure the training data, then the held-out data against it."""
+    """Compute statistics of the training data, then measure the held-out data against them."""
     name, *folder = sys.argv[1:]
     base = Path(folder[0]) if folder else Path()
     train, test = (part if ":" in part else str(base / part) for part in DATA[name])

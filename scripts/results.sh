@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measure what docs/results.md shows: scripts/results.sh DATA_FOLDER
-# DATA_FOLDER holds spoken-digits-test.parquet. Some two hours on two CPU cores; what was finished
-# is cached, so it goes on where it was. Afterwards: python scripts/generate_docs.py
+# DATA_FOLDER contains spoken-digits-test.parquet. Takes about two hours on two CPU cores. Finished
+# parts are cached, so an interrupted run continues. Then run: python scripts/generate_docs.py
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "${1:?folder of the data}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The checks that take too long, or too much memory or disk, for every change: scripts/soak.sh
-# Run it by hand before a release, in an environment with the extra "test". It takes 7 GB of memory
-# and 5 GB of disk. The benchmarks print figures for a reader to judge; the tests fail by themselves.
+# Checks that need too much time, memory or disk to run for every change: scripts/soak.sh
+# Run it by hand before a release, in an environment with the extra "test". It needs 7 GB of memory
+# and 5 GB of disk. The benchmarks print numbers for you to judge; the tests pass or fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ checks=(
   "python benchmarks/conversion.py --list"
   "python benchmarks/overhead.py"
   "python benchmarks/startup.py"
-  # A long check of your own goes here.
+  # Add your own long checks here.
 )
 
 failed=0

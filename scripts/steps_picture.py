@@ -2,8 +2,8 @@
 
     python scripts/steps_picture.py
 
-Samples of the built-in model `digits` by DDIM-rev (kappa = 0), levels by STEP, on one thread; the
-times are those of the machine that drew the picture, the best of three runs.
+The samples are drawn from the built-in model `digits` with DDIM-rev (kappa = 0) over STEP levels,
+on one thread. The times are the best of three runs on the machine that drew the picture.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Retrain a built-in model or feature network: scripts/train_builtin.sh NAME DATA_FOLDER
 # NAME is digits, cifar10, spoken-digits or spoken-digits-vocoder, or one of the first three with
-# "-features"; DATA_FOLDER holds cifar10-train.parquet and spoken-digits-train.parquet, for feature
-# networks also cifar10-test.parquet and spoken-digits-test.parquet (digits need none).
+# "-features". DATA_FOLDER contains cifar10-train.parquet and spoken-digits-train.parquet, and for
+# feature networks cifar10-test.parquet and spoken-digits-test.parquet. The digits need no data.
 set -euo pipefail
 name=${1:?name of a built-in model or feature network}
 case "$name" in

@@ -1,4 +1,4 @@
-"""The examples do what docs/any-model.md says of them, and its code is theirs or runs as it is."""
+"""The examples do what docs/any-model.md says, and the page's code is theirs or runs as it is."""
 
 import re
 import runpy
@@ -55,10 +55,10 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(value) for value in found.groups()]
 
 
-def test_a_module_with_its_own_betas_is_sampled_alike_by_run_and_as_a_model(example):
+def test_a_module_with_its_own_betas_gives_the_same_samples_by_run_and_as_a_model(example):
     out = example("own_betas", "--steps", "300", "-n", "100")
     assert numbers("differ by at most #", out)[0] < 1e-5
-    (real,) = numbers(r"held out: FD \(digits-features\) #", out)
+    (real,) = numbers(r"held-out digits: FD \(digits-features\) #", out)
     for name in ("T = 200", "S = 10"):
         distance, error = numbers(rf"{name}: FD \(digits-features\) # ± #", out)
         # 24 and more untrained, about 6 after 300 steps.
@@ -123,17 +123,44 @@ def without_indents(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
-def test_code_of_the_page_is_taken_from_an_example_or_runs_as_it_stands():
+def own_blocks() -> list[str]:
+    """The blocks of the page that are no excerpts of an example."""
     sources = [without_indents((EXAMPLES / f"{n}.py").read_text(encoding="utf-8")) for n in NAMES]
-    own = [
+    return [
         block
         for block in code_blocks()
         if not any(without_indents(block) in source for source in sources)
     ]
-    assert len(own) == 2
-    spaces = [names_of(block) for block in own]
-    assert spaces[0]["images"].abs().max() < 1e-4
-    assert spaces[0]["images"].shape == (4, 3, 32, 32)
+
+
+def quick(block: str) -> str:
+    """A block with fewer steps and samples."""
+    return re.sub(r"steps=\(5, 10.*?\)", "steps=(2, 3)", re.sub(r"\bn=\d+\b", "n=24", block))
+
+
+def test_code_of_the_page_is_taken_from_an_example_or_runs_as_it_stands(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    *own, adapter = own_blocks()
+    assert "class Adapter" in adapter
+    space: dict[str, Any] = {}
+    for block in own:
+        exec(compile(quick(block), "any-model.md", "exec"), space)  # noqa: S102
+    assert space["images"].shape == (4, 3, 32, 32)
+    assert space["images"].std() == pytest.approx(0.3, rel=0.6)  # of few steps
+    assert Path("comparison.png").stat().st_size > 1000
+    assert space["model"].sample(1, num_steps=2).shape == (1, 3, 32, 32)
+
+
+def test_the_readme_ends_in_a_figure_of_ones_own_network(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    own, compared, pipeline = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert "from_pipeline" in pipeline
+    space: dict[str, Any] = {}
+    for block in (own, quick(compared)):
+        exec(compile(block, "README.md", "exec"), space)  # noqa: S102
+    assert space["images"].shape == (4, 3, 32, 32)
+    assert Path("comparison.png").stat().st_size > 1000
 
 
 def names_of(block: str) -> dict[str, Any]:
@@ -142,28 +169,28 @@ def names_of(block: str) -> dict[str, Any]:
     return space
 
 
-def test_every_way_of_asking_on_the_page_gives_what_it_says():
+def test_every_way_of_calling_a_network_on_the_page_gives_what_it_says():
     schedule = VarianceSchedule.linear()
-    asked_class = next(s for s in map(names_of, code_blocks()[:2]) if "Asked" in s)["Asked"]
+    adapter = names_of(next(b for b in code_blocks() if "class Adapter" in b))["Adapter"]
     rows = re.findall(r"^\| (.*?) \| `(lambda net.*?)`", PAGE, re.M)
     t = torch.tensor([0.0, 411.75, 999.0])
     wanted = {
         "counts steps from one": t + 1,
         "takes t in (0, 1], T = 1,000": (t + 1) / 1000,
         "takes the noise level √ᾱ": torch.tensor(schedule.R(t.double().numpy() + 1)).float(),
-        "looks whole steps up": torch.tensor([0, 412, 999]),
-        "returns a tuple, eps first": t,
+        "looks up integer steps in a table": torch.tensor([0, 412, 999]),
+        "returns a tuple with eps first": t,
     }
     assert [name for name, _ in rows] == list(wanted)
     for name, source in rows:
-        ask = eval(source, {"torch": torch, "schedule": schedule})  # noqa: S307
+        call = eval(source, {"torch": torch, "schedule": schedule})  # noqa: S307
 
         class Net(nn.Module):
-            def forward(self, x, told, pair="tuple" in name):
-                return (told, x) if pair else told
+            def forward(self, x, received, pair="tuple" in name):
+                return (received, x) if pair else received
 
-        told = asked_class(Net(), ask)(torch.zeros(3, 1), t)
-        torch.testing.assert_close(told, wanted[name])
+        received = adapter(Net(), call)(torch.zeros(3, 1), t)
+        torch.testing.assert_close(received, wanted[name])
 
 
 def test_the_errors_of_the_page_are_those_that_are_raised():
@@ -203,11 +230,12 @@ def test_the_table_of_schedules_gives_the_betas_it_says():
     names = {"np": np, "T": total, "a": a, "b": b, "betas": betas, "alpha_bar": alpha_bar}
     names |= {"VarianceSchedule": VarianceSchedule, "from_betas": VarianceSchedule.from_betas}
     names["linspace"] = np.linspace
-    for told in ("`linspace(a, b, T)`", "`linspace(a ** 0.5, b ** 0.5, T) ** 2`"):
-        schedule = eval(rows[told], names)  # noqa: S307
-        np.testing.assert_allclose(schedule.betas, eval(told.strip("`"), names), rtol=1e-12)  # noqa: S307
-    for told in ("any table of betas, shape (T,); a tensor by `.numpy()`", "ᾱ at T steps"):
-        np.testing.assert_allclose(eval(rows[told], names).betas, betas, rtol=1e-9)  # noqa: S307
+    for row in ("`linspace(a, b, T)`", "`linspace(a ** 0.5, b ** 0.5, T) ** 2`"):
+        schedule = eval(rows[row], names)  # noqa: S307
+        np.testing.assert_allclose(schedule.betas, eval(row.strip("`"), names), rtol=1e-12)  # noqa: S307
+    tables = "any table of betas, shape (T,); for a tensor, pass `betas.numpy()`", "ᾱ at T steps"
+    for row in tables:
+        np.testing.assert_allclose(eval(rows[row], names).betas, betas, rtol=1e-9)  # noqa: S307
 
 
 def test_links_of_the_page_lead_somewhere():
