@@ -193,8 +193,18 @@ def subplots(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole, at ``DOTS_PER_INCH``; the suffix says how: .png, .pdf or .svg."""
+    """Write a figure; the suffix decides the format: .png, .pdf or .svg."""
     check_suffix(path, FIGURE_SUFFIXES)
+    write_bytes(path, figure_bytes(figure, path.suffix[1:]))
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as "png", "pdf" or "svg", the same bytes every time; text stays text."""
+    from matplotlib import rc_context
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=DOTS_PER_INCH)
-    write_bytes(path, buffer.getbuffer())
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    text = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "fastdpm"}
+    with rc_context(text):
+        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
+    return buffer.getvalue()
