@@ -168,7 +168,7 @@ class _Sheet:
         self.figure.text(
             EDGE / WIDTH,
             1 - (top + 0.07) / self.height,
-            escaped(f"{frame.metric.name}, {frame.metric.direction}"),
+            escaped(frame.title),
             va="top",
             fontsize=NORMAL + 1,
             weight="bold",

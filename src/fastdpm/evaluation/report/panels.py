@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 _APART = 0.012  # of the width, between curves at one S
 _TICKS_APART = 0.055
+_MAX_MARKS = 3
 _LINE, _STRIP = 0.125, 0.16  # inches, of a small text
+_HEAD = 0.05  # inches, from the edge to the middle of an arrowhead
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,23 @@ class Frame:
         scores = [cell.scores[self.metric.key] for cell in self.cells]
         levels = [level.score for level in self.levels]
         values = [level.value for level in levels]
-        return scale_of(self.metric, scores or levels, values, _STRIP / self.height)
+        strip = _STRIP / self.height
+        found = scale_of(self.metric, scores or levels, values, strip)
+        outside = Counter(
+            (cell.group, cell.num_evaluations)
+            for cell in self.cells
+            if not found.holds(cell.scores[self.metric.key].value)
+        )
+        marks = min(_MAX_MARKS, max(outside.values(), default=0))
+        return scale_of(self.metric, scores or levels, values, strip, marks) if marks else found
+
+    @property
+    def title(self) -> str:
+        """The metric, which way is better, and what the axis does near zero."""
+        text = f"{self.metric.name}, {self.metric.direction}"
+        if self.scale.kind == "symlog":
+            text += f" (axis linear up to ±{self.scale.threshold:g}, logarithmic beyond)"
+        return text
 
     @cached_property
     def costs(self) -> tuple[float, float]:
@@ -212,18 +231,20 @@ def draw_curves(panel: Axes, frame: Frame, rows: Sequence[Row], looks: Sequence[
                 mark = _Mark(frame.across(at), value, look.color)
                 outside.setdefault(cell.num_evaluations, []).append(mark)
     for marks in outside.values():
-        _draw_marks(panel, marks, above=marks[0].value > frame.scale.high)
+        _draw_marks(panel, frame, marks)
     return drawn
 
 
-def _draw_marks(panel: Axes, marks: Sequence[_Mark], *, above: bool) -> None:
+def _draw_marks(panel: Axes, frame: Frame, marks: Sequence[_Mark]) -> None:
     """Draw arrowheads at the edge, and beside them the values below one another."""
+    above = marks[0].value > frame.scale.high
     edge = 1.0 if above else 0.0
+    head = _HEAD / frame.height
     places = [mark.across for mark in marks]
     for mark in marks:
         panel.plot(
             mark.across,
-            edge,
+            1 - head if above else head,
             "^" if above else "v",
             color=mark.color,
             markersize=6,

@@ -78,8 +78,8 @@ def samples_figure(
     if not tiles:
         return None
     sheet = _Sheet(shown, tiles, steps)
-    title = _title(comparison, steps, sheet)
-    return sheet.draw(title, _caption(comparison)), f"{title}. {_caption(comparison)}"
+    title, caption = _title(comparison, steps, sheet), _caption(comparison, sheet)
+    return sheet.draw(title, caption), f"{title}. {caption}"
 
 
 def shown_steps(comparison: Comparison) -> tuple[int, ...]:
@@ -159,7 +159,8 @@ class _Sheet:
 def _title(comparison: Comparison, steps: Sequence[int], sheet: _Sheet) -> str:
     """Which S and which methods are shown."""
     count, whole = len(sheet.rows), len(comparison.rows)
-    at = f" at S = {' and '.join(map(str, steps))}" if steps else ""
+    values = " and ".join(filter(None, [", ".join(map(str, steps[:-1])), *map(str, steps[-1:])]))
+    at = f" at S = {values}" if steps else ""
     if not whole:
         return "Samples of the standard sampler"
     if count == whole:
@@ -168,12 +169,11 @@ def _title(comparison: Comparison, steps: Sequence[int], sheet: _Sheet) -> str:
     return f"Samples{at}: {best}{count} of {whole} methods"
 
 
-def _caption(comparison: Comparison) -> str:
+def _caption(comparison: Comparison, sheet: _Sheet) -> str:
     sample_rate = comparison.model.sample_rate
-    text = (
-        "A column shows samples with the same seed. Below each row:"
-        f" {comparison.primary.name}. Gray: nothing was drawn."
-    )
+    text = f"A column shows samples with the same seed. Below each row: {comparison.primary.name}."
+    if any(len(drawn) < sheet.columns for _, blocks in sheet.lines for _, drawn in blocks):
+        text += " Gray: there is no sample."
     if sample_rate:
         text += (
             f" Each sound is a spectrogram (0 to {sample_rate / 2000:g} kHz upwards,"
@@ -247,8 +247,8 @@ def sound_tile(sound: NDArray[Any], sample_rate: int) -> Tile:
         (width, height), Image.Resampling.BOX
     )
     # Few shades make a small file; each covers two decibels.
-    colours = colormaps["magma"].resampled(_SHADES)(np.asarray(resized))[..., :3]
-    pixels = (colours * 255).astype(np.uint8)
+    colors = colormaps["magma"].resampled(_SHADES)(np.asarray(resized))[..., :3]
+    pixels = (colors * 255).astype(np.uint8)
     return np.concatenate([pixels, _wave_strip(clean, width)])
 
 

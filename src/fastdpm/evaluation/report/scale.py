@@ -52,9 +52,9 @@ class Scale:
         if self.kind == "linear":
             return []
         if self.kind == "symlog":
-            decades = _ticks(self.threshold, max(abs(self.low), self.high), (1,))
-            both = sorted({-tick for tick in decades} | {0.0} | set(decades))
-            return [tick for tick in both if self.holds(tick)]
+            decades = _ticks(self.threshold, max(abs(self.low), self.high), (1.0,))
+            above = [self.threshold, *(v for v in decades if v >= 2 * self.threshold)]
+            return [v for v in (*(-v for v in above[::-1]), 0.0, *above) if self.holds(v)]
         decades_wide = math.log10(self.high / self.low)
         if decades_wide < _FEW_DECADES:
             found = _ticks(self.low, self.high, (1, 1.5, 2, 3, 4, 5, 7))
@@ -69,7 +69,11 @@ class Scale:
 
 
 def scale_of(
-    metric: Metric, scores: Sequence[Score], levels: Sequence[float], strip: float
+    metric: Metric,
+    scores: Sequence[Score],
+    levels: Sequence[float],
+    strip: float,
+    marks: int = 0,
 ) -> Scale:
     """The axis that shows scores with their error bars, and levels if they are near.
 
@@ -78,6 +82,7 @@ def scale_of(
         scores: Those to show.
         levels: Values of horizontal lines.
         strip: Part of the axis that is kept free at its edge for each level outside.
+        marks: Number of strips to keep free for values that are left out.
     """
     if not scores:
         return Scale(0.0, 1.0)
@@ -92,6 +97,7 @@ def scale_of(
     there = _transform(kind, threshold)
     ends = [there(end) for score in kept for end in _bar(score, kind)]
     lines = [there(value) for value in levels]
+    lines += [math.inf if metric.lower_is_better else -math.inf] * marks
     low, high = _limits(min(ends), max(ends), lines, strip)
     back = _inverse(kind, threshold)
     return Scale(back(low), back(high), kind, threshold)
@@ -135,9 +141,15 @@ def _with_sign(scores: Sequence[Score]) -> tuple[str, float] | None:
     spreads = [score.spread for score in scores if score.spread > 0]
     if not spreads or min(score.value for score in scores) > 0:
         return None
-    threshold = 2 * float(np.median(spreads))
+    threshold = _round(2 * float(np.median(spreads)))
     small = float(np.mean(values < 2 * threshold))
     return ("symlog", threshold) if small > 0.5 and values.max() > 10 * threshold else None
+
+
+def _round(value: float) -> float:
+    """The nearest of 1, 2 and 5 times a power of ten."""
+    known = _ticks(value, value, (1.0, 2.0, 5.0, 10.0))
+    return min(known, key=lambda tick: abs(math.log(tick / value)))
 
 
 def _transform(kind: str, threshold: float) -> Callable[[float], float]:
