@@ -61,9 +61,9 @@ def test_every_panel_has_the_same_axis_and_it_holds_every_error_bar(comparison, 
 
 
 def test_a_value_far_outside_is_marked_and_does_not_flatten_the_others(comparison):
-    cells = [replace(c, metrics=dict(c.metrics)) for c in comparison.cells]
-    cells[0].metrics[FD] = Score(4321.0, 1.0)  # type: ignore[index]
-    figure = distance_figure(replace(comparison, cells=tuple(cells)))
+    first, *others = comparison.cells
+    far = replace(first, metrics={FD: Score(4321.0, 1.0)})
+    figure = distance_figure(replace(comparison, cells=(far, *others)))
     assert figure.axes[0].get_ylim()[1] < 50
     assert "4.32e+03" in _texts(figure)
     assert "4.32e+03" not in _texts(distance_figure(comparison))

@@ -71,7 +71,7 @@ def test_samples_are_shown_pixel_for_pixel_and_missing_ones_are_grey(tmp_path):
     with Image.open(tmp_path / "samples.png") as image:
         sheet = np.asarray(image.convert("RGB"))
     large = pixels.repeat(7, axis=1).repeat(7, axis=2)
-    top, left = 57, 235
+    top, left = 57, 245
     np.testing.assert_array_equal(sheet[top : top + 56, left : left + 56], large[0])
     np.testing.assert_array_equal(sheet[top : top + 56, left + 60 : left + 116], large[1])
     below = top + 56 + 4 + 19

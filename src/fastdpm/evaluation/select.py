@@ -63,7 +63,7 @@ def find_steps(steps: Sequence[int], num_steps: Iterable[int] | int) -> tuple[in
     Raises:
         InvalidArgumentError: If a value was not measured, or there are no values.
     """
-    wanted = [num_steps] if isinstance(num_steps, int) else list(num_steps)
+    wanted = list(num_steps) if isinstance(num_steps, Iterable) else [num_steps]
     if not wanted or not set(wanted) <= set(steps):
         known = ", ".join(map(str, steps))
         raise InvalidArgumentError(f"`num_steps` must be among {known}, got {num_steps!r}")

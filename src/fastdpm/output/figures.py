@@ -131,7 +131,7 @@ def write_loss(path: Path, name: str, steps: Sequence[int], losses: Sequence[flo
 
 def write_plan(path: Path, plan: Plan) -> None:
     """Draw a plan: its levels against the network steps, and the coefficients of each row."""
-    figure, axes = subplots(1, 2, (11.0, 4.2))
+    figure, axes = subplots(1, 2, (8.8, 3.7))
     levels, weights = axes[0]
     levels.plot(plan.t, plan.level[:-1], "o-", markersize=4)
     levels.invert_xaxis()
@@ -142,7 +142,7 @@ def write_plan(path: Path, plan: Plan) -> None:
         for column in range(table.shape[1]):
             weights.plot(rows, table[:, column], ".-", label=f"{name}[{column}]")
     weights.plot(rows, plan.c, "k.--", label="c", linewidth=1)
-    weights.set(xlabel="row", ylabel="coefficient", title="weights of states, predictions, noise")
+    weights.set(xlabel="row", ylabel="coefficient", title="a: state, b: prediction, c: noise")
     weights.legend(ncols=2, fontsize="small")
     for panel in (levels, weights):
         panel.grid(alpha=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -128,9 +129,12 @@ def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) ->
             ``fastdpm.core.inverse.ENCODINGS``) and S. It is NaN if the sample did not converge.
     """
     steps = sorted({s for curves in panels.values() for values in curves.values() for s in values})
-    figure, axes = subplots(1, len(panels), (4.6 * len(panels) + 0.6, 4.8))
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = subplots(rows, columns, (3.9 * columns + 0.6, 3.6 * rows + 0.2))
+    places = [panel for row in axes for panel in row]
     ends = []
-    for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
+    for panel, (title, curves) in zip(places, panels.items(), strict=False):
         drawn = [_draw_curve(panel, method, values) for method, values in curves.items()]
         ends += drawn
         if np.isnan(drawn).all():
@@ -138,12 +142,14 @@ def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) ->
         _set_steps(panel, steps)
         panel.set_title(title, fontsize="medium")
         panel.grid(alpha=0.3)
-        panel.label_outer()
         # Below, where it covers no line and no band.
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize="small")
-    for panel in axes[0]:
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small")
+    for panel in places[len(panels) :]:
+        panel.remove()
+    for panel in places[: len(panels)]:
         panel.set_ylim(_limits(np.concatenate(ends)))
-    axes[0][0].set_ylabel("PSNR (dB), median and 10 to 90 %")
+    for row in axes:
+        row[0].set_ylabel("PSNR (dB), median and 10 to 90 %", fontsize="small")
     save_figure(figure, path)
 
 

@@ -23,7 +23,7 @@ def write_terms(path: Path, bounds: Mapping[str, Bound]) -> None:
         path: A figure, .png, .pdf or .svg.
         bounds: Bounds by their names in the legend.
     """
-    figure, axes = subplots(1, 2, (11.0, 4.6))
+    figure, axes = subplots(1, 2, (9.0, 4.2))
     each, total = axes[0]
     for i, (name, bound) in enumerate(bounds.items()):
         terms = bound.terms.mean(dim=0).numpy()
@@ -39,9 +39,10 @@ def write_terms(path: Path, bounds: Mapping[str, Bound]) -> None:
         # A row's bits are spent on the way from its level to the next cleaner one.
         total.step(np.append(noise, noise[-1]), np.cumsum(terms), ".-", color=color, linewidth=1)
     each.plot([], [], "k^", fillstyle="none", label="prior (start from pure noise)")
-    each.plot([], [], "ks", fillstyle="none", label="decoder (grey levels)")
+    each.plot([], [], "ks", fillstyle="none", label="decoder (gray levels)")
     each.set(yscale="log", ylabel="bits per dimension of a row", title="terms")
-    each.legend(fontsize="small")
+    keys = each.get_legend_handles_labels()  # below, where they cover no curve
+    figure.legend(*keys, loc="outside lower center", ncols=3, fontsize="small")
     total.set(ylabel="bits per dimension so far", ylim=(0, None), title="sum from noise to data")
     for panel in (each, total):
         panel.set(xscale="log", xlabel="noise to signal of the row, sqrt(1 - r²) / r")

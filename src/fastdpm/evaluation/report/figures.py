@@ -124,7 +124,7 @@ def _draw_group(panel: Axes, frame: Frame, group: str, looks: Mapping[str, Look]
 
 
 def _write_nothing(panel: Axes) -> None:
-    panel.text(0.5, 0.5, "no values", ha="center", fontsize=NORMAL, transform=panel.transAxes)
+    panel.text(0.5, 0.96, "no values", ha="center", va="top", transform=panel.transAxes)
 
 
 def _choice_keys(looks: Mapping[str, Look]) -> list[Line2D]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fastdpm.evaluation.cells import Cell, Row
@@ -18,7 +19,8 @@ from fastdpm.evaluation.scores import Metric, Score
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_APART = 0.012  # of the width, between curves at one S
+_APART = 0.012  # of the width, between curves at one S, if those at the next S are far enough
+_APART_OF_GAP = 0.5
 _TICKS_APART = 0.055
 _MAX_MARKS = 3
 _LINE, _STRIP = 0.125, 0.16  # inches, of a small text
@@ -110,6 +112,12 @@ class Frame:
         """Where a number of evaluations lies: 0 at the left, 1 at the right."""
         low, high = self.costs
         return math.log(cost / low) / math.log(high / low)
+
+    def apart(self, count: int) -> float:
+        """The part of the width between neighbors of ``count`` curves at one S."""
+        at = [self.across(steps) for steps in self.comparison.steps]
+        gap = min((b - a for a, b in pairwise(at)), default=1.0)
+        return min(_APART, _APART_OF_GAP * gap / count)
 
     def moved(self, cost: float, part: float) -> float:
         """A number of evaluations, moved to the right by a part of the width."""
@@ -220,7 +228,7 @@ def draw_curves(panel: Axes, frame: Frame, rows: Sequence[Row], looks: Sequence[
         if not cells:
             continue
         drawn = True
-        shift = _APART * (i - (len(rows) - 1) / 2)
+        shift = frame.apart(len(rows)) * (i - (len(rows) - 1) / 2)
         scores = [cell.scores[frame.metric.key] for cell in cells]
         x = [frame.moved(cell.num_evaluations, shift) for cell in cells]
         values = [score.value for score in scores]

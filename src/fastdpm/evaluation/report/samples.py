@@ -91,7 +91,7 @@ def shown_steps(comparison: Comparison) -> tuple[int, ...]:
 class _Sheet:
     """Lines of tiles; a line is a name and, for each block, the cell and its samples."""
 
-    gap, under, label = 4, 19, 235
+    gap, under, label = 4, 19, 245
 
     def __init__(
         self, comparison: Comparison, tiles: Mapping[str, list[Tile]], steps: Sequence[int]

@@ -18,7 +18,7 @@ from fastdpm.evaluation.scores import Metric, Score
 _LOG_FROM = 2.5  # ratio of the largest to the smallest value
 _LONGEST_BAR = 4.0  # the factor by which an error bar may lower a logarithmic axis
 _FEWEST, _WORST_PART, _EMPTY = 10, 5, 0.5
-_REACH = 0.2  # how far the axis is extended for a line, as a part of it
+_REACH = 0.35  # how far the axis is extended for a line, as a part of it
 _MARGIN = 0.05
 _FEW_DECADES, _MANY_DECADES = 1.0, 2.4
 
