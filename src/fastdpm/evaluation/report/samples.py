@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Tile = NDArray[np.uint8]
 _DPI = 120
-_TILE, _BLOCK, _ALL_BLOCKS, _SHEET = 56, 480, 780, 2700  # pixels
+_TILE, _BLOCKS, _SHEET = 56, 780, 2700  # pixels
 _SOUND_TILE, _WAVE, _MAX_SOUNDS = (64, 152), 26, 3
 _SHADES = 48
 _NAME, _VALUE, _HEAD = 9.0, 8.0, 10.5  # points
@@ -97,8 +97,8 @@ class _Sheet:
         self, comparison: Comparison, tiles: Mapping[str, list[Tile]], steps: Sequence[int]
     ) -> None:
         self.tile = height, width = next(iter(tiles.values()))[0].shape[:2]
-        block = min(_BLOCK, _ALL_BLOCKS // max(1, len(steps)))
-        self.columns = min(max(map(len, tiles.values())), max(3, block // (width + self.gap)))
+        fitting = _BLOCKS // max(1, len(steps)) // (width + self.gap)
+        self.columns = min(max(map(len, tiles.values())), max(2, fitting))
         room = max(8, _SHEET // (height + self.gap + self.under))
         self.rows = _chosen_rows(comparison, steps, room)
         self.left_out = len(comparison.rows) - len(self.rows)
