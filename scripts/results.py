@@ -13,7 +13,7 @@ from pathlib import Path
 
 import inversion_page
 
-from fastdpm.evaluation.report.write import markdown
+from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Metric, Score
 

@@ -37,7 +37,9 @@ def test_the_csv_holds_every_cell_to_the_last_digit(tmp_path, grid):
     assert rows[1][FD] == rows[1]["evaluations"] == rows[1]["seconds"] == ""
     assert rows[2]["notes"] == "one, with a comma; two"
     assert rows[-1]["n"] == "1000"
-    assert list(rows[0])[:5] == ["id", "family", "group", "choice", "num_steps"]
+    assert list(rows[0])[:6] == ["id", "method", "family", "group", "choice", "num_steps"]
+    assert float(rows[0]["seconds_per_sample"]) == float(rows[0]["seconds"]) / 2000
+    assert rows[1]["seconds_per_sample"] == ""
 
 
 def test_rows_are_grouped_as_in_the_paper_and_columns_are_s(tmp_path):
@@ -145,7 +147,7 @@ def test_the_summary_is_computed_from_the_cells():
     ]
     lines = summary(Comparison.from_dict(make_results(cells)))
     wanted: list[list[object]] = [
-        ["S = 10", "0.600 ± 0.012", "DDIM-rev, VAR linear", 1, 1.5, 100],
+        ["S = 10", "0.600 ± 0.012", "DDIM-rev, VAR linear", 1, "50% above", 10, "1,000"],
         ["0.400 ± 0.012", "1,000"],
         ["360 held-out digits", "0.210 ± 0.030"],
         ["2,000", "1,000", 360],

@@ -60,7 +60,7 @@ def test_each_term_is_drawn_at_the_level_that_it_starts_from(panels):
 
 def test_the_legend_says_the_total_with_its_error_where_there_are_several_samples(panels):
     each, _ = panels
-    said = [text.get_text() for text in each.get_legend().get_texts()]
+    said = [text.get_text() for text in each.figure.legends[0].get_texts()]
     totals = np.sum(TERMS["a"], axis=1)
     error = totals.std(ddof=1) / np.sqrt(2)
     assert said[0] == f"a: {totals.mean():.3f} ± {error:.3f}"

@@ -1,137 +1,40 @@
 """A comparison: many methods at many S on one network, in rows and columns as in the paper.
 
 A cell is one method at one S. A method is a group (the reverse process or the sampler) and a
-choice (approximation and variance schedule, or step spacing). S is the number of steps asked
-for; the network evaluations really made may be more or fewer, and are counted apart. No torch.
+choice (approximation and variance schedule, or step spacing). S is the number of steps that the
+method was set to; the network evaluations that it made are counted separately. No torch.
 Source: Kong & Ping 2021, arXiv:2106.00132, tables 1 to 4.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from fastdpm.core import samplers
 from fastdpm.core.errors import DataError
-from fastdpm.evaluation.scores import Floor, Metric, Score, finite, number, plain, read_scores
+from fastdpm.evaluation.cells import Cell as Cell
+from fastdpm.evaluation.cells import Row
+from fastdpm.evaluation.scores import Floor, Metric, Score, number, plain
+from fastdpm.evaluation.select import find_cells, find_metrics, find_steps
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT, VERSION = "fastdpm-comparison", 1
 BEST, TIED = "best", "tied"
-_DIFFUSERS, _STANDARD = "diffusers", "standard"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method at one S, measured.
-
-    Attributes:
-        num_steps: S, as asked for.
-        evaluations: Network evaluations that a sample took; None where nothing was drawn.
-        n: Samples measured.
-        seconds: Spent drawing them; None where it was not recorded.
-        metrics: Every score by the metric's key.
-        plan: The plan's fingerprint; None where there is no plan.
-        failed: Why there is nothing to show, or None.
-    """
-
-    id: str
-    method: str
-    family: str
-    group: str
-    choice: str
-    num_steps: int
-    evaluations: float | None = None
-    n: int = 0
-    seconds: float | None = None
-    metrics: Mapping[str, Score] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    plan: str | None = None
-    failed: str | None = None
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Cell:
-        """From the values of :func:`plain`; a KeyError, TypeError or ValueError if not."""
-        return cls(
-            id=str(record["id"]),
-            method=record.get("method") or "",
-            family=record["family"],
-            group=record["group"],
-            choice=record.get("choice") or "",
-            num_steps=int(record["num_steps"]),
-            evaluations=number(record.get("evaluations")),
-            n=int(record.get("n") or 0),
-            seconds=number(record.get("seconds")),
-            metrics=read_scores(record.get("metrics") or {}),
-            notes=tuple(map(str, record.get("notes") or ())),
-            plan=record.get("plan"),
-            failed=None if record.get("failed") is None else str(record["failed"]),
-        )
-
-    @property
-    def scores(self) -> dict[str, Score]:
-        """The finite ones of ``metrics``; none of a cell that failed."""
-        return {} if self.failed is not None else finite(self.metrics)
-
-    @property
-    def name(self) -> str:
-        """The method, in words."""
-        return f"{self.group}, {self.choice}" if self.choice else self.group
-
-    @property
-    def takes_all_steps(self) -> bool:
-        """Whether the method is a standard sampler, for which S is not chosen."""
-        row = samplers.SAMPLERS.get(self.method)
-        return self.family == _STANDARD if row is None else row.all_steps
-
-    @property
-    def num_evaluations(self) -> float:
-        """Network evaluations of a sample; S where nothing was drawn."""
-        return self.num_steps if self.evaluations is None else self.evaluations
-
-    @property
-    def cost(self) -> str:
-        """The network evaluations, in words."""
-        return f"{self.num_evaluations:,.10g} evaluations"
-
-    @property
-    def costs_more(self) -> bool:
-        """Whether more than S evaluations were made, so that S does not say what it cost."""
-        return self.num_evaluations > self.num_steps
-
-    @property
-    def reason(self) -> str | None:
-        """Why there is nothing to show, in one line, or None."""
-        return None if self.failed is None else " ".join(self.failed.split())
-
-    @property
-    def missing(self) -> str:
-        """What stands where a metric has no value."""
-        return "not finite or not measured" if self.failed is None else f"failed: {self.reason}"
-
-
-@dataclass
-class Row:
-    """A method and its cells by S."""
-
-    family: str
-    group: str
-    choice: str
-    cells: dict[int, Cell] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The method, in words."""
-        return next(iter(self.cells.values())).name
+_DIFFUSERS = "diffusers"
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """The model: T is the number of its training steps; a sample rate is in Hz."""
+    """The model; ``T`` is its number of training steps, ``sample_rate`` is in Hz."""
 
     name: str
     weights_sha256: str | None
@@ -141,7 +44,7 @@ class ComparedModel:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> ComparedModel:
-        """From the values of :func:`plain`; a KeyError, TypeError or ValueError if not."""
+        """Read the values of :func:`plain`; raises KeyError, TypeError or ValueError."""
         weights, modality, rate = map(record.get, ("weights_sha256", "modality", "sample_rate"))
         return cls(str(record["name"]), weights, int(record["T"]), modality, rate)
 
@@ -150,19 +53,22 @@ class ComparedModel:
 class Comparison:
     """Many methods at many S on one network; the fields are those of ``results.json``.
 
+    :meth:`plot` and :meth:`plot_samples` draw it, :meth:`table` and :meth:`to_pandas` return its
+    numbers, and :meth:`write` writes a whole report.
+
     Attributes:
-        features: The feature network, or that pairs of sounds were compared.
-        against: The reference, in words.
-        n: Samples of a cell, unless the cell says otherwise.
+        features: The feature network, or a note that pairs of sounds were compared.
+        against: The reference data, in words.
+        n: Samples per cell, unless a cell has another number.
         metrics: The first is the primary one.
-        left_out: What a reader would look for in vain.
-        cells: Of few-step methods and of standard samplers, as they were recorded.
-        seconds: That it took, less what was cached.
-        versions: Of packages, by name.
-        command: How to do it again.
-        pictures: The first samples of a cell, by its id, of the same seeds in every cell: uint8
-            images of shape (k, H, W, C) or float32 sounds of shape (k, length) in [-1, 1]. Not in
-            the file.
+        left_out: What is missing from the comparison, and why.
+        cells: Those of few-step methods and of standard samplers, in the order of measurement.
+        seconds: Run time, without cached parts.
+        versions: Versions of packages, by name.
+        command: The command that made it, if a command did.
+        pictures: The first samples of each cell by its id, with the same seeds in every cell:
+            uint8 images of shape (k, H, W, C) or float32 sounds of shape (k, length) in [-1, 1].
+            They are not part of ``results.json``.
     """
 
     model: ComparedModel
@@ -183,16 +89,16 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, results: Mapping[str, Any]) -> Comparison:
-        """Read what ``results.json`` holds.
+        """Read the content of ``results.json``.
 
         Raises:
-            DataError: If it is of another format or version, or not whole.
+            DataError: If the format or version is another one, or something is missing.
         """
         kind = (results.get("format"), results.get("version"))
         if kind != (FORMAT, VERSION):
             raise DataError(
-                f"these are no results of a comparison in version {VERSION} (got format"
-                f" {kind[0]!r}, version {kind[1]!r}): run `fastdpm compare` with this version of"
+                f"expected the results of a comparison, version {VERSION}, got format"
+                f" {kind[0]!r}, version {kind[1]!r}: run `fastdpm compare` with this version of"
                 " fastdpm"
             )
         names = ("features", "against", "seed", "clip", "precision", "command")
@@ -214,24 +120,24 @@ class Comparison:
             )
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
-                f"the results of the comparison are not whole ({type(error).__name__}: {error}):"
+                f"the results of the comparison are incomplete ({type(error).__name__}: {error}):"
                 " run `fastdpm compare` again"
             ) from None
 
     @property
     def results(self) -> dict[str, Any]:
-        """Plain values for JSON: what ``results.json`` holds."""
+        """Plain values for JSON: the content of ``results.json``."""
         record = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
         return {"format": FORMAT, "version": VERSION, **plain(record)}
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The few-step methods by family, group and choice, in the order they were recorded."""
+        """The few-step methods by family, group and choice, in the order of measurement."""
         cells = [cell for cell in self.cells if not cell.takes_all_steps]
         rows: dict[tuple[str, str, str, int], Row] = {}
         seen: Counter[tuple[str, str, str, int]] = Counter()
         for cell in cells:
-            # Two cells of one name and S must both be seen: the second opens a row of its own.
+            # Two cells with the same name and S must both be seen: the second gets its own row.
             names, key = (cell.family, cell.group, cell.choice), cell.num_steps
             rows.setdefault((*names, seen[*names, key]), Row(*names)).cells[key] = cell
             seen[*names, key] += 1
@@ -250,7 +156,7 @@ class Comparison:
 
     @property
     def references(self) -> tuple[Cell, ...]:
-        """Cells of the standard samplers, of all T steps."""
+        """Cells of the standard samplers, which take all T steps."""
         return tuple(cell for cell in self.cells if cell.takes_all_steps)
 
     @property
@@ -259,21 +165,20 @@ class Comparison:
         return tuple(sorted({s for row in self.rows for s in row.cells}))
 
     def floor_score(self, metric: Metric) -> Score | None:
-        """What real data scored, if that is known and finite."""
+        """The score of real data, if it is known and finite."""
         return None if self.floor is None else self.floor.scores.get(metric.key)
 
-    @property
-    def drawn_floor(self) -> Score | None:
-        """The floor of the primary metric where it can stand in one figure with the cells.
+    def comparable_floor(self, metric: Metric) -> Score | None:
+        """The score of real data, if a figure can show it next to the cells.
 
-        A distance falls as samples are added, so real data of fewer samples is no floor.
+        A distance falls as samples are added, so fewer real samples give no lower bound.
         """
         comparable = self.floor is not None and self.floor.n >= self.n
-        return self.floor_score(self.primary) if comparable else None
+        return self.floor_score(metric) if comparable else None
 
     @property
     def primary(self) -> Metric:
-        """The metric that methods are chosen by."""
+        """The metric that ranks the methods."""
         return self.metrics[0]
 
     @property
@@ -283,12 +188,12 @@ class Comparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Every remark on a cell, once: first those on all cells, the others in order."""
+        """Every note on a cell, once: first those on all cells, then the others in order."""
         found = dict.fromkeys(note for cell in self.cells for note in cell.notes)
         return tuple(sorted(found, key=lambda note: not self._is_shared(note)))
 
     def note_numbers(self, cell: Cell) -> list[int]:
-        """Where the remarks on a cell stand in the list, from 1; those on all cells aside."""
+        """Numbers, from 1, of the notes on this cell, without those on all cells."""
         own = (note for note in cell.notes if not self._is_shared(note))
         return sorted(self.notes.index(note) + 1 for note in own)
 
@@ -296,9 +201,9 @@ class Comparison:
         return len(self.cells) > 1 and all(note in cell.notes for cell in self.cells)
 
     def marks(self, metric: Metric, num_steps: int) -> dict[str, str]:
-        """Cell id -> BEST or TIED (within a combined standard error of it) in one column.
+        """Cell id -> BEST or TIED (within a combined standard error of the best) in one column.
 
-        Only cells that kept to S evaluations are compared.
+        Cells that took more than S evaluations are not compared.
         """
         cells = [row.cells[num_steps] for row in self.rows if num_steps in row.cells]
         kept = [c for c in cells if metric.key in c.scores and not c.costs_more]
@@ -311,15 +216,135 @@ class Comparison:
         return tied | {best: BEST}
 
     def best(self, metric: Metric, num_steps: int) -> Cell | None:
-        """The best cell of one column, None where nothing was measured."""
+        """The best cell of one column, or None if nothing was measured."""
         marks = self.marks(metric, num_steps)
         return next((cell for cell in self.cells if marks.get(cell.id) == BEST), None)
 
     @property
     def best_cells(self) -> list[Cell]:
         """The best cell of each column by the primary metric, where there is one."""
-        return [c for s in self.steps if (c := self.best(self.primary, s)) is not None]
+        return self.best_by(self.primary)
+
+    def best_by(self, metric: Metric) -> list[Cell]:
+        """The best cell of each column by a metric, where there is one."""
+        return [c for s in self.steps if (c := self.best(metric, s)) is not None]
 
     def reference(self, metric: Metric) -> Cell | None:
         """The first standard sampler that the metric has a value for."""
         return next((cell for cell in self.references if metric.key in cell.scores), None)
+
+    def select(
+        self,
+        methods: Iterable[str] | str | None = None,
+        metrics: Iterable[str] | str | None = None,
+        num_steps: Iterable[int] | int | None = None,
+    ) -> Comparison:
+        """A part of the comparison, with "best" taken among what is left.
+
+        Args:
+            methods: Keys ("var-linear-k0"), families ("paper"), groups ("DDIM-rev") or names
+                ("DDIM-rev, VAR linear"). The standard samplers are always kept.
+            metrics: Keys ("frechet_distance") or short names ("FD"). The first becomes the
+                primary one.
+            num_steps: Values of S.
+
+        Raises:
+            InvalidArgumentError: If the comparison has no such method, metric or S.
+        """
+        cells = self.cells if methods is None else find_cells(self.cells, methods)
+        found = replace(self, cells=cells)
+        if num_steps is not None:
+            kept = find_steps(found.steps, num_steps)
+            few = (c for c in cells if c.takes_all_steps or c.num_steps in kept)
+            found = replace(found, cells=tuple(few))
+        if metrics is not None:
+            found = replace(found, metrics=find_metrics(self.metrics, metrics))
+        return found
+
+    def plot(
+        self,
+        path: str | Path,
+        *,
+        methods: Iterable[str] | str | None = None,
+        metrics: Iterable[str] | str | None = None,
+        num_steps: Iterable[int] | int | None = None,
+    ) -> None:
+        """Draw metrics against network evaluations, one below the other.
+
+        Up to six methods share a panel with a label at each curve. More get one panel per group.
+
+        Args:
+            path: A .png, .pdf or .svg file, replaced if it exists.
+            methods: See :meth:`select`; all by default.
+            metrics: See :meth:`select`; the primary one by default.
+            num_steps: Values of S; all by default.
+
+        Raises:
+            InvalidArgumentError: If a name is unknown, or the file has another suffix.
+        """
+        from fastdpm.evaluation.report.figures import write_distance
+
+        shown = [self.primary.key] if metrics is None else metrics
+        write_distance(Path(path), self.select(methods, shown, num_steps))
+
+    def plot_samples(
+        self,
+        path: str | Path,
+        *,
+        num_steps: Iterable[int] | int | None = None,
+        methods: Iterable[str] | str | None = None,
+    ) -> None:
+        """Draw samples with the same seeds in each column, one row per method.
+
+        Args:
+            path: A .png, .pdf or .svg file, replaced if it exists.
+            num_steps: Values of S; the smallest and a middle one by default.
+            methods: See :meth:`select`. By default as many as fit, the best ones first.
+
+        Raises:
+            InvalidArgumentError: If a name is unknown, the file has another suffix, or there are
+                no samples because the comparison was read from a file.
+        """
+        from fastdpm.evaluation.report.samples import draw_samples
+
+        draw_samples(Path(path), self, num_steps=num_steps, methods=methods)
+
+    def table(
+        self, metric: str | None = None, *, methods: Iterable[str] | str | None = None
+    ) -> str:
+        """A Markdown table: one row per method, one column per S, then the references.
+
+        Args:
+            metric: A key or a short name, or "seconds_per_sample"; the primary one by default.
+            methods: See :meth:`select`; all by default.
+
+        Raises:
+            InvalidArgumentError: If a name is unknown.
+        """
+        from fastdpm.evaluation.report.markdown import table_text
+
+        return table_text(self.select(methods), metric)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per cell, with the columns of ``results.csv``.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        from fastdpm.evaluation.report.frame import data_frame
+
+        return data_frame(self)
+
+    def write(self, folder: str | Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Write tables, figures and an HTML page; see :func:`report.write.write_report`.
+
+        Args:
+            folder: Created if it does not exist; an earlier report in it is replaced.
+            formats: Formats of the figures: "png", "pdf" and "svg".
+
+        Returns:
+            The files.
+        """
+        from fastdpm.evaluation.report.write import write_report
+
+        return write_report(Path(folder), self, formats=formats)

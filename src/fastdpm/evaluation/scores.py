@@ -1,4 +1,4 @@
-"""Metrics as they are printed, and what they measured. No torch."""
+"""Metrics, their values, and how both are printed. No torch."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from fastdpm.core.errors import check_one_of
 
-_MOST_DECIMALS = 6
+_MAX_DECIMALS = 6
 _LARGE = 1e6
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as it is printed.
+    """A metric.
 
     Attributes:
-        key: For machines.
-        name: For people, with its unit; "FID" and "KID" only where the features are
-            Inception-v3's.
+        key: Its name in files, such as "frechet_distance".
+        name: Its name in reports, with the unit or the feature network. "FID" and "KID" are used
+            only with the features of Inception-v3.
         better: "lower" or "higher".
     """
 
@@ -33,25 +33,25 @@ class Metric:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the least value is the best."""
+        """Whether the lowest value is the best."""
         return self.better == "lower"
 
     @property
     def direction(self) -> str:
-        """Which way is better, in words."""
+        """``better`` in words."""
         return f"{self.better} is better"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A measured value and its standard error; NaN where there is none."""
+    """A measured value and its standard error; NaN if unknown."""
 
     value: float
     error: float = math.nan
 
     @property
     def spread(self) -> float:
-        """The standard error; 0 where it is not known."""
+        """The standard error; 0 if unknown."""
         return self.error if math.isfinite(self.error) else 0.0
 
     @property
@@ -62,7 +62,7 @@ class Score:
             return f"{value:.4g}"
         if abs(value) >= _LARGE or not error:
             return f"{value:.4g} ± {error:.2g}"
-        decimals = min(max(0, 1 - math.floor(math.log10(error))), _MOST_DECIMALS)
+        decimals = min(max(0, 1 - math.floor(math.log10(error))), _MAX_DECIMALS)
         return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
     def meets(self, other: Score) -> bool:
@@ -72,19 +72,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and how.
+    """The scores of one set of samples.
 
     Attributes:
         samples: Which samples, in words.
-        n: How many.
-        network: The feature network, or that pairs of sounds were compared.
-        against: The reference, in words.
-        metrics: Those below, in the order to print them; the first is the one to compare by.
-        scores: Value and standard error by the metric's key; over the samples alone, the
-            reference being taken as it is.
+        n: Number of samples.
+        network: The feature network, or a note that pairs of sounds were compared.
+        against: The reference data, in words.
+        metrics: The metrics of ``scores`` in the order to print; the first is the primary one.
+        scores: Value and standard error by the metric's key. The error is that over the samples,
+            with the reference data taken as exact.
         notes: What a reader must know.
-        seconds: Spent drawing the samples, whenever that was; None for a folder's.
-        evaluations: Network evaluations of each sample; likewise.
+        seconds: Time to draw the samples, also if they were cached; None for files.
+        evaluations: Network evaluations per sample; None for files.
     """
 
     samples: str
@@ -98,13 +98,13 @@ class Evaluation:
     evaluations: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None for a value that is not defined."""
+        """Plain values for JSON; None for a value that is not defined."""
         return {"format": "fastdpm-evaluation", "version": 1, **plain(self)}
 
 
 @dataclass(frozen=True)
 class Floor:
-    """``n`` real samples, scored like drawn ones: what a perfect sampler would reach."""
+    """The scores of ``n`` real samples: what a perfect sampler would reach."""
 
     label: str
     n: int
@@ -112,27 +112,35 @@ class Floor:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Floor:
-        """From the values of :func:`plain`; a KeyError, TypeError or ValueError if not."""
+        """Read the values of :func:`plain`; raises KeyError, TypeError or ValueError."""
         return cls(str(record["label"]), int(record["n"]), read_scores(record["metrics"]))
 
     @property
     def scores(self) -> dict[str, Score]:
-        """The finite ones of ``metrics``."""
+        """The finite values of ``metrics``."""
         return finite(self.metrics)
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it, to three digits: "1.31 ms", "24.5 s", "3.2 min"."""
+    for unit, size, end in (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1), ("s", 1, 120), ("min", 60, 7200)):
+        if seconds < end:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:.3g} h"
+
+
 def number(value: Any) -> float | None:
-    """A number that JSON can hold; None for what is absent or not finite."""
+    """A number for JSON; None if it is missing or not finite."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def finite(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Those that have a finite value."""
+    """The scores with a finite value."""
     return {key: score for key, score in scores.items() if math.isfinite(score.value)}
 
 
 def plain(record: Any) -> Any:
-    """A copy that JSON can hold: records are mappings, and what is not finite is None."""
+    """A copy for JSON: records become mappings, and numbers that are not finite None."""
     if is_dataclass(record):
         record = {item.name: getattr(record, item.name) for item in fields(record)}
     if isinstance(record, Mapping):
@@ -143,7 +151,7 @@ def plain(record: Any) -> Any:
 
 
 def read_scores(record: Mapping[str, Any]) -> dict[str, Score]:
-    """From the values of :func:`plain`; what is absent is NaN."""
+    """Read the values of :func:`plain`; missing numbers become NaN."""
 
     def part(score: Mapping[str, Any] | None, name: str) -> float:
         value = (score or {}).get(name)

@@ -1,6 +1,6 @@
-"""Pictures: image grids, sounds, series, loss curves and plans.
+"""Figures: image grids, sounds, series, loss curves and plans.
 
-Images pass from [-1, 1] to 0 ... 255 by clamping; nothing is stretched to its own extremes.
+Images are clamped to [-1, 1] and mapped to 0 ... 255; none is stretched to its own extremes.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ QUIETEST_DB, LOUDEST_DB = -120, -30
 
 
 def magnified(images: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Images, shape (..., H, W, C), with every pixel a square of ``scale`` by ``scale``."""
+    """Images, shape (..., H, W, C), with each pixel drawn as ``scale`` by ``scale`` pixels."""
     return images.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
 def enlarged(pixels: Pixels, side: int) -> Pixels:
-    """Images, shape (n, H, W, C), magnified by the whole number that brings them near a side."""
+    """Images, shape (n, H, W, C), magnified by a whole number to at most ``side`` pixels."""
     return magnified(pixels, max(1, side // max(pixels.shape[1:3])))
 
 
 def pasted(pixels: Pixels, columns: int) -> Pixels:
-    """Images, shape (n, H, W, C), row by row on a white sheet, ``GAP`` dots apart."""
+    """Images, shape (n, H, W, C), row by row on a white sheet, ``GAP`` pixels apart."""
     count, height, width, channels = pixels.shape
     high, wide = height + GAP, width + GAP
     rows = math.ceil(count / columns)
@@ -55,13 +55,13 @@ def pasted(pixels: Pixels, columns: int) -> Pixels:
 
 
 def write_picture(path: Path, samples: NDArray[Any], sample_rate: int | None) -> None:
-    """Draw samples as their shape has it: a grid of images, or the first eight sounds or series.
+    """Draw samples by their shape: a grid of images, or the first eight sounds or series.
 
     Args:
-        path: A figure; of images a .png file.
+        path: A figure; a .png file if the samples are images.
         samples: Images, uint8 of shape (n, H, W, C), sounds of shape (n, samples) in [-1, 1], or
             series of shape (n, channels, length).
-        sample_rate: Of sounds, in Hz.
+        sample_rate: Sample rate of sounds in Hz.
     """
     if samples.ndim == 4:
         columns = math.ceil(math.sqrt(len(samples)))
@@ -80,7 +80,7 @@ def draw_sounds(
     """Draw the waveform and the spectrogram of each sound, shape (samples,), under its title.
 
     Args:
-        sounds: By their titles.
+        sounds: Sounds by title.
         sample_rate: In Hz.
         size: Width of a sound and height of the figure in inches.
 
@@ -121,7 +121,7 @@ def _write_series(path: Path, shown: NDArray[np.float32]) -> None:
 
 
 def write_loss(path: Path, name: str, steps: Sequence[int], losses: Sequence[float]) -> None:
-    """Draw a training loss of this name against the step, both axes logarithmic."""
+    """Draw a training loss against the step, on logarithmic axes; ``name`` labels the loss."""
     figure, axes = subplots(1, 1, (7.0, 4.0))
     axes[0][0].loglog(steps, losses, linewidth=1)
     axes[0][0].set(xlabel="training step", ylabel=name)
@@ -130,19 +130,19 @@ def write_loss(path: Path, name: str, steps: Sequence[int], losses: Sequence[flo
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Draw a plan: its levels against the network's steps, and the coefficients of each row."""
-    figure, axes = subplots(1, 2, (11.0, 4.2))
+    """Draw a plan: its levels against the network steps, and the coefficients of each row."""
+    figure, axes = subplots(1, 2, (8.8, 3.7))
     levels, weights = axes[0]
     levels.plot(plan.t, plan.level[:-1], "o-", markersize=4)
     levels.invert_xaxis()
-    levels.set(xlabel="step given to the network", ylabel="level r (1 is clean)", ylim=(0, 1.02))
+    levels.set(xlabel="network step", ylabel="level r (1 is clean)", ylim=(0, 1.02))
     levels.set_title(f"{plan.num_rows} rows, {plan.fingerprint}")
     rows = np.arange(plan.num_rows)
     for name, table in (("a", plan.a), ("b", plan.b)):
         for column in range(table.shape[1]):
             weights.plot(rows, table[:, column], ".-", label=f"{name}[{column}]")
     weights.plot(rows, plan.c, "k.--", label="c", linewidth=1)
-    weights.set(xlabel="row", ylabel="coefficient", title="weights of states, predictions, noise")
+    weights.set(xlabel="row", ylabel="coefficient", title="a: state, b: prediction, c: noise")
     weights.legend(ncols=2, fontsize="small")
     for panel in (levels, weights):
         panel.grid(alpha=0.3)
@@ -151,7 +151,7 @@ def write_plan(path: Path, plan: Plan) -> None:
 
 
 def draw_spectrum(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> None:
-    """Draw the spectrogram of a sound, shape (samples,): seconds, Hz, and decibels as colours."""
+    """Draw the spectrogram of a sound, shape (samples,): in s, Hz and (as colors) dB."""
     power = power_in_db(sound, sample_rate)
     panel.imshow(
         power,
@@ -165,11 +165,11 @@ def draw_spectrum(panel: Axes, sound: NDArray[np.float32], sample_rate: int) -> 
 
 
 def power_in_db(sound: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.float64]:
-    """Power per Hz of a sound, shape (samples,), in decibels; silence is the floor, -120.
+    """Power per Hz of a sound, shape (samples,), in decibels, at least -120.
 
     Returns:
-        Shape (frequencies from 0 to half the sample rate, ceil(samples / 64)): a column for every
-        64 samples, of a Hann window of 256 around them.
+        Shape (frequencies from 0 to half the sample rate, ceil(samples / 64)). Each column is a
+        Hann window of 256 samples around 64 of them.
     """
     columns = math.ceil(len(sound) / _HOP)
     before = (_WINDOW - _HOP) // 2
@@ -184,7 +184,7 @@ def power_in_db(sound: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[n
 def subplots(
     rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure outside pyplot, so that no display and no global state is involved."""
+    """A figure made without pyplot, so it needs no display and no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -193,8 +193,17 @@ def subplots(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole, at ``DOTS_PER_INCH``; the suffix says how: .png, .pdf or .svg."""
+    """Write a figure; the suffix decides the format: .png, .pdf or .svg."""
     check_suffix(path, FIGURE_SUFFIXES)
+    write_bytes(path, figure_bytes(figure, path.suffix[1:]))
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as "png", "pdf" or "svg", the same bytes every time; text stays text."""
+    from matplotlib import rc_context
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=DOTS_PER_INCH)
-    write_bytes(path, buffer.getbuffer())
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "fastdpm"}):
+        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
+    return buffer.getvalue()

@@ -1,8 +1,9 @@
-"""Pictures of the inverse direction: interpolations, reconstructions and edits."""
+"""Figures of interpolations, reconstructions and edits."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -39,11 +40,11 @@ if TYPE_CHECKING:
 STRIP, ANIMATION, JOINED, EDITED = "strip.png", "animation.png", "joined.wav", "edited.png"
 FILES = (STRIP, ANIMATION, JOINED, EDITED)
 MOST_COLUMNS = 8
-_MOST_ON_THE_WAY = 9  # odd, so that the middle can be among them
+_MAX_ON_THE_WAY = 9  # odd, so that the middle can be among them
 _STRIP_SIDE, _FRAME_SIDE = 96, 256
 _FRAME_MS = 160
 _PAUSE_SECONDS = 0.2
-# A method looks the same in every picture, whichever others are beside it.
+# A method looks the same in every figure.
 _LOOKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "first": ("#0072B2", "o"),
@@ -55,10 +56,10 @@ _LOOKS: Mapping[str, tuple[str, str]] = MappingProxyType(
 _OTHER_LOOK = ("0.3", "x")
 _LABEL_WIDTH = 32
 _EMPTY_DB = (0.0, 60.0)
-_MOST_LEVEL_TICKS = 8
-_MOST_DB = 200.0  # a picture has no place for what is exact
-_MOST_IMAGES = 16
-_LEAST_WIDTH = 800
+_MAX_LEVEL_TICKS = 8
+_MAX_DB = 200.0  # an exact reconstruction has no finite PSNR
+_MAX_IMAGES = 16
+_MIN_WIDTH = 800
 _LEFT, _TOP = 84, 52
 _STRIPE = 4
 _STRIPES = np.array([(0xD5, 0x5E, 0x00), (0xFF, 0xE0, 0xC8)], dtype=np.uint8)
@@ -68,10 +69,10 @@ Sounds = NDArray[np.float32]
 
 
 def write_way(folder: Path, samples: NDArray[Any], sample_rate: int) -> Path:
-    """Draw samples on the way from one to another, and play them.
+    """Draw the samples of an interpolation, and write an animation or a sound of it.
 
     Args:
-        folder: Where strip.png is written, and of images animation.png, of sounds joined.wav.
+        folder: Receives strip.png, and animation.png for images or joined.wav for sounds.
         samples: Images, shape (n, H, W, C), or sounds, shape (n, samples).
         sample_rate: Of sounds, in Hz.
 
@@ -91,7 +92,7 @@ def write_way(folder: Path, samples: NDArray[Any], sample_rate: int) -> Path:
 
 
 def write_animation(path: Path, pixels: Pixels) -> None:
-    """Write images, shape (n, H, W, C), as an animated PNG that runs there and back for ever."""
+    """Write images, shape (n, H, W, C), as an animated PNG that runs forth and back in a loop."""
     large = enlarged(pixels, _FRAME_SIDE)
     frames = [Image.fromarray(f[..., 0] if f.shape[-1] == 1 else f) for f in large]
     frames += frames[-2:0:-1]
@@ -102,12 +103,11 @@ def write_animation(path: Path, pixels: Pixels) -> None:
 
 
 def write_sound_strip(path: Path, sounds: Sounds, sample_rate: int) -> None:
-    """Draw waveforms and spectrograms on the way from a sound to another, shape (n, samples).
+    """Draw waveforms and spectrograms of an interpolation, shape (n, samples).
 
-    Of more than nine, nine that are spread evenly, both ends among them, and the middle if there
-    is one.
+    At most nine are shown, evenly spaced and with both ends, and with the middle if there is one.
     """
-    count = min(len(sounds), _MOST_ON_THE_WAY)
+    count = min(len(sounds), _MAX_ON_THE_WAY)
     shown = np.linspace(0, len(sounds) - 1, count).round().astype(int)
     columns = {f"{i / (len(sounds) - 1):.2f} of the way": sounds[i] for i in shown}
     figure, waves = draw_sounds(columns, sample_rate, (1.9, 4.0))
@@ -120,19 +120,21 @@ def write_sound_strip(path: Path, sounds: Sounds, sample_rate: int) -> None:
 def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) -> None:
     """Draw the PSNR of reconstructions against S, one panel for each choice of levels.
 
-    Lines are medians over the samples that converged, bands reach from the 10th to the 90th
-    percentile; the legend says how many did not converge.
+    Lines are medians over the samples that converged, and bands reach from the 10th to the 90th
+    percentile. The legend says how many did not converge.
 
     Args:
-        path: Where.
-        panels: By the choice of levels, the method, which is one of
-            ``fastdpm.core.inverse.ENCODINGS``, and S: the PSNR of each sample in dB, NaN for one
-            that did not converge.
+        path: A figure, .png, .pdf or .svg.
+        panels: The PSNR of each sample in dB, by choice of levels, method (one of
+            ``fastdpm.core.inverse.ENCODINGS``) and S. It is NaN if the sample did not converge.
     """
     steps = sorted({s for curves in panels.values() for values in curves.values() for s in values})
-    figure, axes = subplots(1, len(panels), (4.6 * len(panels) + 0.6, 4.8))
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = subplots(rows, columns, (3.9 * columns + 0.6, 3.6 * rows + 0.2))
+    places = [panel for row in axes for panel in row]
     ends = []
-    for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
+    for panel, (title, curves) in zip(places, panels.items(), strict=False):
         drawn = [_draw_curve(panel, method, values) for method, values in curves.items()]
         ends += drawn
         if np.isnan(drawn).all():
@@ -140,24 +142,26 @@ def write_psnr(path: Path, panels: Mapping[str, Mapping[str, ValuesAtSteps]]) ->
         _set_steps(panel, steps)
         panel.set_title(title, fontsize="medium")
         panel.grid(alpha=0.3)
-        panel.label_outer()
-        # below, where it covers no line and no band
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize="small")
-    for panel in axes[0]:
+        # Below, where it covers no line and no band.
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small")
+    for panel in places[len(panels) :]:
+        panel.remove()
+    for panel in places[: len(panels)]:
         panel.set_ylim(_limits(np.concatenate(ends)))
-    axes[0][0].set_ylabel("PSNR (dB), median and 10 to 90 %")
+    for row in axes:
+        row[0].set_ylabel("PSNR (dB), median and 10 to 90 %", fontsize="small")
     save_figure(figure, path)
 
 
 def write_pairs(path: Path, rows: Mapping[str, Tensor], data: DataSpec, title: str = "") -> None:
-    """Draw rows of images, or spectrograms of sounds, below one another under their names.
+    """Draw named rows of images, or of spectrograms of sounds.
 
     Args:
-        path: Where.
-        rows: The originals, and what each method made of them, each (n, C, H, W) or (n, 1,
-            samples) in [-1, 1], NaN for a sample that it lost; the first eight are shown.
-        data: What the samples are.
-        title: What stands above them.
+        path: A figure, .png, .pdf or .svg.
+        rows: The originals and the result of each method, each (n, C, H, W) or (n, 1, samples) in
+            [-1, 1], NaN for a sample that the method lost. The first eight samples are shown.
+        data: The kind of data.
+        title: The title above the rows.
     """
     image, rate = data.modality == "image", data.sample_rate or 1
     height, length = next(iter(rows.values())).shape[-2:]
@@ -185,40 +189,40 @@ def write_pairs(path: Path, rows: Mapping[str, Tensor], data: DataSpec, title: s
 
 
 def _draw_curve(panel: Axes, method: str, values: ValuesAtSteps) -> NDArray[np.float64]:
-    """Draw a method's medians and bands; returns both and the lower ends, shape (k, 3)."""
+    """Draw a method's medians and bands; returns the three percentiles at each S, shape (k, 3)."""
     (color, marker), steps = _LOOKS.get(method, _OTHER_LOOK), list(values)
     found = np.array([_percentiles(at) for at in values.values()])
     low, middle, high = found.T
     panel.plot(steps, middle, color=color, marker=marker, label=_label(method, values))
     panel.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    # a band has no width at a single S, or between two where nothing converged
+    # A band has no width at a single S, or between two where nothing converged.
     panel.vlines(steps, low, high, color=color, alpha=0.4)
     return found
 
 
 def _percentiles(values: Sequence[float]) -> NDArray[np.float64]:
-    """The 10th, 50th and 90th of the values that are there, NaN where none is."""
-    there = [min(value, _MOST_DB) for value in values if not np.isnan(value)]
+    """The 10th, 50th and 90th percentile of the values that are not NaN; NaN if there is none."""
+    there = [min(value, _MAX_DB) for value in values if not np.isnan(value)]
     return np.percentile(there, (10, 50, 90)) if there else np.full(3, np.nan)
 
 
 def _label(method: str, values: ValuesAtSteps) -> str:
-    """The method, and how many it lost: in one number if it is the same at every S."""
+    """The method and how many samples it lost, in one number if it is the same at every S."""
     samples = len(next(iter(values.values())))
     lost = {steps: int(np.isnan(at).sum()) for steps, at in values.items()}
     counts = set(lost.values())
     if counts == {0}:
         return method
     if len(counts) > 1:
-        told = [f"{count} at S = {steps}" for steps, count in lost.items() if count]
-        said = ", ".join(one.replace(" ", "\u00a0") for one in told)  # lines break between
+        parts = [f"{count} at S = {steps}" for steps, count in lost.items() if count]
+        said = ", ".join(part.replace(" ", "\u00a0") for part in parts)  # lines break between
         return fill(f"{method} (of {samples} lost: {said})", _LABEL_WIDTH)
     (count,) = counts
     return f"{method} ({'none converged' if count == samples else f'{count} of {samples} lost'})"
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The range of values, NaN aside, with a margin."""
+    """The range of the values that are not NaN, with a margin."""
     there = values[~np.isnan(values)]
     if not len(there):
         return _EMPTY_DB
@@ -229,24 +233,24 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
 def _set_steps(panel: Axes, steps: Sequence[int]) -> None:
     panel.set_xscale("log")
     panel.set_xlim(steps[0] / 1.3, steps[-1] * 1.3)
-    many = len(steps) > _MOST_LEVEL_TICKS
+    many = len(steps) > _MAX_LEVEL_TICKS
     panel.set_xticks(steps, [str(s) for s in steps], rotation=90 if many else 0)
     panel.minorticks_off()
     panel.set_xlabel("sampling steps S")
 
 
 def write_edits(path: Path, x: Tensor, found: Tensor, mask: Tensor | None, data: DataSpec) -> None:
-    """Draw originals, what a mask kept of them, and results, below one another.
+    """Draw originals, the part that a mask kept, and results, in three rows.
 
-    Of images the first 16, magnified by a whole number, with orange stripes where nothing was
-    kept; of sounds and series the first eight, shaded there. A column is a sample.
+    Shows the first 16 images, with orange stripes where nothing was kept, or the first eight
+    sounds or series, shaded there. A column is a sample.
 
     Args:
         path: A figure, .png, .pdf or .svg.
         x: The originals, in [-1, 1], shape (n, *data shape).
-        found: What became of them, of the same shape.
-        mask: What was painted, as it broadcasts to the data; None for everything.
-        data: What the samples are.
+        found: The results, of the same shape.
+        mask: True where a sample was painted, broadcast to the data; None for everywhere.
+        data: The kind of data.
     """
     rows, painted = {"original": x, "result": found}, None
     if mask is not None:
@@ -261,17 +265,17 @@ def write_edits(path: Path, x: Tensor, found: Tensor, mask: Tensor | None, data:
 def _write_edited_images(
     path: Path, rows: Mapping[str, Tensor], painted: NDArray[np.bool_] | None
 ) -> None:
-    shown = {name: row[:_MOST_IMAGES] for name, row in rows.items()}
+    shown = {name: row[:_MAX_IMAGES] for name, row in rows.items()}
     count, _, height, width = next(iter(shown.values())).shape
-    scale = max(1, min(_LEAST_WIDTH // (count * width), _FRAME_SIDE // max(height, width)))
+    scale = max(1, min(_MIN_WIDTH // (count * width), _FRAME_SIDE // max(height, width)))
     images = {name: magnified(to_pixels(row), scale) for name, row in shown.items()}
     if painted is not None:
-        where = magnified(painted[:_MOST_IMAGES, ..., None], scale)
+        where = magnified(painted[:_MAX_IMAGES, ..., None], scale)
         down, right = np.indices(where.shape[1:3])
-        stripes = _STRIPES[(down + right) // _STRIPE % 2]  # slanted, of three colours
+        stripes = _STRIPES[(down + right) // _STRIPE % 2]  # slanted, of three colors
         images["kept"] = np.where(where, stripes, images["kept"])
-    coloured = [np.broadcast_to(row, (*row.shape[:-1], 3)) for row in images.values()]
-    _write_sheet(path, pasted(np.concatenate(coloured), count), list(rows), count)
+    colored = [np.broadcast_to(row, (*row.shape[:-1], 3)) for row in images.values()]
+    _write_sheet(path, pasted(np.concatenate(colored), count), list(rows), count)
 
 
 def _write_edited_lines(
@@ -301,7 +305,7 @@ def _write_edited_lines(
 
 
 def _write_sheet(path: Path, sheet: Pixels, names: Sequence[str], count: int) -> None:
-    """Write a sheet with the names of its rows and the numbers of its columns, dot by dot."""
+    """Write a sheet with names of rows and numbers of columns, without resampling."""
     from matplotlib.figure import Figure
 
     height, width = sheet.shape[0] + _TOP, sheet.shape[1] + _LEFT

@@ -1,220 +1,182 @@
-"""A picture of a comparison: the primary metric against network evaluations.
+"""Figures of a comparison: metrics against network evaluations.
 
-Nothing that a user named is written into a picture, so that any name can be given to a model.
+Sizes are in inches: a page shows a figure of 8 inches as about 800 pixels. Nothing that a user
+named is written into a figure, so that a model can have any name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fastdpm.evaluation.results import Cell, Comparison, Row
-from fastdpm.evaluation.scores import Metric, Score
-from fastdpm.output.figures import save_figure, subplots
+from fastdpm.evaluation.report.labels import draw_labels, label_width
+from fastdpm.evaluation.report.legend import draw_legend, legend_height
+from fastdpm.evaluation.report.looks import (
+    BEHIND,
+    EDGE,
+    ENVELOPE,
+    INK,
+    NORMAL,
+    WIDTH,
+    Look,
+    escaped,
+    looks_by_choice,
+    looks_by_row,
+)
+from fastdpm.evaluation.report.panels import (
+    Frame,
+    draw_behind,
+    draw_curves,
+    draw_levels,
+    set_axes,
+)
+from fastdpm.evaluation.results import Comparison
+from fastdpm.output.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-FAMILY_TITLES = {
-    "paper": "FastDPM: levels by VAR or STEP",
-    "multistep": "Multistep plans",
-    "diffusers": "Samplers of diffusers",
-}
-_COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#8B4513", "#332288"),
-    *("#E7298A", "#44AA99"),
-)
-_STYLES = {
-    "VAR linear": ("-", "o", True),
-    "VAR quadratic": ("-", "s", False),
-    "STEP linear": ("--", "o", True),
-    "STEP quadratic": ("--", "s", False),
-    "leading": ("-", "o", True),
-    "linspace": ("--", "s", False),
-    "trailing": (":", "^", True),
-}
-_MORE_STYLES = (("-.", "D", True), ("-.", "v", False), (":", "P", True), (":", "X", False))
-_GREY = "#777777"
-_LEAST_RATIO_FOR_LOG = 4.0
+MAX_LABELED = 6
+_LEFT, _RIGHT, _BOTTOM, _TITLE = 0.6, 0.12, 0.22, 0.32
+_ONE_PANEL, _GAP = 3.3, 0.18
+_PANEL_HEAD, _TICK_LABELS = 0.25, 0.27
+_ACROSS = "network evaluations per sample"
 
 
 def write_distance(path: Path, comparison: Comparison) -> None:
-    """Draw the primary metric against network evaluations, a panel for each family of methods.
+    """Draw every metric of a comparison against network evaluations.
 
-    Colour tells the group, line and marker tell the choice; error bars are one standard error.
+    Args:
+        path: A .png, .pdf or .svg file.
+        comparison: What to show; see :meth:`Comparison.select`.
+
+    Raises:
+        InvalidArgumentError: If the file has another suffix.
     """
-    families = comparison.families or ("",)
-    heights = [_panel_height(comparison, family) for family in families]
-    figure, axes = subplots(len(families), 1, (9.6, sum(heights)))
-    if (grid := axes[0][0].get_gridspec()) is not None:
-        grid.set_height_ratios(heights)
-    for family, (panel,) in zip(families, axes, strict=True):
-        rows = [row for row in comparison.rows if row.family == family]
-        _draw_references(panel, comparison)
-        if len(families) > 1:
-            _draw_envelope(panel, comparison)
-        drawn = _draw_rows(panel, rows, comparison.primary)
-        _set_scale(panel, comparison, rows)
-        _set_evaluations(panel, comparison)
-        panel.set_title(FAMILY_TITLES.get(family, family), loc="left", fontsize="medium")
-        if not drawn:
-            panel.text(0.5, 0.5, "nothing was measured", ha="center", transform=panel.transAxes)
-        _legend(panel, rows)
-    axes[-1][0].set_xlabel("network evaluations per sample")
-    save_figure(figure, path)
+    save_figure(distance_figure(comparison), path)
 
 
-def _panel_height(comparison: Comparison, family: str) -> float:
-    rows = [row for row in comparison.rows if row.family == family]
-    entries = len({row.group for row in rows}) + len({row.choice for row in rows})
-    return max(4.2, 0.22 * (entries + len(comparison.references) + 4) + 0.8)
+def distance_figure(comparison: Comparison) -> Figure:
+    """All metrics below one another: one panel each for few curves, one per group for many."""
+    few = len(comparison.rows) <= MAX_LABELED
+    return _labeled_figure(comparison) if few else _grouped_figure(comparison)
 
 
-def _set_scale(panel: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
-    """Take in all that the panel shows, with logarithms where they are needed to see it."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    metric, key = comparison.primary, comparison.primary.key
-    panel.set_ylabel(f"{metric.name}\n({metric.direction})")
-    panel.grid(color="#dddddd", linewidth=0.6, which="major")
-    points = [cell for row in rows for cell in _measured(row.cells.values(), key)]
-    cells = [*points, *comparison.references, *comparison.best_cells]
-    scores = [cell.scores[key] for cell in cells if key in cell.scores]
-    if comparison.drawn_floor is not None:
-        scores.append(comparison.drawn_floor)
-    if not scores:
-        return
-    low, high = (limit(score.value for score in scores) for limit in (min, max))
-    if low > 0 and high > _LEAST_RATIO_FOR_LOG * low:
-        panel.set_yscale("log", nonpositive="clip")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panel.yaxis.set_minor_formatter(NullFormatter())
-        # An error as large as its value would reach down without end.
-        low = min(max(s.value - s.spread, s.value / 2.5) for s in scores)
-        high = max(min(s.value + s.spread, s.value * 2.5) for s in scores)
-        panel.set_ylim(low / 1.2, high * 1.2)
-        return
-    low = min(s.value - s.spread for s in scores)
-    high = max(s.value + s.spread for s in scores)
-    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    panel.set_ylim(low - margin, high + margin)
+def _labeled_figure(comparison: Comparison) -> Figure:
+    """A panel per metric, with a label at the end of each curve."""
+    rows = comparison.rows
+    looks = looks_by_row(rows)
+    block = _TITLE + _ONE_PANEL + _TICK_LABELS
+    frames = [Frame.of(comparison, metric, _ONE_PANEL) for metric in comparison.metrics]
+    sheet = _Sheet(len(frames) * block + _BOTTOM)
+    right = max(label_width(sheet.figure, rows, frame) for frame in frames)
+    for i, frame in enumerate(frames):
+        wide = WIDTH - _LEFT - right
+        panel = sheet.panel(_LEFT, i * block + _TITLE, wide, _ONE_PANEL)
+        sheet.write(frame, i * block)
+        set_axes(panel, frame)
+        draw_levels(panel, frame)
+        if not draw_curves(panel, frame, rows, looks):
+            _write_nothing(panel)
+        draw_labels(panel, frame, rows, looks, (wide, _ONE_PANEL))
+    sheet.write_below(_LEFT + wide / 2)
+    return sheet.figure
 
 
-def _draw_rows(panel: Axes, rows: Sequence[Row], metric: Metric) -> bool:
-    colours, styles = _colours(rows), _styles(rows)
-    drawn = False
-    for row in rows:
-        cells = _measured(row.cells.values(), metric.key)
-        if not cells:
-            continue
-        line, marker, filled = styles[row.choice]
-        colour = colours[row.group]
-        panel.errorbar(
-            [cell.num_evaluations for cell in cells],
-            [cell.scores[metric.key].value for cell in cells],
-            yerr=[cell.scores[metric.key].spread for cell in cells],
-            color=colour,
-            linestyle=line,
-            marker=marker,
-            markerfacecolor=colour if filled else "white",
-            markersize=5,
-            linewidth=1.3,
-            elinewidth=1,
-            capsize=2.5,
-        )
-        drawn = True
-    return drawn
+def _grouped_figure(comparison: Comparison) -> Figure:
+    """For each metric a panel per group, over all other curves in grey; one legend above."""
+    groups = list(dict.fromkeys(row.group for row in comparison.rows))
+    looks = looks_by_choice(row.choice for row in comparison.rows)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(groups), 3)
+    high = {1: _ONE_PANEL, 2: 2.5, 3: 1.75}[columns]
+    frames = [Frame.of(comparison, metric, high) for metric in comparison.metrics]
+    lines = math.ceil(len(groups) / columns)
+    keys = [_choice_keys(looks), _level_keys(frames)]
+    legend = legend_height(keys)
+    block = _TITLE + lines * (high + _PANEL_HEAD) + _TICK_LABELS
+    sheet = _Sheet(legend + len(frames) * block + _BOTTOM)
+    draw_legend(sheet.figure, keys)
+    for i, frame in enumerate(frames):
+        sheet.write(frame, legend + i * block)
+        wide = (WIDTH - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns
+        for j, group in enumerate(groups):
+            line, column = divmod(j, columns)
+            top = legend + i * block + _TITLE + _PANEL_HEAD + line * (high + _PANEL_HEAD)
+            panel = sheet.panel(_LEFT + column * (wide + _GAP), top, wide, high)
+            set_axes(panel, frame, labels=(j + columns >= len(groups), column == 0))
+            _draw_group(panel, frame, group, looks)
+    sheet.write_below((_LEFT + WIDTH - _RIGHT) / 2)
+    return sheet.figure
 
 
-def _set_evaluations(panel: Axes, comparison: Comparison) -> None:
-    """One horizontal scale for all panels, with a tick at every S."""
-    from matplotlib.ticker import NullLocator
-
-    cells = [cell for row in comparison.rows for cell in row.cells.values()]
-    costs = [cell.num_evaluations for cell in _measured(cells, comparison.primary.key)]
-    panel.set_xscale("log")
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticks(comparison.steps, [str(tick) for tick in comparison.steps])
-    if costs:
-        panel.set_xlim(min(costs) / 1.1, max(costs) * 1.1)
+def _draw_group(panel: Axes, frame: Frame, group: str, looks: Mapping[str, Look]) -> None:
+    rows = frame.comparison.rows
+    own = [row for row in rows if row.group == group]
+    panel.set_title(escaped(group), loc="left", fontsize=NORMAL, color=INK, pad=3)
+    draw_behind(panel, frame, [row for row in rows if row.group != group])
+    draw_levels(panel, frame)
+    if not draw_curves(panel, frame, own, [looks[row.choice] for row in own]):
+        _write_nothing(panel)
 
 
-def _measured(cells: Iterable[Cell], key: str) -> list[Cell]:
-    """Those that can be drawn, by their evaluations."""
-    drawn = [cell for cell in cells if key in cell.scores and cell.num_evaluations > 0]
-    return sorted(drawn, key=lambda cell: cell.num_evaluations)
+def _write_nothing(panel: Axes) -> None:
+    panel.text(0.5, 0.96, "no values", ha="center", va="top", transform=panel.transAxes)
 
 
-def _draw_envelope(panel: Axes, comparison: Comparison) -> None:
-    """The best cell of each column, whatever its family: what a panel is to be compared with."""
-    metric = comparison.primary
-    best = sorted(comparison.best_cells, key=lambda cell: cell.num_evaluations)
-    panel.plot(
-        [cell.num_evaluations for cell in best],
-        [cell.scores[metric.key].value for cell in best],
-        color="#bbbbbb",
-        linewidth=6,
-        solid_capstyle="round",
-        zorder=0.5,
-        label="best of all panels",
-    )
-
-
-def _draw_references(panel: Axes, comparison: Comparison) -> None:
-    metric = comparison.primary
-    for cell, line in zip(comparison.references, ("-", "-.", ":"), strict=False):
-        if metric.key in cell.scores:
-            name = f"{cell.name},\n{cell.cost}"
-            _draw_level(panel, cell.scores[metric.key], "black", line, name)
-    floor, score = comparison.floor, comparison.drawn_floor
-    if floor is not None and score is not None:
-        _draw_level(panel, score, _GREY, "--", f"real data:\n{floor.label}")
-
-
-def _draw_level(panel: Axes, score: Score, colour: str, line: str, label: str) -> None:
-    error = score.spread
-    panel.axhspan(score.value - error, score.value + error, color=colour, alpha=0.13, linewidth=0)
-    panel.axhline(
-        score.value, color=colour, linestyle=line, linewidth=1.1, label=label.replace("$", r"\$")
-    )
-
-
-def _legend(panel: Axes, rows: Sequence[Row]) -> None:
-    """Two keys in one: colours are groups, lines and markers are choices."""
+def _choice_keys(looks: Mapping[str, Look]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
-    def key(label: str, **style: Any) -> Line2D:
-        return Line2D([], [], label=label.replace("$", r"\$"), **style)
-
-    entries = [key(group, color=c, linewidth=4) for group, c in _colours(rows).items()]
-    for choice, (line, marker, filled) in _styles(rows).items():
-        if choice:
-            face = _GREY if filled else "white"
-            style = {"linestyle": line, "marker": marker, "markerfacecolor": face}
-            entries.append(key(choice, color=_GREY, markersize=5, **style))
-    handles, _ = panel.get_legend_handles_labels()
-    panel.legend(
-        handles=[*entries, *handles],
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        borderaxespad=0,
-        fontsize="small",
-        frameon=False,
-        handlelength=3.2,
-    )
+    named = {choice: look for choice, look in looks.items() if choice}
+    return [Line2D([], [], label=escaped(name), **look.style) for name, look in named.items()]
 
 
-def _colours(rows: Sequence[Row]) -> dict[str, str]:
-    groups = dict.fromkeys(row.group for row in rows)
-    return {group: _COLOURS[i % len(_COLOURS)] for i, group in enumerate(groups)}
+def _level_keys(frames: Sequence[Frame]) -> list[Line2D]:
+    from matplotlib.lines import Line2D
+
+    drawn = [v for f in frames for v in f.levels if f.scale.holds(v.score.value)]
+    keys = [
+        Line2D([], [], label=escaped(name), linewidth=1, **v.style)
+        for name, v in {level.name: level for level in drawn}.items()
+    ]
+    keys.append(Line2D([], [], color=ENVELOPE, linewidth=4, label="best method at each S"))
+    if len({row.group for row in frames[0].comparison.rows}) > 1:
+        keys.append(Line2D([], [], color=BEHIND, linewidth=1.5, label="methods of other panels"))
+    return keys
 
 
-def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, bool]]:
-    choices = list(dict.fromkeys(row.choice for row in rows))
-    others = [choice for choice in choices if choice not in _STYLES and choice]
-    more = {choice: _MORE_STYLES[i % len(_MORE_STYLES)] for i, choice in enumerate(others)}
-    return {
-        choice: _STYLES.get(choice) or more.get(choice, ("-", "o", True)) for choice in choices
-    }
+class _Sheet:
+    """A figure whose parts are placed in inches from the top left."""
+
+    def __init__(self, height: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.height = height
+        self.figure = Figure(figsize=(WIDTH, height))
+
+    def panel(self, left: float, top: float, width: float, height: float) -> Axes:
+        """An empty panel."""
+        below = self.height - top - height
+        place = (left / WIDTH, below / self.height, width / WIDTH, height / self.height)
+        return self.figure.add_axes(place)
+
+    def write(self, frame: Frame, top: float) -> None:
+        """The metric, as a heading across the figure."""
+        self.figure.text(
+            EDGE / WIDTH,
+            1 - (top + 0.07) / self.height,
+            escaped(frame.title),
+            va="top",
+            fontsize=NORMAL + 1,
+            weight="bold",
+            color=INK,
+        )
+
+    def write_below(self, middle: float) -> None:
+        """The name of the horizontal axis."""
+        self.figure.text(
+            middle / WIDTH, 0.08 / self.height, _ACROSS, ha="center", fontsize=NORMAL, color=INK
+        )

@@ -1,35 +1,38 @@
-"""The report as one HTML page, which loads nothing from anywhere."""
+"""The report as one HTML page that loads no other file."""
 
 from __future__ import annotations
 
 import base64
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
 from fastdpm.data.sound import wav_bytes
-from fastdpm.evaluation.report.figures import FAMILY_TITLES
+from fastdpm.evaluation.report.figures import MAX_LABELED
 from fastdpm.evaluation.report.samples import shown_steps
-from fastdpm.evaluation.report.tables import Entry, Table
+from fastdpm.evaluation.report.tables import FAMILY_TITLES, Entry, Table
 from fastdpm.evaluation.report.words import facts, legend, summary
 from fastdpm.evaluation.results import Comparison
+from fastdpm.evaluation.scores import duration
 
 _SOUNDS_EACH = 2
-_MOST_SOUND_BYTES = 6_000_000
+_MAX_SOUND_BYTES = 6_000_000
 
 
-def page(comparison: Comparison, folder: Path, caption: str | None) -> str:
+def page(
+    comparison: Comparison, distance: bytes, samples: bytes | None, caption: str | None
+) -> str:
     """The whole page as text.
 
     Args:
-        comparison: What was measured; of its pictures sounds are used, to be played.
-        folder: Holds distance.png and, if there is a ``caption``, samples.png.
-        caption: Of the picture of samples.
+        comparison: The results; sounds in its pictures can be played on the page.
+        distance: The figure of the primary metric, a PNG file.
+        samples: The figure of samples, a PNG file, if there are samples.
+        caption: The caption of ``samples``.
     """
     from jinja2 import Environment, StrictUndefined
 
-    # Everything is escaped: names come from model folders, which anyone may have written.
+    # Everything is escaped: names come from model folders, which anyone can have written.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -43,13 +46,15 @@ def page(comparison: Comparison, folder: Path, caption: str | None) -> str:
         facts=facts(comparison),
         summary=summary(comparison),
         legend=legend(comparison),
-        tables=[Table.of(comparison, metric) for metric in comparison.metrics],
+        tables=Table.all_of(comparison),
         every=[
             (cell, [Entry.of(cell.scores.get(metric.key)) for metric in comparison.metrics])
             for cell in comparison.cells
         ],
-        distance=_data_uri("image/png", (folder / "distance.png").read_bytes()),
-        samples=_data_uri("image/png", (folder / "samples.png").read_bytes()) if caption else None,
+        duration=duration,
+        grouped=len(comparison.rows) > MAX_LABELED,
+        distance=_data_uri("image/png", distance),
+        samples=None if samples is None else _data_uri("image/png", samples),
         caption=caption,
         sounds=sounds,
         sounds_left_out=left_out,
@@ -58,7 +63,7 @@ def page(comparison: Comparison, folder: Path, caption: str | None) -> str:
 
 
 def _sounds(comparison: Comparison) -> tuple[list[tuple[str, list[str]]], int]:
-    """The first sounds of each method at a middle S, as many methods as the page can carry."""
+    """The first sounds of each method at a middle S, and how many methods have no room."""
     rate, pictures = comparison.model.sample_rate, comparison.pictures
     step = max(shown_steps(comparison), default=None)
     if not rate:
@@ -69,7 +74,7 @@ def _sounds(comparison: Comparison) -> tuple[list[tuple[str, list[str]]], int]:
     ]
     cells = [cell for cell in cells if cell.id in pictures and pictures[cell.id].ndim == 2]
     found: list[tuple[str, list[str]]] = []
-    room = _MOST_SOUND_BYTES
+    room = _MAX_SOUND_BYTES
     for cell in cells:
         clean = np.nan_to_num(pictures[cell.id][:_SOUNDS_EACH], posinf=1, neginf=-1)
         sources = [_data_uri("audio/wav", wav_bytes(sound, rate)) for sound in clean]

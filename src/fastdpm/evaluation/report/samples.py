@@ -1,6 +1,6 @@
-"""A picture of a comparison's samples: a row for each method, the same seeds in a column.
+"""A figure of a comparison's samples: a row for each method, the same seeds in a column.
 
-Nothing that a user named is written into a picture, so that any name can be given to a model.
+Nothing that a user named is written into a figure, so that a model can have any name.
 """
 
 from __future__ import annotations
@@ -8,107 +8,145 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.evaluation.results import BEST, Cell, Comparison, Row
+from fastdpm.evaluation.cells import Cell, Row
+from fastdpm.evaluation.report.looks import escaped
+from fastdpm.evaluation.results import BEST, Comparison
+from fastdpm.evaluation.select import find_steps
 from fastdpm.output.figures import LOUDEST_DB, QUIETEST_DB, magnified, power_in_db, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Tile = NDArray[np.uint8]
 _DPI = 120
-_TILE, _BLOCK, _SHEET = 56, 500, 2700
-_SOUND_TILE, _WAVE, _MOST_SOUNDS = (64, 152), 26, 3
+_TILE, _BLOCKS, _SHEET = 56, 780, 2700  # pixels
+_SOUND_TILE, _WAVE, _MAX_SOUNDS = (64, 152), 26, 3
 _SHADES = 48
-_CHARACTER = 7.2  # pixels, on average and at the size of the caption
+_NAME, _VALUE, _HEAD = 9.0, 8.0, 10.5  # points
+_CHARACTER = 8.6  # pixels, on average and at the size of a name
 
 
-def write_samples(path: Path, comparison: Comparison) -> str | None:
-    """Draw a row of samples for each method, at the smallest and at a middle S.
-
-    Args:
-        path: A .png file.
-        comparison: What was measured; images in its pictures have one channel or three.
-
-    Returns:
-        A caption that says what is shown and what was left out, or None where no cell has
-        pictures and nothing is written.
+def draw_samples(
+    path: Path,
+    comparison: Comparison,
+    *,
+    num_steps: Iterable[int] | int | None = None,
+    methods: Iterable[str] | str | None = None,
+) -> None:
+    """Write the figure of samples; see :meth:`Comparison.plot_samples`.
 
     Raises:
-        InvalidArgumentError: If pictures have another shape or type, or differ in shape.
+        InvalidArgumentError: If there are no samples, or if a name is unknown.
     """
+    found = samples_figure(comparison, num_steps=num_steps, methods=methods)
+    if found is None:
+        raise InvalidArgumentError(
+            "this comparison has no samples to draw, because results.json does not contain them:"
+            " run `compare` again and draw the samples of what it returns"
+        )
+    save_figure(found[0], path)
+
+
+def samples_figure(
+    comparison: Comparison,
+    *,
+    num_steps: Iterable[int] | int | None = None,
+    methods: Iterable[str] | str | None = None,
+) -> tuple[Figure, str] | None:
+    """The figure of samples and its caption, or None if there are no samples.
+
+    Args:
+        comparison: The results; images in its pictures have one channel or three.
+        num_steps: Values of S; the smallest and a middle one by default.
+        methods: See :meth:`Comparison.select`; as many as fit by default, the best ones first.
+
+    Raises:
+        InvalidArgumentError: If a name is unknown, or if pictures have another shape or type, or
+            differ in shape.
+    """
+    shown = comparison.select(methods)
+    steps = shown_steps(shown) if num_steps is None else find_steps(shown.steps, num_steps)
     tiles = _all_tiles(comparison)
     if not tiles:
         return None
-    sheet = _Sheet(comparison, tiles)
-    caption = _caption(comparison, sheet.left_out)
-    sheet.write(path, caption)
-    return caption
+    sheet = _Sheet(shown, tiles, steps)
+    title, caption = _title(comparison, steps, sheet), _caption(comparison, sheet)
+    return sheet.draw(title, caption), f"{title}. {caption}"
 
 
 def shown_steps(comparison: Comparison) -> tuple[int, ...]:
-    """The smallest and a middle S, of which samples are shown."""
+    """The smallest and a middle S, whose samples are shown by default."""
     steps = comparison.steps
     return tuple(sorted({steps[0], steps[len(steps) // 2]})) if steps else ()
 
 
 class _Sheet:
-    """Lines of tiles; a line is a name and, for each block, the cell and what it drew."""
+    """Lines of tiles; a line is a name and, for each block, the cell and its samples."""
 
-    gap, head, under, label = 4, 34, 16, 205
+    gap, under, label = 4, 19, 245
 
-    def __init__(self, comparison: Comparison, tiles: Mapping[str, list[Tile]]) -> None:
+    def __init__(
+        self, comparison: Comparison, tiles: Mapping[str, list[Tile]], steps: Sequence[int]
+    ) -> None:
         self.tile = height, width = next(iter(tiles.values()))[0].shape[:2]
-        self.columns = min(max(map(len, tiles.values())), max(3, _BLOCK // (width + self.gap)))
+        fitting = _BLOCKS // max(1, len(steps)) // (width + self.gap)
+        self.columns = min(max(map(len, tiles.values())), max(2, fitting))
         room = max(8, _SHEET // (height + self.gap + self.under))
-        steps = shown_steps(comparison)
-        rows = _chosen_rows(comparison, steps, room)
-        self.left_out = len(comparison.rows) - len(rows)
+        self.rows = _chosen_rows(comparison, steps, room)
+        self.left_out = len(comparison.rows) - len(self.rows)
         self.blocks = [f"S = {s}" for s in steps] or [""]
         self.lines = [
             (row.name, [_block(comparison, row.cells.get(s), tiles) for s in steps])
-            for row in rows
+            for row in self.rows
         ]
         for cell in comparison.references:
-            block = _block(comparison, cell, tiles)
-            if block[1]:
-                self.lines.append((f"{cell.name}\n{cell.cost}", [block] * len(self.blocks)))
+            drawn = _block(comparison, cell, tiles)
+            if drawn[1]:
+                self.lines.append((f"{cell.name}, {cell.cost}", [drawn] * len(self.blocks)))
 
-    def write(self, path: Path, caption: str) -> None:
-        """Every pixel of a tile becomes a pixel of the picture: nothing is resampled."""
+    def draw(self, title: str, caption: str) -> Figure:
+        """Every pixel of a tile becomes a pixel of the figure: nothing is resampled."""
         from matplotlib.figure import Figure
 
         block = self.columns * (self.tile[1] + self.gap) + 3 * self.gap
-        line = self.tile[0] + self.gap + self.under
         width = self.label + len(self.blocks) * block
-        footer = textwrap.wrap(caption, int(width / _CHARACTER))
-        height = self.head + len(self.lines) * line + self.under * (len(footer) + 1)
+        head = textwrap.wrap(title, int(width / _CHARACTER * 0.8))
+        foot = textwrap.wrap(caption, int(width / _CHARACTER))
+        line = self.tile[0] + self.gap + self.under
+        top = self.under * (len(head) + 2)
+        height = top + len(self.lines) * line + self.under * (len(foot) + 1)
         canvas = np.full((height, width, 3), 255, dtype=np.uint8)
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
 
-        def write(text: str, left: float, top: float, size: float, **style: Any) -> None:
-            escaped = text.replace("$", r"\$")
-            figure.text(left / width, 1 - top / height, escaped, fontsize=size, **style)
+        def write(text: str, left: float, down: float, size: float, **style: Any) -> None:
+            figure.text(left / width, 1 - down / height, escaped(text), fontsize=size, **style)
 
-        for i, title in enumerate(self.blocks):
-            write(title, self.label + i * block, 22, 10, weight="bold")
+        for i, words in enumerate(head):
+            write(words, 8, self.under * (i + 1.1), _HEAD, weight="bold")
+        for i, name in enumerate(self.blocks):
+            write(name, self.label + i * block, top - 7, _HEAD, weight="bold")
         for i, (name, blocks) in enumerate(self.lines):
-            top = self.head + i * line
-            middle = top + self.tile[0] / 2
+            down = top + i * line
             label = name.replace(", ", "\n", 1)
-            write(label, 8, middle, 7.5, va="center", linespacing=1.25)
+            write(label, 8, down + self.tile[0] / 2, _NAME, va="center", linespacing=1.25)
             for j, (value, tiles) in enumerate(blocks):
                 left = self.label + j * block
-                self._paste(canvas, tiles, top, left)
-                write(value, left, top + self.tile[0] + 12, 6.5, color="#444444")
-        for i, words in enumerate(reversed(footer)):
-            write(words, 8, height - self.under * (i + 0.6), 7.5)
-        figure.figimage(canvas, 0, 0, origin="upper")
-        save_figure(figure, path)
+                self._paste(canvas, tiles, down, left)
+                write(value, left, down + self.tile[0] + 14, _VALUE, color="#444444")
+        for i, words in enumerate(reversed(foot)):
+            write(words, 8, height - self.under * (i + 0.6), _NAME)
+        panel = figure.add_axes((0, 0, 1, 1), zorder=-1)
+        panel.set_axis_off()
+        panel.imshow(canvas, aspect="auto", interpolation="none")
+        return figure
 
     def _paste(self, canvas: Tile, tiles: Sequence[Tile], top: int, left: int) -> None:
         height, width = self.tile
@@ -118,20 +156,29 @@ class _Sheet:
             place[:] = tiles[i] if i < len(tiles) else 238
 
 
-def _caption(comparison: Comparison, left_out: int) -> str:
+def _title(comparison: Comparison, steps: Sequence[int], sheet: _Sheet) -> str:
+    """Which S and which methods are shown."""
+    count, whole = len(sheet.rows), len(comparison.rows)
+    values = " and ".join(filter(None, [", ".join(map(str, steps[:-1])), *map(str, steps[-1:])]))
+    at = f" at S = {values}" if steps else ""
+    if not whole:
+        return "Samples of the standard sampler"
+    if count == whole:
+        return f"Samples{at}: {'all ' if count > 1 else ''}{count} method{'s' * (count > 1)}"
+    best = "the best " if sheet.left_out else ""
+    return f"Samples{at}: {best}{count} of {whole} methods"
+
+
+def _caption(comparison: Comparison, sheet: _Sheet) -> str:
     sample_rate = comparison.model.sample_rate
-    text = (
-        "Samples of the same seeds in a column, a row for each method, with its"
-        f" {comparison.primary.name} below. A grey field: nothing was drawn."
-    )
+    text = f"A column shows samples with the same seed. Below each row: {comparison.primary.name}."
+    if any(len(drawn) < sheet.columns for _, blocks in sheet.lines for _, drawn in blocks):
+        text += " Gray: there is no sample."
     if sample_rate:
         text += (
-            f" Each sound as a spectrogram (0 to {sample_rate / 2000:g} kHz upwards,"
+            f" Each sound is a spectrogram (0 to {sample_rate / 2000:g} kHz upwards,"
             f" {QUIETEST_DB} to {LOUDEST_DB} dB) above its waveform (-1 to 1)."
         )
-    if left_out:
-        shown = len(comparison.rows) - left_out
-        text += f" The {shown} methods with the best values are shown; {left_out} are left out."
     return text
 
 
@@ -150,7 +197,7 @@ def _block(
 
 
 def _chosen_rows(comparison: Comparison, steps: Sequence[int], room: int) -> list[Row]:
-    """All rows, or as many as there is room for: the best by their best value at ``steps``."""
+    """All rows, or as many as fit: those with the best values at ``steps``."""
     metric = comparison.primary
     sign = 1 if metric.lower_is_better else -1
 
@@ -170,14 +217,14 @@ def _all_tiles(comparison: Comparison) -> dict[str, list[Tile]]:
     shapes = {name: picture.shape[1:] for name, picture in found.items()}
     if len(set(shapes.values())) > 1:
         got = ", ".join(map(str, sorted(set(shapes.values()))))
-        raise InvalidArgumentError(f"pictures must be of one shape, got {got}")
+        raise InvalidArgumentError(f"all pictures must have the same shape, got {got}")
     rate = comparison.model.sample_rate or 1
     return {name: _tiles(picture, rate) for name, picture in found.items()}
 
 
 def _tiles(picture: NDArray[Any], sample_rate: int) -> list[Tile]:
     if picture.ndim == 2 and picture.dtype.kind == "f":
-        return [sound_tile(sound, sample_rate) for sound in picture[:_MOST_SOUNDS]]
+        return [sound_tile(sound, sample_rate) for sound in picture[:_MAX_SOUNDS]]
     if picture.ndim == 4 and picture.dtype == np.uint8 and picture.shape[-1] in (1, 3):
         large = magnified(picture, max(1, round(_TILE / max(picture.shape[1:3]))))
         return list(np.broadcast_to(large, (*large.shape[:3], 3)))
@@ -188,7 +235,7 @@ def _tiles(picture: NDArray[Any], sample_rate: int) -> list[Tile]:
 
 
 def sound_tile(sound: NDArray[Any], sample_rate: int) -> Tile:
-    """A spectrogram above a waveform, (H, W, 3): both scales are fixed, not each sound's own."""
+    """A spectrogram above a waveform, (H, W, 3), on the same scales for all sounds."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -199,14 +246,14 @@ def sound_tile(sound: NDArray[Any], sample_rate: int) -> Tile:
     resized = Image.fromarray(shade.astype(np.float32)).resize(
         (width, height), Image.Resampling.BOX
     )
-    # Few shades make a small file; each is two decibels wide.
-    colours = colormaps["magma"].resampled(_SHADES)(np.asarray(resized))[..., :3]
-    pixels = (colours * 255).astype(np.uint8)
+    # Few shades make a small file; each covers two decibels.
+    colors = colormaps["magma"].resampled(_SHADES)(np.asarray(resized))[..., :3]
+    pixels = (colors * 255).astype(np.uint8)
     return np.concatenate([pixels, _wave_strip(clean, width)])
 
 
 def _wave_strip(sound: NDArray[np.float64], width: int) -> Tile:
-    """Each column is drawn from the least to the greatest value of its samples."""
+    """A column reaches from the smallest to the largest value of its samples."""
     strip = np.full((_WAVE, width, 3), 250, dtype=np.uint8)
     edges = np.linspace(0, len(sound), width + 1).astype(int)
     rows = np.round((1 - np.clip(sound, -1, 1)) / 2 * (_WAVE - 1)).astype(int)

@@ -1,17 +1,25 @@
-"""The entries of a comparison's tables, whatever they are printed in."""
+"""The entries of a comparison's tables, in any format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastdpm.evaluation.results import Cell, Comparison, Row
-from fastdpm.evaluation.scores import Metric, Score
+from fastdpm.evaluation.cells import Cell, Row
+from fastdpm.evaluation.results import Comparison
+from fastdpm.evaluation.scores import Metric, Score, duration
+
+TIME = Metric("seconds_per_sample", "Time per sample", "lower")
+FAMILY_TITLES = {
+    "paper": "FastDPM: levels by VAR or STEP",
+    "multistep": "Multistep plans",
+    "diffusers": "Samplers of diffusers",
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a table: what it says, what it sorts by, its mark (BEST or TIED), remarks."""
+    """One cell of a table: its text, what it sorts by, its mark (BEST or TIED) and remarks."""
 
     text: str
     value: str = ""
@@ -21,7 +29,7 @@ class Entry:
 
     @classmethod
     def of(cls, score: Score | None) -> Entry:
-        """A score alone."""
+        """A score without remarks."""
         return cls("-") if score is None else cls(score.text, repr(score.value))
 
 
@@ -35,16 +43,17 @@ class Table:
 
     @classmethod
     def of(cls, comparison: Comparison, metric: Metric) -> Table:
-        """Lay out the values of a metric."""
+        """Lay out the values of a metric, or of TIME."""
+        if metric == TIME:
+            return cls._of_time(comparison)
         marks = {s: comparison.marks(metric, s) for s in comparison.steps}
         lines = tuple(
             (row, tuple(_entry(comparison, row.cells.get(s), metric, marks[s]) for s in marks))
             for row in comparison.rows
         )
         references = [
-            (cell.name, f"{cell.num_evaluations:,.10g}", f"{cell.n:,}", entry)
+            (*_reference(cell), _entry(comparison, cell, metric, None))
             for cell in comparison.references
-            for entry in [_entry(comparison, cell, metric, None)]
         ]
         floor, score = comparison.floor, comparison.floor_score(metric)
         if floor is not None and score is not None:
@@ -52,11 +61,39 @@ class Table:
             references.append((name, "-", f"{floor.n:,}", Entry(score.text)))
         return cls(metric, lines, tuple(references))
 
+    @classmethod
+    def all_of(cls, comparison: Comparison) -> list[Table]:
+        """A table for each metric, and one of times if they were recorded."""
+        timed = any(cell.seconds_per_sample is not None for cell in comparison.cells)
+        metrics = [*comparison.metrics, *([TIME] if timed else [])]
+        return [cls.of(comparison, metric) for metric in metrics]
+
+    @classmethod
+    def _of_time(cls, comparison: Comparison) -> Table:
+        steps = comparison.steps
+        lines = [(row, tuple(_time(row.cells.get(s)) for s in steps)) for row in comparison.rows]
+        references = [(*_reference(cell), _time(cell)) for cell in comparison.references]
+        return cls(TIME, tuple(lines), tuple(references))
+
+    @property
+    def title(self) -> str:
+        """The metric and which way is better."""
+        return f"{self.metric.name}, {self.metric.direction}"
+
+
+def _reference(cell: Cell) -> tuple[str, str, str]:
+    return cell.name, f"{cell.num_evaluations:,.10g}", f"{cell.n:,}"
+
+
+def _time(cell: Cell | None) -> Entry:
+    seconds = None if cell is None else cell.seconds_per_sample
+    return Entry("-") if seconds is None else Entry(duration(seconds), repr(seconds))
+
 
 def _entry(
     comparison: Comparison, cell: Cell | None, metric: Metric, marks: Mapping[str, str] | None
 ) -> Entry:
-    """An entry; the table of references, which has no ``marks``, has a column for n."""
+    """An entry; that of a reference has no ``marks`` and no remark on n, which has a column."""
     if cell is None:
         return Entry("-")
     notes = tuple(f"note {i}" for i in comparison.note_numbers(cell))

@@ -1,33 +1,36 @@
-"""What a comparison found and how it was measured, in plain sentences."""
+"""The findings of a comparison and its settings, in sentences."""
 
 from __future__ import annotations
 
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
 _ERROR_MEANS = (
-    "± is one standard error over the samples, the reference taken as it is: a jackknife over"
-    " twentieths, for kernel distances the spread over blocks, for pairs that over pairs"
+    "± is one standard error over the samples, with the reference data taken as exact: a jackknife"
+    " over twentieths; for kernel distances, the spread over blocks; for pairs, the spread over"
+    " pairs"
 )
 
 
 def summary(comparison: Comparison) -> list[str]:
-    """What was found, in plain sentences, by the primary metric."""
+    """The findings by the primary metric."""
     metric = comparison.primary
     sentences = [_sentence_of_best(comparison, cell) for cell in comparison.best_cells]
     sentences = sentences or [f"No few-step method has a {metric.name}."]
     reference = comparison.reference(metric)
     if reference is not None:
         at = reference.scores[metric.key].text
-        sentences.append(f"The {reference.name} is at {at} with {reference.cost}.")
+        sentences.append(f"The {reference.name} reaches {at} with {reference.cost}.")
     floor, real = comparison.floor, comparison.floor_score(metric)
     if floor is not None and real is not None:
-        sentences.append(f"Real data scored the same way ({floor.label}) are at {real.text}.")
+        sentences.append(
+            f"Real data ({floor.label}), measured in the same way, scores {real.text}."
+        )
     sentences += _warnings(comparison)
     return sentences
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """What was measured and how, as names and values."""
+    """The settings, as names and values."""
     model = comparison.model
     checksum = (model.weights_sha256 or "")[:12]
     rate = f" at {model.sample_rate:,} Hz" if model.sample_rate else ""
@@ -37,7 +40,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Weights", f"SHA-256 {checksum}…" if checksum else "not recorded"),
         ("Features", comparison.features),
         ("Compared with", comparison.against),
-        ("Samples", f"{comparison.n:,} a cell, unless the cell says otherwise"),
+        ("Samples", f"{comparison.n:,} per method and S, unless a cell has another number"),
         ("Seed", comparison.seed),
         ("Clip", comparison.clip),
         ("Precision", comparison.precision),
@@ -49,15 +52,20 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 def legend(comparison: Comparison) -> list[str]:
     """How to read the marks of a table."""
     lines = [
-        "S is the number of steps asked for; network evaluations are given where they differ.",
+        "S is the number of steps; the number of network evaluations is shown if it differs.",
         "Bold: the best of its column. †: within one combined standard error"
-        " (root of the sum of squares) of the best. Methods share their seeds, so this is on the"
-        " large side; the best of many is favoured by chance.",
+        " (root of the sum of squares) of the best. Methods share their seeds, so this error is"
+        " rather too large; the best of many methods is partly the best by chance.",
     ]
     if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
         lines.append(
-            "A cell of more than S evaluations is not compared with its column, because it cost"
-            " more; the figure places it at its cost."
+            "A cell that took more than S evaluations is not compared with its column; the figure"
+            " shows it at its number of evaluations."
+        )
+    if any(cell.seconds_per_sample is not None for cell in comparison.cells):
+        lines.append(
+            "Time per sample is the time to draw all samples of a cell, divided by their number;"
+            " it depends on the machine and the batch size."
         )
     return lines
 
@@ -66,22 +74,30 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
     metric = comparison.primary
     score = cell.scores[metric.key]
     tied = list(comparison.marks(metric, cell.num_steps).values()).count(TIED)
-    text = f"S = {cell.num_steps}: the best {metric.name} is {score.text}, of {cell.name}"
+    text = f"S = {cell.num_steps}: the best {metric.name} is {score.text} ({cell.name})"
     if tied:
         text += f", with {tied} other{'s' if tied > 1 else ''} within one combined standard error"
     reference = comparison.reference(metric)
-    if reference is not None and reference.scores[metric.key].value > 0 and cell.num_evaluations:
-        times = score.value / reference.scores[metric.key].value
-        fewer = reference.num_evaluations / cell.num_evaluations
-        text += (
-            f"; {times:.3g} times the value of the {reference.name},"
-            f" in {fewer:.3g} times fewer evaluations"
-        )
+    if reference is not None:
+        against = reference.scores[metric.key]
+        if against.value > 0 and score.value > 0:
+            text += f"; {ratio(score.value / against.value)} the {reference.name}"
+            text += f" in {cell.cost} instead of {reference.num_evaluations:,.10g}"
     return text + "."
 
 
+def ratio(times: float) -> str:
+    """How a value compares with another that it is ``times`` as large as: "12% above"."""
+    percent = round(100 * (times - 1))
+    if percent == 0:
+        return "equal to"
+    if percent >= 100:
+        return f"{times:.3g} times as large as with"
+    return f"{abs(percent)}% {'above' if percent > 0 else 'below'}"
+
+
 def _warnings(comparison: Comparison) -> list[str]:
-    """What keeps the numbers from being compared as they stand."""
+    """Reasons why some numbers cannot be compared directly."""
     found = []
     floor = comparison.floor
     counts = [(c.name, c.n) for c in comparison.references if c.n != comparison.n and c.n]
@@ -90,7 +106,8 @@ def _warnings(comparison: Comparison) -> list[str]:
         others = ", ".join(f"{name}: {n:,}" for name, n in counts)
         found.append(
             f"Not everything was measured on {comparison.n:,} samples ({others}). Many metrics,"
-            " Fréchet distances among them, depend on the count: compare across counts with care."
+            " such as Fréchet distances, depend on the number of samples, so compare these numbers"
+            " with care."
         )
     failed = sum(cell.failed is not None for cell in comparison.cells)
     if failed:

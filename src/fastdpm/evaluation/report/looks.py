@@ -1,0 +1,77 @@
+"""Colors, markers and lines of the curves of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastdpm.evaluation.cells import Row
+
+INK, SOFT, BEHIND, ENVELOPE = "#222222", "#666666", "#dcdcdc", "#a6a6a6"
+SMALL, NORMAL = 8.0, 9.5  # points
+WIDTH, EDGE = 8.0, 0.08  # inches; a page shows the width as about 800 pixels
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#9A7500", "#3BA3DB", "#8B4513", "#332288")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a curve is drawn; ``filled`` is about its markers."""
+
+    color: str
+    line: str
+    marker: str
+    filled: bool = True
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Arguments of matplotlib."""
+        return {
+            "color": self.color,
+            "linestyle": self.line,
+            "marker": self.marker,
+            "markerfacecolor": self.color if self.filled else "white",
+            "markersize": 4.5,
+            "linewidth": 1.5,
+        }
+
+
+# STEP and VAR differ in color; linear and quadratic in the marker.
+_CHOICES = {
+    "STEP linear": Look("#D55E00", "-", "o"),
+    "STEP quadratic": Look("#E8A05C", "--", "s", filled=False),
+    "VAR linear": Look("#0072B2", "-", "o"),
+    "VAR quadratic": Look("#4FB3E8", "--", "s", filled=False),
+    "": Look("#222222", "-", "o"),
+    "leading": Look("#009E73", "-", "o"),
+    "linspace": Look("#AA4499", "-", "D"),
+    "trailing": Look("#332288", "-", "^"),
+    "karras": Look("#9A7500", "-", "v"),
+}
+
+
+def looks_by_row(rows: Sequence[Row]) -> list[Look]:
+    """A look for each of a few rows."""
+    count, marks = len(_COLORS), len(_MARKERS)
+    return [Look(_COLORS[i % count], "-", _MARKERS[i % marks]) for i in range(len(rows))]
+
+
+def looks_by_choice(choices: Iterable[str]) -> dict[str, Look]:
+    """A look for each choice of levels or steps, the same in all groups."""
+    names = list(dict.fromkeys(choices))
+    new = iter(range(len(names)))
+    found = {}
+    for name in names:
+        look = _CHOICES.get(name)
+        if look is None:
+            i = next(new)
+            line = ("-", "--", "-.", ":")[i // len(_COLORS) % 4]
+            look = Look(_COLORS[i % len(_COLORS)], line, _MARKERS[i % len(_MARKERS)])
+        found[name] = look
+    return found
+
+
+def escaped(text: str) -> str:
+    """A text that matplotlib shows as it is, without mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,101 @@
+"""The tables of a comparison as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fastdpm.evaluation.cells import Row
+from fastdpm.evaluation.report.tables import TIME, Entry, Table
+from fastdpm.evaluation.report.words import facts, legend, summary
+from fastdpm.evaluation.results import BEST, TIED, Comparison
+from fastdpm.evaluation.select import find_metric
+
+_MARKED = re.compile(r"([\\`*_\[\]<>|#~&$])")
+
+
+def table_text(comparison: Comparison, metric: str | None = None) -> str:
+    """The table of one metric, then that of the references.
+
+    Args:
+        comparison: What was measured.
+        metric: A key or a short name, or "seconds_per_sample"; the primary one by default.
+
+    Raises:
+        InvalidArgumentError: If there is no such metric.
+    """
+    known = [*comparison.metrics, TIME]
+    found = comparison.primary if metric is None else find_metric(known, metric, "metric")
+    return "\n".join(_tables(comparison, Table.of(comparison, found)))
+
+
+def markdown(comparison: Comparison) -> str:
+    """The whole report: a table per metric as in the paper, with methods in rows, S in columns."""
+    lines = [f"# Samplers compared on {_escaped(comparison.model.name)}", ""]
+    lines += [f"- {name}: {_escaped(value)}" for name, value in facts(comparison)]
+    lines += ["", *(f"- {_escaped(line)}" for line in summary(comparison)), ""]
+    lines += [_escaped(" ".join(legend(comparison))), ""]
+    for table in Table.all_of(comparison):
+        lines += [f"## {_escaped(table.title)}", ""]
+        lines += _tables(comparison, table)
+    if comparison.notes:
+        lines += ["## Notes", ""]
+        lines += [f"{i}. {_escaped(note)}" for i, note in enumerate(comparison.notes, 1)]
+        lines.append("")
+    return "\n".join(lines + _reproduction(comparison))
+
+
+def _tables(comparison: Comparison, table: Table) -> list[str]:
+    return [*_main_table(comparison, table), *_reference_table(table)]
+
+
+def _main_table(comparison: Comparison, table: Table) -> list[str]:
+    if not table.lines:
+        return []
+    head = ["sampler", "levels", *(f"S = {s}" for s in comparison.steps)]
+    lines = [_line(head), _line(["---", "---", *["---:"] * len(comparison.steps)])]
+    above: Row | None = None
+    for row, entries in table.lines:
+        again = above is not None and (above.family, above.group) == (row.family, row.group)
+        names = ["" if again else _escaped(row.group), _escaped(row.choice)]
+        lines.append(_line([*names, *map(_marked, entries)]))
+        above = row
+    return [*lines, ""]
+
+
+def _marked(entry: Entry) -> str:
+    text = _escaped(entry.text)
+    if entry.failed:
+        return text
+    text = f"**{text}**" if entry.mark == BEST else f"{text} †" if entry.mark == TIED else text
+    return text + "".join(f" ({remark})" for remark in entry.remarks)
+
+
+def _reference_table(table: Table) -> list[str]:
+    if not table.references:
+        return []
+    head = ["reference", "evaluations", "n", table.metric.name]
+    lines = [_line(map(_escaped, (*names, entry.text))) for *names, entry in table.references]
+    return [_line(map(_escaped, head)), _line(["---", "---:", "---:", "---:"]), *lines, ""]
+
+
+def _reproduction(comparison: Comparison) -> list[str]:
+    lines = ["## Reproduce", ""]
+    if comparison.command:
+        lines += [f"    {_one_line(comparison.command)}", ""]
+    versions = [f"{name} {value}" for name, value in comparison.versions.items()]
+    return [*lines, _escaped(", ".join(versions)), ""] if versions else lines
+
+
+def _line(cells: Sequence[str] | map[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())
+
+
+def _escaped(text: Any) -> str:
+    """Text that Markdown, and the HTML in it, shows as it is."""
+    return _MARKED.sub(r"\\\1", _one_line(text))
