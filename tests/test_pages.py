@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastdpm import Recipe
-from fastdpm.core.plan import _OPTIONAL, _TABLES
+from fastdpm.core.plan import _KEYS
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import STAGES
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
@@ -108,7 +108,7 @@ WRITTEN = {
     "Preset": fields(Preset, CompareSettings, PresetSource, Published),
     "Training configuration": fields(TrainConfig, ClassifierConfig, ClassifierOptions),
     "Training run": _CHECKPOINT_KEYS,
-    "Plan": {*_TABLES, *_OPTIONAL, "label", "notes", "fingerprint"},
+    "Plan": {*_KEYS.values(), "label", "notes", "fingerprint"},
     "Latents": {*latents_file._TENSORS, *latents_file._OPTIONAL, *latents_file._HEAD, "gain"},
     "Results of measurements": fields(Evaluation, Comparison, ComparedModel, Cell) - {"pictures"},
     "Caches": set(STAGES),

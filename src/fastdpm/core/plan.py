@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ from fastdpm.core.schedule import Array
 
 _TABLES = ("level", "t", "a", "b", "c")
 _OPTIONAL = ("log_variance", "past", "network_level")
-_NETWORK_LEVEL_KEY = "told"  # in files and fingerprints
+# Keys of the tables in files and fingerprints.
+_KEYS = MappingProxyType(
+    {name: name for name in (*_TABLES, *_OPTIONAL)} | {"network_level": "told"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +89,7 @@ class Plan:
         tables: dict[str, Array] = {name: getattr(self, name) for name in self._tables()}
         network_level = tables.pop("network_level")
         if not np.array_equal(network_level, self.level[:-1]):
-            tables[_NETWORK_LEVEL_KEY] = network_level
+            tables[_KEYS["network_level"]] = network_level
         return tables
 
     def _check_shapes(self) -> None:
@@ -186,11 +190,9 @@ class Plan:
         if missing:
             raise InvalidArgumentError(f"not a complete plan: {', '.join(missing)} missing")
         try:
-            keys = {name: name for name in (*_TABLES, *_OPTIONAL)}
-            keys["network_level"] = _NETWORK_LEVEL_KEY
             tables = {
                 name: np.array(data[key], dtype=np.float64)
-                for name, key in keys.items()
+                for name, key in _KEYS.items()
                 if key in data
             }
         except (TypeError, ValueError):
