@@ -215,13 +215,13 @@ def test_an_unknown_method_names_the_known_forms():
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        (["-S", "1"], ["[2, 100]", 1]),
-        (["-S", "5,200"], ["[2, 100]", 200]),
+        (["-S", "0"], ["[1, 100]", 0]),
+        (["-S", "5,200"], ["[1, 100]", 200]),
         (["-S", "x"], ["--steps", "'x'"]),
         (["-S", ""], ["--steps", "''"]),
         (["-S", "inf"], ["--steps", "inf"]),
         (["--reference-n", "50"], ["standard", "--reference-n"]),
-        (["--methods", "standard", "--reference-n", "10"], [10, 20]),
+        (["--methods", "step-linear-k0,standard", "--reference-n", "10"], [10, 20]),
         (["--out", "file/x"], ["file", "--out"]),
         (["-S", "2.5"], ["--steps", 2.5]),
         (["--methods", "nothing"], ["nothing", "paper", "multistep", "standard"]),

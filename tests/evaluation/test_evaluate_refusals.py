@@ -112,7 +112,10 @@ def test_a_folder_that_holds_more_than_samples_is_refused(measure, image_folder,
             ["--features", "--inception"],
         ),
         (["IMAGE", "--features", "nowhere"], ["nowhere", "digits-features"]),
-        (["SOUND", "--features", "FEATURES", "--against", "SOUNDS"], ["SOUNDS", ".png"]),
+        (
+            ["SOUND", "--features", "FEATURES", "--against", "SOUNDS"],
+            ["1 x 512 at 8000 Hz", "FEATURES", "1 x 8 x 8", "--features"],
+        ),
         (["IMAGE", "--inception", "nowhere"], ["Inception-v3", "nowhere", "auto"]),
         (
             ["IMAGE", "--features", "FEATURES", "--inception", "auto"],
