@@ -98,7 +98,7 @@ def test_a_damaged_cache_says_what_to_delete(measure, folders, own_cache):
     measure(folders["image"], n=20)
     for path in own_cache.glob("*/features/*/*.npz"):
         path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(DataError, match=tells(path, "Cache.clear")):
+    with pytest.raises(DataError, match=tells(path, "fastdpm cache --clear")):
         measure(folders["image"], n=21)
 
 

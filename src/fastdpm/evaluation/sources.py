@@ -314,6 +314,11 @@ def image_data(samples: Dataset | LabeledArray) -> DataSpec:
 def _read_npz(path: Path) -> Values:
     try:
         with np.load(path, allow_pickle=False) as file:
+            if {"mu", "sigma"} <= set(file.files):
+                raise DataError(
+                    f"{path} holds statistics, which cannot be measured: choose samples, and set"
+                    " `against` to this file"
+                )
             if len(file.files) != 1 and "samples" not in file.files:
                 raise DataError(
                     f"{path} holds {', '.join(file.files)}: it must hold one array, or one named"

@@ -24,7 +24,7 @@ from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
 from fastdpm.evaluation.scores import Floor, plain
 
 REFERENCE = "reference.safetensors"
-MOST_FEATURES = 2000
+MAX_FEATURES = 2000
 INCEPTION = "inception-v3"
 _FORMAT = "fastdpm-statistics"
 _INCEPTION_WIDTH = 2048
@@ -66,7 +66,7 @@ class Statistics:
             fingerprint,
             label,
             Moments.of(features),
-            np.asarray(features[shuffled(len(features))[:MOST_FEATURES]], dtype=np.float16),
+            np.asarray(features[shuffled(len(features))[:MAX_FEATURES]], dtype=np.float16),
             np.asarray(softmax(logits.astype(np.float64), axis=1).mean(0)),
         )
 
@@ -170,16 +170,13 @@ def is_statistics(path: Path) -> bool:
 
 
 def check_not_statistics(samples: str | Path) -> None:
-    """Raise InvalidArgumentError if ``samples`` is a file of statistics, which has no samples."""
+    """Raise InvalidArgumentError if ``samples`` is a file that :meth:`Statistics.write` wrote."""
     path = Path(samples)
-    if not path.is_file() or not is_statistics(path):
-        return
-    if path.suffix == ".safetensors" and not _is_written_here(path):
-        return
-    raise InvalidArgumentError(
-        f"{path} holds statistics, which cannot be measured: choose samples, and set `against` to"
-        " this file"
-    )
+    if path.suffix == ".safetensors" and path.is_file() and _is_written_here(path):
+        raise InvalidArgumentError(
+            f"{path} holds statistics, which cannot be measured: choose samples, and set `against`"
+            " to this file"
+        )
 
 
 def _is_written_here(path: Path) -> bool:
