@@ -1,6 +1,7 @@
 """The cost of a measurement is counted before anything is drawn; cached samples are free."""
 
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -94,9 +95,28 @@ def test_a_dry_run_prints_the_estimate_and_writes_nothing(command, tmp_path, cap
     out = capsys.readouterr().out
     total = 20 * (3 + 5 + 100 + 14 + 3 + 5)
     assert re.search(tells(f"{total:,}", 7, "cpu"), out.splitlines()[0])
-    rows = {line.split("  ")[1]: line for line in out.splitlines() if line.startswith("  ")}
-    assert re.search(tells(3, 5, 20), rows["DDIM-rev, STEP linear"])
-    assert re.search(tells(14, 20, "not possible"), rows["PNDM (diffusers), leading"])
+    rows = {re.split("  +", line)[1]: line for line in out.splitlines() if line.startswith("  ")}
+    assert rows["DDIM-rev, STEP linear"].split()[-2:] == ["3", "5"]
+    assert rows["PNDM (diffusers), leading"].split()[-2:] == ["none", "14"]
+    assert rows["standard sampler"].split()[-1] == "100"
+
+
+def test_a_dry_run_says_what_is_cached(command, tmp_path, monkeypatch, capsys):
+    command[command.index("--methods") + 1] = "step-linear-k0"
+    command[command.index("-S") + 1] = "3"
+    command += ["--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["fastdpm", *command])
+    assert fastdpm(command) == 0
+    monkeypatch.setattr(sys, "argv", ["fastdpm", *command, "--dry-run"])
+    assert fastdpm([*command, "--dry-run"]) == 0
+    del command[command.index("--out") :]
+    command[command.index("-S") + 1] = "3,4"
+    capsys.readouterr()
+    assert fastdpm([*command, "--dry-run"]) == 0
+    assert re.search(r"linear +cached +4", capsys.readouterr().out)
+    command[command.index("-n") + 1] = "25"
+    assert fastdpm([*command, "--dry-run"]) == 0
+    assert re.search(r"linear +3\* +4", capsys.readouterr().out)
 
 
 def test_the_estimate_comes_first(command, folders, image_folder, features, tmp_path, capsys):

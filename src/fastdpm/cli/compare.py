@@ -108,7 +108,7 @@ def compare(
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.told_command()
+    command = choices.told_command().replace(" --dry-run", "")
     counts = choices.parse("--steps", steps, int) or None
     names = choices.parse("--methods", methods, str) or None
     kappas = choices.parse("--kappa", kappa, float) or None
@@ -163,18 +163,25 @@ def _write(out: Path, found: Comparison) -> None:
 
 
 def _print_cells(cost: CostEstimate) -> None:
-    """A row for each method and a column for each S, with the network evaluations of a sample."""
+    """A row for each method and a column for each S, with the network evaluations per sample."""
     from rich.box import SIMPLE
     from rich.table import Table
 
     columns = sorted({cell.num_steps for cell in cost.cells})
     rows: dict[str, dict[int, CellCost]] = {}
+    sizes: dict[int, set[int]] = {}
     for cell in cost.cells:
         rows.setdefault(cell.method, {})[cell.num_steps] = cell
-    table = Table("method", *(f"S = {count}" for count in columns), box=SIMPLE)
+        sizes.setdefault(cell.n, set()).add(cell.num_steps)
+    table = Table("evaluations per sample", box=SIMPLE)
+    for count in columns:
+        table.add_column(f"S = {count}" if count == columns[0] else str(count), no_wrap=True)
     for method, cells in rows.items():
         table.add_row(method, *(_cost_text(cells.get(count)) for count in columns))
-    console.print("network evaluations of each sample x samples to draw")
+    for n, counts in sizes.items():
+        console.print(f"{n:,} samples per cell at S = {', '.join(map(str, sorted(counts)))}")
+    if any(0 < cell.left < cell.n for cell in cost.cells):
+        console.print("* some of the samples are in the cache")
     console.print(table)
 
 
@@ -182,10 +189,10 @@ def _cost_text(cell: CellCost | None) -> str:
     if cell is None:
         return ""
     if cell.failed is not None:
-        return "not possible"
-    return (
-        f"{cell.evaluations:,} x {cell.left:,}" if cell.left else f"{cell.evaluations:,}, cached"
-    )
+        return "none"
+    if not cell.left:
+        return "cached"
+    return f"{cell.evaluations:,}" + ("*" if cell.left < cell.n else "")
 
 
 def _print_published(preset: Preset) -> None:

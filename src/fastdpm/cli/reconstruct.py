@@ -111,7 +111,7 @@ def _tell_place(text: str) -> None:
 
 def _print(given: Given, found: Sequence[Found], record: str) -> None:
     """A line for each reconstruction, and the samples that did not converge."""
-    names = ("levels", "S", "by", "evaluations", "PSNR (dB)", "error", "latent std")
+    names = ("levels", "S", "by", "asked", "PSNR (dB)", "error", "latent std")
     table = Table(*names, box=SIMPLE)
     for one in found:
         result, summary = one.result, one.result.summary
@@ -122,7 +122,7 @@ def _print(given: Given, found: Sequence[Found], record: str) -> None:
         table.add_row(one.choice, str(one.num_steps), result.method, each, *cells)
     console.print(f"{len(given.x)} samples by {given.model.config.name}: median PSNR, worst error")
     console.print(
-        "evaluations: of the network, to encode a sample and to decode it if it has a latent"
+        "asked: network evaluations of encoding, and of decoding where there is a latent"
     )
     console.print(table)
     lost = [
