@@ -32,16 +32,16 @@ def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
 
 def test_more_samples_draw_only_what_is_missing(measure, folders, tmp_path, monkeypatch):
     measure(folders["image"], n=25)
-    asked = []
+    indices = []
     draw = drawn.PlanDrawer.draw
 
     def watch(self, model, samples, options, callback):
-        asked.extend(samples)
+        indices.extend(samples)
         return draw(self, model, samples, options, callback)
 
     monkeypatch.setattr(drawn.PlanDrawer, "draw", watch)
     grown = measure(folders["image"], n=40)
-    assert asked == list(range(25, 40))
+    assert indices == list(range(25, 40))
     monkeypatch.setenv("FASTDPM_CACHE", str(tmp_path / "elsewhere"))
     assert score_values(grown) == pytest.approx(
         score_values(measure(folders["image"], n=40)), rel=1e-5

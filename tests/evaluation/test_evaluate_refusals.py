@@ -56,7 +56,7 @@ def test_colour_is_not_measured_as_grey(measure, folders, image_folder):
         measure(folders["image"], n=20)
 
 
-def test_fewer_samples_than_asked_for_are_told(measure, image_folder):
+def test_fewer_samples_than_requested_are_noted(measure, image_folder):
     assert any(re.search(tells(50, 40), note) for note in measure(image_folder, n=50).notes)
 
 

@@ -229,7 +229,7 @@ def test_pairs_that_pesq_cannot_judge_are_left_out():
 
 
 @pytest.mark.parametrize("period", [0.38, 0.4, 0.42])
-def test_the_longest_sound_that_pesq_is_given_does_not_crash_it(period):
+def test_the_longest_sound_that_pesq_takes_does_not_crash_it(period):
     """As many utterances as fit: a crash would end the process, so another one measures."""
     pytest.importorskip("pesq", reason=WITHOUT_PESQ)
     program = f"""
@@ -324,9 +324,11 @@ def test_level_and_time_are_not_made_equal():
 )
 def test_what_makes_no_pairs_is_refused_in_one_line(change, error, values):
     sound = np.zeros(8000, dtype=np.float32)
-    given = {"real": [sound], "made": [sound], "rate": RATE, "metrics": PLAIN} | change
+    arguments = {"real": [sound], "made": [sound], "rate": RATE, "metrics": PLAIN} | change
     with pytest.raises(error, match=tells(*values)) as caught:
-        compare_sounds(given["real"], given["made"], given["rate"], given["metrics"])
+        compare_sounds(
+            arguments["real"], arguments["made"], arguments["rate"], arguments["metrics"]
+        )
     assert "\n" not in str(caught.value)
 
 
