@@ -17,7 +17,7 @@ from fastdpm.evaluation.cache import default_cache
 from fastdpm.evaluation.evaluate import MeasureOptions, evaluate, save_statistics
 from fastdpm.evaluation.scores import Floor
 from fastdpm.evaluation.statistics import REFERENCE, read_statistics
-from fastdpm.models.features import FEATURES
+from fastdpm.models.features import FEATURES, find_features
 
 DATA = {
     "digits-features": ("sklearn:digits", "sklearn:digits-test"),
@@ -38,7 +38,8 @@ def main() -> int:
     train, test = (part if ":" in part else str(base / part) for part in DATA[name])
     path = FEATURES / name / REFERENCE
     save_statistics(train, path, MeasureOptions(features=name, cache=default_cache()))
-    measured = evaluate(test, path, features=name, scale_to_peak=True)
+    scaled = find_features(name)[1].data.peak is not None
+    measured = evaluate(test, path, features=name, scale_to_peak=scaled)
     held_out = Floor(f"{measured.n:,} held-out {WORDS[name]}", measured.n, measured.scores)
     statistics = read_statistics(path)
     label = f"{statistics.moments.count:,} {WORDS[name]} of the training set"

@@ -141,7 +141,7 @@ def test_a_sampler_that_breaks_down_does_not_end_the_comparison(run, monkeypatch
     assert [c["failed"] for c in cells] == ["row 0 of 4: not finite", None]
 
 
-def test_progress_is_told_after_every_cell(run):
+def test_progress_is_reported_after_every_cell(run):
     lines: list[str] = []
     run(["step-linear-k0", "var-linear-k0"], tell=lines.append)
     assert len(lines) == 2
@@ -216,13 +216,13 @@ def test_an_unknown_method_names_the_known_forms():
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        (["-S", "1"], ["[2, 100]", 1]),
-        (["-S", "5,200"], ["[2, 100]", 200]),
+        (["-S", "0"], ["[1, 100]", 0]),
+        (["-S", "5,200"], ["[1, 100]", 200]),
         (["-S", "x"], ["--steps", "'x'"]),
         (["-S", ""], ["--steps", "''"]),
         (["-S", "inf"], ["--steps", "inf"]),
         (["--reference-n", "50"], ["standard", "--reference-n"]),
-        (["--methods", "standard", "--reference-n", "10"], [10, 20]),
+        (["--methods", "step-linear-k0,standard", "--reference-n", "10"], [10, 20]),
         (["--out", "file/x"], ["file", "--out"]),
         (["-S", "2.5"], ["--steps", 2.5]),
         (["--methods", "nothing"], ["nothing", "paper", "multistep", "standard"]),
@@ -279,12 +279,12 @@ def test_what_is_not_stated_is_taken_from_a_table_of_the_paper(folders, features
 
 def test_a_table_of_fid_wants_its_statistics_and_inception(folders, image_folder):
     table = CompareSettings((3,), ("step-linear-k0",), 20, "fid")
-    given = (
+    incomplete = (
         MeasureOptions(),
         MeasureOptions(str(image_folder)),
         MeasureOptions(inception="auto"),
     )
-    for measuring in given:
+    for measuring in incomplete:
         with pytest.raises(InvalidArgumentError, match=tells("against", "inception", "FID")):
             compare(folders["image"], table=table, measuring=measuring)
 

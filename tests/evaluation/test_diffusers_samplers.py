@@ -41,17 +41,17 @@ MEAN, SPREAD = 0.1, 0.2
 
 
 class Gaussian(nn.Module):
-    """The exact eps for data N(MEAN, SPREAD^2), which notes the steps that it is asked at."""
+    """The exact eps for data N(MEAN, SPREAD^2), which records the steps it is evaluated at."""
 
     def __init__(self, num_train_steps: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(()))
-        self.asked: list[float] = []
+        self.steps: list[float] = []
         betas = torch.linspace(0.1, 10, num_train_steps, dtype=torch.float64) / num_train_steps
         self.levels = (1 - betas).log().cumsum(0).mul(0.5).exp().float()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.asked.append(float(t[0]))
+        self.steps.append(float(t[0]))
         r = self.levels[t.long()].reshape(-1, 1, 1, 1)
         noise = 1 - r**2
         return noise.sqrt() * (x - r * MEAN) / ((r * SPREAD) ** 2 + noise) + self.shift
@@ -192,12 +192,12 @@ def test_a_network_that_predicts_v_is_sampled_as_diffusers_itself_would(image_mo
 def test_ten_of_a_thousand_steps_are_those_that_the_documentation_tells(family, spacing, steps):
     model, network = gaussian(1000)
     draw(model, f"diffusers-{family}-{spacing}", 10, n=1)
-    assert (network.asked[0], network.asked[1], network.asked[-1]) == steps
+    assert (network.steps[0], network.steps[1], network.steps[-1]) == steps
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("num_steps", [4, 7])
-def test_the_evaluations_told_are_those_that_were_made(key, num_steps):
+def test_the_evaluations_reported_are_those_that_were_made(key, num_steps):
     model, network = gaussian()
     seen: list[tuple[int, int]] = []
     batches = sample_diffusers(
@@ -208,10 +208,10 @@ def test_the_evaluations_told_are_those_that_were_made(key, num_steps):
         batch_size=2,
         callback=lambda state: seen.append((state.first, state.row)),
     )
-    told = [count for _, _, count in batches]
+    counts = [count for _, _, count in batches]
     expected = num_steps + (9 if "pndm" in key else 1 if "plms" in key else 0)
-    assert told == [expected, expected]
-    assert len(network.asked) == 2 * expected
+    assert counts == [expected, expected]
+    assert len(network.steps) == 2 * expected
     assert seen == [(first, row) for first in (0, 2) for row in range(expected)]
     assert method_of(key).num_evaluations(num_steps) == expected
 
@@ -253,11 +253,11 @@ def test_more_steps_come_nearer_to_the_data(key):
 def test_a_first_step_that_rounding_repeats_is_taken_twice(image_model):
     schedule = {"type": "cosine", "num_train_steps": 60}
     model = Model(dataclasses.replace(image_model.config, schedule=schedule), image_model.network)
-    told: list[float] = []
-    model.network.register_forward_pre_hook(lambda _net, given: told.append(float(given[1][0])))
+    steps: list[float] = []
+    model.network.register_forward_pre_hook(lambda _net, inputs: steps.append(float(inputs[1][0])))
     draw(model, "diffusers-dpmpp-2m-karras", 6)
-    assert len(told) == 6
-    assert told[0] == told[1] == 59
+    assert len(steps) == 6
+    assert steps[0] == steps[1] == 59
 
 
 def test_unknown_methods_are_refused_with_the_list_of_known_ones():
@@ -265,9 +265,9 @@ def test_unknown_methods_are_refused_with_the_list_of_known_ones():
         choose_methods(["diffusers-ddim-leading", "diffusers-ddim"])
 
 
-def test_all_methods_are_told_apart():
-    told = {(method.group, method.choice) for method in DIFFUSERS_METHODS.values()}
-    assert len(told) == len(KEYS) == 26
+def test_all_methods_have_names_of_their_own():
+    names = {(method.group, method.choice) for method in DIFFUSERS_METHODS.values()}
+    assert len(names) == len(KEYS) == 26
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_steps_that_a_method_cannot_take_are_refused_before_any_evaluation(
     with pytest.raises(kind, match=tells(key, *values)) as caught:
         sample_diffusers(model, method_of(key), num_steps, range(2))
     assert "\n" not in str(caught.value)
-    assert network.asked == []
+    assert network.steps == []
 
 
 def test_other_bad_arguments_are_refused():
@@ -329,7 +329,7 @@ def test_a_step_that_diffusers_fails_at_is_named(monkeypatch):
         draw(model, "diffusers-unipc-linspace", 5)
 
 
-def test_without_diffusers_the_extra_to_install_is_told(monkeypatch):
+def test_without_diffusers_the_extra_to_install_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     model, _ = gaussian()
     with pytest.raises(MissingExtraError, match=tells("diffusers", "fastdpm[diffusers]")):

@@ -107,16 +107,16 @@ def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder, mon
     assert found.scores["log_mel_error"].value > 0
     again = evaluate(folders["vocoder"], str(sound_folder), n=3)
     assert again.to_dict() == found.to_dict()
-    asked = []
+    indices = []
     draw = drawn.PlanDrawer.draw
 
     def watch(self, model, samples, options, callback):
-        asked.extend(samples)
+        indices.extend(samples)
         return draw(self, model, samples, options, callback)
 
     monkeypatch.setattr(drawn.PlanDrawer, "draw", watch)
     grown = evaluate(folders["vocoder"], str(sound_folder), n=5)
-    assert asked == [3, 4]
+    assert indices == [3, 4]
     assert grown.scores["log_mel_error"].value != found.scores["log_mel_error"].value
 
 

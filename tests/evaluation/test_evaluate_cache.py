@@ -32,16 +32,16 @@ def test_a_repeated_call_computes_nothing(measure, folders, monkeypatch):
 
 def test_more_samples_draw_only_what_is_missing(measure, folders, tmp_path, monkeypatch):
     measure(folders["image"], n=25)
-    asked = []
+    indices = []
     draw = drawn.PlanDrawer.draw
 
     def watch(self, model, samples, options, callback):
-        asked.extend(samples)
+        indices.extend(samples)
         return draw(self, model, samples, options, callback)
 
     monkeypatch.setattr(drawn.PlanDrawer, "draw", watch)
     grown = measure(folders["image"], n=40)
-    assert asked == list(range(25, 40))
+    assert indices == list(range(25, 40))
     monkeypatch.setenv("FASTDPM_CACHE", str(tmp_path / "elsewhere"))
     assert score_values(grown) == pytest.approx(
         score_values(measure(folders["image"], n=40)), rel=1e-5
@@ -98,7 +98,7 @@ def test_a_damaged_cache_says_what_to_delete(measure, folders, own_cache):
     measure(folders["image"], n=20)
     for path in own_cache.glob("*/features/*/*.npz"):
         path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(DataError, match=tells(path, "Cache.clear")):
+    with pytest.raises(DataError, match=tells(path, "fastdpm cache --clear")):
         measure(folders["image"], n=21)
 
 

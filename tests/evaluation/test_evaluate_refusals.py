@@ -56,7 +56,7 @@ def test_colour_is_not_measured_as_grey(measure, folders, image_folder):
         measure(folders["image"], n=20)
 
 
-def test_fewer_samples_than_asked_for_are_told(measure, image_folder):
+def test_fewer_samples_than_requested_are_noted(measure, image_folder):
     assert any(re.search(tells(50, 40), note) for note in measure(image_folder, n=50).notes)
 
 
@@ -112,7 +112,10 @@ def test_a_folder_that_holds_more_than_samples_is_refused(measure, image_folder,
             ["--features", "--inception"],
         ),
         (["IMAGE", "--features", "nowhere"], ["nowhere", "digits-features"]),
-        (["SOUND", "--features", "FEATURES", "--against", "SOUNDS"], ["SOUNDS", ".png"]),
+        (
+            ["SOUND", "--features", "FEATURES", "--against", "SOUNDS"],
+            ["1 x 512 at 8000 Hz", "FEATURES", "1 x 8 x 8", "--features"],
+        ),
         (["IMAGE", "--inception", "nowhere"], ["Inception-v3", "nowhere", "auto"]),
         (
             ["IMAGE", "--features", "FEATURES", "--inception", "auto"],

@@ -166,8 +166,8 @@ def test_the_standard_error_is_the_spread_over_repeated_draws(name):
     }[name]
     scores = [measure(_draw(300, 6, seed, 1.2, 0.1)) for seed in range(40)]
     spread = np.std([score.value for score in scores], ddof=1)
-    most = 2.2 if name == "recall" else 1.4
-    assert 0.7 * spread < np.mean([score.error for score in scores]) < most * spread
+    limit = 2.2 if name == "recall" else 1.4
+    assert 0.7 * spread < np.mean([score.error for score in scores]) < limit * spread
 
 
 def test_too_few_samples_and_foreign_features_are_refused():

@@ -14,7 +14,7 @@ from fastdpm.evaluation.metrics import mean_score
 from fastdpm.evaluation.speech import (
     LEAST_RATE,
     MEL_FLOOR,
-    PESQ_MOST_SECONDS,
+    PESQ_LIMIT_SECONDS,
     SPEECH_METRICS,
     STFT_FLOOR,
     Resolution,
@@ -220,7 +220,7 @@ def test_pairs_that_stoi_cannot_judge_are_left_out():
 def test_pairs_that_pesq_cannot_judge_are_left_out():
     pytest.importorskip("pesq", reason=WITHOUT_PESQ)
     sound, silence = _voice(), np.zeros(12000, dtype=np.float32)
-    short, long = _voice(0.2), _voice(PESQ_MOST_SECONDS + 0.1)
+    short, long = _voice(0.2), _voice(PESQ_LIMIT_SECONDS + 0.1)
     real = [sound, silence, sound, silence, short, long, sound]
     made = [_noisy(sound, 20), sound, silence, silence, short, long, _noisy(sound, 10)]
     scores = compare_sounds(real, made, RATE, ["pesq"])["pesq"]
@@ -229,13 +229,13 @@ def test_pairs_that_pesq_cannot_judge_are_left_out():
 
 
 @pytest.mark.parametrize("period", [0.38, 0.4, 0.42])
-def test_the_longest_sound_that_pesq_is_given_does_not_crash_it(period):
+def test_the_longest_sound_that_pesq_takes_does_not_crash_it(period):
     """As many utterances as fit: a crash would end the process, so another one measures."""
     pytest.importorskip("pesq", reason=WITHOUT_PESQ)
     program = f"""
 import numpy as np
 from fastdpm.evaluation.speech import compare_sounds
-t = np.arange(int({PESQ_MOST_SECONDS} * 8000)) / 8000
+t = np.arange(int({PESQ_LIMIT_SECONDS} * 8000)) / 8000
 noise = np.random.default_rng(0).standard_normal(len(t))
 x = (0.2 * noise * (t % {period} < 0.45 * {period})).clip(-1, 1)
 print(compare_sounds([x], [0.9 * x], 8000, ["pesq"])["pesq"])
@@ -324,9 +324,11 @@ def test_level_and_time_are_not_made_equal():
 )
 def test_what_makes_no_pairs_is_refused_in_one_line(change, error, values):
     sound = np.zeros(8000, dtype=np.float32)
-    given = {"real": [sound], "made": [sound], "rate": RATE, "metrics": PLAIN} | change
+    arguments = {"real": [sound], "made": [sound], "rate": RATE, "metrics": PLAIN} | change
     with pytest.raises(error, match=tells(*values)) as caught:
-        compare_sounds(given["real"], given["made"], given["rate"], given["metrics"])
+        compare_sounds(
+            arguments["real"], arguments["made"], arguments["rate"], arguments["metrics"]
+        )
     assert "\n" not in str(caught.value)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.evaluate import DryRun, drawing_batch
 from fastdpm.cli.expand import OneOf, described
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console
@@ -16,18 +17,22 @@ from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_writable
 
 if TYPE_CHECKING:
+    from fastdpm.evaluation.estimate import CellCost, CostEstimate
+    from fastdpm.evaluation.results import Comparison
     from fastdpm.models.find import FoundModel
+    from fastdpm.models.presets import Preset
 
 
 def _helps() -> dict[str, str]:
-    """What the table of samplers holds."""
+    """Help that depends on the table of samplers."""
     from fastdpm.core.methods import families
 
     return {
         "methods": f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods"
         " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
         " by default all groups, or the preset's.",
-        "kappa": f"Values of kappa of the group {', '.join(families(kappa=True))}; 0,1.",
+        "kappa": f"Values of kappa for the group {', '.join(families(kappa=True))}, separated by"
+        " commas; 0,1 by default.",
     }
 
 
@@ -35,11 +40,18 @@ def _helps() -> dict[str, str]:
 def compare(
     *,
     model: choices.ModelName,
-    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the report.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for tables, figures and the report. Required, except with --dry-run."
+        ),
+    ] = None,
     steps: Annotated[
         str | None,
         typer.Option(
-            "--steps", "-S", help="Values of S, separated by commas; 5,10,20,50, or the preset's."
+            "--steps",
+            "-S",
+            help="Values of S, separated by commas; by default 5,10,20,50, or the preset's.",
         ),
     ] = None,
     methods: Annotated[str | None, typer.Option()] = None,
@@ -48,15 +60,16 @@ def compare(
         int | None,
         typer.Option(
             "-n",
-            help="Samples a cell; by default 10,000 images, 1,000 sounds or 100 recordings, or the"
-            " preset's.",
+            help="Samples of each method and S; by default 10,000 images, 1,000 sounds or 100"
+            " recordings, or the preset's.",
             min=1,
         ),
     ] = None,
     reference_n: Annotated[
         int | None,
         typer.Option(
-            help="Samples of the standard T-step sampler; at most 1,000 by default.", min=1
+            help="Samples of the standard T-step samplers; by default -n, but at most 1,000.",
+            min=1,
         ),
     ] = None,
     checkpoint: choices.Checkpoint = None,
@@ -65,7 +78,10 @@ def compare(
     inception: choices.Inception = None,
     clip: Annotated[
         str | None,
-        typer.Option(help="Alike for all methods; by default as the model's recipe."),
+        typer.Option(
+            help="How the implied clean data is clipped, for all methods; by default as in the"
+            " model's recipe."
+        ),
         OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,
     seed: choices.Seed = 0,
@@ -76,55 +92,119 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another comparison in the folder.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Measure sampling methods at several S on one network: the paper's grid and its rivals.
+    """Measure sampling methods at several S on one network: the paper's grid and other samplers.
 
-    Same seeds and same metric for all. Writes results.json, results.csv, results.md, figures and
-    report.html. A comparison that was interrupted goes on when it is started again.
+    All methods use the same seeds and the same metrics. Writes results.json, results.csv,
+    results.md, figures and report.html. An interrupted comparison continues when it is started
+    again.
     """
-    from fastdpm.evaluation.compare import compare as measure_all
+    from fastdpm.evaluation.compare import prepare
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
-    from fastdpm.evaluation.report.write import write_report
+    from fastdpm.evaluation.methods import choose_methods
     from fastdpm.models.find import find_model
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.told_command()
-    counts = choices.parse("--steps", steps, int)
-    names = choices.parse("--methods", methods, str)
-    kappas = choices.parse("--kappa", kappa, float)
+    command = choices.told_command().replace(" --dry-run", "")
+    counts = choices.parse("--steps", steps, int) or None
+    names = choices.parse("--methods", methods, str) or None
+    kappas = choices.parse("--kappa", kappa, float) or None
+    if names is not None:
+        choose_methods(names, kappas)  # refuses what is wrong before the model is looked for
+    if out is None and not dry_run:
+        raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
     found_model = find_model(model, checkpoint)
-    _check_folder(out, command, found_model, overwrite=overwrite)
+    if out is not None:
+        _check_folder(out, command, found_model, overwrite=overwrite)
     preset = read_preset(model) if checkpoint is not None else None
-    machine.use_threads(found_model.config, n, batch_size)
+    machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
     with choices.keeping(kept):
-        found = measure_all(
+        prepared = prepare(
             found_model,
-            counts or None,
-            names or None,
-            kappas=kappas or None,
+            counts,
+            names,
+            kappas=kappas,
             table=None if preset is None else preset.compare,
             measuring=MeasureOptions(
-                against, n, features, inception, machine.device, kept, progress=True
+                against,
+                n,
+                features,
+                inception,
+                machine.device,
+                kept,
+                progress=True,
+                batch_size=batch_size,
             ),
             options=DrawOptions(seed, precision, batch_size, machine.device),
             clip=clip,
             reference_n=reference_n,
-            command=command,
-            tell=console.print,
         )
+        cost = prepared.estimate()
+        console.print(str(cost))
+        if dry_run:
+            _print_cells(cost)
+        if dry_run or out is None:
+            return
+        found = prepared.run(command, console.print)
+    _write(out, found)
+    if preset is not None:
+        _print_published(preset)
+
+
+def _write(out: Path, found: Comparison) -> None:
+    from fastdpm.evaluation.report.write import write_report
+
     out.mkdir(parents=True, exist_ok=True)
     for path in write_report(out, found):
         console.print(f"written: {path}")
-    if preset is not None and preset.published is not None:
-        for method, figures in preset.published.figures.items():
-            told = ", ".join(f"{value:g} at S = {s}" for s, value in figures.items())
-            console.print(f"published, {method}: {told} ({preset.published.source})")
+
+
+def _print_cells(cost: CostEstimate) -> None:
+    """A row for each method and a column for each S, with the network evaluations per sample."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    columns = sorted({cell.num_steps for cell in cost.cells})
+    rows: dict[str, dict[int, CellCost]] = {}
+    sizes: dict[int, set[int]] = {}
+    for cell in cost.cells:
+        rows.setdefault(cell.method, {})[cell.num_steps] = cell
+        sizes.setdefault(cell.n, set()).add(cell.num_steps)
+    table = Table("evaluations per sample", box=SIMPLE)
+    for count in columns:
+        table.add_column(f"S = {count}" if count == columns[0] else str(count), no_wrap=True)
+    for method, cells in rows.items():
+        table.add_row(method, *(_cost_text(cells.get(count)) for count in columns))
+    for n, counts in sizes.items():
+        console.print(f"{n:,} samples per cell at S = {', '.join(map(str, sorted(counts)))}")
+    if any(0 < cell.left < cell.n for cell in cost.cells):
+        console.print("* some of the samples are in the cache")
+    console.print(table)
+
+
+def _cost_text(cell: CellCost | None) -> str:
+    if cell is None:
+        return ""
+    if cell.failed is not None:
+        return "none"
+    if not cell.left:
+        return "cached"
+    return f"{cell.evaluations:,}" + ("*" if cell.left < cell.n else "")
+
+
+def _print_published(preset: Preset) -> None:
+    if preset.published is None:
+        return
+    for method, figures in preset.published.figures.items():
+        values = ", ".join(f"{value:g} at S = {s}" for s, value in figures.items())
+        console.print(f"published, {method}: {values} ({preset.published.source})")
 
 
 def _check_folder(out: Path, command: str, model: FoundModel, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else than this comparison, made earlier."""
+    """Refuse a folder that holds anything but an earlier run of this comparison."""
     check_writable(out)
     if not out.is_dir() or not any(out.iterdir()):
         return

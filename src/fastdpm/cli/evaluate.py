@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.terminal import console, tell_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from fastdpm.core.plan import Plan
-    from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.scores import Evaluation
     from fastdpm.models.find import FoundModel
+
+
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print an estimate of the network evaluations and the time, then stop."
+    ),
+]
 
 
 def evaluate(
@@ -24,7 +31,7 @@ def evaluate(
     samples: Annotated[
         str,
         typer.Argument(
-            help="A model as `sample` takes it, or samples: a folder, zip or Parquet file, or an"
+            help="A model, as `sample` takes it, or samples: a folder, zip or Parquet file, or an"
             " .npz file of uint8 images (n, H, W, C) or of floats in [-1, 1].",
             metavar="MODEL|SAMPLES",
         ),
@@ -35,103 +42,128 @@ def evaluate(
         int | None,
         typer.Option(
             "-n",
-            help="Samples; by default 10,000 images, 1,000 sounds or 100 recordings of a vocoder.",
+            help="Samples; by default 10,000 images, 1,000 sounds or 100 recordings of a model,"
+            " and all samples of files.",
             min=1,
         ),
     ] = None,
     features: choices.Features = None,
     inception: choices.Inception = None,
     sampling: choices.Sampling,
-    seed: choices.Seed = 0,
-    batch_size: choices.BatchSize = None,
-    precision: choices.Precision = "float32",
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of a model; 0 by default. Sample i depends on (seed, i).", min=0),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples at a time that a model draws, or that the feature network reads; by"
+            " default chosen by their size.",
+            min=1,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of a model's network; float32 by default."),
+        OneOf("fastdpm.core.recipe:PRECISIONS"),
+    ] = None,
     machine: Machine,
     cache: choices.CacheFolder = None,
     scale_to_peak: Annotated[
         bool,
         typer.Option(
             "--scale-to-peak",
-            help="Scale the sounds to the peak of the training, as references are; for real"
-            " recordings. Samples are measured at their own level.",
+            help="Scale the sounds of a folder or file to the peak that the feature network was"
+            " trained on, as references always are; for real recordings.",
         ),
     ] = False,
     save: Annotated[Path | None, typer.Option(help="Save the result as JSON.")] = None,
     save_statistics: Annotated[
         Path | None,
         typer.Option(
-            help="Save the statistics of data to a .safetensors file, for --against, and measure"
+            help="Save the statistics of data to a .safetensors file for --against, and measure"
             " nothing."
         ),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
-    """Measure a model or samples against real data; every figure has its standard error.
+    """Measure a model or samples against real data. Every metric comes with its standard error.
 
-    Samples, features, statistics and results are kept in a cache, so nothing is computed twice
-    and an interrupted run goes on where it was.
+    Samples, features, statistics and results are kept in a cache: nothing is computed twice, and
+    an interrupted run continues when it is started again.
     """
-    from fastdpm.data.files import check_place, write_json
+    from fastdpm.data.files import write_json
     from fastdpm.evaluation import evaluate as stages
     from fastdpm.evaluation.drawn import DrawOptions
 
     kept = choices.open_cache(cache)
-    if save is not None and save_statistics is not None:
-        raise InvalidArgumentError("--save-statistics measures nothing that --save could keep")
-    for path in (save, save_statistics):
-        if path is not None:
-            check_place(path)
+    _check_places(save, save_statistics)
     measured = _found(samples, checkpoint)
+    recipe, plan = None, None
     if isinstance(measured, str):
+        idle = {"--seed": seed is not None, "--precision": precision is not None}
+        idle |= dict.fromkeys(sampling.names(), True) | {"--dry-run": dry_run}
+        _refuse(samples, [name for name, stated in idle.items() if stated])
         machine.use_stated_threads()
     else:
-        machine.use_threads(measured.config, n, batch_size)
-    recipe, plan = _how_to_sample(measured, sampling)
+        recipe, plan = sampling.choose(measured.config.recipe)
+        machine.use_threads(measured.config, n, drawing_batch(measured, batch_size))
+    measuring = stages.MeasureOptions(
+        against, n, features, inception, machine.device, kept, True, scale_to_peak, batch_size
+    )
     with choices.keeping(kept):
         if save_statistics is not None:
-            measuring = stages.MeasureOptions(
-                against, n, features, inception, machine.device, kept
-            )
-            kind = stages.save_statistics(samples, save_statistics, measuring)
-            console.print(f"statistics of {kind.label}, {kind.network}: {save_statistics}")
+            statistics = stages.save_statistics(samples, save_statistics, measuring)
+            source = f"statistics of {statistics.label}, {statistics.network}"
+            console.print(f"{source}: {save_statistics}")
             return
-        found = stages.evaluate(
-            measured,
-            against,
-            n=n,
-            recipe=recipe,
-            plan=plan,
-            features=features,
-            inception=inception,
-            options=DrawOptions(seed, precision, batch_size, machine.device),
-            cache=kept,
-            progress=True,
-            scale_to_peak=scale_to_peak,
-        )
+        options = DrawOptions(seed or 0, precision or "float32", batch_size, machine.device)
+        prepared = stages.prepare(measured, measuring, recipe=recipe, plan=plan, options=options)
+        if not isinstance(measured, str):
+            console.print(str(prepared.estimate()))
+        if dry_run:
+            return
+        found = prepared.run()
     _print(found)
     if save is not None:
         write_json(save, found.to_dict())
         console.print(f"saved to {save}")
 
 
+def drawing_batch(found: FoundModel, batch_size: int | None) -> int | None:
+    """Samples that a model draws at a time; a vocoder draws one recording at a time."""
+    return batch_size if found.config.data.mel is None else 1
+
+
+def _check_places(save: Path | None, save_statistics: Path | None) -> None:
+    """Refuse a file that could not be written later."""
+    from fastdpm.data.files import check_place
+
+    if save is not None and save_statistics is not None:
+        raise InvalidArgumentError(
+            "--save-statistics measures nothing, so --save would have no effect: drop one of them"
+        )
+    for path in (save, save_statistics):
+        if path is not None:
+            check_place(path)
+
+
 def _found(samples: str, checkpoint: Path | None) -> str | FoundModel:
-    """The model, or the samples as they were named."""
+    """The model, or the name of the samples."""
+    from fastdpm.evaluation.statistics import check_not_statistics
     from fastdpm.models.find import find_model, is_model
 
+    check_not_statistics(samples)
     is_one = checkpoint is not None or is_model(samples)
     return find_model(samples, checkpoint) if is_one else samples
 
 
-def _how_to_sample(
-    samples: str | FoundModel, sampling: choices.Sampling
-) -> tuple[Recipe | None, Plan | None]:
-    """Recipe and plan of a model; neither for samples that were drawn elsewhere."""
-    if not isinstance(samples, str):
-        return sampling.choose(samples.config.recipe)
-    if sampling.names():
+def _refuse(samples: str, idle: list[str]) -> None:
+    """Refuse options that have an effect on models only."""
+    if idle:
         raise InvalidArgumentError(
-            f"{samples} is no model, so {' and '.join(sampling.names())} would change nothing:"
-            " drop it"
+            f"{samples} is not a model, so {' and '.join(idle)} would have no effect: drop it"
         )
-    return None, None
 
 
 def _print(found: Evaluation) -> None:
@@ -145,5 +177,5 @@ def _print(found: Evaluation) -> None:
     tell_notes(found.notes)
     if found.seconds is not None and found.evaluations is not None:
         console.print(
-            f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations each"
+            f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations per sample"
         )

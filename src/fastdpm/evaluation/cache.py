@@ -1,7 +1,7 @@
-"""Results of the stages of a measurement, kept so that nothing is computed twice.
+"""A cache of the stages of a measurement, so that nothing is computed twice.
 
-A place in the cache is named by a digest of everything that decides its content. Files are
-written whole, so an interrupted run leaves what it had finished and nothing else.
+The name of an entry is a digest of everything that decides its content. Files are written
+atomically, so an interrupted run leaves only finished files.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ _RANGE = re.compile(r"(\d{9})-(\d{9})\.npz")
 
 
 def digest(*parts: Any) -> str:
-    """Name of what the parts decide: 32 hexadecimal digits of their JSON's SHA-256."""
+    """A name for values: the first 32 hexadecimal digits of the SHA-256 of their JSON."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions, for a digest of what they decide."""
+    """Installed versions of packages, as a part of digests."""
     return {name: version(name) for name in packages}
 
 
 class Shards:
-    """Arrays of consecutive samples, from sample 0 on, in files of some samples each."""
+    """Arrays of consecutive samples, starting at sample 0, split into several files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def count(self) -> int:
-        """Samples that are there without a gap."""
+        """Samples that are stored without a gap."""
         return max((stop for _, stop, _ in self._files()), default=0)
 
     def append(self, first: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Add the samples from ``first`` on; the first axis of every array counts them.
+        """Add samples that start at ``first``; the first axis of every array counts them.
 
-        Nothing is written where another process has added them meanwhile.
+        Nothing is written if another process has added them in the meantime.
         """
         if first != self.count:
             return
@@ -69,12 +69,12 @@ class Shards:
     def read(
         self, first: int, stop: int, names: Collection[str] | None = None
     ) -> Iterator[Arrays]:
-        """The samples from ``first`` to before ``stop``, some at a time.
+        """Read the samples from ``first`` to before ``stop``, one file at a time.
 
         Args:
-            first: From 0.
+            first: At least 0.
             stop: At most :attr:`count`.
-            names: Of the arrays to read; all by default.
+            names: Names of the arrays to read; all by default.
 
         Raises:
             DataError: If a file is damaged.
@@ -86,21 +86,22 @@ class Shards:
                 yield {name: array[low - begin : high - begin] for name, array in arrays.items()}
 
     def gather(self, stop: int, names: Collection[str] | None = None) -> Arrays:
-        """The first ``stop`` samples at once.
+        """Read the first ``stop`` samples.
 
         Raises:
-            DataError: If they are not all there, or a file is damaged.
+            DataError: If some are missing, or a file is damaged.
         """
         if self.count < stop:
             raise DataError(
-                f"{self.folder} holds {self.count} of {stop} samples: files of the cache were"
-                " deleted; delete this folder, or everything with `Cache.clear`"
+                f"{self.folder} holds {self.count} of {stop} samples, because files of the cache"
+                " were deleted: delete this folder, or clear the cache with `fastdpm cache"
+                " --clear`"
             )
         parts = list(self.read(0, stop, names))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """The chain of files that begins at 0, each where the one before it ends."""
+        """The files from sample 0 on, up to the first gap."""
         found = {}
         for path in self.folder.glob("*.npz"):
             matched = _RANGE.fullmatch(path.name)
@@ -121,7 +122,7 @@ class Shards:
                 return {name: arrays[name] for name in names or arrays.files}
         except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
             raise DataError(
-                f"{path} is damaged: delete it, or everything with `Cache.clear`"
+                f"{path} is damaged: delete it, or clear the cache with `fastdpm cache --clear`"
             ) from None
 
 
@@ -130,15 +131,15 @@ class Cache:
     """A folder of results.
 
     Attributes:
-        root: Where; see :func:`default_cache`. All lies in a folder of its own below it, so that
-            emptying the cache touches nothing else.
+        root: The folder; see :func:`default_cache`. Everything is stored in one subfolder, so that
+            clearing the cache touches no other files.
     """
 
     root: Path
 
     @property
     def home(self) -> Path:
-        """The folder that belongs to the cache alone."""
+        """The subfolder that only the cache uses."""
         return self.root / _HOME
 
     def shards(self, stage: str, key: str) -> Shards:
@@ -146,7 +147,7 @@ class Cache:
         return Shards(self.home / stage / key)
 
     def file(self, stage: str, key: str, suffix: str) -> Path:
-        """Where a single file of a stage lies, its folder made."""
+        """Path of a single file of a stage; its folder is created."""
         folder = self.home / stage
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{key}{suffix}"
@@ -161,23 +162,23 @@ class Cache:
         return found if isinstance(found, dict) else None
 
     def write_record(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
-        """Keep plain values."""
+        """Write a record of values that JSON can hold."""
         write_text(self.file(stage, key, ".json"), json.dumps(record) + "\n")
 
     def sizes(self) -> dict[str, int]:
-        """Bytes that each stage takes."""
+        """Size of each stage in bytes."""
         return {
             stage: sum(p.stat().st_size for p in (self.home / stage).rglob("*") if p.is_file())
             for stage in STAGES
         }
 
     def clear(self) -> None:
-        """Delete everything that is kept, and nothing else in the folder."""
+        """Delete the cache, and no other files in the folder."""
         shutil.rmtree(self.home, ignore_errors=True)
 
 
 def default_cache() -> Cache:
-    """The folder of the variable FASTDPM_CACHE, or the user's own folder for such files."""
+    """The folder in the variable FASTDPM_CACHE, or the cache folder of the user."""
     named = os.environ.get("FASTDPM_CACHE")
     if named:
         return Cache(Path(named))

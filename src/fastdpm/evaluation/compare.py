@@ -1,7 +1,7 @@
 """Measuring many methods at many S on one network: the paper's grid.
 
-Every cell is measured through the cache, so a comparison that was killed goes on where it was
-when it is started again.
+Every cell is measured through the cache, so a comparison that was interrupted continues when it
+is started again.
 """
 
 from __future__ import annotations
@@ -11,20 +11,28 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
 from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import digest, versions
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle
-from fastdpm.evaluation.evaluate import MeasureOptions, open_measure
+from fastdpm.evaluation.estimate import (
+    CostEstimate,
+    PlannedCell,
+    count_cells,
+    duration,
+    estimate_cost,
+)
+from fastdpm.evaluation.evaluate import MeasureOptions, check_used, open_measure
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
 from fastdpm.evaluation.scores import Metric
 from fastdpm.models.find import FoundModel
+from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
 from fastdpm.models.presets import CompareSettings
 
@@ -34,24 +42,30 @@ _REFERENCE = 1000
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy", "torchmetrics", "diffusers")
 
 
+def _ignore(line: str) -> None:
+    """Print nothing."""
+
+
 @dataclass(frozen=True)
 class Trial(Generic[S]):
     """One method at one S, to be measured.
 
     Attributes:
-        cell: What is known of it beforehand, and why it cannot be drawn, if so.
-        source: What draws the samples, if anything can: one that the measure made.
+        cell: What is known before measuring, including why it cannot be drawn, if so.
+        source: Draws the samples; None if nothing can.
     """
 
     cell: Cell
     source: S | None
 
-    def left(self) -> int:
-        """Network evaluations of the samples that are not drawn yet."""
-        return max(self.cell.n - self.source.drawn, 0) * self.source.rows if self.source else 0
+    @property
+    def planned(self) -> PlannedCell:
+        """The cell as an estimate of the cost takes it."""
+        cell = self.cell
+        return PlannedCell(cell.name, cell.num_steps, cell.n, self.source, cell.failed)
 
     def measured(self, measure: Measure[S]) -> Cell:
-        """Its cell; a sampler that breaks down says so in its own cell alone."""
+        """Measure the cell; a sampler that fails is recorded in its own cell."""
         if self.source is None:
             return self.cell
         try:
@@ -68,6 +82,71 @@ class Trial(Generic[S]):
         )
 
 
+@dataclass(frozen=True)
+class PreparedComparison(Generic[S]):
+    """A comparison whose arguments are checked; nothing is drawn or computed yet.
+
+    Attributes:
+        handle: The model.
+        schedule: Its schedule.
+        measure: Measures the samples.
+        trials: The cells.
+        draw: Seed, precision, batch size and device.
+        clip: How the implied clean data is clipped.
+    """
+
+    handle: ModelHandle
+    schedule: VarianceSchedule
+    measure: Measure[S]
+    trials: tuple[Trial[S], ...]
+    draw: DrawOptions
+    clip: str
+
+    def estimate(self) -> CostEstimate:
+        """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
+        return estimate_cost([trial.planned for trial in self.trials])
+
+    def run(self, command: str = "", tell: Callable[[str], object] = _ignore) -> Comparison:
+        """Measure every cell; for the arguments, see :func:`compare`."""
+        measure, config = self.measure, self.handle.config
+        began = time.monotonic()
+        cells, pictures = [], {}
+        clock = _Clock([trial.planned for trial in self.trials])
+        for number, trial in enumerate(self.trials, 1):
+            cell = trial.measured(measure)
+            cells.append(cell)
+            if cell.failed is None and trial.source is not None:
+                pictures[cell.id] = trial.source.pictures(_PICTURED)
+            left = clock.after(cell)
+            tell(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
+        left_out = list(measure.left_out)
+        if importlib.util.find_spec("diffusers") is None:
+            left_out.append("diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`")
+        return Comparison(
+            model=ComparedModel(
+                config.name,
+                self.handle.weights,
+                self.schedule.num_train_steps,
+                config.data.modality,
+                config.data.sample_rate,
+            ),
+            features=measure.network,
+            against=measure.against,
+            n=measure.n,
+            seed=self.draw.seed,
+            clip=self.clip,
+            precision=self.draw.precision,
+            metrics=measure.metrics,
+            left_out=tuple(left_out),
+            floor=measure.floor,
+            cells=tuple(cells),
+            seconds=round(time.monotonic() - began, 1),
+            versions=versions(*filter(importlib.util.find_spec, _PACKAGES)),
+            command=command,
+            pictures=pictures,
+        )
+
+
 def compare(
     model: str | Path | FoundModel | Model,
     steps: Sequence[int] | None = None,
@@ -80,108 +159,141 @@ def compare(
     clip: str | None = None,
     reference_n: int | None = None,
     command: str = "",
-    tell: Callable[[str], object] = lambda line: None,
+    tell: Callable[[str], object] = _ignore,
 ) -> Comparison:
-    """Measure methods at several S on one network, with the same seeds and the same metric.
+    """Measure methods at several S on one network, with the same seeds and the same metrics.
+
+    To know the cost first, call :func:`prepare` with the same arguments, then ``estimate()`` and
+    ``run()`` of its result.
 
     Args:
-        model: Whatever :func:`fastdpm.load_model` takes, or a model.
-        steps: Values of S; 5, 10, 20 and 50, or the table's, by default.
-        methods: As :func:`fastdpm.evaluation.methods.choose_methods` takes them, or what it chose;
-            all groups, or the table's methods, by default.
-        kappas: Of the groups that take it; 0 and 1 by default.
-        table: What the paper compares on this model, as a preset has it
-            (:attr:`fastdpm.models.presets.Preset.compare`): what is not stated, the number of
-            samples included, is taken from there.
+        model: A model, or anything that :func:`fastdpm.load_model` takes.
+        steps: Values of S; by default the table's, or 5, 10, 20 and 50.
+        methods: Groups, keys or methods, as :func:`fastdpm.evaluation.methods.choose_methods`
+            takes them; by default the table's, or all groups.
+        kappas: Values of kappa for the group "paper"; 0 and 1 by default.
+        table: A table of the paper, as a preset describes it
+            (:attr:`fastdpm.models.presets.Preset.compare`). It provides ``steps``, ``methods``
+            and the number of samples where they are not set.
         measuring: Reference, number of samples, feature network and cache.
-        options: Seed, precision, batch size and device.
-        clip: What is done to the implied clean data, alike for all methods; by default what the
-            model's recipe does.
-        reference_n: Samples of the standard T-step sampler; at most 1,000 by default.
-        command: How to do it again, for the report.
-        tell: Takes a line after each cell.
+        options: Seed, precision, batch size, device and condition.
+        clip: How the implied clean data is clipped, the same for all methods; by default as in
+            the model's recipe.
+        reference_n: Samples of the standard T-step samplers; by default at most 1,000.
+        command: The command line that reproduces this comparison, for the report.
+        tell: Called with one line of text after each cell.
 
     Raises:
-        InvalidArgumentError: As :func:`fastdpm.evaluation.evaluate.evaluate` does, or if the table
-            shows FID and the published statistics or the weights of Inception-v3 are not given.
+        InvalidArgumentError: For the reasons of :func:`fastdpm.evaluation.evaluate.evaluate`, or
+            if the table shows FID and the published statistics or the weights of Inception-v3 are
+            missing.
+    """
+    prepared = prepare(
+        model,
+        steps,
+        methods,
+        kappas=kappas,
+        table=table,
+        measuring=measuring,
+        options=options,
+        clip=clip,
+        reference_n=reference_n,
+    )
+    return prepared.run(command, tell)
+
+
+def prepare(
+    model: str | Path | FoundModel | Model,
+    steps: Sequence[int] | None = None,
+    methods: Sequence[str | Method] | None = None,
+    *,
+    kappas: Sequence[float] | None = None,
+    table: CompareSettings | None = None,
+    measuring: MeasureOptions | None = None,
+    options: DrawOptions | None = None,
+    clip: str | None = None,
+    reference_n: int | None = None,
+) -> PreparedComparison[Any]:
+    """Check everything that :func:`compare` needs, to estimate its cost before it runs.
+
+    The arguments are those of :func:`compare`.
     """
     settings, draw = measuring or MeasureOptions(), options or DrawOptions()
-    if table is not None:
-        steps, methods, settings = _from_table(table, steps, methods, settings)
+    if methods is None and table is not None:
+        methods = table.methods
     chosen = choose_methods(methods, kappas)
+    _check_sizes(chosen, steps, settings.n, reference_n)
+    if clip is not None:
+        check_one_of("clip", clip, CLIPS)
+    find_device(draw.device)
+    if table is not None:
+        settings = _from_table(table, settings)
     handle = ModelHandle(model, draw.device)
-    schedule = VarianceSchedule.from_config(handle.config.schedule)
-    measure = open_measure(handle.config.data, settings)
-    if reference_n is None:
-        reference_n = min(measure.n, _REFERENCE)
-    elif not any(method.takes_all_steps for method in chosen):
-        raise InvalidArgumentError(
-            "no standard sampler is compared, so `reference_n` changes nothing: drop it"
-        )
-    check_count(min(measure.n, reference_n), measure.least)
-    clip = handle.config.recipe.clip if clip is None else clip
-    check_one_of("clip", clip, CLIPS)
-    steps = _STEPS if steps is None else steps
-    grid = _grid(chosen, steps, schedule, clip, measure.n, reference_n)
-    trials = [
+    config = handle.config
+    check_used(config.data, settings, draw)
+    schedule = VarianceSchedule.from_config(config.schedule)
+    counts = _counts(steps, table, schedule.num_train_steps)
+    clip = config.recipe.clip if clip is None else clip
+    measure = open_measure(config.data, settings)
+    size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
+    check_count(size, measure.least)
+    trials = tuple(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
-        for cell, drawer in grid
-    ]
-    left_out = list(measure.left_out)
-    if importlib.util.find_spec("diffusers") is None:
-        left_out.append("diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`")
-    began = time.monotonic()
-    cells, pictures = [], {}
-    clock = _Clock(trials)
-    for number, trial in enumerate(trials, 1):
-        cell = trial.measured(measure)
-        cells.append(cell)
-        if cell.failed is None and trial.source is not None:
-            pictures[cell.id] = trial.source.pictures(_PICTURED)
-        left = clock.after(trial, cell.seconds)
-        tell(f"{number} of {len(trials)}: {_line(cell, measure.metrics[0])}; {left}")
-    return Comparison(
-        model=ComparedModel(
-            handle.config.name,
-            handle.weights,
-            schedule.num_train_steps,
-            handle.config.data.modality,
-            handle.config.data.sample_rate,
-        ),
-        features=measure.network,
-        against=measure.against,
-        n=measure.n,
-        seed=draw.seed,
-        clip=clip,
-        precision=draw.precision,
-        metrics=measure.metrics,
-        left_out=tuple(left_out),
-        floor=measure.floor,
-        cells=tuple(cells),
-        seconds=round(time.monotonic() - began, 1),
-        versions=versions(*filter(importlib.util.find_spec, _PACKAGES)),
-        command=command,
-        pictures=pictures,
+        for cell, drawer in _grid(chosen, counts, schedule, clip, measure.n, size)
     )
+    return PreparedComparison(handle, schedule, measure, trials, draw, clip)
 
 
-def _from_table(
-    table: CompareSettings,
+def _check_sizes(
+    methods: Sequence[Method],
     steps: Sequence[int] | None,
-    methods: Sequence[str | Method] | None,
-    settings: MeasureOptions,
-) -> tuple[Sequence[int], Sequence[str | Method], MeasureOptions]:
-    """What was not stated of steps, methods and n, as a table of the paper has it."""
+    n: int | None,
+    reference_n: int | None,
+) -> None:
+    """Raise InvalidArgumentError if a number has no effect on these methods."""
+    standard = [method for method in methods if method.takes_all_steps]
+    if not standard and reference_n is not None:
+        raise InvalidArgumentError(
+            "`methods` holds no standard sampler, so `reference_n` would have no effect: drop it"
+        )
+    if standard and len(standard) == len(methods):
+        if steps is not None:
+            raise InvalidArgumentError(
+                "`methods` holds standard samplers only, which take all T steps, so `steps` would"
+                " have no effect: drop it"
+            )
+        if n is not None and reference_n is not None:
+            raise InvalidArgumentError(
+                "`methods` holds standard samplers only, so `n` would have no effect beside"
+                " `reference_n`: drop one of them"
+            )
+
+
+def _counts(
+    steps: Sequence[int] | None, table: CompareSettings | None, total: int
+) -> Sequence[int]:
+    """The values of S, rising.
+
+    Raises:
+        InvalidArgumentError: If one is outside [1, T].
+    """
+    counts = steps
+    if counts is None:
+        counts = _STEPS if table is None else table.steps
+    for count in counts:
+        if not 1 <= count <= total:
+            raise InvalidArgumentError(f"S must lie in [1, {total}] (T), got {count}")
+    return sorted(set(counts))
+
+
+def _from_table(table: CompareSettings, settings: MeasureOptions) -> MeasureOptions:
+    """Take the number of samples from a table of the paper if it is not set."""
     if table.metric == "fid" and (settings.against is None or settings.inception is None):
         raise InvalidArgumentError(
-            "the paper's table shows FID: give the statistics to `against` and the weights of"
-            " Inception-v3 to `inception` (docs/published.md says where they are)"
+            "the paper's table shows FID: set `against` to the published statistics and"
+            " `inception` to the weights of Inception-v3 (docs/published.md says where they are)"
         )
-    return (
-        table.steps if steps is None else steps,
-        table.methods if methods is None else methods,
-        replace(settings, n=table.n if settings.n is None else settings.n),
-    )
+    return replace(settings, n=table.n if settings.n is None else settings.n)
 
 
 def _grid(
@@ -192,16 +304,11 @@ def _grid(
     n: int,
     reference_n: int,
 ) -> list[tuple[Cell, Drawer | None]]:
-    """Every method at every S, and the standard samplers, which take all T, once."""
-    total = schedule.num_train_steps
-    for count in steps:
-        if not 2 <= count <= total:
-            raise InvalidArgumentError(f"S must lie in [2, {total}] (T), got {count}")
+    """Every method at every S; the standard samplers, which take all T steps, once."""
     grid = []
-    ordered = sorted(set(steps))
     for method in methods:
         all_steps = method.takes_all_steps
-        for count in (total,) if all_steps else ordered:
+        for count in (schedule.num_train_steps,) if all_steps else steps:
             drawer, failed = None, None
             try:
                 drawer = open_drawer(method, schedule, count, clip)
@@ -223,7 +330,7 @@ def _grid(
             )
             grid.append((cell, drawer))
     if not grid:
-        raise InvalidArgumentError("nothing to compare: give at least one S and one method")
+        raise InvalidArgumentError("nothing to compare: choose at least one S and one method")
     return grid
 
 
@@ -236,17 +343,18 @@ def _line(cell: Cell, metric: Metric) -> str:
 
 
 class _Clock:
-    """Time left, by what the samples of the finished trials cost to draw, whenever that was."""
+    """Estimates the time left from what the samples of finished cells took to draw."""
 
-    def __init__(self, trials: Sequence[Trial[S]]) -> None:
-        self.left = {trial.cell.id: trial.left() for trial in trials}
+    def __init__(self, cells: Sequence[PlannedCell]) -> None:
+        costs = zip(cells, count_cells(cells), strict=True)
+        self.left = [(cell.n * cost.evaluations, cost.total) for cell, cost in costs]
         self.cost = self.seconds = 0.0
 
-    def after(self, trial: Trial[S], seconds: float | None) -> str:
-        """What to say when a trial is finished."""
-        del self.left[trial.cell.id]
-        if seconds is not None and trial.source is not None:
-            self.cost += trial.cell.n * trial.source.rows
-            self.seconds += seconds
-        left = sum(self.left.values()) * self.seconds / max(self.cost, 1)
-        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
+    def after(self, cell: Cell) -> str:
+        """One line to print when the next cell is finished."""
+        whole, _ = self.left.pop(0)
+        if cell.seconds is not None:
+            self.cost += whole
+            self.seconds += cell.seconds
+        left = sum(total for _, total in self.left) * self.seconds / max(self.cost, 1)
+        return f"about {duration(left)} left"

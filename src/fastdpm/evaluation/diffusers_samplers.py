@@ -1,7 +1,7 @@
-"""The samplers of diffusers on a model of ours, to be measured beside our own plans.
+"""The samplers of diffusers on our models, to compare them with our own plans.
 
-They keep the settings that their classes have by default, as most people run them, except that
-clipping is left to ours (``clip``). What this means for S = 10 of T = 1000 steps, zero-based:
+They keep the default settings of their classes, except that clipping is done by our ``clip``. For
+S = 10 of T = 1000 steps, they evaluate the network at these steps, counted from 0:
 
 ==================  ====================  =====================  ====================
 classes             leading               linspace               trailing
@@ -11,15 +11,16 @@ DEIS, UniPC,        900, 810 ... 180, 90  999, 899 ... 200, 100  999, 899 ... 19
 DPM-Solver++
 ==================  ====================  =====================  ====================
 
-* ``leading`` starts from pure noise although its first step expects less of it; ``steps_offset``
-  is 0. "karras" spaces the noise scales by their seventh root over all T steps, whatever the
-  class spaces by, and rounds the steps that the network is told.
-* DDIM and PNDM step from t to t - T // S, whatever the next step is: with ``linspace``, or where
-  S does not divide T, the network is told a step that lies off the state's level, and a trailing
-  chain can end at step 0 with that step's noise.
-* DDIM has ``set_alpha_to_one=True`` and ends at clean data, as do DDPM, DPM-Solver++ and UniPC.
-  PNDM has ``set_alpha_to_one=False`` and DEIS no such choice: both end at the level of step 0.
-* DEIS and UniPC are of order 2, DDPM draws the posterior variance ("fixed_small").
+* ``leading`` starts from pure noise, although its first step expects less noise;
+  ``steps_offset`` is 0. "karras" spaces the noise scales by their seventh root over all T steps
+  and rounds the steps that the network receives.
+* DDIM and PNDM always step from t to t - T // S. With ``linspace``, or if S does not divide T,
+  the network therefore receives a step that does not match the state's noise level, and a trailing
+  chain can end at step 0 with the noise of that step.
+* DDIM has ``set_alpha_to_one=True`` and ends at clean data, like DDPM, DPM-Solver++ and UniPC.
+  PNDM has ``set_alpha_to_one=False``, and DEIS has no such setting: both end at the level of
+  step 0.
+* DEIS and UniPC have order 2. DDPM uses the posterior variance ("fixed_small").
 
 Sources: Lin et al. 2023, arXiv:2305.08891, table 2, for the spacings; Song et al. 2020,
 arXiv:2010.02502 (DDIM); Liu et al. 2022, arXiv:2202.09778 (PNDM); Zhang & Chen 2022,
@@ -57,7 +58,7 @@ from fastdpm.sampling.state import Callback, after_rows
 
 _SPACINGS = ("leading", "linspace", "trailing")
 _KARRAS, _DPM = "karras", "DPMSolverMultistepScheduler"
-# No row of a plan is this late, so no plan's noise comes from these numbers.
+# No plan has this many rows, so no plan draws its noise from this counter.
 _GENERATOR_COUNTER = np.array([0, 0, 0, 2**64 - 1], dtype=np.uint64)
 
 
@@ -66,13 +67,13 @@ class DiffusersMethod:
     """A scheduler of diffusers with one of its step spacings.
 
     Attributes:
-        key: What it is called on the command line and in results.
-        solver: What it is called in tables.
-        choice: Of steps: "leading", "linspace", "trailing", or "karras" (spaced by noise scale).
+        key: Its name on the command line and in results.
+        solver: Its name in tables.
+        choice: Step spacing: "leading", "linspace", "trailing", or "karras" (by noise scale).
         scheduler: The class in diffusers.
-        settings: Arguments of that class beside schedule and spacing.
-        extra: Network evaluations beyond one a step.
-        least: The smallest number of steps that it can take.
+        settings: Arguments of that class in addition to schedule and spacing.
+        extra: Network evaluations in addition to one per step.
+        least: The smallest number of steps it can take.
         stochastic: Whether it draws noise.
     """
 
@@ -89,15 +90,15 @@ class DiffusersMethod:
 
     @property
     def group(self) -> str:
-        """In tables: the solver, and whose it is."""
+        """Its heading in tables."""
         return f"{self.solver} (diffusers)"
 
     def num_evaluations(self, num_steps: int) -> int:
-        """Network evaluations that ``num_steps`` steps cost."""
+        """Network evaluations for ``num_steps`` steps."""
         return num_steps + self.extra
 
     def check_steps(self, num_steps: int, total: int) -> None:
-        """Raise InvalidArgumentError unless it can take so many of ``total`` steps."""
+        """Raise InvalidArgumentError if it cannot take ``num_steps`` of ``total`` steps."""
         if not self.least <= num_steps <= total:
             raise InvalidArgumentError(
                 f"{self.key} takes from {self.least} to {total} (T) steps S, got {num_steps}"
@@ -141,29 +142,29 @@ def sample_diffusers(
     precision: str = "float32",
     callback: Callback | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor, int]]:
-    """Draw the samples of the given indices by a scheduler of diffusers, batch by batch.
+    """Draw samples by their indices with a scheduler of diffusers, batch by batch.
 
-    The first states are those that :meth:`fastdpm.Model.sample_batches` starts from, so equal
-    seeds and indices mean equal noise. A stochastic method draws what follows from a generator of
-    each sample's own: sample i depends on (seed, i) and the method, not on its batch.
+    Sampling starts from the same noise as :meth:`fastdpm.Model.sample_batches` with the same seed
+    and indices. Stochastic methods have one generator per sample: sample i depends on (seed, i)
+    and the method, not on its batch.
 
     Args:
-        model: Whose network is asked; v and x0 predictions are turned into eps for the scheduler.
+        model: The model; v and x0 predictions are converted to eps for the scheduler.
         method: A value of :data:`DIFFUSERS_METHODS`.
-        num_steps: S, from the least that the method can take to T. PNDM's Runge-Kutta start costs
-            9 evaluations more than S, PLMS 1 more.
-        samples: Indices, each at least 0.
+        num_steps: S, from the smallest number that the method can take to T. PNDM makes S + 9
+            network evaluations, because it starts with Runge-Kutta steps, and PLMS S + 1.
+        samples: Indices of the samples, each at least 0.
         clip: "none", "x0" or "dynamic", applied as in our plans.
         seed: At least 0.
-        batch_size: Samples at a time; chosen by their size if not given.
-        condition: As :meth:`fastdpm.Model.sample` takes it.
+        batch_size: Samples at a time; by default chosen by their size.
+        condition: See :meth:`fastdpm.Model.sample`.
         precision: Of the network: "float32", "bf16" or "fp16".
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each network
             evaluation.
 
     Yields:
-        The indices of a batch, its samples as float32 in [-1, 1] on the model's device, and the
-        network evaluations that were made for it.
+        The indices of a batch, its samples (float32 in [-1, 1], on the model's device), and the
+        number of network evaluations per sample.
 
     Raises:
         InvalidArgumentError: If an argument is out of range.
@@ -173,12 +174,12 @@ def sample_diffusers(
     """
     method.check_steps(num_steps, model.schedule.num_train_steps)
     if len(samples) < 1:
-        raise InvalidArgumentError(f"n must be at least 1, got {len(samples)}")
+        raise InvalidArgumentError(f"`n` must be at least 1, got {len(samples)}")
     check_one_of("clip", clip, CLIPS)
     check_one_of("precision", precision, PRECISIONS)
     condition = model.check_condition(condition)
     shape = model.sample_shape(condition)
-    _Chain(method, model.schedule, num_steps)  # fails here, before any work, if it cannot be done
+    _Chain(method, model.schedule, num_steps)  # raises here if diffusers cannot take these steps
 
     def batches() -> Iterator[tuple[Sequence[int], Tensor, int]]:
         for first, batch in model.split(samples, batch_size, condition):
@@ -198,11 +199,11 @@ def sample_diffusers(
 
 
 class _Chain:
-    """One run of a scheduler, which keeps what it needs of the past in itself.
+    """One run of a scheduler, which stores the past predictions it needs.
 
     Attributes:
-        steps: What the network is told at each evaluation, zero-based.
-        levels: sqrt(alpha_bar) that the scheduler takes the state to have there.
+        steps: The step that the network receives at each evaluation, zero-based.
+        levels: The sqrt(alpha_bar) that the scheduler assumes there.
         evaluations: Network evaluations made so far.
     """
 
@@ -212,26 +213,28 @@ class _Chain:
         self.where = f"{method.key} with S = {num_steps} of T = {schedule.num_train_steps} steps"
         self.evaluations = 0
         self.scheduler = _scheduler(method, schedule)
-        with self.told("diffusers refuses it"):
+        with self.in_one_line("diffusers refuses these steps"):
             self.scheduler.set_timesteps(num_steps)
         if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(0)  # else a repeated first step is taken for the second
+            self.scheduler.set_begin_index(
+                0
+            )  # or a repeated first step is mistaken for the second
         self.steps = self.scheduler.timesteps.numpy().astype(np.float64)
         outside = self.steps[(self.steps < 0) | (self.steps > schedule.num_train_steps - 1)]
         if outside.size:
-            raise self.error(f"diffusers asks for step {outside[0]:g}, which does not exist")
+            raise self.error(f"diffusers chooses step {outside[0]:g}, which does not exist")
         self.levels = self._levels()
         if hasattr(self.scheduler, "sigmas") and (np.diff(self.levels) <= 0).any():
-            raise self.error("diffusers repeats a step, which this solver cannot")
+            raise self.error("diffusers chooses a step twice, which this solver cannot take")
 
     def error(self, message: str) -> SamplingError:
         return SamplingError(f"{self.where}: {message}: choose another S or spacing")
 
     @contextmanager
-    def told(self, message: str) -> Iterator[None]:
-        """Tell what fails in one line.
+    def in_one_line(self, message: str) -> Iterator[None]:
+        """Turn an error of diffusers into one line.
 
-        What diffusers makes NumPy warn of is hidden; what it returns is checked instead.
+        Warnings of NumPy inside diffusers are hidden; the results are checked instead.
         """
         try:
             with warnings.catch_warnings():
@@ -242,9 +245,9 @@ class _Chain:
             raise self.error(f"{message} ({first_line(error)})") from None
 
     def _levels(self) -> Array:
-        """Levels by the scheduler's own float32 tables, so that x0 survives the way through eps.
+        """Levels from the scheduler's own float32 tables, to convert x0 to eps and back exactly.
 
-        Karras steps are rounded, but their noise scales are not: the levels follow the scales.
+        Karras steps are rounded but their noise scales are not, so the levels follow the scales.
         """
         if hasattr(self.scheduler, "sigmas"):
             sigma = self.scheduler.sigmas.double().numpy()[:-1]
@@ -260,7 +263,7 @@ class _Chain:
         x: Tensor,
         generators: list[torch.Generator] | None,
     ) -> Tensor:
-        """Ask the network once and let the scheduler make its next state of the answer."""
+        """Evaluate the network once and let the scheduler compute the next state."""
         where = f"{self.where}, evaluation {row}"
         eps, _ = evaluate_network(
             network, x, float(self.steps[row]), float(self.levels[row]), where
@@ -268,10 +271,10 @@ class _Chain:
         self.evaluations += 1
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]
-        with self.told(f"diffusers fails at evaluation {row}"):
+        with self.in_one_line(f"diffusers fails at evaluation {row}"):
             new = self.scheduler.step(eps, timestep, x, return_dict=False, **noise)[0]
         if not isinstance(new, Tensor) or not torch.isfinite(new).all():
-            raise self.error(f"evaluation {row} of diffusers gives values that are not finite")
+            raise self.error(f"evaluation {row} of diffusers returns values that are not finite")
         return new
 
 
@@ -293,7 +296,7 @@ def _scheduler(method: DiffusersMethod, schedule: VarianceSchedule) -> Any:
 
 
 def _generators(seed: int, samples: Sequence[int]) -> list[torch.Generator]:
-    """A generator for each sample, seeded by what Philox draws for (seed, sample)."""
+    """A generator for each sample, seeded by a number that Philox draws for (seed, sample)."""
     keys = (np.array([seed, sample], dtype=np.uint64) for sample in samples)
     bits = (np.random.Philox(key=key, counter=_GENERATOR_COUNTER) for key in keys)
     return [torch.Generator().manual_seed(int(draw.random_raw())) for draw in bits]

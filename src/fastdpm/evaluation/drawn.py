@@ -1,4 +1,4 @@
-"""Samples that a model draws: a source whose samples are kept once drawn."""
+"""Samples that a model draws; they are kept in the cache."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import PRECISIONS
 from fastdpm.data.tensors import tensor_digest
 from fastdpm.evaluation.cache import Cache, digest, versions
-from fastdpm.evaluation.sources import ALL, Source, Values, to_values
+from fastdpm.evaluation.sources import ALL, Source, Values, check_batch_size, to_values
 from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.identity import config_digest, weights_digest
 from fastdpm.models.load import open_model
@@ -28,34 +30,41 @@ class Drawer(ABC):
     """A way to draw samples from a model.
 
     Attributes:
-        key: What decides the samples, beside model, seed and precision.
-        label: In words.
+        key: Decides the samples, together with model, seed and precision.
+        label: Its name, for people.
         rows: Network evaluations of a sample.
-        plan: Where it samples by one.
+        noise_rows: Steps of a sample that draw noise.
+        clip: How the implied clean data is clipped: "none", "x0" or "dynamic".
+        plan: The plan it samples by, if it does.
     """
 
     key: str
     label: str
     rows: int
+    noise_rows: int
+    clip: str
     plan: Plan | None = None
 
     @abstractmethod
     def draw(
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """Batches of samples and the network evaluations that each sample of them took."""
+        """Draw batches of samples; each comes with its network evaluations per sample."""
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """What does not belong to the sampler.
+    """Options of drawing that do not belong to the sampler.
 
     Attributes:
-        seed: Of the samples.
-        precision: Of the network.
-        batch_size: Samples at a time; chosen by their size if None. Does not change them.
-        device: Where; does not change them beyond rounding.
-        condition: For a vocoder, mel spectrograms; see :meth:`fastdpm.Model.sample`.
+        seed: Sample i depends on (seed, i). At least 0.
+        precision: Of the network: "float32", "bf16" or "fp16".
+        batch_size: Samples at a time; by default chosen by their size. Changes no sample.
+        device: Where the network runs; changes samples by rounding only.
+        condition: What the samples are conditioned on; see :meth:`fastdpm.Model.sample`.
+
+    Raises:
+        InvalidArgumentError: If a value is out of range.
     """
 
     seed: int = 0
@@ -64,8 +73,14 @@ class DrawOptions:
     device: str = "auto"
     condition: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        check_one_of("precision", self.precision, PRECISIONS)
+        if self.seed < 0:
+            raise InvalidArgumentError(f"`seed` must be at least 0, got {self.seed}")
+        check_batch_size(self.batch_size)
+
     def keywords(self) -> dict[str, Any]:
-        """What a function that draws takes, which knows its device from the model."""
+        """The arguments of a function that draws; it takes the device from the model."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
 
 
@@ -78,11 +93,12 @@ class PlanDrawer(Drawer):
         self.plan, self.clip = plan, clip
         self.key = f"plan {plan.fingerprint} clip {clip}"
         self.label, self.rows = plan.label, plan.num_rows
+        self.noise_rows = int(np.count_nonzero(plan.c))
 
     def draw(
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """By :meth:`fastdpm.Model.sample_batches`."""
+        """Draw by :meth:`fastdpm.Model.sample_batches`."""
         batches = model.sample_batches(
             samples, self.plan, clip=self.clip, callback=callback, **options.keywords()
         )
@@ -90,14 +106,18 @@ class PlanDrawer(Drawer):
 
 
 class ModelHandle:
-    """A model by what decides its samples; its weights are read when first needed."""
+    """A model, identified by what decides its samples; the weights are loaded when needed."""
 
     def __init__(self, model: str | Path | FoundModel | Model, device: str = "auto") -> None:
         self._found = model if isinstance(model, Model | FoundModel) else find_model(model)
         self._device = device
         self.config = self._found.config
+
+    @cached_property
+    def weights(self) -> str:
+        """Checksum of the weights."""
         found = self._found
-        self.weights = weights_digest(found) if isinstance(found, Model) else found.checksum()
+        return weights_digest(found) if isinstance(found, Model) else found.checksum()
 
     @cached_property
     def model(self) -> Model:
@@ -107,11 +127,11 @@ class ModelHandle:
 
     @cached_property
     def key(self) -> str:
-        """Digest of weights, network, schedule and what else of the configuration decides."""
+        """Digest of the weights and of everything in the configuration that decides samples."""
         return digest(self.weights, config_digest(self.config), *self._custom())
 
     def _custom(self) -> list[str]:
-        """What more decides the samples of a model that only exists in memory."""
+        """What else decides the samples of a model that exists in memory only."""
         if self.config.network["type"] != "custom":
             return []
         model = self.model
@@ -123,8 +143,8 @@ class ModelHandle:
 class ModelSource(Source):
     """Samples 0, 1, 2 ... of a seed, drawn by a drawer and kept in the cache.
 
-    The key is a digest of what decides them; batch size and device do not. ``more`` is digested
-    with it.
+    The key is a digest of everything that decides the samples, ``more`` included. Batch size and
+    device are not part of it.
     """
 
     size = ALL
@@ -134,7 +154,8 @@ class ModelSource(Source):
     ) -> None:
         self.handle, self.drawer, self.options = handle, drawer, options
         self.data = handle.config.data
-        self.label, self.rows = f"{handle.config.name}, {drawer.label}", drawer.rows
+        self.label = f"{handle.config.name}, {drawer.label}"
+        self.rows, self.noise_rows = drawer.rows, drawer.noise_rows
         decide = versions("fastdpm", "torch", "numpy")
         stated = [] if options.condition is None else [tensor_digest(options.condition)]
         key = digest(handle.key, drawer.key, options.seed, options.precision, decide, *stated)
@@ -143,11 +164,21 @@ class ModelSource(Source):
 
     @property
     def drawn(self) -> int:
-        """How many are kept."""
+        """How many are in the cache."""
         return self.shards.count
 
+    @property
+    def drawing(self) -> DrawOptions:
+        """The options to draw with."""
+        return self.options
+
+    @property
+    def probe(self) -> ModelSource:
+        """See :class:`fastdpm.evaluation.sources.Source`."""
+        return self
+
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
-        """The samples from ``first`` to before ``stop``; what is not kept is drawn, and kept."""
+        """The samples from ``first`` to before ``stop``; missing ones are drawn and kept."""
         for arrays in self.shards.read(first, stop):
             yield arrays["samples"]
         at, began = self.shards.count, time.perf_counter()
@@ -168,8 +199,8 @@ class ModelSource(Source):
     def draw(
         self, samples: Sequence[int], callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """Samples of these numbers, as the drawer draws them."""
-        return self.drawer.draw(self.handle.model, samples, self.options, callback)
+        """Draw the samples of these indices."""
+        return self.drawer.draw(self.handle.model, samples, self.drawing, callback)
 
     def cost(self, count: int) -> tuple[float, float]:
         """Seconds that the first ``count`` samples took, and network evaluations of each."""

@@ -1,4 +1,4 @@
-"""Measuring a model, a folder or an array of samples in one call."""
+"""Measuring a model, or samples that exist already, in one call."""
 
 from __future__ import annotations
 
@@ -15,13 +15,26 @@ from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
+from fastdpm.evaluation.estimate import CostEstimate, PlannedCell, estimate_cost
 from fastdpm.evaluation.extract import open_extractor, statistics_of
 from fastdpm.evaluation.measure import FeatureMeasure, Measure
+from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.scores import Evaluation
-from fastdpm.evaluation.sources import ALL, LabeledArray, image_data, open_data, open_samples
+from fastdpm.evaluation.sources import (
+    ALL,
+    DataSource,
+    LabeledArray,
+    Source,
+    check_batch_size,
+    image_data,
+    open_data,
+    open_samples,
+)
 from fastdpm.evaluation.statistics import (
     REFERENCE,
     Statistics,
+    check_not_statistics,
+    check_statistics_name,
     is_statistics,
     read_statistics,
 )
@@ -29,6 +42,7 @@ from fastdpm.evaluation.vocoder import VocoderMeasure
 from fastdpm.models.config import builtin_models
 from fastdpm.models.features import FEATURES, builtin_features, find_features
 from fastdpm.models.find import FoundModel, is_model
+from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
 
 _DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
@@ -36,7 +50,10 @@ _DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What to measure with; see :func:`evaluate`."""
+    """Options of measuring; see :func:`evaluate`.
+
+    ``batch_size`` is the number of samples that the feature network reads at a time from files.
+    """
 
     against: str | Path | None = None
     n: int | None = None
@@ -46,10 +63,37 @@ class MeasureOptions:
     cache: Cache = field(default_factory=default_cache)
     progress: bool = False
     scale_to_peak: bool = False
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.n is not None and self.n < 1:
-            raise InvalidArgumentError(f"n must be at least 1, got {self.n}")
+            raise InvalidArgumentError(f"`n` must be at least 1, got {self.n}")
+        check_batch_size(self.batch_size)
+
+
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """An evaluation whose arguments are checked; nothing is drawn or computed yet.
+
+    Attributes:
+        measure: What the samples are measured by.
+        source: The samples.
+        notes: What a reader must know.
+    """
+
+    measure: Measure[Any]
+    source: Source
+    notes: tuple[str, ...] = ()
+
+    def estimate(self) -> CostEstimate:
+        """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
+        source, n = self.source, self.measure.n
+        return estimate_cost([PlannedCell(source.label, source.rows, n, source)])
+
+    def run(self) -> Evaluation:
+        """Measure the samples."""
+        found = self.measure.measure(self.source)
+        return replace(found, notes=(*found.notes, *self.measure.left_out, *self.notes))
 
 
 def evaluate(
@@ -66,128 +110,245 @@ def evaluate(
     progress: bool = False,
     scale_to_peak: bool = False,
 ) -> Evaluation:
-    """Measure samples against a reference. No stage is computed twice: all are cached.
+    """Measure samples against a reference. Every stage is cached and never computed twice.
 
     Args:
-        samples: A model (name, folder or object), which draws them; or a folder, a zip archive or
-            a Parquet file of images or sounds, an ``.npz`` of images, "sklearn:digits".
-        against: Data as above, or a file of statistics; by default the data that the built-in
-            feature network was trained on. For a vocoder, the recordings, and needed.
-        n: Samples to measure, of files drawn by chance; all there are at most. By default 10,000
-            images, 1,000 sounds or 100 recordings of a vocoder.
-        recipe: How the model samples; its recommended one by default.
-        plan: In place of a recipe.
-        features: A feature network, by name or folder, in place of the built-in one.
-        inception: Weights of Inception-v3, a file or "auto"; only then is a distance called FID.
-        options: Seed, precision, batch size and device of the model.
-        cache: Where the stages are kept; :func:`fastdpm.evaluation.cache.default_cache`'s place
-            by default.
+        samples: A model (name, folder or object), which draws the samples; or a folder, zip
+            archive or Parquet file of images or sounds, an ``.npz`` file, or "sklearn:digits".
+        against: The reference: data as above, or a file of statistics. By default the data that
+            the built-in feature network was trained on. A vocoder needs recordings here.
+        n: Number of samples to measure; of files, drawn at random. By default all samples of
+            files, 10,000 images, 1,000 sounds, or 100 recordings of a vocoder.
+        recipe: How the model samples; by default its recommended recipe.
+        plan: How the model samples, in place of a recipe.
+        features: Name or folder of a feature network to use in place of the built-in one.
+        inception: Weights of Inception-v3, a file or "auto". Only with these is the distance
+            called FID.
+        options: Seed, precision, batch size, device and condition of the model. Of these, samples
+            that exist already take the batch size and the device only.
+        cache: Where the stages are kept; by default
+            :func:`fastdpm.evaluation.cache.default_cache`.
         progress: Show a progress bar while a model draws.
-        scale_to_peak: Scale sounds that are measured to the peak of the training, as the
-            recordings that they are measured against always are. For real recordings: samples
-            are measured at the level they have.
+        scale_to_peak: Scale the measured sounds to the peak that the feature network was trained
+            on, as references always are. For real recordings; samples of a model are measured at
+            their own level.
 
     Raises:
-        InvalidArgumentError: If samples, reference and feature network do not fit together, or
-            there are too few samples.
-        DataError: If files are damaged or not samples, or features are not finite.
+        InvalidArgumentError: If samples, reference and feature network do not fit together, there
+            are too few samples, or an argument would have no effect.
+        DataError: If files are damaged or hold no samples, or features are not finite.
         MissingExtraError: If a package that a metric needs is not installed.
     """
-    options, cache = options or DrawOptions(), cache or default_cache()
+    options = options or DrawOptions()
     measuring = MeasureOptions(
-        against, n, features, inception, options.device, cache, progress, scale_to_peak
+        against,
+        n,
+        features,
+        inception,
+        options.device,
+        cache or default_cache(),
+        progress,
+        scale_to_peak,
+        options.batch_size,
     )
-    if isinstance(samples, Model | FoundModel) or is_model(samples):
-        handle = ModelHandle(samples, options.device)
-        drawer = choose_drawer(handle, recipe, plan)
-        measure = open_measure(handle.config.data, measuring)
-        found = measure.measure(measure.source(handle, drawer, options))
-        return replace(found, notes=(*found.notes, *measure.left_out))
-    if recipe is not None or plan is not None:
-        raise InvalidArgumentError(f"{samples} is no model: a recipe or a plan changes nothing")
-    return _evaluate_data(str(samples), measuring)
+    return prepare(samples, measuring, recipe=recipe, plan=plan, options=options).run()
 
 
-def _evaluate_data(samples: str, measuring: MeasureOptions) -> Evaluation:
-    if not (Path(samples).exists() or samples.startswith("sklearn:")):
+def prepare(
+    samples: str | Path | FoundModel | Model,
+    measuring: MeasureOptions,
+    *,
+    recipe: Recipe | None = None,
+    plan: Plan | None = None,
+    options: DrawOptions | None = None,
+) -> PreparedEvaluation:
+    """Check everything that :func:`evaluate` needs, to estimate its cost before it runs.
+
+    The arguments are those of :func:`evaluate`.
+    """
+    options = options or DrawOptions()
+    find_device(options.device)
+    if isinstance(samples, str | Path):
+        check_not_statistics(samples)
+    if not (isinstance(samples, Model | FoundModel) or is_model(samples)):
+        _check_no_model(str(samples), recipe, plan, options)
+        return _prepare_data(str(samples), measuring)
+    handle = ModelHandle(samples, options.device)
+    check_used(handle.config.data, measuring, options)
+    drawer = choose_drawer(handle, recipe, plan)
+    measure = open_measure(handle.config.data, measuring)
+    source = measure.source(handle, drawer, options)
+    return PreparedEvaluation(measure, source, _too_few(measuring.n, measure.n))
+
+
+def _check_no_model(
+    samples: str, recipe: Recipe | None, plan: Plan | None, options: DrawOptions
+) -> None:
+    """Raise InvalidArgumentError if an argument has an effect on models only."""
+    changed = {"recipe": recipe is not None, "plan": plan is not None} | {
+        name: getattr(options, name) != getattr(DrawOptions(), name)
+        for name in ("seed", "precision")
+    }
+    idle = [name for name, stated in changed.items() if stated]
+    if options.condition is not None:
+        idle.append("condition")
+    if idle:
         raise InvalidArgumentError(
-            f"no model and no samples at {samples!r}: give a built-in name"
-            f" ({', '.join(builtin_models())}), a model folder, or a folder, zip, Parquet or .npz"
-            " file of samples"
+            f"{samples} is not a model, so {' and '.join(f'`{name}`' for name in idle)} would have"
+            " no effect: drop it"
         )
+
+
+def _prepare_data(samples: str, measuring: MeasureOptions) -> PreparedEvaluation:
     opened, data = _open(samples, measuring.features)
     measure = _feature_measure(data, measuring, measuring.n or ALL)
     wanted = measure.extractor.data or data
-    source = open_data(opened, wanted, measuring.n, scale=measuring.scale_to_peak)
-    found = measure.measure(source)
-    notes = (*found.notes, *measure.left_out)
-    if measuring.n is not None and found.n < measuring.n:
-        notes += (f"{measuring.n:,} samples were asked for, {found.n:,} are there",)
-    return replace(found, notes=notes)
+    if measuring.scale_to_peak:
+        _check_scaled(samples, opened, wanted)
+    source = open_data(
+        opened,
+        wanted,
+        measuring.n,
+        scale=measuring.scale_to_peak,
+        batch_size=measuring.batch_size,
+    )
+    notes = _too_few(measuring.n, source.total)
+    if source.size < source.total:
+        notes = (f"{source.size:,} of the {source.total:,} samples, drawn at random",)
+    return PreparedEvaluation(measure, source, notes)
+
+
+def _too_few(n: int | None, available: int) -> tuple[str, ...]:
+    if n is None or n <= available:
+        return ()
+    return (f"{n:,} samples requested, {available:,} available",)
+
+
+def _check_scaled(samples: str, opened: Dataset | LabeledArray, data: DataSpec) -> None:
+    """Raise InvalidArgumentError if these samples are never scaled to a peak."""
+    why = None
+    if data.modality != "audio":
+        why = f"{samples} holds no sounds"
+    elif isinstance(opened, LabeledArray):
+        why = "arrays are measured at their own level"
+    elif opened.record is not None:
+        why = f"{samples} was written by `fastdpm sample`, whose sounds keep their own level"
+    elif data.peak is None:
+        why = "the feature network was trained on sounds at their own level"
+    if why is not None:
+        raise InvalidArgumentError(f"{why}, so `scale_to_peak` would have no effect: drop it")
 
 
 def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Statistics:
-    """Write the statistics of a data set, to measure against later without the data.
+    """Write the statistics of a data set, to measure against it later without the data.
 
     Raises:
-        InvalidArgumentError: If ``samples`` is a model, a reference is given, or the file's name
-            does not end in ``.safetensors``.
+        InvalidArgumentError: If ``samples`` is a model, an option would have no effect, or the
+            file's name does not end in ``.safetensors``.
     """
+    check_not_statistics(samples)
     if is_model(samples):
         raise InvalidArgumentError(
-            f"{samples} is a model: statistics are saved of data, a folder or a Parquet file"
+            f"{samples} is a model, but statistics are those of data: choose a folder or a file of"
+            " samples"
         )
-    if measuring.against is not None:
-        raise InvalidArgumentError("statistics are measured against nothing: drop `against`")
+    idle = {"against": measuring.against is not None, "scale_to_peak": measuring.scale_to_peak}
+    if any(idle.values()):
+        names = " and ".join(f"`{name}`" for name, stated in idle.items() if stated)
+        raise InvalidArgumentError(
+            f"{names} would have no effect on saved statistics, for which recordings are always"
+            " scaled and nothing is measured: drop it"
+        )
+    check_statistics_name(path)
     opened, data = _open(samples, measuring.features)
     extractor = open_extractor(data, measuring.features, measuring.inception, measuring.device)
-    source = open_data(opened, extractor.data or data, measuring.n, scale=True)
+    source = open_data(
+        opened,
+        extractor.data or data,
+        measuring.n,
+        scale=True,
+        batch_size=measuring.batch_size,
+    )
     statistics = statistics_of(source, extractor, measuring.cache)
     statistics.write(path)
     return statistics
 
 
 def choose_drawer(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None) -> PlanDrawer:
-    """What draws by a plan, a recipe, or the model's recommended recipe."""
+    """Make the drawer of a plan, of a recipe, or of the model's recommended recipe."""
     chosen = recipe or handle.config.recipe
     if plan is None:
         plan = chosen.compile(VarianceSchedule.from_config(handle.config.schedule))
     elif recipe is not None and recipe.replace(clip="none") != handle.config.recipe.replace(
         clip="none"
     ):
-        raise InvalidArgumentError("a plan leaves nothing to choose: drop it or the recipe")
+        raise InvalidArgumentError(
+            "`plan` decides how to sample, so `recipe` may change `clip` only: drop one of them"
+        )
     else:
         handle.model.check_plan(plan)
     return PlanDrawer(plan, chosen.clip)
 
 
-def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:
-    """What measures the samples of a model that was trained on ``data``."""
+def check_used(data: DataSpec, measuring: MeasureOptions, options: DrawOptions) -> None:
+    """Check that every option has an effect on measuring a model of ``data``.
+
+    Raises:
+        InvalidArgumentError: If one has none.
+    """
+    if measuring.scale_to_peak:
+        raise InvalidArgumentError(
+            "samples of a model are measured at their own level, so `scale_to_peak` would have no"
+            " effect: drop it"
+        )
     if data.mel is None:
-        default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
-        return _feature_measure(data, options, options.n or default)
-    if options.features is not None or options.inception is not None:
+        return
+    if measuring.features is not None or measuring.inception is not None:
         raise InvalidArgumentError(
             "a vocoder is measured against the recordings themselves: drop `features` and"
             " `inception`"
         )
+    if measuring.batch_size is not None or options.batch_size is not None:
+        raise InvalidArgumentError(
+            "a vocoder draws one recording at a time, so `batch_size` would have no effect: drop"
+            " it"
+        )
+    if options.condition is not None:
+        raise InvalidArgumentError(
+            "a vocoder is conditioned on the recordings it is measured against: drop `condition`"
+        )
+
+
+def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:
+    """Open what measures the samples of a model that was trained on ``data``."""
+    if data.mel is None:
+        default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
+        return _feature_measure(data, options, options.n or default)
     if options.against is None:
         raise InvalidArgumentError(
-            "a vocoder is measured against the original recordings: give them to `against`"
+            "a vocoder is measured against recordings: set `against` to a folder of them"
         )
-    wanted = options.n or _DEFAULT_PAIRS
-    return VocoderMeasure(str(options.against), data, wanted, options.cache, options.progress)
+    n = options.n or _DEFAULT_PAIRS
+    check_count(n, VocoderMeasure.least)
+    return VocoderMeasure(str(options.against), data, n, options.cache, options.progress)
 
 
 def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, DataSpec]:
-    """The samples of a path, and what they are, where no model says it.
+    """Open samples, and find out their modality, shape and sample rate.
 
-    A feature network that was asked for says it. Otherwise images have the size of the first one,
-    and sounds are what the built-in network of their sample rate takes.
+    Those are what the chosen feature network takes. By default images have the shape of the first
+    one, and sounds have what the built-in network of their sample rate takes.
 
     Raises:
-        InvalidArgumentError: If no built-in network takes sounds of that rate.
+        InvalidArgumentError: If there are no samples, or no built-in network takes sounds of that
+            sample rate.
     """
+    if not (Path(path).exists() or path.startswith("sklearn:")):
+        raise InvalidArgumentError(
+            f"no model and no samples at {path!r}: choose a built-in model"
+            f" ({', '.join(builtin_models())}), a model folder, or a folder, zip, Parquet or .npz"
+            " file of samples"
+        )
     if features is not None:
         data = find_features(features)[1].data
         return open_samples(path, data.modality), data
@@ -201,23 +362,29 @@ def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, Data
         if data.sample_rate == rate:
             return opened, data
     raise InvalidArgumentError(
-        f"no built-in feature network takes sounds at {rate} Hz: resample them, or give one that"
-        " `fastdpm train` made to `features`"
+        f"no built-in feature network takes sounds at {rate} Hz: resample them, or set `features`"
+        " to a feature network that `fastdpm train` made"
     )
 
 
 def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> FeatureMeasure:
+    check_count(n, FeatureMeasure.least)
     extractor = open_extractor(data, options.features, options.inception, options.device)
     own = FEATURES / extractor.name / REFERENCE
     path = own if options.against is None else Path(options.against)
     if options.against is None and not own.is_file():
         raise InvalidArgumentError(
             f"nothing to measure against: feature network {extractor.name} comes without"
-            " statistics, so give data or a file of statistics to `against`"
+            " statistics, so set `against` to data or to a file of statistics"
         )
+    reference: Statistics | DataSource
     if is_statistics(path):
         reference = read_statistics(path)
     else:
-        source = open_data(str(options.against), extractor.data or data, scale=True)
-        reference = statistics_of(source, extractor, options.cache)
+        reference = open_data(
+            str(options.against),
+            extractor.data or data,
+            scale=True,
+            batch_size=options.batch_size,
+        )
     return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)

@@ -1,4 +1,4 @@
-"""From samples to features: the stage between drawing and measuring."""
+"""Computing the features of samples: the stage between drawing and measuring."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from fastdpm.evaluation.inception import InceptionExtractor
 from fastdpm.evaluation.metrics import Features, check_features
 from fastdpm.evaluation.sources import Source, Values, bar_if, describe, to_samples
 from fastdpm.evaluation.statistics import Statistics, read_statistics
-from fastdpm.models.features import builtin_features, features_for, load_features
+from fastdpm.models.features import (
+    builtin_features,
+    features_for,
+    find_features,
+    load_features,
+)
 
 _DECIDING = ("fastdpm", "torch", "numpy", "pillow", "soundfile")
-_VERSION = 1  # of what lies between files and features; a change of any value must change it
+_VERSION = 1  # increase it if features of the same samples change
 
 
 class FeatureExtractor:
-    """A feature network of this package, or one trained by `fastdpm train`.
+    """A built-in feature network, or one trained by `fastdpm train`.
 
-    The latter carries the first digits of its weights' checksum in its name.
+    The name of the latter ends in the first digits of its weights' checksum.
 
     Attributes:
-        name: Of the network, as it is printed.
-        fingerprint: Of its weights.
-        settings: What else decides its features.
+        name: Printed name of the network.
+        fingerprint: Digest of its weights.
+        settings: Everything else that decides its features.
         splits: Runs that the Inception score is averaged over.
         data: The samples it takes; None for images of any size.
     """
@@ -43,7 +48,7 @@ class FeatureExtractor:
         self.data: DataSpec | None = self.network.config.data
 
     def __call__(self, values: Values) -> tuple[Features, Features]:
-        """Features (n, d) and logits (n, classes) of what the network was trained on."""
+        """Features (n, d), and logits (n, classes) of the classes it was trained on."""
         features, logits = self.network(to_samples(values).to(self.network.device))
         return features.cpu().numpy(), logits.cpu().numpy()
 
@@ -54,21 +59,32 @@ Extractor = FeatureExtractor | InceptionExtractor
 def open_extractor(
     data: DataSpec, features: str | None, inception: str | None, device: str = "auto"
 ) -> Extractor:
-    """The feature network that was asked for, or the built-in one for such data.
+    """Open the chosen feature network, by default the built-in one for ``data``.
 
     Raises:
-        InvalidArgumentError: If two are asked for, or there is none.
+        InvalidArgumentError: If two are chosen, there is none, or it takes other samples.
     """
     if features is not None and inception is not None:
-        raise InvalidArgumentError("give `features` or `inception`, not both")
+        raise InvalidArgumentError("set `features` or `inception`, not both")
     if inception is not None:
+        if data.modality != "image":
+            raise InvalidArgumentError(
+                f"Inception-v3 takes images, but the samples are {describe(data)}: drop"
+                " `inception`"
+            )
         return InceptionExtractor(inception, device)
     name = features if features is not None else features_for(data)
     if name is None:
         raise InvalidArgumentError(
-            f"no built-in feature network takes {describe(data)} (there are"
-            f" {', '.join(builtin_features())}): give a folder that `fastdpm train` made to"
-            " `features`, or for images the weights of Inception-v3 to `inception`"
+            f"no built-in feature network takes {describe(data)}; there are"
+            f" {', '.join(builtin_features())}: set `features` to a folder that `fastdpm train`"
+            " made, or for images `inception` to the weights of Inception-v3"
+        )
+    wanted = find_features(name)[1].data
+    if describe(wanted) != describe(data):
+        raise InvalidArgumentError(
+            f"the samples are {describe(data)}, but feature network {name} takes"
+            f" {describe(wanted)}: choose another with `features` or `inception`"
         )
     return FeatureExtractor(name, device)
 
@@ -76,20 +92,14 @@ def open_extractor(
 def extract(
     source: Source, extractor: Extractor, count: int, cache: Cache, *, progress: bool = False
 ) -> tuple[Features, Features]:
-    """Features, shape (n, d), and logits, shape (n, classes), of a source's first ``count``.
+    """Features (n, d) and logits (n, classes) of the first ``count`` samples of a source.
 
-    What is in the cache is not computed again. Samples pass through some at a time.
+    Features in the cache are not computed again.
 
     Raises:
-        InvalidArgumentError: If the network takes other samples, or there are too few.
+        InvalidArgumentError: If there are too few samples.
         DataError: If a feature is not finite.
     """
-    found, wanted = describe(source.data), describe(extractor.data or source.data)
-    if found != wanted:
-        raise InvalidArgumentError(
-            f"{source.label} has {found}, feature network {extractor.name} takes {wanted}: choose"
-            " another with `features` or `inception`"
-        )
     shards = cache.shards("features", features_key(source, extractor))
     if shards.count < count:
         at = shards.count
@@ -105,21 +115,20 @@ def extract(
 
 
 def features_key(source: Source, extractor: Extractor) -> str:
-    """Digest of what decides the features of a source."""
+    """Digest of everything that decides the features of a source."""
     network = (extractor.name, extractor.fingerprint, extractor.settings)
-    decide = versions(*_DECIDING)
-    return digest(_VERSION, decide, source.key, source.data.deciding(), network)
+    return digest(_VERSION, versions(*_DECIDING), source.key, source.data.deciding(), network)
 
 
 def statistics_of(source: Source, extractor: Extractor, cache: Cache) -> Statistics:
-    """Statistics of all samples of a data set, kept in the cache."""
+    """Statistics of all samples of a source, kept in the cache."""
     key = digest(features_key(source, extractor), source.size)
     path = cache.file("statistics", key, ".safetensors")
     if path.is_file():
-        return replace(read_statistics(path), label=source.label)
+        return replace(read_statistics(path), label=source.counted)
     features, logits = extract(source, extractor, source.size, cache)
     statistics = Statistics.of(
-        extractor.name, extractor.fingerprint, source.label, features, logits
+        extractor.name, extractor.fingerprint, source.counted, features, logits
     )
     statistics.write(path)
     return statistics

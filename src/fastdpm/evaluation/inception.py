@@ -1,7 +1,7 @@
-"""The Inception-v3 network of the published FID, through torch-fidelity (extra ``fid``).
+"""The Inception-v3 network of the published FID, from torch-fidelity (extra ``fid``).
 
-Its weights are TensorFlow's of 2015-12-05 as torch-fidelity and pytorch-fid ship them; only with
-these is a distance called FID.
+Its weights are TensorFlow's of 2015-12-05, as torch-fidelity and pytorch-fid distribute them. Only
+with these is a distance called FID.
 Source: Heusel et al. 2017, arXiv:1706.08500; Obukhov et al. 2020, torch-fidelity.
 """
 
@@ -31,16 +31,17 @@ _CHECKSUM = "6726825d"
 class InceptionExtractor:
     """Features (2,048) and logits (1,008) of images of any size.
 
-    Images are resized to 299 x 299 as TensorFlow 1 did it; grey ones are repeated three times.
+    Images are resized to 299 x 299 like in TensorFlow 1; gray images are repeated for three
+    channels.
 
     Args:
-        weights: The file ``weights-inception-2015-12-05-6726825d.pth``, or "auto" to fetch it once
-            from where torch-fidelity publishes it.
-        device: As :func:`fastdpm.models.load.find_device` takes it.
+        weights: The file ``weights-inception-2015-12-05-6726825d.pth``, or "auto" to
+            download it once from the address in torch-fidelity.
+        device: See :func:`fastdpm.models.load.find_device`.
 
     Raises:
-        InvalidArgumentError: If there is no such file.
-        ModelError: If it cannot be fetched.
+        InvalidArgumentError: If the file does not exist.
+        ModelError: If it cannot be downloaded.
         MissingExtraError: If torch-fidelity is not installed.
     """
 
@@ -51,9 +52,9 @@ class InceptionExtractor:
         self.weights = _fetch() if str(weights) == AUTO else Path(weights)
         if not self.weights.is_file():
             raise InvalidArgumentError(
-                f"no weights of Inception-v3 at {str(weights)!r}: give the file that"
-                f" torch-fidelity names weights-inception-2015-12-05-{_CHECKSUM}.pth, or 'auto' to"
-                " fetch it"
+                f"no weights of Inception-v3 at {str(weights)!r}: choose the file that"
+                f" torch-fidelity calls weights-inception-2015-12-05-{_CHECKSUM}.pth, or 'auto' to"
+                " download it"
             )
         self.device = find_device(device)
         self.fingerprint = sha256(self.weights)[:16]
@@ -62,7 +63,7 @@ class InceptionExtractor:
 
     @property
     def settings(self) -> str:
-        """The version of the library, which resizes the images."""
+        """Version of torch-fidelity, which resizes the images."""
         try:
             return version("torch-fidelity")
         except PackageNotFoundError:
@@ -72,12 +73,12 @@ class InceptionExtractor:
     def _network(self) -> Any:
         module = _library()
         try:
-            # The library unpickles the file; this refuses one that would execute anything.
+            # torch-fidelity unpickles the file; this refuses a file that would execute code.
             torch.load(self.weights, map_location="cpu", weights_only=True)
             network = module.FeatureExtractorInceptionV3(
                 INCEPTION, _LAYERS, feature_extractor_weights_path=str(self.weights)
             )
-        except Exception as error:  # of unpickling and of tables that do not fit, of many kinds
+        except Exception as error:  # many types, from unpickling or wrong shapes
             raise ModelError(
                 f"{self.weights} does not hold the weights of Inception-v3: {first_line(error)}"
             ) from None
@@ -87,7 +88,7 @@ class InceptionExtractor:
     def __call__(self, values: Values) -> tuple[Features, Features]:
         """Features (n, 2048) and logits (n, 1008) of uint8 images, shape (n, C, H, W)."""
         if values.dtype != np.uint8 or values.ndim != 4:
-            raise InvalidArgumentError("Inception-v3 takes images: leave `inception` away")
+            raise InvalidArgumentError("Inception-v3 takes images only: drop `inception`")
         images = torch.from_numpy(values).to(self.device)
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
@@ -98,13 +99,13 @@ class InceptionExtractor:
 def _library() -> Any:
     try:
         from torch_fidelity import feature_extractor_inceptionv3
-    except (ImportError, RuntimeError):  # torchvision fails in either way beside another torch
+    except (ImportError, RuntimeError):  # torchvision raises either if torch does not match
         raise MissingExtraError("torch-fidelity", "fid") from None
     return feature_extractor_inceptionv3
 
 
 def _fetch() -> Path:
-    """The published weights in PyTorch's own cache, fetched if they are not there."""
+    """The published weights in PyTorch's cache, downloaded if they are missing."""
     url: str = _library().URL_INCEPTION_V3
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / url.rsplit("/", 1)[-1]
@@ -114,7 +115,7 @@ def _fetch() -> Path:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=_CHECKSUM)
         except (OSError, RuntimeError) as error:
             raise ModelError(
-                f"the weights of Inception-v3 could not be fetched ({first_line(error)}): put"
-                f" {url} at {path}, or give the file to `inception`"
+                f"the weights of Inception-v3 could not be downloaded ({first_line(error)}): put"
+                f" {url} at {path}, or set `inception` to the file"
             ) from None
     return path

@@ -12,26 +12,26 @@ from fastdpm.core.errors import check_installed
 from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle, ModelSource
-from fastdpm.evaluation.extract import Extractor, extract, features_key
+from fastdpm.evaluation.extract import Extractor, extract, features_key, statistics_of
 from fastdpm.evaluation.metrics import Array, Features
 from fastdpm.evaluation.scores import Evaluation, Floor, Metric, Score
-from fastdpm.evaluation.sources import Source
+from fastdpm.evaluation.sources import DataSource, Source
 from fastdpm.evaluation.statistics import INCEPTION, Statistics
 
-_VERSION = 2  # of the metrics; a change of any number must change it
+_VERSION = 2  # increase it if a metric of the same features changes
 S = TypeVar("S", bound=Source)
 
 
 class Measure(ABC, Generic[S]):
-    """What samples of a model are measured by.
+    """Measures samples against a reference.
 
     Attributes:
         n: Samples to measure.
-        least: How many it takes to measure.
-        network: The feature network's name, or that pairs of sounds are compared.
-        against: The reference, in words.
-        metrics: What is measured, as it is printed.
-        left_out: What a reader would look for in vain.
+        least: The smallest number of samples it can measure.
+        network: Name of the feature network, or "pairs of sounds".
+        against: The reference, for people.
+        metrics: The metrics, in the order they are printed.
+        left_out: One line for each usual metric that is not measured, with the reason.
         floor: Metrics of real data against the same reference, where they are known.
     """
 
@@ -45,21 +45,21 @@ class Measure(ABC, Generic[S]):
 
     @abstractmethod
     def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> S:
-        """What a model draws, to be measured."""
+        """The samples that a model draws, to be measured."""
 
     @abstractmethod
     def measure(self, source: S, n: int | None = None) -> Evaluation:
-        """Measure a source's first ``n`` samples; what the cache knows is not computed again."""
+        """Measure the first ``n`` samples; results in the cache are not computed again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sets:
-    """What a metric compares.
+    """The inputs of a metric.
 
     Attributes:
         features: Of the samples, shape (n, d).
         logits: Of the samples, shape (n, classes).
-        reference: What is known of real samples; parts that a metric does not need may be absent.
+        reference: Statistics of real samples; parts that a metric does not need may be None.
         splits: Runs that the Inception score is averaged over.
     """
 
@@ -70,12 +70,12 @@ class Sets:
 
     @property
     def real(self) -> Features:
-        """The reference's features, for metrics that need them."""
+        """Features of the reference, for metrics that need them."""
         return cast("Features", self.reference.features)
 
     @cached_property
     def precision_recall(self) -> tuple[Score, Score]:
-        """Both, from the same distances."""
+        """Precision and recall, from the same distances."""
         return metrics.precision_recall_scores(self.features, self.real)
 
 
@@ -85,10 +85,10 @@ class FeatureMetric(Metric):
 
     Attributes:
         score: Computes it.
-        modalities: That it is measured for, of "image" and "audio".
-        needs: The part of the reference's statistics without which it is left out.
-        fid_name: What it is called where the features are Inception-v3's.
-        note: What a reader must know of it at a count of samples, or None.
+        modalities: "image", "audio" or both: the samples it is measured for.
+        needs: The part of the reference's statistics that it needs.
+        fid_name: Its name where the features are Inception-v3's.
+        note: Returns a warning for readers at a number of samples, or None.
     """
 
     score: Callable[[Sets], Score]
@@ -98,7 +98,7 @@ class FeatureMetric(Metric):
     note: Callable[[int, Statistics], str | None] = lambda count, reference: None
 
     def printed(self, network: str) -> Metric:
-        """As it is printed for a feature network."""
+        """The metric with the name that it has for a feature network."""
         own = self.fid_name if network == INCEPTION else None
         return Metric(self.key, own or f"{self.name} ({network})", self.better)
 
@@ -106,8 +106,8 @@ class FeatureMetric(Metric):
 def _frechet_note(count: int, reference: Statistics) -> str | None:
     width = reference.moments.mean.size
     note = (
-        f"{count:,} samples are no more than the {width:,} features: the Frechet distance"
-        " is far above its value for many samples; compare it at equal counts alone"
+        f"{count:,} samples for {width:,} features: the Frechet distance is far above its value"
+        " for many samples; compare it only with distances of equally many samples"
     )
     return note if count <= width else None
 
@@ -116,8 +116,8 @@ def _manifold_note(count: int, reference: Statistics) -> str | None:
     if reference.features is None or len(reference.features) >= count:
         return None
     return (
-        f"precision and recall are over {len(reference.features):,} of the samples, as many as the"
-        " reference keeps; they depend on that count"
+        f"precision and recall use {len(reference.features):,} of the samples, because the"
+        " reference holds that number; they depend on it"
     )
 
 
@@ -177,18 +177,19 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
 
 
 class FeatureMeasure(Measure[Source]):
-    """Distances of features to those of a reference.
+    """Measures samples by the distances of their features to those of a reference.
 
     Attributes:
         table: The metrics that are measured.
 
     Args:
         extractor: The feature network.
-        reference: Statistics under the same network.
+        reference: Statistics under the same network, or real samples; their statistics are
+            computed when they are first needed.
         n: Samples to measure.
         cache: Where every stage is kept.
         modality: "image" or "audio", which decides the metrics.
-        progress: Show a bar while a model draws.
+        progress: Show a progress bar while a model draws.
     """
 
     least = metrics.GROUPS
@@ -196,7 +197,7 @@ class FeatureMeasure(Measure[Source]):
     def __init__(
         self,
         extractor: Extractor,
-        reference: Statistics,
+        reference: Statistics | DataSource,
         n: int,
         cache: Cache,
         modality: str,
@@ -204,21 +205,31 @@ class FeatureMeasure(Measure[Source]):
     ) -> None:
         check_installed("torchmetrics", "torchmetrics", "eval")
         check_installed("scikit-learn", "sklearn", "eval")
-        metrics.check_count(n, self.least)
-        reference.check_network(extractor.name, extractor.fingerprint)
-        self.extractor, self.reference, self.n = extractor, reference, n
+        self.extractor, self.n = extractor, n
         self.cache, self.progress = cache, progress
-        self.network, self.against = extractor.name, reference.label
-        self.floor = reference.held_out
+        self.network, self._reference = extractor.name, reference
         wanted = [row for row in FEATURE_METRICS if modality in row.modalities]
-        self.table = [m for m in wanted if getattr(reference, m.needs) is not None]
+        self.table = wanted
+        if isinstance(reference, Statistics):
+            reference.check_network(extractor.name, extractor.fingerprint)
+            self.against, self.floor = reference.label, reference.held_out
+            self.table = [m for m in wanted if getattr(reference, m.needs) is not None]
+        else:
+            self.against = reference.counted
         self.metrics = tuple(m.printed(self.network) for m in self.table)
         absent = [m.printed(self.network).name for m in wanted if m not in self.table]
         if absent:
             self.left_out = [
-                f"{', '.join(absent)} left out: {self.against} holds a mean and a covariance"
-                " alone; measure against the data itself to have them"
+                f"{', '.join(absent)} left out: {self.against} holds only a mean and a covariance;"
+                " measure against the data itself to get them"
             ]
+
+    @cached_property
+    def reference(self) -> Statistics:
+        """Statistics of the reference."""
+        if isinstance(self._reference, Statistics):
+            return self._reference
+        return statistics_of(self._reference, self.extractor, self.cache)
 
     def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> ModelSource:
         """See :class:`Measure`."""

@@ -1,4 +1,4 @@
-"""The methods of a comparison: what the rows of the paper's tables are, and their rivals."""
+"""The methods of a comparison: the rows of the paper's tables, and other samplers."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from fastdpm.sampling.state import Callback
 
 _DIFFUSERS = "diffusers"
 
-# A way to sample at any S: of this package or of diffusers.
+# A sampler that is defined at any S, of this package or of diffusers.
 Method = NamedRecipe | DiffusersMethod
 
 
 class DiffusersDrawer(Drawer):
-    """Samples by a scheduler of diffusers."""
+    """Samples with a scheduler of diffusers."""
 
     def __init__(self, method: DiffusersMethod, num_steps: int, clip: str = "none") -> None:
         self.method, self.num_steps, self.clip = method, num_steps, clip
         self.key = f"{method.key} {num_steps} clip {clip} {version('diffusers')}"
         self.label = f"diffusers {method.solver}, {method.choice}, S = {num_steps}"
         self.rows = method.num_evaluations(num_steps)
+        self.noise_rows = num_steps if method.stochastic else 0
 
     def draw(
         self, model: Model, samples: Sequence[int], options: DrawOptions, callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """By :func:`fastdpm.evaluation.diffusers_samplers.sample_diffusers`."""
+        """Draw by :func:`fastdpm.evaluation.diffusers_samplers.sample_diffusers`."""
         stated = options.keywords() | {"clip": self.clip, "callback": callback}
         batches = sample_diffusers(model, self.method, self.num_steps, samples, **stated)
         return ((batch, evaluations) for _, batch, evaluations in batches)
@@ -47,10 +48,10 @@ class DiffusersDrawer(Drawer):
 def open_drawer(
     method: Method, schedule: VarianceSchedule, num_steps: int, clip: str = "none"
 ) -> Drawer:
-    """What draws by a method at S = ``num_steps``.
+    """Make the drawer of a method at S = ``num_steps``.
 
     Raises:
-        InvalidArgumentError: If it cannot take so many.
+        InvalidArgumentError: If the method cannot take that number of steps.
     """
     if isinstance(method, DiffusersMethod):
         method.check_steps(num_steps, schedule.num_train_steps)
@@ -64,18 +65,18 @@ def open_drawer(
 def choose_methods(
     names: Sequence[str | Method] | None = None, kappas: Sequence[float] | None = None
 ) -> tuple[Method, ...]:
-    """Methods by their keys or by groups of them, each once, in the order of their names.
+    """Choose methods by key or by group. Each is chosen once, in the order of ``names``.
 
     Args:
-        names: Groups (families of :data:`fastdpm.core.samplers.SAMPLERS`: "paper", "multistep",
-            "standard"; and "diffusers"), keys such as "var-linear-k0", "step-quadratic-k0.5",
-            "dpmpp-2m-var-linear", "standard-large", "diffusers-ddim-trailing", or methods. By
-            default all groups, diffusers' only where it is installed.
-        kappas: Of the groups that take it, as "paper" does; 0 and 1 by default.
+        names: Groups ("paper", "multistep", "standard", "diffusers"), keys (such as
+            "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear", "standard-large" or
+            "diffusers-ddim-trailing"), or methods. By default all groups; diffusers' only if it
+            is installed.
+        kappas: Values of kappa for the group "paper"; 0 and 1 by default.
 
     Raises:
-        InvalidArgumentError: If a name is unknown, a kappa outside [0, 1], kappas are given
-            without a group that takes them, or two different methods have one key.
+        InvalidArgumentError: If a name is unknown, a kappa is outside [0, 1], ``kappas`` is set
+            without a group that takes it, or two different methods have the same key.
         MissingExtraError: If methods of diffusers are named and it is not installed.
     """
     installed = importlib.util.find_spec("diffusers") is not None
@@ -84,14 +85,15 @@ def choose_methods(
     taking = families(kappa=True)
     if kappas is not None and not any(name in names for name in taking):
         raise InvalidArgumentError(
-            f"`kappas` are of the group {' or '.join(taking)}: add it to `methods`, or drop them"
+            f"`kappas` has an effect on the group {' or '.join(taking)} only: add it to"
+            " `methods`, or drop `kappas`"
         )
     chosen: dict[str, Method] = {}
     for method in (m for name in names for m in _members(name, kappas or (0.0, 1.0))):
         if chosen.setdefault(method.key, method) != method:
             raise InvalidArgumentError(
-                f"two different methods are called {method.key!r}: rename one of them, or choose"
-                " values of kappa that differ in six digits"
+                f"two different methods have the key {method.key!r}: rename one of them, or"
+                " choose values of kappa that differ in their first six digits"
             )
     if not installed and any(method.family == _DIFFUSERS for method in chosen.values()):
         raise MissingExtraError("diffusers", "diffusers")
@@ -99,7 +101,7 @@ def choose_methods(
 
 
 def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
-    """The methods of a group, or the one method of a key."""
+    """The methods of a group, or the method of a key."""
     if not isinstance(name, str):
         return [name]
     if name == _DIFFUSERS:
@@ -113,7 +115,7 @@ def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
     if (named := find_named(name)) is not None:
         return [named]
     raise InvalidArgumentError(
-        f"no method {name!r}: give a group ({', '.join((*families(), _DIFFUSERS))}) or a key such"
-        " as var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
+        f"no method {name!r}: choose a group ({', '.join((*families(), _DIFFUSERS))}) or a key"
+        " such as var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
         " diffusers-ddim-trailing"
     )

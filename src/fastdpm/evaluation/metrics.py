@@ -1,9 +1,9 @@
 """Metrics between sets of samples, computed from their features and class probabilities.
 
-Every metric comes with a standard error over the samples that were drawn; the reference is taken
-as it is. It is that of a delete-a-group jackknife: the samples are cut into groups, each is left
-out once, and var = (g - 1) / g * sum (value without group i - their mean)^2. The kernel distance
-is a mean over disjoint blocks, whose own spread gives the error.
+Every metric comes with a standard error over the drawn samples; the reference is treated as exact.
+The error is that of a delete-a-group jackknife: the samples are split into g groups, each group is
+left out once, and var = (g - 1) / g * sum (value without group i - their mean)^2. The kernel
+distance is a mean over disjoint blocks, and its error comes from their spread.
 Source: Efron & Stein 1981, Annals of Statistics 9(3), for the jackknife.
 """
 
@@ -24,10 +24,10 @@ Array = NDArray[np.float64]
 Features = NDArray[np.floating]
 
 GROUPS = 20
-NEIGHBOURS = 3
+NEIGHBORS = 3
 _CHUNK = 4096
-_MOST_IN_BLOCK = 1000
-_LEAST_BLOCKS = 10
+_BLOCK_LIMIT = 1000
+_MIN_BLOCKS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,23 +40,23 @@ class Moments:
 
     @classmethod
     def of(cls, features: Features) -> Moments:
-        """Moments of features, shape (n, d), in float64 whatever their type.
+        """Compute the moments of features, shape (n, d), in float64.
 
         Raises:
-            InvalidArgumentError: If there are fewer than two.
+            InvalidArgumentError: If there are fewer than two features.
         """
         count, width = features.shape
         check_count(count, 2)
         mean = features.mean(0, dtype=np.float64)
         scatter = np.zeros((width, width))
         for first in range(0, count, _CHUNK):
-            centred = features[first : first + _CHUNK] - mean
-            scatter += centred.T @ centred
+            centered = features[first : first + _CHUNK] - mean
+            scatter += centered.T @ centered
         return cls(count, mean, scatter / (count - 1))
 
 
 def check_count(count: int, least: int, of: str = "") -> None:
-    """Raise InvalidArgumentError if there are fewer samples than ``least``."""
+    """Raise InvalidArgumentError if there are fewer than ``least`` samples."""
     if count < least:
         raise InvalidArgumentError(
             f"{count} samples{of} are too few: the metrics need at least {least}"
@@ -66,7 +66,7 @@ def check_count(count: int, least: int, of: str = "") -> None:
 def check_features(name: str, features: Features, least: int = GROUPS, first: int = 0) -> None:
     """Check that there are enough features, and that all are finite.
 
-    ``first`` is the number of the first one, to name a sample by.
+    ``first`` is the index of the first one, for the message.
 
     Raises:
         InvalidArgumentError: If there are fewer than ``least``.
@@ -85,8 +85,8 @@ def frechet_distance(a: Moments, b: Moments, *, root_b: Array | None = None) -> 
     """Distance of two Gaussians: |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
 
     The trace of the root is the sum of the singular values of C_a^(1/2) C_b^(1/2). Unlike the
-    eigenvalues of C_a C_b, these keep their digits where a covariance is singular, as it is with
-    fewer samples than features. ``root_b`` is C_b^(1/2), if it is known.
+    eigenvalues of C_a C_b, these stay accurate if a covariance is singular, which it is for fewer
+    samples than features. ``root_b`` is C_b^(1/2) if it is already known.
 
     Raises:
         InvalidArgumentError: If the two have different numbers of features.
@@ -103,7 +103,7 @@ def frechet_distance(a: Moments, b: Moments, *, root_b: Array | None = None) -> 
 def frechet_score(features: Features, reference: Moments) -> Score:
     """Frechet distance of features, shape (n, d), to a reference.
 
-    The error is taken from a quicker form of the distance that keeps fewer digits.
+    The error uses a faster, less accurate form of the distance.
     """
     _check_widths(features.shape[1], reference.mean.size)
     root = _root(reference.cov)
@@ -117,13 +117,13 @@ def frechet_score(features: Features, reference: Moments) -> Score:
 def kernel_score(features: Features, reference: Features, seed: int = 0) -> Score:
     """Kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3, mean over blocks.
 
-    The samples are cut into at least ten disjoint blocks of at most 1,000, each against as many
-    features of the reference, chosen at random.
+    The samples are split into at least ten disjoint blocks of at most 1,000 samples. Each block is
+    compared with equally many features of the reference, chosen at random.
 
     Args:
         features: Shape (n, d).
         reference: Shape (m, d).
-        seed: Of the choice.
+        seed: Seed of the random choice.
 
     Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
     """
@@ -131,9 +131,9 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
     import torch
     from torchmetrics.image.kid import poly_mmd
 
-    check_count(len(features), 2 * _LEAST_BLOCKS)
+    check_count(len(features), 2 * _MIN_BLOCKS)
     check_features("the reference", reference, 2)
-    size = min(_MOST_IN_BLOCK, len(features) // _LEAST_BLOCKS, len(reference))
+    size = min(_BLOCK_LIMIT, len(features) // _MIN_BLOCKS, len(reference))
     generator = np.random.default_rng(seed)
     features = features[shuffled(len(features))]
     values = []
@@ -146,12 +146,12 @@ def kernel_score(features: Features, reference: Features, seed: int = 0) -> Scor
 
 
 def precision_recall_scores(features: Features, reference: Features) -> tuple[Score, Score]:
-    """Share of samples inside the reference's manifold, and of the reference inside theirs.
+    """Fraction of samples in the reference's manifold, and of the reference in the samples'.
 
-    A manifold is the union of the balls around every point that reach to its third neighbour.
-    Equally many of both are used, chosen by chance, because the balls shrink with their number.
-    The error of recall keeps the balls as they are; it errs on the large side, up to twice, as the
-    jackknife does for what is not smooth.
+    A manifold is the union of balls around all points; each ball reaches to the third neighbor of
+    its point. Equally many samples of both sets are used, chosen at random, because the balls
+    shrink as their number grows. The error of recall keeps the balls fixed. It may be up to twice
+    too large, because the jackknife overestimates the error of functions that are not smooth.
 
     Args:
         features: Shape (n, d).
@@ -179,11 +179,12 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
 
 
 def inception_score(logits: Features, splits: int = 1) -> Score:
-    """exp(E KL(p(y|x) || p(y))), mean over ``splits`` runs of the samples; higher is better.
+    """exp(E KL(p(y|x) || p(y))), mean over ``splits`` parts of the samples; higher is better.
 
     Args:
         logits: Of the classifier, shape (n, classes).
-        splits: As published ten, which asks for many samples; the value grows with their number.
+        splits: Number of parts. Published values use ten, which needs many samples: the value
+            grows with the number of samples.
 
     Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
@@ -191,13 +192,13 @@ def inception_score(logits: Features, splits: int = 1) -> Score:
     from torchmetrics.image.inception import InceptionScore
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its buffer, and of one split having no spread
+        warnings.simplefilter("ignore")  # about its buffer, and about the spread of a single split
         metric = InceptionScore(feature=torch.nn.Identity(), splits=splits)
 
         def value(keep: NDArray[np.bool_]) -> float:
             metric.reset()
             metric.update(torch.from_numpy(np.asarray(logits[keep], dtype=np.float64)))
-            with torch.random.fork_rng(devices=[]):  # the order of the samples is drawn
+            with torch.random.fork_rng(devices=[]):  # it shuffles the samples
                 torch.manual_seed(0)
                 return float(metric.compute()[0])
 
@@ -243,29 +244,31 @@ def am_score(logits: Features, reference_probs: Features) -> Score:
 
 
 def shuffled(count: int) -> NDArray[np.int64]:
-    """Indices in an order that is the same each time: data may be sorted by class."""
+    """Indices in a random order that is always the same, because data may be sorted by class."""
     return np.random.default_rng(0).permutation(count)
 
 
 def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:
-    """The value over all samples, and its error from leaving out one of twenty groups at a time.
+    """The value over all samples, and its error from leaving out each of twenty groups.
 
     Args:
-        value: Takes a mask of the samples to keep, shape (count,).
-        count: Samples; fewer than twenty are left out one at a time.
+        value: Computes the metric of the samples in a mask, shape (count,).
+        count: Number of samples; if there are fewer than twenty, each sample is a group.
     """
     groups = min(GROUPS, count)
     member = np.arange(count) % groups
     parts = np.array([value(member != group) for group in range(groups)])
     whole = value(np.ones(count, dtype=bool))
     error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
-    return Score(whole, error if error > 1e-12 * abs(whole) else 0.0)  # below is rounding
+    return Score(
+        whole, error if error > 1e-12 * abs(whole) else 0.0
+    )  # smaller values are rounding errors
 
 
 def mean_score(values: Array) -> Score:
-    """Mean of the values that are finite, shape (n,), and its standard error.
+    """Mean of the finite values, shape (n,), and its standard error.
 
-    NaN where nothing is finite; the error also where one value alone is.
+    Both are NaN if no value is finite; the error is NaN if only one is.
     """
     kept = values[np.isfinite(values)]
     if kept.size < 2:
@@ -274,28 +277,28 @@ def mean_score(values: Array) -> Score:
 
 
 def _frechet_quickly(features: Features, reference: Moments, root: Array) -> float:
-    """From the samples: singular values of few of them, else square roots of eigenvalues."""
+    """The distance from singular values for few samples, else from eigenvalues."""
     mean = features.mean(0, dtype=np.float64)
-    centred = (features - mean) / math.sqrt(len(features) - 1)
-    mapped = centred @ root
+    centered = (features - mean) / math.sqrt(len(features) - 1)
+    mapped = centered @ root
     if len(features) <= root.shape[1]:
         cross = np.linalg.svd(mapped, compute_uv=False).sum()
     else:
         cross = np.sqrt(np.linalg.eigvalsh(mapped.T @ mapped).clip(0)).sum()
     apart = np.square(mean - reference.mean).sum()
-    return float(apart + np.square(centred).sum() + np.trace(reference.cov) - 2 * cross)
+    return float(apart + np.square(centered).sum() + np.trace(reference.cov) - 2 * cross)
 
 
 def _root(cov: Array) -> Array:
-    """A matrix R with R R^T = cov, without the directions that are only rounding."""
+    """A matrix R with R R^T = cov; directions that are only rounding errors are dropped."""
     values, vectors = np.linalg.eigh(cov)
     floor = max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
     return np.asarray(vectors * np.sqrt(np.where(values > floor, values, 0.0)))
 
 
 def _radii(distances: Features) -> Features:
-    """Distance of each point to its third neighbour, itself not counted, shape (n,)."""
-    nearest = min(NEIGHBOURS, len(distances) - 1)
+    """Distance of each point to its third neighbor (not counting itself), shape (n,)."""
+    nearest = min(NEIGHBORS, len(distances) - 1)
     return np.asarray(np.partition(distances, nearest, axis=1)[:, nearest])
 
 
@@ -309,6 +312,6 @@ def _probabilities(logits: Features) -> tuple[Array, Array]:
 def _check_widths(a: int, b: int) -> None:
     if a != b:
         raise InvalidArgumentError(
-            f"the samples have {a} features or classes, the reference {b}: they come from"
-            " different feature networks"
+            f"the samples have {a} features or classes, but the reference has {b}: use the same"
+            " feature network for both"
         )

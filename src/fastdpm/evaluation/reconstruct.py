@@ -1,4 +1,4 @@
-"""How near data comes back from its latents: encode, decode and compare, sample by sample."""
+"""Reconstruction errors: encode data, decode it, and compare, sample by sample."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ Values = tuple[float, ...]
 
 
 class Summary(NamedTuple):
-    """Reconstructions of all samples that have a latent.
+    """Summary over all samples that have a latent.
 
     Attributes:
-        psnr: Median, in dB.
-        relative: The largest.
+        psnr: Median PSNR in dB.
+        relative: Largest relative error.
         deviation: Standard deviation of all latents together.
     """
 
@@ -51,27 +51,26 @@ class Summary(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """What became of n samples; every tuple has one value for each, NaN for one without a latent.
+    """Reconstructions of n samples. Tuples hold one value per sample; NaN if it has no latent.
 
     Attributes:
-        method: How they were encoded.
-        plan: Label of the plan that decoded them.
-        fingerprint: Of that plan.
-        x: Reconstructions, shape (n, *data shape), float32; not cut to [-1, 1].
-        psnr: Peak signal-to-noise ratio in dB of values in [-1, 1], to which they are cut: 10
-            log10(4 / mean squared error); infinite where nothing differs. Of a latent model, of
-            the data that its states decode to.
-        relative: Norm of the error over that of the data, nothing cut; infinite for data that is 0
-            all over and comes back otherwise.
+        method: The encoding method.
+        plan: Label of the plan that decoded the samples.
+        fingerprint: Fingerprint of that plan.
+        x: Reconstructions, shape (n, *data shape), float32; not clipped to [-1, 1].
+        psnr: Peak signal-to-noise ratio in dB, 10 log10(4 / mean squared error), of values clipped
+            to [-1, 1]; infinite if nothing differs. For a latent model, of the decoded data.
+        relative: Norm of the error divided by the norm of the data, both not clipped; infinite
+            for data that is 0 everywhere if its reconstruction is not.
         evaluations: Network evaluations of encoding.
         decoding: Network evaluations of decoding.
-        residual: Largest relative residual of a row; 0 where nothing was solved.
-        row: The row of the plan that did not converge, -1 if all did.
-        deviation: Standard deviation of the latent, near 1 for data that the model knows.
-        snr: For sound, the signal-to-noise ratio in dB, NaN for silence that comes back as such;
-            otherwise None.
-        log_mel: For sound, the mean absolute difference of log-mel spectrograms in nepers; None
-            otherwise, and for sounds too short or of too low a rate.
+        residual: Largest relative residual of a row; 0 for methods that solve nothing.
+        row: The row of the plan that did not converge; -1 if all rows did.
+        deviation: Standard deviation of the latent; near 1 for data like the training data.
+        snr: For sounds, the signal-to-noise ratio in dB, NaN for silence that is reconstructed
+            exactly; None for other data.
+        log_mel: For sounds, the mean absolute difference of log-mel spectrograms in nepers; None
+            for other data, and for sounds that are too short or whose sample rate is too low.
     """
 
     method: str
@@ -90,7 +89,7 @@ class Reconstruction:
 
     @property
     def summary(self) -> Summary | None:
-        """All samples together; None where none has a latent."""
+        """Summary over all samples; None if none has a latent."""
         kept = ~np.isnan(self.psnr)
         if not kept.any():
             return None
@@ -102,11 +101,11 @@ class Reconstruction:
 
     @property
     def total_evaluations(self) -> float:
-        """Network evaluations a sample: of encoding, and of decoding where there is a latent."""
+        """Network evaluations per sample: of encoding, and of decoding if there is a latent."""
         return float(np.mean(self.evaluations) + self.decoding * np.mean(~np.isnan(self.psnr)))
 
     def records(self) -> list[dict[str, Any]]:
-        """Plain values of each sample; None where there is none, "inf" and "-inf" as words."""
+        """Values of each sample for JSON; None for NaN, "inf" and "-inf" as text."""
         columns: dict[str, Iterable[float] | None] = {
             "psnr_db": self.psnr,
             "relative_error": self.relative,
@@ -118,9 +117,9 @@ class Reconstruction:
             "snr_db": self.snr,
             "log_mel_nepers": self.log_mel,
         }
-        told = {name: values for name, values in columns.items() if values is not None}
-        rows = zip(*told.values(), strict=True)
-        return [{name: _plain(v) for name, v in zip(told, row, strict=True)} for row in rows]
+        used = {name: values for name, values in columns.items() if values is not None}
+        rows = zip(*used.values(), strict=True)
+        return [{name: _plain(v) for name, v in zip(used, row, strict=True)} for row in rows]
 
     def not_converged(self, names: list[str]) -> list[str]:
         """One line for each sample with a row that did not converge: name, row and residual."""
@@ -142,15 +141,15 @@ def reconstruct(
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Reconstruction:
-    """Encode data, decode it, and say how near it came.
+    """Encode data, decode it, and measure the reconstruction error.
 
     Args:
-        model: Whose data it is.
+        model: The model that encodes and decodes.
         x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
         levels: S + 1 levels in sampling order.
-        method: See :func:`fastdpm.inverse.encode.encode`, as for the other arguments.
-        solver: How the implicit rows are solved; of that method alone.
-        condition: What each sample is encoded for.
+        method: Encoding method; see :func:`fastdpm.inverse.encode.encode`.
+        solver: How implicit rows are solved; for the method "invertible" only.
+        condition: What each sample is conditioned on.
         batch_size: Samples at a time.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row of
             encoding.
@@ -201,16 +200,16 @@ def recipe_grid(
     levels: Iterable[str] = (),
     spacings: Iterable[str] = (),
 ) -> dict[tuple[str, int], Recipe]:
-    """Recipes of every choice of levels at every S, by the title of the choice and S.
+    """Recipes for every choice of levels at every S, by the title of the choice and S.
 
     Args:
-        recipe: What is not varied.
+        recipe: Provides everything else.
         counts: Values of S.
-        levels: First names of choices of levels; the recipe's if there is none.
-        spacings: Second names; the recipe's if there is none.
+        levels: Ways to choose levels, such as "var" and "step"; by default the recipe's.
+        spacings: Ways to space them, such as "linear"; by default the recipe's.
 
     Raises:
-        InvalidArgumentError: If there is no such choice.
+        InvalidArgumentError: If a choice does not exist.
     """
     pairs = product(tuple(levels) or (recipe.levels,), tuple(spacings) or (recipe.spacing,))
     return {
@@ -222,7 +221,7 @@ def recipe_grid(
 
 
 class Found(NamedTuple):
-    """A reconstruction and what it was asked for: the choice of levels, and S."""
+    """A reconstruction, with its choice of levels and its S."""
 
     choice: str
     num_steps: int
@@ -235,12 +234,12 @@ def write_reconstructions(
     """Write the record, the table and the figures of reconstructions of the same data.
 
     Args:
-        folder: Where ``RECORD``, ``TABLE``, ``CURVES`` and ``SAMPLES`` are written.
-        model: Whose data it is.
+        folder: ``RECORD``, ``TABLE``, ``CURVES`` and ``SAMPLES`` are written here.
+        model: The model that made the reconstructions.
         x: The data, shape (n, *data shape).
-        inputs: What each sample is called in the files.
-        found: The reconstructions, of which the figure of samples shows those of the first choice
-            of levels, at the fewest and the most steps.
+        inputs: Name of each sample in the files.
+        found: The reconstructions. The figure of samples shows the first choice of levels at the
+            smallest and the largest S.
     """
     results = [
         {
@@ -273,7 +272,7 @@ def write_reconstructions(
 
 
 def _csv(results: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each sample of each reconstruction."""
+    """One line for each sample of each reconstruction."""
     lines = [
         {"levels": result["levels"], "S": result["S"], "by": result["by"], **sample}
         for result in results
@@ -287,7 +286,7 @@ def _csv(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _finished(model: Model, x: Tensor, size: int) -> Tensor:
-    """The data of states, which a latent model decodes; on the CPU."""
+    """Decode the states of a latent model, and clip to [-1, 1]; on the CPU."""
     return torch.cat(
         [model.finished(part.to(model.device)).cpu() for part in torch.split(x, size)]
     )

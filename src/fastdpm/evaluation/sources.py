@@ -1,4 +1,4 @@
-"""Where samples come from: a model, files, or an array; as the 8- or 16-bit values of a file.
+"""Sources of samples: a model, files or an array. Samples have the integer values of a file.
 
 Images are uint8, shape (n, C, H, W); sounds are int16, shape (n, 1, length).
 """
@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import DataError
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.datasets import (
     DIGITS,
     DIGITS_TEST,
@@ -37,6 +37,9 @@ from fastdpm.data.tensors import bytes_digest
 from fastdpm.evaluation.cache import digest
 from fastdpm.sampling.state import Callback
 
+if TYPE_CHECKING:
+    from fastdpm.evaluation.drawn import ModelSource
+
 Values = NDArray[Any]
 ALL = 10**9  # more samples than any data set has
 _BATCH = 256
@@ -47,10 +50,11 @@ class Source(ABC):
 
     Attributes:
         key: Digest of what decides them.
-        label: Which they are, in words.
+        label: Where they come from, for people; without their number.
         data: Their modality, shape and sample rate.
         size: How many there are.
-        rows: Network evaluations of one.
+        rows: Network evaluations of one sample; 0 if no model draws them.
+        noise_rows: Steps of one sample that draw noise.
     """
 
     key: str
@@ -58,21 +62,32 @@ class Source(ABC):
     data: DataSpec
     size: int
     rows: int = 0
+    noise_rows: int = 0
 
     @abstractmethod
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """The samples from ``first`` to before ``stop``.
 
-        ``callback`` is told of those that a model draws meanwhile.
+        ``callback`` is called while a model draws samples.
         """
 
     @property
     def drawn(self) -> int:
-        """How many are there already."""
+        """How many need no more drawing."""
         return self.size
 
+    @property
+    def counted(self) -> str:
+        """How many samples there are, and where they come from."""
+        return f"{self.size:,} samples of {self.label}"
+
+    @property
+    def probe(self) -> ModelSource | None:
+        """A source of one model's samples to time the network with; None if there is no model."""
+        return None
+
     def cost(self, count: int) -> tuple[float | None, float | None]:
-        """Seconds to draw the first ``count`` samples, and network evaluations of each."""
+        """Seconds to draw the first ``count`` samples, and network evaluations per sample."""
         return None, None
 
     def pictures(self, count: int) -> Values:
@@ -88,7 +103,7 @@ class Source(ABC):
 
 
 def bar_if(shown: bool) -> AbstractContextManager[Callback | None]:
-    """A progress bar of drawing, which yields its callback; or none, which yields None."""
+    """A progress bar, which yields its callback; without one, None."""
     if not shown:
         return nullcontext()
     from fastdpm.progress import sampling_bar
@@ -97,42 +112,74 @@ def bar_if(shown: bool) -> AbstractContextManager[Callback | None]:
 
 
 def to_values(samples: Tensor) -> Values:
-    """Samples in [-1, 1] as a file holds them: 8-bit images, 16-bit sounds."""
+    """Convert samples in [-1, 1] to the values of a file: 8-bit images, 16-bit sounds."""
     if samples.ndim == 4:
         return np.ascontiguousarray(to_pixels(samples).transpose(0, 3, 1, 2))
     return to_pcm(samples.detach().float().cpu().numpy())
 
 
 def to_samples(values: Values) -> Tensor:
-    """The values of a file as samples in [-1, 1], float32."""
+    """Convert the values of a file to samples in [-1, 1], float32."""
     return from_pixels(values) if values.dtype == np.uint8 else from_pcm(values)
 
 
-def choose(total: int, n: int | None, label: str) -> tuple[list[int], str]:
-    """Indices of n of the samples of ``label``, and which they are, in words.
-
-    They are drawn alike each time: the first ones may be all of one class.
-    """
-    if n is None or n >= total:
-        return list(range(total)), f"{total:,} samples of {label}"
-    chosen = np.random.default_rng(0).choice(total, n, replace=False)
-    return sorted(chosen.tolist()), f"{n:,} of {total:,} samples of {label}"
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise InvalidArgumentError if a batch size is below 1."""
+    if batch_size is not None and batch_size < 1:
+        raise InvalidArgumentError(f"`batch_size` must be at least 1, got {batch_size}")
 
 
-class FileSource(Source):
-    """A folder, zip archive or Parquet file of images or sounds.
+class DataSource(Source):
+    """Samples that exist already.
 
-    Sounds are placed in a window of the length of ``data``, at a place that depends on their
-    number, as in training. The arguments are those of :func:`open_data`.
+    Attributes:
+        total: How many there are, of which ``size`` are used.
+        chosen: The indices of those that are used.
     """
 
     def __init__(
-        self, dataset: Dataset, data: DataSpec, n: int | None = None, *, scale: bool
+        self, label: str, total: int, n: int | None = None, batch_size: int | None = None
     ) -> None:
+        self.label, self.total, self.chosen = label, total, choose(total, n)
+        self.size, self.batch_size = len(self.chosen), batch_size or _BATCH
+
+    @property
+    def counted(self) -> str:
+        """See :class:`Source`."""
+        if self.size == self.total:
+            return super().counted
+        return f"{self.size:,} of {self.total:,} samples of {self.label}"
+
+
+def choose(total: int, n: int | None) -> list[int]:
+    """Indices of ``n`` of ``total`` samples, drawn at random, the same ones each time.
+
+    The first ones may all be of one class.
+    """
+    if n is None or n >= total:
+        return list(range(total))
+    return sorted(np.random.default_rng(0).choice(total, n, replace=False).tolist())
+
+
+class FileSource(DataSource):
+    """A folder, zip archive or Parquet file of images or sounds.
+
+    Sounds are placed in a window of the length of ``data``, at a position that depends on their
+    index, as in training. For the arguments, see :func:`open_data`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        data: DataSpec,
+        n: int | None = None,
+        *,
+        scale: bool,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(dataset.path.name, len(dataset), n, batch_size)
         self.dataset = dataset
         self.data = data if scale and dataset.record is None else replace(data, peak=None)
-        self.chosen, self.label = choose(len(dataset), n, dataset.path.name)
-        self.size = len(self.chosen)
         files = dataset.files(self.chosen)
         contents = [bytes_digest(file.data) for file in files]
         self.key = digest(self.chosen, contents)
@@ -141,7 +188,7 @@ class FileSource(Source):
         """See :class:`Source`."""
         chosen = self.chosen[first:stop]
         pairs = zip(chosen, self.dataset.files(chosen), strict=True)
-        while batch := list(islice(pairs, _BATCH)):
+        while batch := list(islice(pairs, self.batch_size)):
             yield np.stack([self._decode(index, file) for index, file in batch])
 
     def _decode(self, index: int, file: EncodedFile) -> Values:
@@ -153,26 +200,33 @@ class FileSource(Source):
 
 
 class LabeledArray(NamedTuple):
-    """Samples that are no files: which they are, in words, and their values."""
+    """Samples in memory: where they come from, for people, and their values."""
 
     label: str
     values: Values
 
 
-class ArraySource(Source):
+class ArraySource(DataSource):
     """Arrays in memory or in an ``.npz`` file: uint8 images or float sounds.
 
     Args:
         array: Images, uint8 of shape (n, H, W, C) or (n, C, H, W), or float in [-1, 1] of shape
             (n, C, H, W); or sounds, float in [-1, 1] of shape (n, length) or (n, 1, length).
-        data: What they must be.
-        n: How many to take; all by default.
+        data: Modality and shape that they must have.
+        n: How many to use; all by default.
+        batch_size: Samples at a time.
 
     Raises:
-        DataError: If they are something else.
+        DataError: If they have another type or shape.
     """
 
-    def __init__(self, array: LabeledArray, data: DataSpec, n: int | None = None) -> None:
+    def __init__(
+        self,
+        array: LabeledArray,
+        data: DataSpec,
+        n: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
         label, values = array
         self.data = data
         if data.modality == "audio" and values.ndim == 2:
@@ -192,23 +246,22 @@ class ArraySource(Source):
         if len(values) == 0:
             raise no_files(label, data.modality)
         check_shape(label, values.shape[1:], data)
-        chosen, self.label = choose(len(values), n, label)
-        self.size = len(chosen)
-        self.values = np.ascontiguousarray(values[chosen])
+        super().__init__(label, len(values), n, batch_size)
+        self.values = np.ascontiguousarray(values[self.chosen])
         self.key = bytes_digest(repr(values.shape).encode(), self.values.tobytes())
 
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """See :class:`Source`."""
-        for start in range(first, stop, _BATCH):
-            yield self.values[start : min(start + _BATCH, stop)]
+        for start in range(first, stop, self.batch_size):
+            yield self.values[start : min(start + self.batch_size, stop)]
 
 
 def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArray:
-    """Open a path that is no model: files, ``.npz``, or scikit-learn's digits.
+    """Open samples: files, ``.npz``, or scikit-learn's digits.
 
     Args:
-        path: Where.
-        modality: "image" or "audio"; of files by default the one that is there.
+        path: Of the samples.
+        modality: "image" or "audio"; by default the one that the files have.
 
     Raises:
         DataError: See :func:`fastdpm.data.datasets.open_dataset`, or if a ``.npz`` file is damaged
@@ -223,26 +276,32 @@ def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArr
 
 
 def open_data(
-    samples: str | Dataset | LabeledArray, data: DataSpec, n: int | None = None, *, scale: bool
-) -> Source:
-    """Samples of a path that is no model, to measure.
+    samples: str | Dataset | LabeledArray,
+    data: DataSpec,
+    n: int | None = None,
+    *,
+    scale: bool,
+    batch_size: int | None = None,
+) -> DataSource:
+    """Open samples to be measured.
 
     Args:
-        samples: A path, or what :func:`open_samples` made of it.
-        data: What the samples must be.
-        n: How many to take; all by default.
-        scale: Scale sounds to the peak of ``data``, as recordings are for training. A folder that
-            `fastdpm sample` wrote is taken at its own level all the same.
+        samples: A path, or the result of :func:`open_samples`.
+        data: Modality, shape and sample rate that the samples must have.
+        n: How many to use; all by default.
+        scale: Scale sounds to the peak of ``data``, as recordings are scaled for training. The
+            sounds of a folder that `fastdpm sample` wrote always keep their own level.
+        batch_size: Samples at a time.
     """
     if isinstance(samples, str):
         samples = open_samples(samples, data.modality)
     if isinstance(samples, LabeledArray):
-        return ArraySource(samples, data, n)
-    return FileSource(samples, data, n, scale=scale)
+        return ArraySource(samples, data, n, batch_size)
+    return FileSource(samples, data, n, scale=scale, batch_size=batch_size)
 
 
 def image_data(samples: Dataset | LabeledArray) -> DataSpec:
-    """Modality and shape of images whose size nobody has said: those of the first one."""
+    """Modality and shape of the first image, which all others must have."""
     if isinstance(samples, Dataset):
         file = next(iter(samples))
         return DataSpec("image", read_pixels(file.name, file.data).shape)
@@ -255,6 +314,11 @@ def image_data(samples: Dataset | LabeledArray) -> DataSpec:
 def _read_npz(path: Path) -> Values:
     try:
         with np.load(path, allow_pickle=False) as file:
+            if {"mu", "sigma"} <= set(file.files):
+                raise DataError(
+                    f"{path} holds statistics, which cannot be measured: choose samples, and set"
+                    " `against` to this file"
+                )
             if len(file.files) != 1 and "samples" not in file.files:
                 raise DataError(
                     f"{path} holds {', '.join(file.files)}: it must hold one array, or one named"
@@ -262,11 +326,13 @@ def _read_npz(path: Path) -> Values:
                 )
             return np.asarray(file["samples" if "samples" in file.files else file.files[0]])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise DataError(f"{path} is not a whole .npz file of numbers") from None
+        raise DataError(
+            f"{path} is damaged, or it is not an .npz file of numbers: save it again"
+        ) from None
 
 
 def _in_window(sound: Tensor, length: int, index: int) -> Tensor:
-    """A window of a longer sound, or a shorter one within silence, at a place drawn by number."""
+    """Cut a window from a longer sound, or pad a shorter one; ``index`` decides the position."""
     spare = len(sound) - length
     place = int(np.random.Generator(np.random.Philox(key=index)).integers(abs(spare) + 1))
     if spare >= 0:
@@ -277,6 +343,6 @@ def _in_window(sound: Tensor, length: int, index: int) -> Tensor:
 
 
 def describe(data: DataSpec) -> str:
-    """Modality, shape and rate in a few words."""
+    """Modality, shape and sample rate, for people."""
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
     return f"{data.modality} {' x '.join(map(str, data.shape))}{rate}"

@@ -1,8 +1,7 @@
-"""How near a vocoder's sounds are to the recordings they were made from, pair by pair.
+"""Metrics of pairs: the sounds of a vocoder and the recordings they were made from.
 
-A pair is compared as it is: nothing is rescaled, shifted or warped, since a vocoder's output is
-aligned with its recording by construction. Spectra are those of Hann windows centred every hop,
-the sound mirrored at its ends.
+Nothing is rescaled, shifted or warped, because a vocoder's output is aligned with its recording.
+Spectra use Hann windows centered at every hop, with the sound mirrored at its ends.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ STFT_FLOOR = 10**-3.5
 CEPSTRAL_COEFFICIENTS = 13
 WINDOWS_MS = (25.0, 50.0, 10.0)
 PESQ_MODES = {8000: "nb", 16000: "wb"}
-# pesq kills the process beyond 50 utterances, which take 0.4 s or more each with their pauses
-PESQ_MOST_SECONDS = 15.0
+# pesq crashes the process above 50 utterances; one takes at least 0.4 s with its pause
+PESQ_LIMIT_SECONDS = 15.0
 _ROUNDING = 1e-5
 
 
@@ -59,11 +58,11 @@ class SpeechMetric(Metric):
     """A metric of pairs of sounds.
 
     Attributes:
-        measure: Of one pair: reference and generated sound, both of shape (samples,) in [-1, 1],
-            and their sample rate in Hz; NaN where undefined.
-        library: The package that it needs, which is imported by its own name and comes with the
-            extra ``speech``, or None. Its version decides the values.
-        sample_rates: Those it is defined for, in Hz, or None for any.
+        measure: Computes it from the reference and the generated sound, both of shape (samples,)
+            in [-1, 1], and their sample rate in Hz; NaN if undefined.
+        library: The package that it needs, from the extra ``speech``, or None. The version of the
+            package decides the values.
+        sample_rates: Sample rates it is defined for, in Hz; None for any.
     """
 
     measure: Callable[[Array, Array, int], float]
@@ -71,13 +70,13 @@ class SpeechMetric(Metric):
     sample_rates: tuple[int, ...] | None = None
 
     def wrong_rate(self, sample_rate: int) -> str | None:
-        """That it is not defined for a sample rate, or None if it is."""
+        """Why it is not defined for a sample rate; None if it is."""
         if self.sample_rates is None or sample_rate in self.sample_rates:
             return None
         return f"{self.key} takes {' or '.join(map(str, self.sample_rates))} Hz, not {sample_rate}"
 
     def left_out(self, sample_rate: int) -> str | None:
-        """Why it cannot be had at a sample rate, on this installation; None if it can."""
+        """Why it cannot be computed at a sample rate on this installation; None if it can."""
         if wrong := self.wrong_rate(sample_rate):
             return f"{wrong}: it is left out"
         if self.library is not None and importlib.util.find_spec(self.library) is None:
@@ -96,17 +95,17 @@ def compare_sounds(
     Args:
         reference: Shape (n, samples), in [-1, 1], or n sounds of their own lengths.
         generated: The same shapes; sound i was made from recording i.
-        sample_rate: Of all of them, in Hz, at least 8000.
+        sample_rate: Of all sounds, in Hz, at least 8000.
         metrics: Keys of ``SPEECH_METRICS``; by default those of :func:`usable_metrics`.
 
     Returns:
-        By the metric's key, its value of every pair, shape (n,); NaN where it is undefined.
+        Values of every pair by the key of the metric, shape (n,); NaN where undefined.
 
     Raises:
-        InvalidArgumentError: If the sounds do not pair up or are too short, or a metric is unknown
-            or not defined at this sample rate.
-        DataError: If a sound has values that are not finite or lie outside [-1, 1].
-        MissingExtraError: If a metric that was named needs a library that is not installed.
+        InvalidArgumentError: If the sounds do not form pairs or are too short, or a metric is
+            unknown or not defined at this sample rate.
+        DataError: If a sound has values that are not finite or outside [-1, 1].
+        MissingExtraError: If a metric in ``metrics`` needs a package that is not installed.
     """
     sample_rate = _check_rate(sample_rate)
     chosen = _choose(metrics, sample_rate)
@@ -116,16 +115,16 @@ def compare_sounds(
 
 
 def usable_metrics(sample_rate: int) -> tuple[tuple[SpeechMetric, ...], tuple[str, ...]]:
-    """The metrics that can be had at a sample rate in Hz, and one line for each that cannot."""
+    """The metrics available at a sample rate in Hz, and one line for each of the others."""
     reasons = [(m, m.left_out(sample_rate)) for m in SPEECH_METRICS]
     usable = tuple(m for m, reason in reasons if reason is None)
     return usable, tuple(reason for _, reason in reasons if reason is not None)
 
 
 def mel_spec(sample_rate: int) -> MelSpec:
-    """The mel bands of the metrics: windows of 32 to 64 ms, four to a window, 50 Hz and up.
+    """The mel bands of the metrics: windows of 32 to 64 ms, hops of a quarter, from 50 Hz.
 
-    40 bands below 16 kHz and 80 from there on, so that none is narrower than a frequency bin.
+    40 bands below 16 kHz and 80 above, so that no band is narrower than a frequency bin.
     """
     n_fft = _power_of_two(0.032 * sample_rate)
     bands = 40 if sample_rate < 16000 else 80
@@ -133,11 +132,11 @@ def mel_spec(sample_rate: int) -> MelSpec:
 
 
 def stft_resolutions(sample_rate: int) -> tuple[Resolution, ...]:
-    """Three resolutions with windows of 25, 50 and 10 ms, a fifth of the window apart.
+    """Three resolutions with windows of 25, 50 and 10 ms and hops of a fifth of the window.
 
-    At 24 kHz transforms and windows are the published ones (1024, 2048 and 512 points; windows of
-    600, 1200 and 240 samples, hops of 120, 240 and 48, the last of them published as 50). At
-    8 kHz: 512, 1024 and 128 points; windows of 200, 400 and 80.
+    At 24 kHz these are the published ones (1024, 2048 and 512 points; windows of 600, 1200 and
+    240 samples; hops of 120, 240 and 48, the last published as 50). At 8 kHz: 512, 1024 and 128
+    points; windows of 200, 400 and 80.
 
     Source: Yamamoto et al. 2020, arXiv:1910.11480.
     """
@@ -147,27 +146,27 @@ def stft_resolutions(sample_rate: int) -> tuple[Resolution, ...]:
 
 def least_length(sample_rate: int) -> int:
     """Samples of the shortest sound that the metrics take at a sample rate in Hz."""
-    # mirroring half a transform takes one sample more than that
+    # mirroring half a transform needs one more sample
     return 1 + max(r.n_fft for r in stft_resolutions(sample_rate)) // 2
 
 
 def log_mel_error(reference: Array, generated: Array, sample_rate: int) -> float:
     """Mean absolute difference of the natural logarithms of mel spectrograms, in nepers.
 
-    A neper is 8.686 dB. Mel magnitudes below 1e-5 count as 1e-5, the floor that vocoders are
-    conditioned with; bands are those of :func:`mel_spec`.
+    A neper is 8.686 dB. Mel magnitudes below 1e-5 count as 1e-5, the floor of the spectrograms
+    that vocoders are conditioned on. For the bands, see :func:`mel_spec`.
     """
     ours, theirs = (_log_mel(sound, sample_rate) for sound in (generated, reference))
     return float(np.abs(ours - theirs).mean())
 
 
 def mel_cepstral_distortion(reference: Array, generated: Array, sample_rate: int) -> float:
-    """Mel-cepstral distortion in dB, the mean over frames; frames are paired as they stand.
+    """Mel-cepstral distortion in dB, mean over frames; frames are not realigned.
 
     (10 / ln 10) * sqrt(2 * sum_d (c_d - c'_d)^2), d = 1 ... 13, where log mel = c_0 +
-    sum_d c_d * cos(pi * d * (k + 1/2) / K) over K bands. So it is the root mean square over
+    sum_d c_d * cos(pi * d * (k + 1/2) / K) over K bands. This is the root mean square over
     bands, in dB of amplitude, of the smoothed difference of two log-mel spectra without their
-    levels. Other programs scale their coefficients otherwise: compare it with its like.
+    levels. Other programs scale the coefficients differently: compare only values of this one.
 
     Source: Kubichek 1993, "Mel-cepstral distance measure for objective speech quality assessment".
     """
@@ -184,10 +183,10 @@ def stft_distance(
     """Spectral convergence plus mean absolute log-magnitude difference, mean over resolutions.
 
     |S - S'|_F / |S|_F + mean |ln S - ln S'| with S the magnitudes of the reference; both parts
-    have no unit. In the logarithm, magnitudes below 10^-3.5 count as 10^-3.5, a little above what
-    rounding to 16 bits leaves of silence. NaN for a silent reference.
+    have no unit. In the logarithm, magnitudes below 10^-3.5 count as 10^-3.5, slightly more than
+    silence has after rounding to 16 bits. NaN for a silent reference.
 
-    ``resolutions`` are by default :func:`stft_resolutions`.
+    ``resolutions`` default to :func:`stft_resolutions`.
 
     Source: Yamamoto et al. 2020, arXiv:1910.11480, section 2.
     """
@@ -205,14 +204,14 @@ def stft_distance(
 def pesq_score(reference: Array, generated: Array, sample_rate: int) -> float:
     """PESQ as MOS-LQO, 1 to 4.6: narrow-band at 8000 Hz, wide-band at 16000 Hz.
 
-    NaN where the library finds no speech or a silent output, below a quarter of a second, and
-    above 15 s, since many utterances would crash it.
+    NaN if the package finds no speech or a silent output, and for sounds below a quarter of a
+    second or above 15 s, because many utterances would crash the package.
 
     Source: ITU-T P.862.1 and P.862.2, by the package pesq.
     """
     import pesq
 
-    if not reference.any() or len(reference) > PESQ_MOST_SECONDS * sample_rate:
+    if not reference.any() or len(reference) > PESQ_LIMIT_SECONDS * sample_rate:
         return math.nan
     mode = PESQ_MODES[sample_rate]
     try:
@@ -224,8 +223,8 @@ def pesq_score(reference: Array, generated: Array, sample_rate: int) -> float:
 def stoi_score(reference: Array, generated: Array, sample_rate: int) -> float:
     """STOI, up to 1, of sounds resampled to 10 kHz.
 
-    NaN where the reference is silent, or has less than about 0.4 s of sound within 40 dB of its
-    loudest frame, for which the library gives 1e-5.
+    NaN if the reference is silent, or has less than about 0.4 s of sound within 40 dB of its
+    loudest frame, for which the package returns 1e-5.
 
     Source: Taal et al. 2011, IEEE Transactions on Audio, Speech, and Language Processing 19(7), by
     the package pystoi.
@@ -259,7 +258,7 @@ def _choose(keys: Sequence[str] | None, sample_rate: int) -> tuple[SpeechMetric,
         check_one_of("metric", key, known)
     chosen = tuple(known[key] for key in dict.fromkeys(keys))
     if not chosen:
-        raise InvalidArgumentError(f"no metric to measure: name some of {', '.join(known)}")
+        raise InvalidArgumentError(f"no metric to measure: choose some of {', '.join(known)}")
     for metric in chosen:
         if wrong := metric.wrong_rate(sample_rate):
             raise InvalidArgumentError(f"{wrong}: drop it")
@@ -285,8 +284,8 @@ def _check_pairs(
 ) -> list[tuple[Array, Array]]:
     if len(reference) != len(generated) or len(reference) < 1:
         raise InvalidArgumentError(
-            f"{len(reference)} recordings and {len(generated)} generated sounds make no pairs:"
-            " give as many of both, at least one"
+            f"{len(reference)} recordings and {len(generated)} generated sounds do not form"
+            " pairs: pass equally many of both, at least one"
         )
     least = least_length(sample_rate)
     pairs = []
@@ -314,11 +313,14 @@ def _check_sound(name: str, sound: NDArray[np.floating[Any]]) -> Array:
         )
     values = np.asarray(sound, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise DataError(f"{name} has values that are not finite: leave it out or make it again")
+        raise DataError(
+            f"{name} has values that are not finite: leave it out or generate it again"
+        )
     peak = float(np.abs(values).max(initial=0.0))
     if peak > 1 + _ROUNDING:
         raise DataError(
-            f"{name} has values up to {peak:g}, outside [-1, 1]: scale both of its pair down alike"
+            f"{name} has values up to {peak:g}, outside [-1, 1]: scale both sounds of"
+            " the pair by the same factor"
         )
     return values
 

@@ -1,7 +1,7 @@
-"""Statistics of a set of samples under a feature network: what a distance is measured against.
+"""Statistics of a set of samples under a feature network: the reference of a distance.
 
-Kept as safetensors; the files of ``mu`` and ``sigma`` that pytorch-fid and the FastDPM authors'
-code use are read too.
+They are kept as safetensors. Files of ``mu`` and ``sigma``, which pytorch-fid and the FastDPM
+authors' code use, can be read too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
@@ -23,7 +24,7 @@ from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
 from fastdpm.evaluation.scores import Floor, plain
 
 REFERENCE = "reference.safetensors"
-MOST_FEATURES = 2000
+MAX_FEATURES = 2000
 INCEPTION = "inception-v3"
 _FORMAT = "fastdpm-statistics"
 _INCEPTION_WIDTH = 2048
@@ -31,17 +32,18 @@ _INCEPTION_WIDTH = 2048
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What is known of a set of samples.
+    """Statistics of a set of samples.
 
     Attributes:
         network: Name of the feature network.
-        fingerprint: Of its weights; empty where a file does not say.
-        label: Which samples, in words.
-        moments: Of their features.
-        features: 2,000 of them at most, drawn by chance, shape (m, d), float16; None where
+        fingerprint: Digest of its weights; empty where a file does not record it.
+        label: The samples, for people.
+        moments: Mean and covariance of their features.
+        features: At most 2,000 of the features, drawn at random, shape (m, d), float16; None if
             unknown.
-        probs: Mean class probabilities, shape (classes,); None where unknown.
-        held_out: Real data that was held out, against these: the best to hope for.
+        probs: Mean class probabilities, shape (classes,); None if unknown.
+        held_out: Metrics of held-out real data against these statistics: the best value that
+            samples can be expected to reach.
     """
 
     network: str
@@ -64,37 +66,34 @@ class Statistics:
             fingerprint,
             label,
             Moments.of(features),
-            np.asarray(features[shuffled(len(features))[:MOST_FEATURES]], dtype=np.float16),
+            np.asarray(features[shuffled(len(features))[:MAX_FEATURES]], dtype=np.float16),
             np.asarray(softmax(logits.astype(np.float64), axis=1).mean(0)),
         )
 
     @property
     def digest(self) -> str:
-        """Of all the numbers."""
+        """Digest of all values."""
         tables = (self.moments.mean, self.moments.cov, self.features, self.probs)
         return bytes_digest(*(b"-" if table is None else table.tobytes() for table in tables))
 
     def check_network(self, network: str, fingerprint: str) -> None:
-        """Check that these are statistics of that feature network.
+        """Check that these statistics belong to a feature network.
 
         Raises:
-            InvalidArgumentError: If they are of another one.
+            InvalidArgumentError: If they belong to another one.
         """
         same = not self.fingerprint or self.fingerprint == fingerprint
         if self.network != network or not same:
             theirs = f"{self.network} {self.fingerprint}".strip()
             raise InvalidArgumentError(
                 f"{self.label}: statistics of feature network {theirs}, but the samples are"
-                f" measured with {network} {fingerprint}: compute them again from the data, or"
-                " choose their network with `features` or `inception`"
+                f" measured with {network} {fingerprint}: compute the statistics again from the"
+                " data, or choose their network with `features` or `inception`"
             )
 
     def write(self, path: Path) -> None:
-        """Write them to a ``.safetensors`` file, whole."""
-        if path.suffix != ".safetensors":
-            raise InvalidArgumentError(
-                f"statistics are saved as a .safetensors file, got {path.name!r}"
-            )
+        """Write the statistics to a ``.safetensors`` file."""
+        check_statistics_name(path)
         tensors: dict[str, NDArray[Any] | None] = {
             "mean": self.moments.mean,
             "cov": self.moments.cov,
@@ -114,25 +113,32 @@ class Statistics:
         write_bytes(path, save(whole, metadata=metadata))
 
 
+def check_statistics_name(path: Path) -> None:
+    """Raise InvalidArgumentError unless a file's name ends in ``.safetensors``."""
+    if path.suffix != ".safetensors":
+        raise InvalidArgumentError(
+            f"statistics are saved as a .safetensors file, got {path.name!r}"
+        )
+
+
 def read_statistics(path: Path) -> Statistics:
     """Read statistics: ``.safetensors`` as written here, or ``.npz`` with ``mu`` and ``sigma``.
 
-    The latter are taken as those of the Inception-v3 network, as everybody who publishes such
-    files means it.
+    The latter are taken to be statistics of Inception-v3, as published files of this kind are.
 
     Raises:
-        DataError: If the file is damaged or holds no statistics.
+        DataError: If the file is damaged, or does not hold statistics.
     """
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix == ".npy":
         raise DataError(
-            f"{path} is a pickled array, which may execute code and is not read: convert it to"
+            f"{path} is a pickled array, which could execute code and is not read: convert it to"
             " .npz with mu and sigma, as docs/published.md shows"
         )
     metadata, found = read_with_head(path, DataError)
     if metadata.get("format") != _FORMAT:
-        raise DataError(f"{path} holds no statistics: it is another safetensors file")
+        raise DataError(f"{path} does not hold statistics: it is another kind of safetensors file")
     try:
         tensors = {name: tensor.numpy() for name, tensor in found.items()}
         record = json.loads(metadata["record"])
@@ -147,13 +153,13 @@ def read_statistics(path: Path) -> Statistics:
             Floor.from_dict(record["held_out"]) if record["held_out"] else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no whole file of statistics: {error}") from None
+        raise DataError(f"{path} is damaged: {error}: save the statistics again") from None
     _check_whole(path, moments)
     return statistics
 
 
 def is_statistics(path: Path) -> bool:
-    """Whether a file is one of statistics, by its name and, for ``.npz``, what it holds."""
+    """Whether a file holds statistics, judged by its name and, for ``.npz``, by its arrays."""
     if path.suffix != ".npz":
         return path.suffix in (".safetensors", ".npy")
     try:
@@ -163,12 +169,31 @@ def is_statistics(path: Path) -> bool:
         return False
 
 
+def check_not_statistics(samples: str | Path) -> None:
+    """Raise InvalidArgumentError if ``samples`` is a file that :meth:`Statistics.write` wrote."""
+    path = Path(samples)
+    if path.suffix == ".safetensors" and path.is_file() and _is_written_here(path):
+        raise InvalidArgumentError(
+            f"{path} holds statistics, which cannot be measured: choose samples, and set `against`"
+            " to this file"
+        )
+
+
+def _is_written_here(path: Path) -> bool:
+    """Whether a safetensors file holds statistics, and not a model."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return bool((file.metadata() or {}).get("format") == _FORMAT)
+    except (SafetensorError, OSError):
+        return False
+
+
 def _read_npz(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, cov = (np.asarray(file[name], dtype=np.float64) for name in ("mu", "sigma"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        raise DataError(f"{path} is no whole file of mu and sigma") from None
+        raise DataError(f"{path} is damaged, or does not hold mu and sigma") from None
     moments = Moments(0, mean, cov)
     _check_whole(path, moments)
     if mean.size != _INCEPTION_WIDTH:
@@ -184,7 +209,7 @@ def _check_whole(path: Path, moments: Moments) -> None:
     if moments.mean.shape != (width,) or moments.cov.shape != (width, width):
         raise DataError(
             f"{path} holds a mean of shape {moments.mean.shape} and a covariance of shape"
-            f" {moments.cov.shape}, which do not belong together: compute the statistics again"
+            f" {moments.cov.shape}, which do not fit together: compute the statistics again"
         )
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
         raise DataError(f"{path} holds values that are not finite: compute the statistics again")

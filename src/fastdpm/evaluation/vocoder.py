@@ -1,4 +1,4 @@
-"""Measuring a vocoder: recordings, their mel spectrograms, and what the model makes of them."""
+"""Measuring a vocoder: recordings, their mel spectrograms, and the sounds made from them."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from fastdpm.evaluation.speech import compare_sounds, least_length, usable_metri
 from fastdpm.sampling.state import Callback
 
 Sound = NDArray[np.float32]
-_VERSION = 1  # of the metrics; a change of any number must change it
+_VERSION = 1  # increase it if a metric of the same sounds changes
 _LEAST = 2
 
 
 def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
-    """The first ``n`` recordings, each padded with silence to whole mel frames.
+    """Read the first ``n`` recordings, each padded with silence to whole mel frames.
 
     Args:
         path: A folder, zip archive or Parquet file of mono sounds.
-        data: What the vocoder was trained on; recordings are scaled to its peak.
-        n: At most so many.
+        data: The data that the vocoder was trained on; recordings are scaled to its peak.
+        n: Read at most this many recordings.
 
     Returns:
         Sounds in [-1, 1], each of its own length.
 
     Raises:
-        DataError: If there are none, or one is damaged, silent or of another sample rate.
-        InvalidArgumentError: If the model is no vocoder.
+        DataError: If there are none, or one is damaged, silent or has another sample rate.
+        InvalidArgumentError: If the model is not a vocoder.
     """
     least = least_length(data.sample_rate or 0)
     sounds = []
@@ -58,12 +58,14 @@ def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
             )
         sounds.append(sound)
     if len(sounds) < _LEAST:
-        raise DataError(f"{path} holds one recording: a standard error needs at least {_LEAST}")
+        raise DataError(
+            f"{path} holds one recording, but a standard error needs at least {_LEAST}"
+        )
     return sounds
 
 
 class SpokenRecording(ModelSource):
-    """What a model makes of one recording, of which ``identity`` is a digest."""
+    """The sound that a model makes from one recording; ``identity`` is a digest of it."""
 
     size = 1
 
@@ -80,27 +82,39 @@ class SpokenRecording(ModelSource):
         super().__init__(handle, drawer, options, cache, identity)
         self.number, self.recording = number, recording
 
+    @property
+    def drawing(self) -> DrawOptions:
+        """See :class:`ModelSource`; the condition is the recording's mel spectrogram."""
+        mel = log_mel(torch.from_numpy(self.recording[None]), _mel(self.data))
+        return replace(self.options, condition=mel)
+
     def draw(
         self, samples: Sequence[int], callback: Callback | None
     ) -> Iterator[tuple[Tensor, int]]:
-        """The one sample, which has the recording's number."""
-        mel = log_mel(torch.from_numpy(self.recording[None]), _mel(self.data))
-        chosen = replace(self.options, condition=mel)
-        return self.drawer.draw(self.handle.model, [self.number], chosen, callback)
+        """Draw the one sample; its index is the recording's number."""
+        return self.drawer.draw(self.handle.model, [self.number], self.drawing, callback)
 
 
 class SpokenRecordings(Source):
-    """What a model makes of recordings, each drawn by itself: ``parts``."""
+    """The sounds that a model makes from recordings, each drawn separately: ``parts``."""
 
     def __init__(self, parts: Sequence[SpokenRecording]) -> None:
         self.parts, self.size = parts, len(parts)
-        self.label, self.data, self.rows = parts[0].label, parts[0].data, parts[0].rows
+        first = parts[0]
+        self.label, self.data = first.label, first.data
+        self.rows, self.noise_rows = first.rows, first.noise_rows
         self.key = digest([part.key for part in parts])
 
     @property
     def drawn(self) -> int:
-        """How many are kept."""
+        """How many are in the cache."""
         return sum(part.drawn for part in self.parts)
+
+    @property
+    def probe(self) -> ModelSource:
+        """The recording whose length is nearest the mean."""
+        lengths = np.array([len(part.recording) for part in self.parts])
+        return self.parts[int(np.abs(lengths - lengths.mean()).argmin())]
 
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """The sounds from ``first`` to before ``stop``, one at a time."""
@@ -109,18 +123,18 @@ class SpokenRecordings(Source):
 
 
 class VocoderMeasure(Measure[SpokenRecordings]):
-    """Distances of a vocoder's sounds to the recordings that their mel spectrograms came from.
+    """Measures a vocoder by the distances of its sounds to the original recordings.
 
     Attributes:
         recordings: Each with a digest of its sound and its number.
         table: The metrics that are measured.
 
     Args:
-        path: See :func:`read_recordings`, as for the next two.
-        data: What the vocoder was trained on.
-        n: Recordings at most.
+        path: A folder, zip archive or Parquet file of recordings.
+        data: The data that the vocoder was trained on.
+        n: Read at most this many recordings.
         cache: Where sounds and scores are kept.
-        progress: Show a bar while the model draws.
+        progress: Show a progress bar while the model draws.
     """
 
     least = _LEAST
@@ -139,7 +153,7 @@ class VocoderMeasure(Measure[SpokenRecordings]):
     def source(
         self, handle: ModelHandle, drawer: Drawer, options: DrawOptions
     ) -> SpokenRecordings:
-        """What a model makes of the recordings' mel spectrograms, to be measured."""
+        """The sounds that a model makes from the recordings' mel spectrograms."""
         parts = [
             SpokenRecording(i, sound, identity, handle, drawer, options, self.cache)
             for i, (sound, identity) in enumerate(self.recordings)
@@ -169,7 +183,7 @@ class VocoderMeasure(Measure[SpokenRecordings]):
         )
 
     def _compare(self, part: SpokenRecording, callback: Callback | None) -> dict[str, float]:
-        """Every metric of a pair, and what its sound cost."""
+        """Compute every metric of a pair, and the cost of drawing its sound."""
         keys = [metric.key for metric in self.table]
         libraries = {m.key: version(m.library) for m in self.table if m.library is not None}
         key = digest(_VERSION, libraries, part.key, keys)
@@ -185,11 +199,13 @@ class VocoderMeasure(Measure[SpokenRecordings]):
 
 
 def _of_all(bar: Callback, index: int, count: int) -> Callback:
-    """A callback of a recording that is drawn by itself, as one of all of them."""
+    """A callback for one recording that reports its position among all of them."""
     return lambda state: bar(replace(state, first=index, total=count))
 
 
 def _mel(data: DataSpec) -> MelSpec:
     if data.mel is None:
-        raise InvalidArgumentError("only a vocoder is measured against recordings")
+        raise InvalidArgumentError(
+            "only a vocoder is measured against recordings, and this model is not one"
+        )
     return data.mel
