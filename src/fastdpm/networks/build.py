@@ -50,8 +50,8 @@ def build_network(
     arguments = dict(spec)
     kind = arguments.pop("type", None)
     check_one_of("network type", kind, known)
-    _check_sizes(arguments)
     try:
+        _check_sizes(arguments)
         return known[str(kind)](**arguments)
     except Exception as error:  # torch and arithmetic fail in many ways on invalid sizes
         raise InvalidArgumentError(
@@ -131,9 +131,7 @@ def _check_sizes(arguments: Mapping[str, Any]) -> None:
         limit = _MAX_LAYERS if "layers" in name or "blocks" in name else MAX_SIZE
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int) and number > limit:
-                raise InvalidArgumentError(
-                    f"network {name} is too large: at most {limit}, got {number}"
-                )
+                raise InvalidArgumentError(f"{name} is too large: at most {limit}, got {number}")
 
 
 def _check_classes(network: nn.Module, classes: int | None) -> None:
