@@ -34,6 +34,11 @@ class Outer:
     free: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Licensed:
+    license: str
+
+
 GOOD: dict[str, Any] = {"name": "x", "inner": {"sizes": [1, 2]}}
 
 
@@ -104,3 +109,9 @@ def test_all_errors_are_reported_at_once():
         build(Outer, {"inner": {"rate": "fast"}, "colour": 1}, "x")
     for part in ("name ", "inner.sizes ", "inner.rate ", "'fast'", "colour"):
         assert part in str(caught.value)
+
+
+def test_a_key_under_its_old_and_its_new_name_is_refused():
+    with pytest.raises(InvalidArgumentError, match=tells("x:", "licence", "license")):
+        build(Licensed, {"license": "MIT", "licence": "MIT"}, "x")
+    assert build(Licensed, {"licence": "MIT"}, "x") == Licensed("MIT")

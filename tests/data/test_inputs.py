@@ -1,4 +1,4 @@
-"""What a user gives to a model is read as its data, or refused with what was found."""
+"""Inputs are read as the model's data, or refused with a message that names the difference."""
 
 import io
 import json
@@ -139,7 +139,7 @@ def test_an_image_that_would_lose_something_is_refused_by_what_it_is(tmp_path, d
         assert "\n" not in str(caught.value)
 
 
-def test_a_palette_is_read_as_its_colours_and_as_grey_where_they_are_grey(tmp_path, pixels):
+def test_a_palette_is_read_as_rgb_or_as_gray_if_all_its_colors_are_gray(tmp_path, pixels):
     grey = Image.fromarray(pixels.astype(np.uint8) // 8 * 8)
     grey.convert("RGB").quantize(256).save(tmp_path / "grey.png")
     with Image.open(tmp_path / "grey.png") as image:

@@ -1,4 +1,4 @@
-"""Mel spectrograms are those that each vocoder was trained on, aligned with the sound."""
+"""Mel spectrograms equal those each vocoder was trained on, and are aligned with the sound."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The values of files and those of samples, and the record beside them."""
+"""Conversion of file values to data and back, and the record of a folder of samples."""
 
 import json
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastdpm import DataError
+from fastdpm import DataError, InvalidArgumentError
 from fastdpm.data.pixels import from_pixels, to_pixels
 from fastdpm.data.record import SampleRecord, read_record
 from fastdpm.data.sound import from_pcm, to_pcm
+from fastdpm.data.spec import DataSpec
 from tests.messages import tells
 
 
@@ -61,3 +62,17 @@ def test_files_of_another_record_are_not_taken_for_our_own(tmp_path, body):
     assert read_record(tmp_path) is not None
     with pytest.raises(DataError, match=tells("samples.json")):
         read_record(tmp_path, own=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        ({"modality": "image", "shape": (3, 10**30, 8)}, "shape", 10**30),
+        ({"modality": "audio", "shape": (1, 8), "sample_rate": 10**400}, "sample_rate", 10**400),
+        ({"modality": "image", "shape": (3, 8, 8), "classes": 10**30}, "classes", 10**30),
+    ],
+)
+def test_absurd_sizes_are_refused_in_one_line(arguments, name, value):
+    with pytest.raises(InvalidArgumentError, match=tells(name, "too large", value)) as caught:
+        DataSpec(**arguments)
+    assert "\n" not in str(caught.value)

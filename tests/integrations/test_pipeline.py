@@ -1,4 +1,4 @@
-"""A pipeline of diffusers is sampled here as it would be there."""
+"""A diffusers pipeline opened as a model gives the same samples as in diffusers."""
 
 import json
 from typing import Any

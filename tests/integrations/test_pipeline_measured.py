@@ -1,4 +1,4 @@
-"""A pipeline of diffusers is measured and compared as any model is."""
+"""A diffusers pipeline is evaluated and compared like any other model."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a pipeline cannot be sampled with is refused, and the message names it."""
+"""Unsupported pipelines and arguments are refused, and the message names them."""
 
 from typing import Any
 

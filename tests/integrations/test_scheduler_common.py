@@ -1,4 +1,4 @@
-"""What diffusers asks of every scheduler, of both classes."""
+"""The interface that diffusers expects of a scheduler, for both classes."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""What is read from a scheduler's configuration: variances, prediction, and what is refused."""
+"""Reading a scheduler's configuration: variances, prediction type, clipping and refusals."""
 
 import importlib
 import inspect

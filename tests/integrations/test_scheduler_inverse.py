@@ -1,4 +1,4 @@
-"""FastDPMInverseScheduler: kappa = 0 backwards, of first order."""
+"""FastDPMInverseScheduler: first-order encoding with kappa = 0."""
 
 from typing import Any
 

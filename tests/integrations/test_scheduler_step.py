@@ -1,4 +1,4 @@
-"""FastDPMScheduler computes what :func:`fastdpm.run` computes, and what diffusers computes."""
+"""FastDPMScheduler equals :func:`fastdpm.run`, and the schedulers of diffusers."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What can go wrong with a hub, and what a test looks at afterwards."""
+"""Failures of a hub, and helpers to inspect the result."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How a hub answers over HTTP, as far as models are fetched and published."""
+"""The HTTP responses of the local hub."""
 
 import base64
 import hashlib

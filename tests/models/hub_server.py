@@ -1,4 +1,4 @@
-"""A local stand-in of the Hub's HTTP interface, as far as models are fetched and published.
+"""A local replacement of the Hub's HTTP interface for downloading and publishing models.
 
 What huggingface_hub asks for: information on a model, its tree, files (those of LFS by a redirect
 to another host), creating repositories and branches, and commits with uploads by LFS.

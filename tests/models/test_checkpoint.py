@@ -1,4 +1,4 @@
-"""Published layouts of weights give the same network, and nothing in a file is ever executed."""
+"""Every published layout gives the same network, and code in a file is never executed."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Converting writes a whole model folder or none, streamed, that samples as the file does."""
+"""Conversion writes a complete model folder or none, and it samples like the checkpoint."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A folder that diffusers wrote is the same network here, whatever its layout and age."""
+"""A diffusers folder gives the same network here, in every layout and version."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Feature networks: folders that are read back, checked, and measure each sample by itself."""
+"""Feature networks: their folders, their checks, and features independent of the batch."""
 
 import json
 from dataclasses import replace

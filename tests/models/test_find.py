@@ -1,4 +1,4 @@
-"""A model is found by its name, its folder or its contents, and every misfit is one line."""
+"""A model is found by its name, folder or contents, and every error is one line."""
 
 import json
 import re
@@ -47,7 +47,7 @@ SCHEDULE = {"type": "linear", "num_train_steps": 50, "beta_start": 1e-4, "beta_e
 
 
 def _toml(values: Mapping[str, Any]) -> str:
-    """Lines of TOML, whose values JSON writes alike."""
+    """Lines of TOML, whose values are written as in JSON."""
     return "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
 
 

@@ -1,4 +1,4 @@
-"""Model folders survive a round trip, and damaged or foreign ones are refused in one line."""
+"""Model folders survive a round trip, and damaged or unrelated ones are refused in one line."""
 
 import json
 import shutil
@@ -132,7 +132,14 @@ def test_a_config_that_is_no_config_is_refused(folder, text):
         load_model(folder)
 
 
-@pytest.mark.parametrize("network", [{"type": "transformer"}, {**IMAGE.network, "depth": 3}])
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"type": "transformer"},
+        {**IMAGE.network, "depth": 3},
+        {**IMAGE.network, "num_res_blocks": 10**9},
+    ],
+)
 def test_an_unknown_network_is_refused(folder, network):
     _change_config(folder, network=network)
     with pytest.raises(ModelError, match=tells(folder / "config.json", network["type"])):

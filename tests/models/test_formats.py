@@ -1,4 +1,4 @@
-"""A format of checkpoints is one entry of one table, which everything that reads files asks."""
+"""A checkpoint format is one entry of one table, used by everything that reads files."""
 
 from types import MappingProxyType
 from typing import Any

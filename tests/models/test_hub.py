@@ -1,4 +1,4 @@
-"""A model that one person publishes is the model that another opens, with a network or without."""
+"""A published model can be opened by others, also from the cache without a network."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is fetched from a hub is whole, or is not there and the message says why."""
+"""A download is complete, or leaves nothing and raises an error with the reason."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What is published is a whole model and nothing else, or the hub is as it was."""
+"""A complete model is published, and nothing else; after an error the hub is unchanged."""
 
 import pytest
 from huggingface_hub import HfApi

@@ -1,4 +1,4 @@
-"""Digests stay what they are: they name models in latents, caches and records of samples."""
+"""Digests do not change: they identify models in latents, caches and records of samples."""
 
 import json
 from dataclasses import replace

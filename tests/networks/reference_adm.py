@@ -1,4 +1,4 @@
-"""The U-Net of improved-diffusion and guided-diffusion, computed a second time.
+"""The U-Net of improved-diffusion and guided-diffusion, reimplemented.
 
 Written from the published layout, with no module: :func:`adm_reference` walks the names of a state
 and decides by them what to compute, :func:`adm_shapes` lists names and shapes by stage. Neither

@@ -1,4 +1,4 @@
-"""The U-Net of DDPM's PyTorch port and of DDIM's code, computed a second time.
+"""The U-Net of DDPM's PyTorch port and of DDIM's code, reimplemented.
 
 Written from the published layout, with no module: the stages are walked by the names of a state.
 Sources: Ho et al. 2020, arXiv:2006.11239, appendix B; https://github.com/pesser/pytorch_diffusion

@@ -1,4 +1,4 @@
-"""The published DiffWaves, the authors' and LMNT's, computed a second time.
+"""The DiffWave networks of the authors and of LMNT, reimplemented.
 
 Written from the published layouts, with no module: each function walks the names of a state and
 spells its sums out, tap by tap. The shapes are listed from the published configurations. Neither
@@ -229,7 +229,7 @@ def _authors_embedding(t: Tensor, size: int) -> Tensor:
 
 
 def _lmnt_table(rows: int) -> Tensor:
-    """Sines then cosines of whole steps at frequencies from 1 up to 1e4, in single precision."""
+    """Sines, then cosines of integer steps at frequencies from 1 to 1e4, in float32."""
     frequencies = 10.0 ** (torch.arange(64) * 4.0 / 63.0)
     angles = torch.arange(rows)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1)

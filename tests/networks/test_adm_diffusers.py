@@ -1,4 +1,4 @@
-"""The U-Net of guided-diffusion computes what the one of diffusers does with its weights."""
+"""The U-Net of guided-diffusion equals that of diffusers with the same weights."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""The shapes of a checkpoint of improved- or guided-diffusion tell the network's arguments."""
+"""The network's arguments are inferred from the shapes of a checkpoint."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The U-Net of improved- and guided-diffusion computes what the published one does."""
+"""The U-Net of improved- and guided-diffusion equals the published one."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The classifiers behind the features: what they compute and what they keep out."""
+"""The classifiers behind the features: their features, logits and buffers."""
 
 from typing import Any
 

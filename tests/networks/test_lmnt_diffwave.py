@@ -1,4 +1,4 @@
-"""Both published DiffWaves compute what was published, under the published names."""
+"""Both DiffWave networks equal the published ones, with the published parameter names."""
 
 import math
 from typing import Any

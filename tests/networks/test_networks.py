@@ -1,4 +1,4 @@
-"""Networks compute what the published ones compute, under the published names."""
+"""Networks equal the published ones, with the published parameter names."""
 
 import math
 from typing import Any, cast

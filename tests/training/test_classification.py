@@ -1,4 +1,4 @@
-"""Classifiers learn from labels, are measured on held-out data, and refuse what cannot teach."""
+"""Classifiers learn from labels, are evaluated on held-out data, and refuse unusable labels."""
 
 import re
 from dataclasses import replace

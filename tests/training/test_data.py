@@ -1,4 +1,4 @@
-"""Training data of every kind, and one clear line where it does not fit."""
+"""Training data of every kind, and one-line errors for data that does not fit."""
 
 import io
 import sys

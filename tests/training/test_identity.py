@@ -1,4 +1,4 @@
-"""A run is gone on with by its identity, which holds what decides the weights and no more."""
+"""A run is resumed by its identity: exactly the settings that determine the weights."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Training learns, resumes where it was, and writes a model that samples."""
+"""Training reduces the loss, resumes exactly, and writes a model that samples."""
 
 import math
 from collections.abc import Callable

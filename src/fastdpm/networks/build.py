@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of, first_line
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.spec import MAX_SIZE, DataSpec
 from fastdpm.networks.adm_unet import ADMUNet
 from fastdpm.networks.classifier import ImageClassifier, SoundClassifier
 from fastdpm.networks.diffusers_unet import DiffusersNetwork
@@ -32,6 +32,7 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
 }
 
 PROBE_BATCH = 2  # batch size of the trial evaluation
+_MAX_LAYERS = 10_000
 
 
 def build_network(
@@ -50,6 +51,7 @@ def build_network(
     kind = arguments.pop("type", None)
     check_one_of("network type", kind, known)
     try:
+        _check_sizes(arguments)
         return known[str(kind)](**arguments)
     except Exception as error:  # torch and arithmetic fail in many ways on invalid sizes
         raise InvalidArgumentError(
@@ -119,6 +121,17 @@ def example_inputs(data: DataSpec, batch: int) -> list[Tensor]:
     if data.classes is not None:
         inputs.append(torch.zeros(batch, dtype=torch.int64))
     return inputs
+
+
+def _check_sizes(arguments: Mapping[str, Any]) -> None:
+    """Raise InvalidArgumentError for numbers so large that building would take forever."""
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value)
+        limit = _MAX_LAYERS if "layers" in name or "blocks" in name else MAX_SIZE
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int) and number > limit:
+                raise InvalidArgumentError(f"{name} is too large: at most {limit}, got {number}")
 
 
 def _check_classes(network: nn.Module, classes: int | None) -> None:

@@ -199,7 +199,7 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
         )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or an integer of too many digits
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
     if "classes" in data:
         return build(ClassifierConfig, data, str(path))
