@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.expand import OneOf, described
+from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_writable
@@ -19,19 +20,22 @@ if TYPE_CHECKING:
     from fastdpm.models.find import FoundModel
 
 
-def _helps() -> dict[str, str]:
-    """What the table of samplers holds."""
+def _methods_help() -> str:
     from fastdpm.core.methods import families
 
-    return {
-        "methods": f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods"
-        " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
-        " by default all groups, or the preset's.",
-        "kappa": f"Values of kappa of the group {', '.join(families(kappa=True))}; 0,1.",
-    }
+    return (
+        f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods (var-linear-k0.5,"
+        " dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas; by default all"
+        " groups, or the preset's."
+    )
 
 
-@described(_helps)
+def _kappa_help() -> str:
+    from fastdpm.core.methods import families
+
+    return f"Values of kappa of the group {', '.join(families(kappa=True))}; 0,1."
+
+
 def compare(
     *,
     model: choices.ModelName,
@@ -42,8 +46,8 @@ def compare(
             "--steps", "-S", help="Values of S, separated by commas; 5,10,20,50, or the preset's."
         ),
     ] = None,
-    methods: Annotated[str | None, typer.Option()] = None,
-    kappa: Annotated[str | None, typer.Option()] = None,
+    methods: Annotated[str | None, Panel.SAMPLING.option(help=_methods_help)] = None,
+    kappa: Annotated[str | None, Panel.SAMPLING.option(help=_kappa_help)] = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -90,7 +94,7 @@ def compare(
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.told_command()
+    command = choices.command_line()
     counts = choices.parse("--steps", steps, int)
     names = choices.parse("--methods", methods, str)
     kappas = choices.parse("--kappa", kappa, float)

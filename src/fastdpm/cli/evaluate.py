@@ -9,7 +9,7 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _print(found: Evaluation) -> None:
         table.add_row(metric.name, found.scores[metric.key].text, metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
-    tell_notes(found.notes)
+    print_notes(found.notes)
     if found.seconds is not None and found.evaluations is not None:
         console.print(
             f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations each"

@@ -271,13 +271,13 @@ def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
 
 
 def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
-    """What to know of a chain by hand that starts well above R(T)."""
+    """A note on levels by hand that start well above R(T)."""
     low = float(schedule.levels[-1])
-    if level[0] <= 1.01 * low:
+    if level[0] <= low + 0.01:
         return ()
     return (
-        f"the chain starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}: pure noise is"
-        " not what the network saw there",
+        f"sampling starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}: the network"
+        " expects some signal there, and pure noise has none",
     )
 
 

@@ -49,7 +49,8 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
     """Decode an image of 8-bit grey or RGB, turned upright.
 
     Returns:
-        Shape (1, H, W) where the file is grey, a palette of greys included, and else (3, H, W).
+        Shape (1, H, W) if the file is grey, or a palette or WebP image (which has no grey mode)
+        of grey colors; otherwise (3, H, W).
 
     Raises:
         DataError: If it is no whole image, or would lose something: bits, transparency, or colours
@@ -58,6 +59,7 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_plain(name, data, image)
+            may_be_grey = image.mode == "P" or image.format == "WEBP"
             upright = _upright(image)
             if upright.mode in "1L":
                 return np.asarray(upright.convert("L"))[None]
@@ -66,7 +68,7 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
         raise DataError(f"{name} is not a whole image: its format is unknown") from None
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a whole image: {error}") from None
-    grey = upright.mode == "P" and bool((pixels == pixels[0]).all())
+    grey = may_be_grey and bool((pixels == pixels[0]).all())
     return pixels[:1] if grey else pixels
 
 

@@ -9,13 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastdpm.core.errors import DataError
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.files import write_json
 
 RECORD = "samples.json"
 _FORMAT = "fastdpm-samples"
 _NAMED = ("format", "complete", "gain", "files", "picture")
-_SAMPLE_NAME = re.compile(r"\d+\.(png|wav|npy)")
+ARCHIVE = "samples.npz"
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "image": ("png", "webp", "npz"),
+    "audio": ("wav", "flac", "npz"),
+    "series": ("npy", "npz"),
+}
+_SAMPLE_NAME = re.compile(r"\d+\.(png|webp|wav|flac|npy)|samples\.npz")
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,9 @@ class SampleRecord:
     """What a folder of samples holds, and how they were made.
 
     Attributes:
-        files: Names of the samples, in order.
-        picture: Name of their picture; None until all samples that were asked for are there.
-        facts: What decided the samples, and whatever else is told of them.
+        files: Names of the samples, in order; or of one archive, and of samples not yet in it.
+        picture: Name of their picture; None until all requested samples are there.
+        facts: What decided the samples, and other facts about them.
         gain: What each was multiplied by to be at the level of a user's file; None at the model's.
     """
 
@@ -49,6 +55,26 @@ class SampleRecord:
         body |= {} if self.gain is None else {"gain": self.gain}
         body |= {"files": self.files, "picture": self.picture}
         write_json(folder / RECORD, body)
+
+
+def format_names() -> list[str]:
+    """All formats of samples; those of one modality are in :data:`FORMATS`, its default first."""
+    return list(dict.fromkeys(name for names in FORMATS.values() for name in names))
+
+
+def check_format(name: str | None, modality: str) -> str:
+    """The format to write, by default the first of the modality.
+
+    Raises:
+        InvalidArgumentError: If samples of this modality are not written in that format.
+    """
+    known = FORMATS[modality]
+    if name is not None and name not in known:
+        kind = {"image": "images", "audio": "sounds"}.get(modality, modality)
+        raise InvalidArgumentError(
+            f"`format` of {kind} must be one of {', '.join(known)}, got {name!r}"
+        )
+    return name or known[0]
 
 
 def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:

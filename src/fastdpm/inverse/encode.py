@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.inverse import find_encoding
+from fastdpm.core.inverse import EncodingMethod, find_encoding
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.inverse.batches import batches, check_data, own_condition
+from fastdpm.models.find import FoundModel
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions, invert
@@ -121,11 +122,7 @@ def encode(
         SamplingError: If the network returns something unusable.
     """
     row = find_encoding(method)
-    if solver is not None and not row.solved:
-        raise InvalidArgumentError(
-            f"`method` {method!r} solves nothing, so {solver.describe()} would change nothing:"
-            " drop it"
-        )
+    check_solver(row, solver)
     model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
     condition = own_condition(model, x, condition)
@@ -147,10 +144,19 @@ def encode(
     return Latents(plan=decoding, method=method, **joined)
 
 
-def recommended_recipe(model: Model) -> Recipe:
+def check_solver(method: EncodingMethod, solver: ImplicitOptions | None) -> None:
+    """Raise InvalidArgumentError if options of the solver would have no effect."""
+    if solver is not None and not method.solved:
+        raise InvalidArgumentError(
+            f"{solver.describe()} has no effect on `method` {method.name!r}, which solves"
+            " nothing: drop it, or use 'implicit'"
+        )
+
+
+def recommended_recipe(model: Model | FoundModel) -> Recipe:
     """What to encode over: the levels of the recommended recipe, without noise, at S = 50.
 
-    At so many steps the latents of most models have a standard deviation near 1.
+    With 50 steps the latents of most models have a standard deviation near 1.
     """
     quiet = model.config.recipe.replace(method="ddim-rev").replace(kappa=0.0)
     return quiet.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -119,11 +120,30 @@ class _RunConfig:
         self.MAKES.of(self)  # so that what does not fit is told now and not after the training
 
     @property
-    def identity(self) -> str:
-        """All that must not change between a run and its continuation."""
+    def decisive(self) -> dict[str, Any]:
+        """The tables that must not change between a run and its continuation, by name."""
         made = self.MAKES.of(self).to_dict()
-        made["data"].pop("grey_levels", None)  # which decides nothing here
-        return repr((*(made[name] for name in self.DECIDES), self.training))
+        made["data"].pop("grey_levels", None)  # has no effect here
+        return {name: made[name] for name in self.DECIDES} | {"training": asdict(self.training)}
+
+    @property
+    def identity(self) -> str:
+        """All that must not change between a run and its continuation, as text."""
+        tables = self.decisive
+        return repr((*(tables[name] for name in self.DECIDES), self.training))
+
+    def differences(self, saved: Mapping[str, Any]) -> list[str]:
+        """What differs from the :attr:`decisive` tables of an earlier run, a phrase for each."""
+        found = []
+        for table, now in self.decisive.items():
+            before = saved.get(table, {})
+            if not (isinstance(now, dict) and isinstance(before, dict)):
+                now, before = {"": now}, {"": before}
+            for key in sorted(now.keys() | before.keys()):
+                if now.get(key) != before.get(key):
+                    name = f"{table}.{key}".rstrip(".")
+                    found.append(f"{name} was {before.get(key)} and is {now.get(key)}")
+        return found
 
     def replace(self, **options: int | None) -> Self:
         """The configuration with every training option that is not None put in its place."""

@@ -115,9 +115,11 @@ class Trainer:
                 f"{path} is not a whole checkpoint of fastdpm: start afresh in an empty folder"
             )
         if saved["config"] != self.config.identity:
+            differences = self.config.differences(saved.get("decisive", {}))
+            which = f" ({'; '.join(differences[:3])})" if "decisive" in saved else ""
             raise FastDPMError(
-                f"{path} was written by another configuration: resume with that one, or start"
-                " afresh in an empty folder"
+                f"{path} was written with other settings{which}: resume with those, or start"
+                " again in an empty folder"
             )
         self.network.load_state_dict(saved["network"])
         self.ema.load_state_dict(saved["ema"])
@@ -141,11 +143,11 @@ class Trainer:
         options = self.config.training
         began, before = time.monotonic(), self.seconds
         first: tuple[int, float] | None = None
-        next_checkpoint = before + 60 * options.checkpoint_minutes
+        # The first step comes first: a step that fails, out of memory say, leaves no files.
+        next_checkpoint = before
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
             self._try_to_compile()
-        self.save()  # a folder that cannot be written to is found out before the work
         while self.step < options.steps and self.seconds - before < seconds:
             self._recent.append(self.take_step())
             self.seconds = before + time.monotonic() - began
@@ -200,6 +202,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.identity,
+            "decisive": self.config.decisive,
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
