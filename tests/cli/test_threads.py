@@ -62,7 +62,7 @@ def test_threads_are_those_of_the_option(threads, tmp_path, capsys):
     assert "threads: 3" in capsys.readouterr().out
 
 
-def test_threads_are_printed_only_with_verbose(threads, tmp_path, capsys):
+def test_the_choice_is_printed_only_with_verbose(threads, tmp_path, capsys):
     assert run(["sample", "digits", "-n", "1", "-S", "2", "--out", str(tmp_path)]) == 0
     assert "threads" not in capsys.readouterr().out
 

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
@@ -39,10 +37,10 @@ def _kappa_help() -> str:
 def compare(
     *,
     model: choices.ModelName,
-    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the report.")],
+    out: Annotated[Path, Panel.OUTPUT.option(help="Folder for tables, figures and the report.")],
     steps: Annotated[
         str | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             "--steps", "-S", help="Values of S, separated by commas; 5,10,20,50, or the preset's."
         ),
     ] = None,
@@ -50,7 +48,7 @@ def compare(
     kappa: Annotated[str | None, Panel.SAMPLING.option(help=_kappa_help)] = None,
     n: Annotated[
         int | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             "-n",
             help="Samples a cell; by default 10,000 images, 1,000 sounds or 100 recordings, or the"
             " preset's.",
@@ -59,7 +57,7 @@ def compare(
     ] = None,
     reference_n: Annotated[
         int | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             help="Samples of the standard T-step sampler; at most 1,000 by default.", min=1
         ),
     ] = None,
@@ -69,7 +67,7 @@ def compare(
     inception: choices.Inception = None,
     clip: Annotated[
         str | None,
-        typer.Option(help="Alike for all methods; by default as the model's recipe."),
+        Panel.SAMPLING.option(help="Alike for all methods; by default as the model's recipe."),
         OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,
     seed: choices.Seed = 0,
@@ -78,7 +76,7 @@ def compare(
     machine: Machine,
     cache: choices.CacheFolder = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another comparison in the folder.")
+        bool, Panel.OUTPUT.option("--overwrite", help="Replace another comparison in the folder.")
     ] = False,
 ) -> None:
     """Measure sampling methods at several S on one network: the paper's grid and its rivals.

@@ -9,6 +9,7 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
@@ -33,7 +34,7 @@ def evaluate(
     against: choices.Against = None,
     n: Annotated[
         int | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             "-n",
             help="Samples; by default 10,000 images, 1,000 sounds or 100 recordings of a vocoder.",
             min=1,
@@ -49,16 +50,16 @@ def evaluate(
     cache: choices.CacheFolder = None,
     scale_to_peak: Annotated[
         bool,
-        typer.Option(
+        Panel.MEASUREMENT.option(
             "--scale-to-peak",
             help="Scale the sounds to the peak of the training, as references are; for real"
             " recordings. Samples are measured at their own level.",
         ),
     ] = False,
-    save: Annotated[Path | None, typer.Option(help="Save the result as JSON.")] = None,
+    save: Annotated[Path | None, Panel.OUTPUT.option(help="Save the result as JSON.")] = None,
     save_statistics: Annotated[
         Path | None,
-        typer.Option(
+        Panel.OUTPUT.option(
             help="Save the statistics of data to a .safetensors file, for --against, and measure"
             " nothing."
         ),

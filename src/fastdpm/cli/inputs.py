@@ -108,6 +108,11 @@ class Source(Options):
 
         data = found.config.data
         condition = read_condition(self.condition, self.class_labels, data)
+        if condition is None and data.classes is not None:
+            raise InvalidArgumentError(
+                f"{self.model} has {data.classes} classes: set `class_labels`, to one label for"
+                " all inputs or one for each"
+            )
         names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
         if condition is not None and len(condition) not in (1, len(x)):
             name = "condition" if self.class_labels is None else "class_labels"

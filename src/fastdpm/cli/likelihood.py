@@ -28,7 +28,7 @@ def _grey_levels() -> str:
     return f"Number of values of the data; by default the model's, or {usual}."
 
 
-@changes(choices.RecipeOptions, without=("kappa", "method"), panel=Panel.LIKELIHOOD)
+@changes(choices.RecipeOptions, without=("kappa", "method"))
 def likelihood(
     *,
     source: Source,

@@ -52,10 +52,9 @@ def own_condition(model: Model, x: Tensor, condition: Tensor | None) -> Tensor |
         return log_mel(x[:, 0].float(), mel)
     several = model.conditions is not None and len(model.conditions) > 1
     if condition is None and (model.config.data.classes is not None or several):
-        name = "condition" if model.config.data.classes is None else "class_labels"
         raise InvalidArgumentError(
-            f"model {model.config.name!r} is conditional: set `{name}`, to one for all of the data"
-            " or one for each"
+            f"model {model.config.name!r} is conditioned: say what the data is of, one `condition`"
+            " for all or one for each"
         )
     checked = model.check_condition(condition)
     if mel is not None and model.sample_shape(checked) != tuple(x.shape[1:]):

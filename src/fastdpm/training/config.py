@@ -135,10 +135,11 @@ class _RunConfig:
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """What differs from the :attr:`decisive` tables of an earlier run, a phrase for each."""
         found = []
-        for table, now in self.decisive.items():
-            before = saved.get(table, {})
-            if not (isinstance(now, dict) and isinstance(before, dict)):
-                now, before = {"": now}, {"": before}
+        for table, value in self.decisive.items():
+            other = saved.get(table)
+            now, before = (
+                v if isinstance(v, dict) else {"": v} if v else {} for v in (value, other)
+            )
             for key in sorted(now.keys() | before.keys()):
                 if now.get(key) != before.get(key):
                     name = f"{table}.{key}".rstrip(".")

@@ -103,7 +103,7 @@ class Trainer:
         """Go on from the folder's checkpoint.
 
         Raises:
-            FastDPMError: If it is damaged or was written by another configuration.
+            FastDPMError: If it is damaged or was written with other settings.
         """
         path = self.out / CHECKPOINT
         try:
@@ -143,13 +143,14 @@ class Trainer:
         options = self.config.training
         began, before = time.monotonic(), self.seconds
         first: tuple[int, float] | None = None
-        # The first step comes first: a step that fails, out of memory say, leaves no files.
-        next_checkpoint = before
+        next_checkpoint = before + 60 * options.checkpoint_minutes
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
             self._try_to_compile()
+        new = not (self.out / CHECKPOINT).exists()
+        self.save()  # finds out before the work if the folder cannot be written
         while self.step < options.steps and self.seconds - before < seconds:
-            self._recent.append(self.take_step())
+            self._recent.append(self._step(new))
             self.seconds = before + time.monotonic() - began
             if self.step % _LOG_EVERY == 0 or self.step == options.steps:
                 self._log()
@@ -169,6 +170,21 @@ class Trainer:
         self.save()
         self.export()
         return True
+
+    def _step(self, new: bool) -> Tensor:
+        """One step; if the first one of a new run fails, the run leaves no files.
+
+        Otherwise its checkpoint would be in the way of a smaller batch that fits into memory.
+        """
+        try:
+            return self.take_step()
+        except (MemoryError, RuntimeError):
+            if new and self.step == 0:
+                for name in (CHECKPOINT, "loss.csv"):
+                    (self.out / name).unlink(missing_ok=True)
+                if not any(self.out.iterdir()):
+                    self.out.rmdir()
+            raise
 
     def take_step(self) -> Tensor:
         """One optimizer step on the batch that belongs to it; returns the loss."""
