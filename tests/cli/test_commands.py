@@ -31,6 +31,12 @@ def test_help_and_plans_need_no_torch():
         assert "torch" not in _loaded_by(statement), arguments
 
 
+def test_a_recipe_is_refused_without_torch():
+    arguments = ["sample", "digits", "--kappa", "7"]
+    statement = f"from fastdpm.cli.app import run; assert run({arguments}) == 2"
+    assert "torch" not in _loaded_by(statement)
+
+
 def test_help_and_version_are_quick():
     for argument in ("--help", "--version"):
         statement = f"from fastdpm.cli.app import run; assert run(['{argument}']) == 0"

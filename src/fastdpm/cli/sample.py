@@ -63,28 +63,31 @@ def sample(
 
     Writes one file for each sample, a picture of the first ones, and samples.json.
     """
-    from fastdpm.data.condition import read_condition
     from fastdpm.data.record import check_format
-    from fastdpm.data.tensors import values_digest
     from fastdpm.models.find import find_model
-    from fastdpm.models.identity import config_digest
-    from fastdpm.output.folder import SampleFolder, check_folder, free_folder, made_by
 
     _check_out(out, overwrite=overwrite, resume=resume)
     found = find_model(model, checkpoint)
     config = found.config
     recipe, saved = sampling.choose(config.recipe)
     plan = saved or recipe.compile(found.schedule)
-    stated = read_condition(condition, class_labels, config.data)
-    count = _number(n, stated, "condition" if class_labels is None else "class_labels")
     check_format(format, config.data.modality)
+
+    # From here on with PyTorch, whose import takes longer than all of the above.
+    from fastdpm.data.condition import read_condition
+    from fastdpm.data.tensors import values_digest
+    from fastdpm.models.identity import config_digest
+    from fastdpm.output.folder import SampleFolder, check_folder, free_folder, made_by
+
+    chosen = read_condition(condition, class_labels, config.data)
+    count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
     path = out if out is not None else free_folder(Path("samples"), config.name)
     check_folder(path, overwrite=overwrite, resume=resume)
 
     loaded = machine.open(found, count, batch_size)
     if saved is not None:
         loaded.check_plan(saved)
-    conditions = loaded.check_condition(stated)
+    conditions = loaded.check_condition(chosen)
     if count is None:
         count = 16 if conditions is None else len(conditions)
     identity: dict[str, Any] = {
@@ -129,15 +132,15 @@ def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:
             raise InvalidArgumentError(f"{option} needs the --out folder of the earlier run")
 
 
-def _number(n: int | None, stated: Tensor | None, name: str) -> int | None:
+def _number(n: int | None, chosen: Tensor | None, name: str) -> int | None:
     """The number of samples if it is known; at least one for each condition that is set."""
-    if stated is None:
+    if chosen is None:
         return n
-    if n is not None and n < len(stated):
+    if n is not None and n < len(chosen):
         raise InvalidArgumentError(
-            f"`n` is {n}, but `{name}` holds {len(stated)}: raise `n`, or drop it"
+            f"`n` is {n}, but `{name}` holds {len(chosen)}: raise `n`, or drop it"
         )
-    return n or len(stated)
+    return n or len(chosen)
 
 
 def _print(
