@@ -25,9 +25,14 @@ def _help(command: str) -> str:
 
 def _shown(command: str, option: str) -> list[str]:
     """The values of an option as its help lists them."""
-    found = re.search(rf"{option} +(?:-\S+ +)?\[([^]]+)\]", _help(command))
-    assert found is not None, option
-    return found[1].replace(" ", "").split("|")
+    listed = re.search(rf"{option} +(?:-\S+ +)?\[([^]]+)\]", _help(command))
+    if listed is not None:
+        return listed[1].split("|")
+    # A long list is in the help text, as "One of a, b." or with a description of each.
+    text = re.search(rf"{option} +NAME(.*?)(?=--|\Z)", _help(command), re.DOTALL)
+    assert text is not None, option
+    names = re.search(r"One of ([^.]+)\.", text[1])
+    return names[1].split(", ") if names else re.findall(r"(?<!\[)\b([a-z-]+): ", text[1])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ def test_help_and_plans_need_no_torch():
         assert "torch" not in _loaded_by(statement), arguments
 
 
+def test_a_recipe_is_refused_without_torch():
+    arguments = ["sample", "digits", "--kappa", "7"]
+    statement = f"from fastdpm.cli.app import run; assert run({arguments}) == 2"
+    assert "torch" not in _loaded_by(statement)
+
+
 def test_help_and_version_are_quick():
     for argument in ("--help", "--version"):
         statement = f"from fastdpm.cli.app import run; assert run(['{argument}']) == 0"
@@ -69,14 +75,14 @@ def test_a_plan_is_printed_drawn_and_saved(folders, tmp_path, capsys):
 def test_a_plan_can_have_its_levels_by_hand(folders, capsys):
     model = str(folders["sound"])
     assert fastdpm(["plan", model, "--variances", "1e-4,0.01,0.3", "--kappa", "0"]) == 0
-    told, *_ = capsys.readouterr().out.splitlines()
-    assert re.findall(r"\d+", told)[:2] == ["3", "3"]  # variances, and network evaluations
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert re.findall(r"\d+", first)[:2] == ["3", "3"]  # variances, and network evaluations
 
 
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        (["--plot", "p.txt"], [".png", ".pdf", ".svg", "p.txt"]),
+        (["--plot", "p.gif"], [".png", ".pdf", ".svg", "p.gif"]),
         (["--save", "no/such/folder/p.json"], ["no/such/folder/p.json"]),
         (["--unbounded", "--levels", "step"], ["var"]),
     ],
@@ -86,7 +92,8 @@ def test_plans_that_cannot_be_written_are_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     assert fastdpm(["plan", str(folders["image"]), *arguments]) in (1, 2)
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert not out  # refused before anything is printed
     assert re.search(tells(*values), err)
     assert err.count("\n") == 1
     assert not any(tmp_path.iterdir())
@@ -130,7 +137,7 @@ def test_training_runs_stops_and_resumes(tmp_path, capsys):
     assert load_model(tmp_path / "run" / "model").config.provenance["steps"] > steps
 
 
-def test_a_rehearsal_takes_the_steps_it_is_told(tmp_path):
+def test_options_replace_the_steps_and_batch_size_of_a_configuration(tmp_path):
     out = tmp_path / "run"
     arguments = ["--data", "sklearn:digits", "--out", str(out), "--device", "cpu"]
     assert fastdpm(["train", "digits", *arguments, "--steps", "3", "--batch-size", "2"]) == 0

@@ -135,7 +135,7 @@ def test_bits_are_printed_saved_and_drawn(command, tmp_path):
     assert large == record["bits_per_dimension"] != small
 
 
-def test_sounds_are_judged_at_16_bits_and_rounding_is_told(command):
+def test_sounds_are_judged_at_16_bits_and_rounding_is_printed(command):
     code, out, err = command("likelihood", "a.wav", model="sound")
     assert code == 0, err
     assert re.search(tells("grey levels", 65536, "16-bit", "by 0 of a step", "1 sample"), out)

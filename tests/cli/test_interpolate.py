@@ -1,4 +1,4 @@
-"""``fastdpm interpolate`` starts and ends at what it was given, and shows the way between."""
+"""``fastdpm interpolate`` starts and ends at its inputs, and shows the way between."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def test_the_record_lists_the_way_alone(interpolate, images, tmp_path):
     assert len(read_samples(tmp_path / "way", IMAGE.data)[0]) == 3
 
 
-def test_fifty_steps_are_taken_unless_others_are_stated(interpolate, images, tmp_path):
+def test_fifty_steps_are_taken_unless_others_are_set(interpolate, images, tmp_path):
     for arguments, wanted in (((), "S = 50"), (("--levels", "var"), "VAR linear, S = 50")):
         interpolate("a.png", "b.png", "-n", "2", "--out", "way", "--overwrite", *arguments)
         assert (
@@ -111,14 +111,14 @@ def test_sounds_end_at_the_originals_and_are_joined(interpolate, sounds, tmp_pat
     assert (way / "strip.png").stat().st_size > 5000
 
 
-def test_a_first_order_encoder_is_told_by_how_much_its_ends_are_off(interpolate, images):
+def test_a_first_order_encoder_prints_how_far_its_ends_are_off(interpolate, images):
     _, out, _ = interpolate("a.png", "b.png", "-S", "4", "--by", "first", "--out", "way")
     assert re.search(tells("--by invertible", "implicit"), out)
     _, out, _ = interpolate("a.png", "b.png", "--out", "exact")
     assert "--by invertible" not in out
 
 
-def test_an_earlier_run_is_replaced_only_when_asked_and_nothing_else_ever(
+def test_an_earlier_run_is_replaced_only_by_overwrite_and_nothing_else_ever(
     interpolate, images, tmp_path
 ):
     arguments = ("a.png", "b.png", "-S", "4", "--out", "way")
@@ -140,7 +140,7 @@ def test_an_earlier_run_is_replaced_only_when_asked_and_nothing_else_ever(
     [
         (("a.png", "."), ["A and B", 3]),
         (("a.png", "b.png", "-n", "1"), ["-n", 2]),
-        (("a.png", "b.png", "--kappa", "1"), ["--kappa", 0, 1]),
+        (("a.png", "b.png", "--kappa", "1"), ["--kappa"]),
         (("a.png", "c.png"), ["c.png"]),
         (
             ("a.png", "b.png", "--by", "magic"),

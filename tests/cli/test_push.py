@@ -21,14 +21,14 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
-def test_a_model_is_published_and_its_address_is_told(hub, folders, capsys):
+def test_a_model_is_published_and_its_address_is_printed(hub, folders, capsys):
     options = ["--private", "--revision", "v2", "--message", "better"]
     assert fastdpm(["push", str(folders["vocoder"]), "someone/tiny", *options]) == 0
-    told = capsys.readouterr()
-    command, address = told.out.splitlines()
+    printed = capsys.readouterr()
+    command, address = printed.out.splitlines()
     assert command.endswith("fastdpm sample hf:someone/tiny@v2")
     assert address == f"{hub.address}/someone/tiny/tree/v2"
-    assert told.err == ""
+    assert printed.err == ""
     published = hub.files("someone/tiny", "v2")
     assert published.keys() - {".gitattributes"} == {p.name for p in folders["vocoder"].iterdir()}
     assert hub.repositories["someone/tiny"].private
@@ -82,7 +82,7 @@ def _other_network(folder: Path) -> None:
         ),
     ],
 )
-def test_a_folder_that_is_not_whole_is_refused_before_the_hub_is_asked(
+def test_a_folder_that_is_not_whole_is_refused_before_the_hub_is_called(
     hub, folders, tmp_path, capsys, change, values
 ):
     folder = tmp_path / "model"
@@ -109,6 +109,6 @@ def test_offline_and_without_a_name_it_is_one_line(hub, folders, capsys):
 
 def test_a_token_is_never_typed(capsys):
     assert fastdpm(["push", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert "--token" not in told
-    assert "HF_TOKEN" in told
+    out = capsys.readouterr().out
+    assert "--token" not in out
+    assert "HF_TOKEN" in out

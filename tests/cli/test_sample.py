@@ -141,7 +141,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(sample, tmp_path,
         assert np.abs(first - second).max() <= 1
 
 
-def test_an_interrupt_before_the_first_sample_is_told(sample, tmp_path, monkeypatch):
+def test_an_interrupt_before_the_first_sample_is_one_line(sample, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -215,7 +215,7 @@ def test_a_disk_that_fills_within_a_batch_leaves_what_can_be_resumed(
             raise OSError(errno.ENOSPC, "No space left on device")
         write_png(path, pixels)
 
-    monkeypatch.setattr("fastdpm.output.folder.write_png", fill)
+    monkeypatch.setattr("fastdpm.output.sample_files.write_png", fill)
     code, _, err = sample("-n", "8", "--batch-size", "4", "--out", "x")
     assert code == 1
     assert re.search(tells("--resume", "--out"), err)
@@ -298,8 +298,8 @@ def test_usage_errors_are_one_line_with_exit_code_2(sample, tmp_path, arguments,
             ["c.wav", "16000 Hz", "8000"],
         ),
         (lambda p: (p / "c.wav").write_bytes(b"RIFF"), ["c.wav"]),
-        (lambda p: np.save(p / "c.npy", np.zeros((9, 30))), ["(1, 9, 30)", 8]),
-        (lambda p: np.save(p / "c.npy", np.zeros((8, 2))), ["(1, 8, 2)"]),
+        (lambda p: np.save(p / "c.npy", np.zeros((9, 30))), ["(9, 30)", 8]),
+        (lambda p: np.save(p / "c.npy", np.zeros((8, 2))), ["(8, 2)"]),
         (lambda p: (p / "c.npy").write_bytes(b"x"), ["c.npy"]),
         (lambda p: (p / "c.safetensors").write_bytes(b"x"), ["c.safetensors"]),
     ],

@@ -47,7 +47,7 @@ def test_a_thread_is_worth_a_billion_operations(flops, most, threads):
     assert fitting_threads(flops, most) == threads
 
 
-def test_a_small_network_is_given_one_thread(threads, tmp_path, capsys):
+def test_a_small_network_uses_one_thread(threads, tmp_path, capsys):
     assert (
         run(["sample", "digits", "-n", "1", "-S", "2", "--verbose", "--out", str(tmp_path)]) == 0
     )
@@ -55,19 +55,19 @@ def test_a_small_network_is_given_one_thread(threads, tmp_path, capsys):
     assert "threads: 1 of 4, for 0.03" in capsys.readouterr().out
 
 
-def test_threads_are_those_that_are_stated(threads, tmp_path, capsys):
-    stated = ["--threads", "3", "--verbose"]
-    assert run(["sample", "digits", "-n", "1", "-S", "2", *stated, "--out", str(tmp_path)]) == 0
+def test_threads_are_those_of_the_option(threads, tmp_path, capsys):
+    options = ["--threads", "3", "--verbose"]
+    assert run(["sample", "digits", "-n", "1", "-S", "2", *options, "--out", str(tmp_path)]) == 0
     assert torch.get_num_threads() == 3
     assert "threads: 3" in capsys.readouterr().out
 
 
-def test_nothing_is_said_of_threads_unless_it_is_asked(threads, tmp_path, capsys):
+def test_the_choice_is_printed_only_with_verbose(threads, tmp_path, capsys):
     assert run(["sample", "digits", "-n", "1", "-S", "2", "--out", str(tmp_path)]) == 0
     assert "threads" not in capsys.readouterr().out
 
 
-def test_a_network_that_does_not_fit_its_data_is_told_in_one_line(threads, tmp_path, capsys):
+def test_a_network_that_does_not_fit_its_data_is_one_line(threads, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(BUILTIN / "digits", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -77,15 +77,15 @@ def test_a_network_that_does_not_fit_its_data_is_told_in_one_line(threads, tmp_p
     assert re.search(tells("config.json", "(3, 8, 8)"), capsys.readouterr().err)
 
 
-def test_a_training_uses_the_threads_that_are_stated(threads, tmp_path, capsys):
+def test_a_training_uses_the_threads_of_the_option(threads, tmp_path, capsys):
     short = ["--steps", "1", "--batch-size", "2", "--out", str(tmp_path / "run")]
-    stated = ["--threads", "3", "--verbose"]
-    assert run(["train", "digits", "--data", "sklearn:digits", *short, *stated]) == 0
+    options = ["--threads", "3", "--verbose"]
+    assert run(["train", "digits", "--data", "sklearn:digits", *short, *options]) == 0
     assert torch.get_num_threads() == 3
     assert "threads: 3" in capsys.readouterr().out
 
 
-def test_a_folder_of_samples_is_measured_with_the_threads_that_are_stated(threads, tmp_path):
+def test_a_folder_of_samples_is_measured_with_the_threads_of_the_option(threads, tmp_path):
     assert run(["sample", "digits", "-n", "20", "-S", "2", "--out", str(tmp_path / "x")]) == 0
     against = ["--against", "sklearn:digits"]
     assert run(["evaluate", str(tmp_path / "x"), *against, "--threads", "3"]) == 0

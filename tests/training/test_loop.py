@@ -1,6 +1,7 @@
 """Training reduces the loss, resumes exactly, and writes a model that samples."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -254,12 +255,34 @@ def test_damaged_checkpoints_and_those_of_other_runs_are_refused(make_any):
     trainer.save()
     with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")) as other:
         make_any(batch_size=17).resume()
+    assert re.search(tells("training.batch_size", 17), str(other.value))
     checkpoint = trainer.out / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FastDPMError, match=tells(checkpoint)) as damaged:
         make_any().resume()
     assert "\n" not in str(damaged.value)
     assert str(damaged.value) != str(other.value)
+
+
+def test_running_out_of_memory_at_the_first_step_leaves_room_for_a_smaller_batch(
+    make_any, monkeypatch
+):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer = make_any()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_ask", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            trainer.train()
+    assert not trainer.out.exists()
+    trainer = make_any(steps=2)
+    trainer.take_step()
+    trainer.save()
+    monkeypatch.setattr(trainer, "_ask", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train()  # what an earlier run left is kept
+    assert (trainer.out / "checkpoint.pt").is_file()
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_intact(make_any, monkeypatch):

@@ -1,14 +1,15 @@
-"""The command line: one command per file, and every error as one line."""
+"""The command line: one command in each file, and every error as one line."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from fastdpm import __version__
@@ -31,26 +32,37 @@ from fastdpm.cli.terminal import in_options
 from fastdpm.cli.train import train
 from fastdpm.core.errors import FastDPMError
 
-COMMANDS = {
-    command.__name__: command
-    for command in (
-        sample,
-        plan,
-        evaluate,
-        compare,
-        encode,
-        decode,
-        reconstruct,
-        interpolate,
-        edit,
-        likelihood,
-        convert,
-        push,
-        models,
-        train,
-        cache,
-    )
+PANELS = {
+    "Sample": (sample, plan),
+    "Measure": (evaluate, compare, cache),
+    "Encode and edit": (encode, decode, reconstruct, interpolate, edit, likelihood),
+    "Models": (models, train, convert, push),
 }
+COMMANDS = {command.__name__: command for panel in PANELS.values() for command in panel}
+
+
+class _Command(TyperCommand):
+    """A command with short help: no types of flags and arguments, and no line for --help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_shortened(parameter, hide_help=True) for parameter in super().get_params(ctx)]
+
+
+class _Group(TyperGroup):
+    """The program itself, with the same short help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_shortened(parameter) for parameter in super().get_params(ctx)]
+
+
+def _shortened(parameter: Any, *, hide_help: bool = False) -> Any:
+    """A parameter of which help shows no more than users need."""
+    if isinstance(parameter, TyperArgument):
+        parameter.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
+    elif parameter.is_flag:
+        parameter.metavar = ""
+        parameter.hidden = parameter.hidden or (hide_help and "--help" in parameter.opts)
+    return parameter
 
 
 def make_app(command: str | None = None) -> typer.Typer:
@@ -59,14 +71,18 @@ def make_app(command: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_top)
-    for name, function in COMMANDS.items():
-        app.command()(expanded(function, shown=command in (None, name)))
+    app.callback(cls=_Group, epilog="`fastdpm COMMAND --help` shows the options of a command.")(
+        _top
+    )
+    for panel, functions in PANELS.items():
+        for function in functions:
+            shown = command in (None, function.__name__)
+            app.command(cls=_Command, rich_help_panel=panel)(expanded(function, shown=shown))
     return app
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"fastdpm {__version__}")
         raise typer.Exit
 
@@ -75,7 +91,10 @@ def _top(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Show the version and exit.", callback=_tell_version, is_eager=True
+            "--version",
+            help="Show the version and exit.",
+            callback=_print_version,
+            is_eager=True,
         ),
     ] = False,
 ) -> None:
@@ -83,7 +102,7 @@ def _top(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 if all went well, 2 for a usage error, 1 otherwise."""
+    """Run the command line and exit: 0 on success, 2 for a usage error, 1 for other errors."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -96,22 +115,31 @@ def run(arguments: list[str]) -> int:
     except FastDPMError as error:
         return _fail(in_options(str(error), _options(app, command)), error.exit_code)
     except TyperException as error:
-        return _fail(f"{error.format_message()} (see fastdpm --help)", 2)
+        hint = f"fastdpm {command} --help" if command in COMMANDS else "fastdpm --help"
+        message = error.format_message().replace("Value error, ", "")
+        return _fail(f"{message} (see {hint})", 2)
     except OSError as error:
         return _fail(_describe(error), 1)
     except MemoryError:
-        return _fail("out of memory: use a smaller --batch-size", 1)
+        return _fail(f"out of memory: {_less_memory(command)}", 1)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
             raise
-        return _fail("the device is out of memory: use a smaller --batch-size", 1)
-    if code == 130:  # how Typer tells of an interrupt that no command has explained
+        return _fail(f"the device is out of memory: {_less_memory(command)}", 1)
+    if code == 130:  # Typer's code of an interrupt that no command has explained
         return _fail("interrupted", 130)
     return code if isinstance(code, int) else 0
 
 
+def _less_memory(command: str) -> str:
+    """Advice for a command that ran out of memory."""
+    if command == "train":  # whose checkpoint is only continued with the same batch size
+        return "use a smaller --batch-size, with another --out if the folder has a checkpoint"
+    return "use a smaller --batch-size"
+
+
 def _words_to_complete() -> list[str]:
-    """What stands behind the program's name on a line that a shell completes, if one does."""
+    """The words after the program's name on a line that a shell completes; none otherwise."""
     if "_FASTDPM_COMPLETE" not in os.environ:
         return []
     line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
@@ -119,7 +147,7 @@ def _words_to_complete() -> list[str]:
 
 
 def _options(app: typer.Typer, command: str) -> dict[str, str]:
-    """What is typed for each option of a command, by its parameter."""
+    """The options of a command as they are typed, by parameter."""
     chosen = getattr(typer.main.get_command(app), "commands", {}).get(command)
     parameters = [] if chosen is None else chosen.params
     return {p.name: p.opts[0] for p in parameters if p.opts[0].startswith("-")}

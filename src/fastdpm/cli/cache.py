@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,10 +11,18 @@ from fastdpm.cli import choices
 
 
 def cache(
-    folder: choices.CacheFolder = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="Folder of the cache; by default $FASTDPM_CACHE, or the user's cache folder.",
+        ),
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete everything in the cache.")
+    ] = False,
 ) -> None:
-    """Show where measurements are kept and how much they take, or delete them."""
+    """Show the cache of measurements and its size, or delete its contents."""
     kept = choices.open_cache(folder)
     if clear:
         kept.clear()

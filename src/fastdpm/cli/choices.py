@@ -1,4 +1,4 @@
-"""What several commands take: options of sampling and measuring, and how their text is read."""
+"""Options that several commands share, and how their text is read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from fastdpm.cli.expand import OneOf, Options
+from fastdpm.cli.panels import Panel
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
@@ -22,45 +23,75 @@ if TYPE_CHECKING:
 
 Clip = Annotated[
     str | None,
-    typer.Option(help="What is done to the clean data that a prediction implies."),
+    Panel.SAMPLING.option(
+        help="Clip the predicted clean data: not at all, to [-1, 1] (x0), or to a dynamic range."
+    ),
     OneOf("fastdpm.core.recipe:CLIPS"),
 ]
-Seed = Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.", min=0)]
+Seed = Annotated[
+    int, Panel.SAMPLING.option(help="Seed of the noise; sample i depends on it and on i.", min=0)
+]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Samples at a time; by default by their size.", min=1)
+    int | None,
+    Panel.COMPUTATION.option(help="Samples per batch; by default chosen by their size.", min=1),
 ]
 Precision = Annotated[
-    str, typer.Option(help="Of the network."), OneOf("fastdpm.core.recipe:PRECISIONS")
+    str,
+    Panel.COMPUTATION.option(help="Numeric precision of the network."),
+    OneOf("fastdpm.core.recipe:PRECISIONS"),
 ]
 ModelName = Annotated[
     str,
     typer.Argument(
         help="Built-in name, model folder, diffusers folder, hf:owner/name, published checkpoint,"
-        " or preset (with --checkpoint)."
+        " or preset (with --checkpoint).",
+        metavar="MODEL",
     ),
 ]
-Checkpoint = Annotated[Path | None, typer.Option(help="The published weights of a preset.")]
+Checkpoint = Annotated[
+    Path | None, Panel.MODEL.option(help="File of a preset's published weights.")
+]
+Condition = Annotated[
+    str | None,
+    Panel.MODEL.option(
+        help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors file.",
+        metavar="PATH",
+    ),
+]
+ClassLabels = Annotated[
+    str | None,
+    Panel.MODEL.option(
+        "--class",
+        help="For models with classes: labels separated by commas, such as 0,3,7.",
+        metavar="N,...",
+    ),
+]
 Against = Annotated[
     str | None,
-    typer.Option(
-        help="What to measure against: a folder, zip, Parquet or statistics file; by default the"
-        " data of the built-in feature network. For a vocoder, the recordings."
+    Panel.MEASUREMENT.option(
+        help="Reference data: a folder, zip, Parquet or statistics file; by default the data of"
+        " the built-in feature network. For vocoders, the recordings.",
+        metavar="PATH",
     ),
 ]
 Features = Annotated[
     str | None,
-    typer.Option(help="A feature network (name or folder) in place of the built-in one."),
+    Panel.MEASUREMENT.option(
+        help="Feature network, a name or a folder; by default the built-in one.", metavar="NAME"
+    ),
 ]
 Inception = Annotated[
     str | None,
-    typer.Option(help="Weights of Inception-v3, a file or auto, for the published FID."),
+    Panel.MEASUREMENT.option(
+        help="Weights of Inception-v3 for the published FID: a file, or auto.", metavar="PATH"
+    ),
 ]
 CacheFolder = Annotated[
     Path | None,
-    typer.Option(
+    Panel.MEASUREMENT.option(
         "--cache",
-        help="Where samples, features and results are kept; by default $FASTDPM_CACHE or the"
-        " user's folder for such files.",
+        help="Folder that keeps samples, features and results; by default $FASTDPM_CACHE, or the"
+        " user's cache folder.",
     ),
 ]
 LEVELS = OneOf("fastdpm.core.choices:level_names")
@@ -70,36 +101,56 @@ T = TypeVar("T", int, float, str)
 
 
 @dataclass(frozen=True)
-class Stated(Options):
-    """What a command line states of a recipe; None or False where it says nothing."""
+class RecipeOptions(Options):
+    """The options that change a recipe; None or False where an option is not set."""
 
     steps: Annotated[
-        int | None, typer.Option("--steps", "-S", help="S, network evaluations, from 2 to T.")
+        int | None,
+        Panel.SAMPLING.option("--steps", "-S", help="Number of steps S, from 2 to T."),
     ] = None
-    levels: Annotated[str | None, typer.Option(help="How the S levels are chosen."), LEVELS] = None
-    spacing: Annotated[str | None, typer.Option(help="How they are spaced."), SPACINGS] = None
+    levels: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Choose the noise levels by variance (VAR) or by training step (STEP)."
+        ),
+        LEVELS,
+    ] = None
+    spacing: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Spacing of the levels; quadratic ones are denser near clean data."
+        ),
+        SPACINGS,
+    ] = None
     kappa: Annotated[
-        float | None, typer.Option(help="0 is DDIM-rev, 1 is DDPM-rev, or in between.")
+        float | None,
+        Panel.SAMPLING.option(help="Stochasticity, from 0 (DDIM-rev) to 1 (DDPM-rev)."),
     ] = None
     method: Annotated[
-        str | None, typer.Option(help="The sampler."), OneOf("fastdpm.core.samplers:SAMPLERS")
+        str | None, Panel.SAMPLING.option(help="Sampler."), OneOf("fastdpm.core.samplers:SAMPLERS")
     ] = None
     unbounded: Annotated[
-        bool, typer.Option("--unbounded", help="VAR without the authors' bound on its variances.")
+        bool, Panel.SAMPLING.option("--unbounded", help="Lift the bound on VAR's variances.")
     ] = False
     at_steps: Annotated[
-        str | None, typer.Option(help="Steps by hand, zero-based and falling: 900,500,100.")
+        str | None,
+        Panel.SAMPLING.option(
+            help="Training steps by hand, zero-based and falling: 900,500,100.", metavar="X,..."
+        ),
     ] = None
-    at_levels: Annotated[str | None, typer.Option(help="Levels by hand, rising: 0.1,0.5,0.9.")] = (
-        None
-    )
+    at_levels: Annotated[
+        str | None,
+        Panel.SAMPLING.option(help="Noise levels by hand, rising: 0.1,0.5,0.9.", metavar="X,..."),
+    ] = None
     variances: Annotated[
         str | None,
-        typer.Option(help="Variances by hand, clean end first: 1e-4,1e-3,0.01,0.05,0.2,0.5."),
+        Panel.SAMPLING.option(
+            help="Variances by hand, clean end first: 1e-4,0.01,0.5.", metavar="X,..."
+        ),
     ] = None
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
-        """The recommended recipe with the stated choices changed."""
+        """The recommended recipe, changed by the options that are set."""
         by_hand = {
             name: tuple(parse(f"--{name.replace('_', '-')}", getattr(self, name), float)) or None
             for name in ("at_steps", "at_levels", "variances")
@@ -116,41 +167,44 @@ class Stated(Options):
         )
 
     def names(self) -> list[str]:
-        """The options that are stated, as they are typed."""
-        stated = [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
-        return [f"--{name.replace('_', '-')}" for name in stated]
+        """The options that are set, as they are typed."""
+        chosen = [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
+        return [f"--{name.replace('_', '-')}" for name in chosen]
 
 
 @dataclass(frozen=True)
-class Sampling(Stated):
+class Sampling(RecipeOptions):
     """How to sample: a recipe, or a plan that was compiled from one."""
 
-    plan: Annotated[Path | None, typer.Option(help="A plan saved by `fastdpm plan --save`.")] = (
-        None
-    )
+    plan: Annotated[
+        Path | None,
+        Panel.SAMPLING.option(
+            help="Plan saved by `fastdpm plan --save`, in place of the options above."
+        ),
+    ] = None
     clip: Clip = None
 
     def choose(self, recommended: Recipe) -> tuple[Recipe, Plan | None]:
-        """The recipe, and the saved plan, which leaves nothing of it to choose but clipping."""
+        """The recipe, and the saved plan, which leaves only clipping to choose."""
         recipe = self.recipe(recommended, self.clip)
         if self.plan is None:
             return recipe, None
         idle = [name for name in self.names() if name not in ("--plan", "--clip")]
         if idle:
             raise InvalidArgumentError(
-                f"--plan leaves nothing to choose for {' and '.join(idle)}: drop one of them"
+                f"--plan already decides {' and '.join(idle)}: use one or the other"
             )
         return recipe, read_plan(self.plan)
 
 
-def told_command() -> str:
-    """The command line as others can use it: files by their names, not by where they lie here."""
+def command_line() -> str:
+    """This command line as others can use it: files by name, without the folders they are in."""
     arguments = [Path(value).name if "/" in value else value for value in sys.argv[1:]]
     return shlex.join(["fastdpm", *arguments])
 
 
 def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
-    """Values separated by commas: int, float or str; none where nothing is stated."""
+    """Values separated by commas: int, float or str; none if the option is not set."""
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     try:
         if all(parts):
@@ -161,7 +215,7 @@ def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
 
 
 def parse_names(option: str, text: str | None, known: OneOf) -> list[str]:
-    """Names of a table separated by commas, each once; none where nothing is stated."""
+    """Names of a table separated by commas, each once; none if the option is not set."""
     names = list(dict.fromkeys(parse(option, text, str)))
     for name in names:
         check_one_of(option, name, known.names)
@@ -192,10 +246,11 @@ def open_cache(folder: Path | None) -> Cache:
 
 @contextmanager
 def keeping(cache: Cache) -> Iterator[None]:
-    """Say, where a measurement is interrupted, what became of it."""
+    """If a measurement is interrupted, say where its results are kept."""
     try:
         yield
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted: what was finished is kept in {cache.root}; the same command goes on"
+            f"interrupted: finished parts are kept in {cache.root}; run the same command again to"
+            " continue"
         ) from None

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from fastdpm.cli import choices
 from fastdpm.cli.evaluate import DryRun, drawing_batch
-from fastdpm.cli.expand import OneOf, described
+from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_writable
@@ -23,42 +22,47 @@ if TYPE_CHECKING:
     from fastdpm.models.presets import Preset
 
 
-def _helps() -> dict[str, str]:
-    """Help that depends on the table of samplers."""
+def _methods_help() -> str:
     from fastdpm.core.methods import families
 
-    return {
-        "methods": f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods"
-        " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
-        " by default all groups, or the preset's.",
-        "kappa": f"Values of kappa for the group {', '.join(families(kappa=True))}, separated by"
-        " commas; 0,1 by default.",
-    }
+    return (
+        f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods (var-linear-k0.5,"
+        " dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas; by default all"
+        " groups, or the preset's."
+    )
 
 
-@described(_helps)
+def _kappa_help() -> str:
+    from fastdpm.core.methods import families
+
+    return (
+        f"Values of kappa for the group {', '.join(families(kappa=True))}, separated by commas;"
+        " 0,1 by default."
+    )
+
+
 def compare(
     *,
     model: choices.ModelName,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Panel.OUTPUT.option(
             help="Folder for tables, figures and the report. Required, except with --dry-run."
         ),
     ] = None,
     steps: Annotated[
         str | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             "--steps",
             "-S",
             help="Values of S, separated by commas; by default 5,10,20,50, or the preset's.",
         ),
     ] = None,
-    methods: Annotated[str | None, typer.Option()] = None,
-    kappa: Annotated[str | None, typer.Option()] = None,
+    methods: Annotated[str | None, Panel.SAMPLING.option(help=_methods_help)] = None,
+    kappa: Annotated[str | None, Panel.SAMPLING.option(help=_kappa_help)] = None,
     n: Annotated[
         int | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             "-n",
             help="Samples of each method and S; by default 10,000 images, 1,000 sounds or 100"
             " recordings, or the preset's.",
@@ -67,7 +71,7 @@ def compare(
     ] = None,
     reference_n: Annotated[
         int | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             help="Samples of the standard T-step samplers; by default -n, but at most 1,000.",
             min=1,
         ),
@@ -78,7 +82,7 @@ def compare(
     inception: choices.Inception = None,
     clip: Annotated[
         str | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             help="How the implied clean data is clipped, for all methods; by default as in the"
             " model's recipe."
         ),
@@ -90,7 +94,7 @@ def compare(
     machine: Machine,
     cache: choices.CacheFolder = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another comparison in the folder.")
+        bool, Panel.OUTPUT.option("--overwrite", help="Replace another comparison in the folder.")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -108,7 +112,7 @@ def compare(
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.told_command().replace(" --dry-run", "")
+    command = choices.command_line().replace(" --dry-run", "")
     counts = choices.parse("--steps", steps, int) or None
     names = choices.parse("--methods", methods, str) or None
     kappas = choices.parse("--kappa", kappa, float) or None

@@ -8,46 +8,49 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli.expand import OneOf
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console, print_notes
 
 
 def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A published checkpoint, a diffusers folder, or hf:owner/name.", metavar="FILE"
+            help="Published checkpoint, diffusers folder, or hf:owner/name.", metavar="SOURCE"
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    out: Annotated[Path, Panel.OUTPUT.option(help="Model folder to write.")],
     preset: Annotated[
         str | None,
-        typer.Option(
-            help="What the file holds: a published model's name, or a TOML file of your own; by"
-            " default whatever its tensors fit."
+        Panel.INPUT.option(
+            help="Model that a checkpoint holds: a preset's name, or a TOML file of your own; by"
+            " default recognized from the tensors.",
+            metavar="NAME",
         ),
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option("--format", help="By default recognized from the contents."),
+        Panel.INPUT.option("--format", help="File format; by default recognized."),
         OneOf("fastdpm.models.formats.table:FORMATS"),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the model; by default the preset's.")
+        str | None,
+        Panel.OUTPUT.option(help="Name of the model; by default the preset's.", metavar="NAME"),
     ] = None,
     half: Annotated[
-        bool, typer.Option("--half", help="Store 16-bit weights: half the size.")
+        bool, Panel.OUTPUT.option("--half", help="Store 16-bit weights, half the size.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the model folder that is there.")
+        bool, Panel.OUTPUT.option("--overwrite", help="Replace an earlier model folder.")
     ] = False,
 ) -> None:
-    """Turn a published checkpoint into a model folder; nothing in the file is executed."""
+    """Turn a published checkpoint into a model folder; no code in the file is run."""
     from fastdpm.models.convert import convert as write_converted
 
     config, notes = write_converted(
         source, out, preset=preset, layout=layout, name=name, half=half, overwrite=overwrite
     )
-    tell_notes(notes)
+    print_notes(notes)
     steps = config.schedule.get("num_train_steps") or len(config.schedule["betas"])
     shape = " x ".join(map(str, config.data.shape))
     console.print(f"{config.name}: {config.data.modality} {shape}, T = {steps:,}, in {out}")

@@ -9,24 +9,26 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.terminal import console
 
 
 def decode(
     *,
     model: choices.ModelName,
-    latents: Annotated[Path, typer.Argument(help="A file that `fastdpm encode` wrote.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    latents: Annotated[
+        Path, typer.Argument(help="File written by `fastdpm encode`.", metavar="LATENTS")
+    ],
+    out: OutFolder,
     overwrite: Overwrite = False,
     checkpoint: choices.Checkpoint = None,
     batch_size: choices.BatchSize = None,
     machine: Machine,
 ) -> None:
-    """Bring encoded data back, by the plan that lies beside it and the model that encoded it.
+    """Decode latents into images or sounds, with the model that encoded them.
 
-    Writes PNG files and a grid, or WAV files at the level of the originals and a picture of them,
-    and samples.json. Data is cut to [-1, 1] and rounded to 8 or 16 bits when it is written.
+    Writes PNG files, or WAV files at the level of the originals, a picture of them, and
+    samples.json.
     """
     from fastdpm.inverse.encode import decode as decode_latents
     from fastdpm.inverse.latents_file import read_latents
@@ -48,4 +50,4 @@ def decode(
     with filled as folder:
         picture = write_samples(folder, loaded.config.data, data, saved.gain, facts)
     console.print(f"{len(data)} decoded in {plan.num_rows} network evaluations each: {out}")
-    console.print(f"they can be seen in {out / picture}")
+    console.print(f"picture: {out / picture}")

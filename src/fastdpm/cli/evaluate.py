@@ -10,7 +10,8 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 DryRun = Annotated[
     bool,
-    typer.Option(
+    Panel.COMPUTATION.option(
         "--dry-run", help="Print an estimate of the network evaluations and the time, then stop."
     ),
 ]
@@ -40,7 +41,7 @@ def evaluate(
     against: choices.Against = None,
     n: Annotated[
         int | None,
-        typer.Option(
+        Panel.SAMPLING.option(
             "-n",
             help="Samples; by default 10,000 images, 1,000 sounds or 100 recordings of a model,"
             " and all samples of files.",
@@ -52,11 +53,13 @@ def evaluate(
     sampling: choices.Sampling,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of a model; 0 by default. Sample i depends on (seed, i).", min=0),
+        Panel.SAMPLING.option(
+            help="Seed of a model's noise, 0 by default; sample i depends on it and on i.", min=0
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
+        Panel.COMPUTATION.option(
             help="Samples at a time that a model draws, or that the feature network reads; by"
             " default chosen by their size.",
             min=1,
@@ -64,23 +67,25 @@ def evaluate(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="Of a model's network; float32 by default."),
+        Panel.COMPUTATION.option(
+            help="Numeric precision of a model's network; float32 by default."
+        ),
         OneOf("fastdpm.core.recipe:PRECISIONS"),
     ] = None,
     machine: Machine,
     cache: choices.CacheFolder = None,
     scale_to_peak: Annotated[
         bool,
-        typer.Option(
+        Panel.MEASUREMENT.option(
             "--scale-to-peak",
             help="Scale the sounds of a folder or file to the peak that the feature network was"
             " trained on, as references always are; for real recordings.",
         ),
     ] = False,
-    save: Annotated[Path | None, typer.Option(help="Save the result as JSON.")] = None,
+    save: Annotated[Path | None, Panel.OUTPUT.option(help="Save the result as JSON.")] = None,
     save_statistics: Annotated[
         Path | None,
-        typer.Option(
+        Panel.OUTPUT.option(
             help="Save the statistics of data to a .safetensors file for --against, and measure"
             " nothing."
         ),
@@ -174,7 +179,7 @@ def _print(found: Evaluation) -> None:
         table.add_row(metric.name, found.scores[metric.key].text, metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
-    tell_notes(found.notes)
+    print_notes(found.notes)
     if found.seconds is not None and found.evaluations is not None:
         console.print(
             f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations per sample"

@@ -1,8 +1,7 @@
-"""What commands of the inverse direction share: inputs, ways to encode, and notes on latents."""
+"""What the commands of the inverse direction share: inputs, encoding, and notes on latents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,8 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf, Options, changes
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -21,29 +21,31 @@ if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
     from fastdpm.inverse.encode import Latents
+    from fastdpm.models.find import FoundModel
     from fastdpm.models.model import Model
     from fastdpm.sampling.implicit import ImplicitOptions
 
-Inputs = Annotated[
+InputPaths = Annotated[
     list[Path],
     typer.Argument(
         help="Images or mono sounds, or folders, zip archives or Parquet files of them.",
-        metavar="INPUT...",
+        metavar="INPUT",
     ),
 ]
 ENCODINGS = OneOf("fastdpm.core.inverse:ENCODINGS")
-Most = Annotated[int | None, typer.Option("-n", help="At most so many, the first ones.", min=1)]
+Limit = Annotated[int | None, Panel.INPUT.option("-n", help="Read at most N inputs.", min=1)]
 encodes = changes(
-    choices.Stated,
-    without=("method",),
-    steps="S, from 2 to T; by default 50, which keeps the latents of most models near noise.",
-    kappa="Must be 0: encoding draws no noise.",
+    choices.RecipeOptions,
+    without=("method", "kappa"),
+    panel=Panel.ENCODING,
+    steps="Number of steps S, from 2 to T; by default 50, which keeps the latents of most models"
+    " near noise.",
 )
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a user gave: a model, and samples as its data."""
+class LoadedInputs:
+    """A model, and samples as its data."""
 
     model: Model
     names: list[str]
@@ -52,147 +54,164 @@ class Given:
     condition: Tensor | None
 
     @property
-    def inputs(self) -> list[str]:
-        """The names as they are recorded: of files, not of where they lie."""
+    def file_names(self) -> list[str]:
+        """The names for records: of the files, without their folders."""
         return [Path(name).name for name in self.names]
 
 
 @dataclass(frozen=True)
 class Source(Options):
-    """A model, and how samples are made its data."""
+    """A model, and how files become its data."""
 
     model: choices.ModelName
     condition: Annotated[
         str | None,
-        typer.Option(
-            help="What the samples are of: labels, one for all or 3,1,4 for each; for a vocoder a"
-            " mel spectrogram or a sound, by default each sound's own."
+        Panel.MODEL.option(
+            help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors"
+            " file; by default each sound's own.",
+            metavar="PATH",
+        ),
+    ] = None
+    class_labels: Annotated[
+        str | None,
+        Panel.MODEL.option(
+            "--class",
+            help="For models with classes: one label for all inputs, or one for each: 3,1,4.",
+            metavar="N,...",
         ),
     ] = None
     resize: Annotated[
         bool,
-        typer.Option(
+        Panel.INPUT.option(
             "--resize",
-            help="Crop and scale images to the model's size and colors, center sounds in its"
-            " window.",
+            help="Crop and scale images to the model's size; center sounds in its window.",
         ),
     ] = False
     resample: Annotated[
-        bool, typer.Option("--resample", help="Resample sounds to the model's rate.")
+        bool, Panel.INPUT.option("--resample", help="Resample sounds to the model's rate.")
     ] = False
     checkpoint: choices.Checkpoint = None
     batch_size: choices.BatchSize = None
 
-    def read(self, paths: list[Path], machine: Machine, n: int | None = None) -> Given:
-        """Load the model and the samples; the inputs are read before its weights are."""
-        from fastdpm.data.condition import read_condition
-        from fastdpm.data.inputs import read_samples
+    def find(self) -> FoundModel:
+        """Find the model; its weights are not read yet."""
         from fastdpm.models.find import find_model
 
-        found = find_model(self.model, self.checkpoint)
+        return find_model(self.model, self.checkpoint)
+
+    def read(
+        self, found: FoundModel, paths: list[Path], machine: Machine, n: int | None = None
+    ) -> LoadedInputs:
+        """Read the inputs, then load the model."""
+        from fastdpm.data.condition import read_condition
+        from fastdpm.data.inputs import read_samples
+
         data = found.config.data
-        names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
-        condition = None if self.condition is None else read_condition(self.condition, data)
-        if condition is not None and len(condition) not in (1, len(x)):
+        condition = read_condition(self.condition, self.class_labels, data)
+        if condition is None and data.classes is not None:
             raise InvalidArgumentError(
-                f"{len(x)} samples need one `condition` for all or one for each, got"
-                f" {len(condition)}"
+                f"{self.model} has {data.classes} classes: set `class_labels`, to one label for"
+                " all inputs or one for each"
+            )
+        names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
+        if condition is not None and len(condition) not in (1, len(x)):
+            name = "condition" if self.class_labels is None else "class_labels"
+            raise InvalidArgumentError(
+                f"{len(x)} inputs need one `{name}` for all or one for each, got {len(condition)}"
             )
         model = machine.open(found, len(x), self.batch_size)
-        return Given(model, names, x, gain, condition)
+        return LoadedInputs(model, names, x, gain, condition)
+
+
+def _encodings() -> str:
+    from fastdpm.core import inverse
+
+    ways = "; ".join(f"{row.name}: {row.summary}" for row in inverse.ENCODINGS.values())
+    return f"Way to encode. {ways}."
 
 
 @dataclass(frozen=True)
 class Encoding(Options):
     """How samples are encoded."""
 
-    by: Annotated[str, typer.Option(), ENCODINGS] = "invertible"
+    by: Annotated[str, Panel.ENCODING.option(help=_encodings), ENCODINGS] = "invertible"
     tolerance: Annotated[
-        float | None, typer.Option(help="Of --by implicit: largest relative residual.")
+        float | None,
+        Panel.ENCODING.option(help="With --by implicit: largest relative residual, in (0, 1)."),
     ] = None
     keep_best: Annotated[
         bool,
-        typer.Option(
+        Panel.ENCODING.option(
             "--keep-best",
-            help="Of --by implicit: go on with the best that was found where a row does not"
-            " converge.",
+            help="With --by implicit: use the best iterate of a row that does not converge.",
         ),
     ] = False
     without_last_row: Annotated[
         bool,
-        typer.Option(
+        Panel.ENCODING.option(
             "--without-last-row",
-            help="Leave out the row that ends at clean data, and take the data as its noisy side:"
-            " for --by implicit where that row has no inverse, as in digital silence.",
+            help="Leave out the row that ends at clean data, which --by implicit may not be able"
+            " to invert, as in digital silence.",
         ),
     ] = False
 
-    @classmethod
-    def helps(cls) -> Mapping[str, str]:
-        """The ways to encode, as their table has them."""
-        from fastdpm.core import inverse
-
-        told = "; ".join(f"{row.name}: {row.summary}" for row in inverse.ENCODINGS.values())
-        return {"by": f"How. {told}."}
-
     @property
     def solver(self) -> ImplicitOptions | None:
-        """How implicit rows are solved, as far as it is stated; None if nothing is."""
+        """How implicit rows are solved; None if no option of the solver is set."""
         from fastdpm.sampling.implicit import ImplicitOptions
 
         if self.tolerance is None:
             return ImplicitOptions(keep_best=True) if self.keep_best else None
         return ImplicitOptions(tolerance=self.tolerance, keep_best=self.keep_best)
 
-    def levels(self, recipe: Recipe, model: Model) -> NoiseLevels:
+    def levels(self, recipe: Recipe, found: FoundModel) -> NoiseLevels:
         """The levels of a recipe, or all but the cleanest."""
-        levels = recipe.choose_levels(model.schedule)
+        levels = recipe.choose_levels(found.schedule)
         return levels[:-1] if self.without_last_row else levels
 
-    def encode(self, given: Given, stated: choices.Stated, batch_size: int | None) -> Latents:
-        """Encode over the levels that are stated, under a progress bar; notes are printed.
+    def choose_levels(self, options: choices.RecipeOptions, found: FoundModel) -> NoiseLevels:
+        """The levels to encode over, and checks of all choices that need no weights."""
+        from fastdpm.core.inverse import find_encoding
+        from fastdpm.inverse.encode import check_solver, recommended_recipe
 
-        Raises:
-            InvalidArgumentError: If noise is asked for, which does not run backwards.
-        """
-        from fastdpm.inverse.encode import encode, recommended_recipe
+        check_solver(find_encoding(self.by), self.solver)
+        return self.levels(options.recipe(recommended_recipe(found)), found)
+
+    def encode(self, inputs: LoadedInputs, levels: NoiseLevels, batch_size: int | None) -> Latents:
+        """Encode under a progress bar; notes on the levels are printed."""
+        from fastdpm.inverse.encode import encode
         from fastdpm.progress import sampling_bar
 
-        if stated.kappa:
-            raise InvalidArgumentError(
-                f"encoding draws no noise: `kappa` must be 0, got {stated.kappa:g}"
-            )
-        levels = self.levels(stated.recipe(recommended_recipe(given.model)), given.model)
-        tell_notes(levels.notes)
+        print_notes(levels.notes)
         with sampling_bar() as bar:
             return encode(
-                given.model,
-                given.x,
+                inputs.model,
+                inputs.x,
                 levels,
                 self.by,
                 solver=self.solver,
-                condition=given.condition,
+                condition=inputs.condition,
                 batch_size=batch_size,
                 callback=bar,
             )
 
 
 def note_deviation(latents: Latents) -> None:
-    """Print the latents' standard deviation, and what to do where it is far from 1."""
+    """Print the latents' standard deviation, and what to do if it is far from 1."""
     console.print(f"standard deviation of the latents: {latents.deviation:.3g}")
     if not latents.near_noise:
         console.print(
-            "note: that is far from 1: they decode, but are no noise to interpolate; take more"
-            " steps, other levels or another --by"
+            "note: that is far from 1: they can be decoded, but not interpolated; use more"
+            " --steps, other --levels or another --by"
         )
 
 
-def tell_lost(latents: Latents, names: list[str]) -> str:
-    """Print the samples that have no latent, and say what to do about them."""
+def print_unconverged(latents: Latents, names: list[str]) -> str:
+    """Print the samples that have no latent; returns advice on what to do about them."""
     from fastdpm.inverse.latents_file import unsolved
 
     for line in unsolved(latents, names):
         console.print(f"not converged: {line}")
-    leave_out = "leave that row out (--without-last-row)"
-    other = leave_out if latents.lost_at_clean else "take more steps"
+    leave_out = "leave out the last row (--without-last-row)"
+    other = leave_out if latents.lost_at_clean else "use more --steps"
     return f"encode --by invertible, {other}, or add --keep-best"

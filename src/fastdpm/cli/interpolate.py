@@ -8,33 +8,34 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.inputs import Encoding, Source, encodes, note_deviation, tell_lost
+from fastdpm.cli.inputs import Encoding, Source, encodes, note_deviation, print_unconverged
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
-
-End = Annotated[Path, typer.Argument(help="An image or a mono sound.")]
 
 
 @encodes
 def interpolate(
     *,
     source: Source,
-    a: End,
-    b: End,
-    n: Annotated[int, typer.Option("-n", help="How many, the two ends among them.", min=2)] = 9,
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    a: Annotated[Path, typer.Argument(help="First image or mono sound.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Last image or mono sound.", metavar="B")],
+    n: Annotated[
+        int, Panel.OUTPUT.option("-n", help="Number of samples, with both ends.", min=2)
+    ] = 9,
+    out: OutFolder,
     overwrite: Overwrite = False,
     encoding: Encoding,
-    stated: choices.Stated,
+    options: choices.RecipeOptions,
     machine: Machine,
 ) -> None:
-    """Go from one image or sound to another, along the sphere of their latents.
+    """Interpolate between two images or sounds, along the sphere of their latents.
 
-    Writes PNG files, a strip and an animation, or WAV files, one after another in joined.wav and
-    a picture of them, at a level that goes from that of A to that of B. Unstated choices of
-    levels are the model's recommended recipe, whose S, noise and clipping do not apply.
+    Writes PNG files, a strip and an animation; or WAV files, a picture of them, and joined.wav,
+    which plays one after the other. By default, the levels are those of the model's recommended
+    recipe at S = 50.
     """
     import torch
 
@@ -44,32 +45,34 @@ def interpolate(
     from fastdpm.output.folder import made_by, write_samples
 
     filled = results_folder(out, overwrite)
-    given = source.read([a, b], machine, n=3)
-    if len(given.names) != 2:
+    found = source.find()
+    levels = encoding.choose_levels(options, found)
+    loaded = source.read(found, [a, b], machine, n=3)
+    if len(loaded.names) != 2:
         raise InvalidArgumentError(
-            f"an interpolation has two ends, but A and B hold {len(given.names)} or more samples:"
-            " give one file each"
+            f"an interpolation has two ends, but A and B hold {len(loaded.names)} or more samples:"
+            " pass one file each"
         )
-    model = given.model
-    ends = encoding.encode(given, stated, source.batch_size)
-    advice = tell_lost(ends, given.names)
+    model = loaded.model
+    ends = encoding.encode(loaded, levels, source.batch_size)
+    advice = print_unconverged(ends, loaded.names)
     if not ends.usable.all():
         raise SamplingError(f"an end did not converge: {advice}")
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
     samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
-    error = error_of_ends(given.x, samples)
-    gain = torch.lerp(given.gain[0], given.gain[1], fractions)
+    error = error_of_ends(loaded.x, samples)
+    gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
     facts = {
         **made_by(model.config, ends.plan),
         "encoded": ends.method,
-        "ends": given.inputs,
+        "ends": loaded.file_names,
         "error_of_ends": error,
         "latents_standard_deviation": ends.deviation,
     }
     with filled as folder:
         picture = write_samples(folder, model.config.data, samples, gain, facts, write_way)
-    console.print(f"{n} samples from {given.names[0]} to {given.names[1]}: {out}")
-    console.print(f"they can be seen in {out / picture}; its ends are off by {error:.1g}")
+    console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {out}")
+    console.print(f"picture: {out / picture}; its ends differ from A and B by {error:.1g}")
     if error > CLOSE:
-        console.print("note: encode --by invertible or implicit to end at A and B themselves")
+        console.print("note: --by invertible or implicit ends at A and B themselves")
     note_deviation(ends)

@@ -6,58 +6,58 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from fastdpm.cli import choices
-from fastdpm.cli.expand import OneOf, changes, described
-from fastdpm.cli.inputs import Inputs, Most, Source
+from fastdpm.cli.expand import OneOf, changes
+from fastdpm.cli.inputs import InputPaths, Limit, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console, print_notes
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.inverse.likelihood import Bound
 
-_MOST_ROWS = 60
+_MAX_LINES = 60
 
 
-def _helps() -> dict[str, str]:
+def _grey_levels() -> str:
     from fastdpm.core.likelihood import USUAL_GREY_LEVELS as USUAL
 
     usual = f"{USUAL['image']} for images and {USUAL['audio']} for sounds"
-    return {
-        "grey_levels": "Values that the data takes; by default as the model's configuration says,"
-        f" else {usual}."
-    }
+    return f"Number of values of the data; by default the model's, or {usual}."
 
 
-@described(_helps)
-@changes(choices.Stated, without=("kappa", "method"))
+@changes(choices.RecipeOptions, without=("kappa", "method"))
 def likelihood(
     *,
     source: Source,
-    inputs: Inputs,
-    n: Most = None,
-    stated: choices.Stated,
+    inputs: InputPaths,
+    n: Limit = None,
+    options: choices.RecipeOptions,
     variance: Annotated[
         str,
-        typer.Option(help="Of each row: the posterior's, the forward one, or the network's own."),
+        Panel.LIKELIHOOD.option(
+            help="Variance of each step: the posterior's (small), the forward one (large), or the"
+            " network's own (learned)."
+        ),
         OneOf("fastdpm.core.likelihood:VARIANCES"),
     ] = "large",
-    grey_levels: Annotated[int | None, typer.Option(min=2)] = None,
+    grey_levels: Annotated[int | None, Panel.LIKELIHOOD.option(help=_grey_levels, min=2)] = None,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
-    save: Annotated[Path | None, typer.Option(help="Save every term and sample as JSON.")] = None,
+    save: Annotated[
+        Path | None, Panel.OUTPUT.option(help="Save all terms of all inputs as JSON.")
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the terms to this .png, .pdf or .svg.")
+        Path | None, Panel.OUTPUT.option(help="Draw the terms to this .png, .pdf or .svg file.")
     ] = None,
 ) -> None:
     """Bits per dimension of images or sounds, by the variational bound over the chosen levels.
 
     The bound is that of sampling with kappa = 1; `--levels step` with S = T takes all T steps.
-    Sounds are scaled to the model's level and judged there.
+    Sounds are first scaled to the model's level.
     """
     from fastdpm.data.files import FIGURE_SUFFIXES, write_json
     from fastdpm.inverse.likelihood import bits_per_dimension, grey_levels_of
@@ -66,22 +66,23 @@ def likelihood(
 
     check_output(save, (".json",), inputs)
     check_output(plot, FIGURE_SUFFIXES, inputs)
-    given = source.read(inputs, machine, n)
-    config = given.model.config
-    recipe = stated.recipe(config.recipe, clip)
-    levels = recipe.choose_levels(given.model.schedule)
+    model = source.find()
+    config = model.config
+    recipe = options.recipe(config.recipe, clip)
+    levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
+    loaded = source.read(model, inputs, machine, n)
     began = time.perf_counter()
     with sampling_bar() as bar:
         bound = bits_per_dimension(
-            given.model,
-            given.x,
+            loaded.model,
+            loaded.x,
             levels,
             grey,
             variance=variance,
             clip=recipe.clip,
             seed=seed,
-            condition=given.condition,
+            condition=loaded.condition,
             batch_size=source.batch_size,
             callback=bar,
         )
@@ -89,7 +90,7 @@ def likelihood(
     if save is not None:
         head = {"format": "fastdpm-likelihood", "version": 1, **made_by(config)}
         made = {"seed": seed, "clip": recipe.clip, **bound.record()}
-        write_json(save, head | made | {"inputs": given.inputs})
+        write_json(save, head | made | {"inputs": loaded.file_names})
         console.print(f"saved to {save}")
     if plot is not None:
         from fastdpm.output.figures_likelihood import write_terms
@@ -106,8 +107,8 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     levels, terms = bound.levels, bound.terms.mean(dim=0).tolist()
     error = "" if bound.error is None else f" ± {bound.error:.4f}"
     kind = "sample" if len(bound.terms) == 1 else "samples"
-    tell_notes(levels.notes)
-    if levels.num_steps <= _MOST_ROWS:
+    print_notes(levels.notes)
+    if levels.num_steps <= _MAX_LINES:
         console.print(f"{'row':>7}{'t':>10}{'level':>10}{'bits':>12}")
         console.print(f"{'prior':>7}{'':20}{terms[0]:12.5f}")
         for row, (t, level, term) in enumerate(

@@ -1,13 +1,12 @@
-"""Where and how fast a command computes: device and threads."""
+"""The device and the threads that a command computes with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from fastdpm.cli.expand import Options
+from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -20,15 +19,22 @@ if TYPE_CHECKING:
 class Machine(Options):
     """Device and threads."""
 
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+    device: Annotated[
+        str,
+        Panel.COMPUTATION.option(
+            help="Device: auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.",
+            metavar="DEVICE",
+        ),
+    ] = "auto"
     threads: Annotated[
         int | None,
-        typer.Option(
-            help="Processor threads of the network; by default as many as its size is worth.",
-            min=1,
+        Panel.COMPUTATION.option(
+            help="Processor threads; by default chosen by the size of the network.", min=1
         ),
     ] = None
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say what was chosen.")] = False
+    verbose: Annotated[
+        bool, Panel.COMPUTATION.option("--verbose", help="Print the number of threads, and why.")
+    ] = False
 
     def open(self, found: FoundModel, samples: int | None, batch_size: int | None) -> Model:
         """Load a model onto the device, and choose the threads; see :meth:`use_threads`."""
@@ -41,38 +47,38 @@ class Machine(Options):
     def use_threads(
         self, config: ModelConfig, samples: int | None, batch_size: int | None
     ) -> None:
-        """Choose the number of threads for a network that is asked for batches of samples.
+        """Choose the number of threads for a network that is evaluated on batches of samples.
 
         Args:
-            config: Of the model.
-            samples: In all; None if not known yet.
-            batch_size: Samples at a time; None for what suits their size.
+            config: The model's configuration.
+            samples: The number of all samples; None if not known yet.
+            batch_size: The number of samples in a batch; None to choose it by their size.
         """
         import torch
 
         from fastdpm.models.cost import evaluation_flops, fitting_threads
         from fastdpm.models.model import fitting_batch
 
-        most = torch.get_num_threads()  # OMP_NUM_THREADS, or the cores there are
-        if self.threads is not None or most == 1:
+        available = torch.get_num_threads()  # OMP_NUM_THREADS, or the number of cores
+        if self.threads is not None or available == 1:
             self.use_stated_threads()
             return
         size = batch_size or fitting_batch(config.data.shape)
         size = size if samples is None else min(size, samples)
         flops = size * evaluation_flops(config)
         self._use(
-            fitting_threads(flops, most),
-            f"of {most}, for {flops / 1e9:.3g} GFLOP in an evaluation of {size} samples",
+            fitting_threads(flops, available),
+            f"of {available}, for {flops / 1e9:.3g} GFLOP in an evaluation of {size} samples",
         )
 
     def use_stated_threads(self) -> None:
-        """Use as many threads as stated; PyTorch's own number if none is."""
+        """Use the number of threads that is set, or PyTorch's own."""
         import torch
 
         if self.threads is None:
-            self._use(torch.get_num_threads(), "as PyTorch chose")
+            self._use(torch.get_num_threads(), "chosen by PyTorch")
         else:
-            self._use(self.threads, "as stated")
+            self._use(self.threads, "set by --threads")
 
     def _use(self, threads: int, why: str) -> None:
         import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -16,28 +17,29 @@ def models(
     presets: Annotated[
         bool,
         typer.Option(
-            "--presets",
-            help="List the published models instead, whose weights are given to --checkpoint.",
+            "--presets", help="List the presets instead, whose weights --checkpoint provides."
         ),
     ] = False,
 ) -> None:
-    """List the models that come with the package, or the published ones that it knows."""
+    """List the built-in models, or the presets for published checkpoints.
+
+    `fastdpm plan MODEL` shows a model's recommended recipe.
+    """
     table = _presets() if presets else _built_in()
     Console().print(table)
 
 
 def _table(last: str) -> Table:
-    table = Table()
-    for column in ("model", "data", "T", "recommended recipe", last, "license"):
-        table.add_column(column, no_wrap=column == "model")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("model", "shape of the data", "T", last):
+        table.add_column(column, overflow="fold", no_wrap=column != last)
     return table
 
 
 def _cells(config: ModelConfig) -> list[str]:
     shape = " x ".join(map(str, config.data.shape))
     steps = config.schedule.get("num_train_steps", len(config.schedule.get("betas", ())))
-    described = f"{config.data.modality} {shape}"
-    return [config.name, described, str(steps), config.recipe.describe()]
+    return [config.name, shape, str(steps)]
 
 
 def _built_in() -> Table:
@@ -47,7 +49,7 @@ def _built_in() -> Table:
     for name in builtin_models():
         config = read_config(BUILTIN / name, ModelConfig)
         size = f"{(BUILTIN / name / WEIGHTS).stat().st_size / 2**20:.1f} MiB"
-        table.add_row(*_cells(config), size, config.license)
+        table.add_row(*_cells(config), f"{size}, {config.license}")
     return table
 
 
@@ -57,5 +59,5 @@ def _presets() -> Table:
     table = _table("checkpoint")
     for preset in map(read_preset, presets()):
         config = preset.model_config()
-        table.add_row(*_cells(config), preset.source.checkpoint, config.license)
+        table.add_row(*_cells(config), preset.source.checkpoint)
     return table

@@ -1,19 +1,20 @@
-"""Where the commands of the inverse direction write, checked before the work is done."""
+"""Output folders and files, checked before the work is done."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from fastdpm.cli.panels import Panel
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_new_folder, check_place, check_suffix, new_folder
 from fastdpm.data.record import RECORD, read_record
 
+OutFolder = Annotated[Path, Panel.OUTPUT.option(help="Folder to write.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
+    bool, Panel.OUTPUT.option("--overwrite", help="Replace an earlier run in the folder.")
 ]
 
 
@@ -22,10 +23,10 @@ def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
 
     Args:
         out: The folder.
-        overwrite: Whether an earlier run in it, of any of these commands, may be replaced.
+        overwrite: Whether an earlier run of any of these commands in it may be replaced.
 
     Returns:
-        The folder to be filled, which takes its place once it is whole.
+        A context with a folder to fill, which takes its place once it is complete.
     """
     from fastdpm.evaluation import reconstruct
     from fastdpm.output import figures_inverse, folder
@@ -40,15 +41,24 @@ def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
     return new_folder(out, ours)
 
 
-def check_output(path: Path | None, suffixes: tuple[str, ...], inputs: list[Path]) -> None:
+def check_output(
+    path: Path | None, suffixes: tuple[str, ...] | None = None, inputs: Sequence[Path] = ()
+) -> None:
     """Check that a file can be written, before the work is done.
 
+    Args:
+        path: The file; None if none is written.
+        suffixes: What its name may end in; None for anything.
+        inputs: Files that it must not replace.
+
     Raises:
-        InvalidArgumentError: If it has another suffix, no folder, or the place of an input.
+        InvalidArgumentError: If it has another suffix, its folder does not exist, or it is an
+            input.
     """
     if path is None:
         return
     check_place(path)
-    check_suffix(path, suffixes)
-    if path.resolve() in [given.resolve() for given in inputs]:
+    if suffixes is not None:
+        check_suffix(path, suffixes)
+    if path.resolve() in [file.resolve() for file in inputs]:
         raise InvalidArgumentError(f"{path} is an input: choose another name")

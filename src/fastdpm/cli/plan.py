@@ -8,26 +8,30 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.outputs import check_output
+from fastdpm.cli.panels import Panel
 
 
 def plan(
     *,
     model: choices.ModelName = "digits",
     checkpoint: choices.Checkpoint = None,
-    stated: choices.Stated,
-    plot: Annotated[Path | None, typer.Option(help="Draw it to this .png, .pdf or .svg.")] = None,
+    options: choices.RecipeOptions,
+    plot: Annotated[
+        Path | None, Panel.OUTPUT.option(help="Draw the plan to this .png, .pdf or .svg file.")
+    ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Save it as JSON, for `sample --plan`.")
+        Path | None, Panel.OUTPUT.option(help="Save the plan as JSON, for `sample --plan`.")
     ] = None,
 ) -> None:
-    """Print, draw or save the table of coefficients that `sample` runs; no network is loaded."""
-    from fastdpm.core.schedule import VarianceSchedule
-    from fastdpm.data.files import write_text
+    """Print, draw or save the coefficients that `sample` runs; no weights are loaded."""
+    from fastdpm.data.files import FIGURE_SUFFIXES, write_text
     from fastdpm.models.find import find_model
 
-    config = find_model(model, checkpoint).config
-    recipe = stated.recipe(config.recipe)
-    compiled = recipe.compile(VarianceSchedule.from_config(config.schedule))
+    check_output(plot, FIGURE_SUFFIXES)
+    check_output(save)
+    found = find_model(model, checkpoint)
+    compiled = options.recipe(found.config.recipe).compile(found.schedule)
     typer.echo(str(compiled))
     if plot is not None:
         from fastdpm.output.figures import write_plan

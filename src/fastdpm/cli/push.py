@@ -11,24 +11,28 @@ from fastdpm.cli.terminal import console
 
 def push(
     folder: Annotated[
-        str, typer.Argument(help="A model folder, or a built-in name.", metavar="FOLDER")
+        str, typer.Argument(help="Model folder, or a built-in name.", metavar="FOLDER")
     ],
-    repo: Annotated[
-        str, typer.Argument(help="Where to publish it on the Hub.", metavar="OWNER/NAME")
-    ],
+    repo: Annotated[str, typer.Argument(help="Repository on the Hub.", metavar="OWNER/NAME")],
     private: Annotated[
-        bool, typer.Option("--private", help="Create the repository for yourself alone.")
+        bool,
+        typer.Option("--private", help="Create the repository as a private one."),
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, created if need be; by default main.")
+        str | None,
+        typer.Option(
+            help="Branch to write, created if it does not exist; by default main.",
+            metavar="BRANCH",
+        ),
     ] = None,
     message: Annotated[
-        str | None, typer.Option(help="Of the commit; by default names the model.")
+        str | None,
+        typer.Option(help="Commit message; by default it names the model."),
     ] = None,
 ) -> None:
-    """Publish a model folder on the Hugging Face Hub, after a look that it is whole.
+    """Publish a model folder on the Hugging Face Hub, after checking that it is complete.
 
-    The token is that of HF_TOKEN or of `hf auth login`.
+    The access token comes from HF_TOKEN or from `hf auth login`.
     """
     from fastdpm.core.errors import ModelError
     from fastdpm.models.config import BUILTIN, CONFIG, ModelConfig, find_in, read_config
@@ -39,8 +43,8 @@ def push(
     config = read_config(place, ModelConfig)
     if not config.weights_sha256:
         raise ModelError(
-            f"{place / CONFIG} has no weights_sha256, by which others see that their copy is"
-            f" whole: write the folder anew by `fastdpm convert {place} --out DIR`"
+            f"{place / CONFIG} has no weights_sha256, with which others check their copy:"
+            f" write the folder again with `fastdpm convert {place} --out DIR`"
         )
     load_model(place)
     address = publish(

@@ -5,113 +5,124 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from fastdpm.cli import choices
-from fastdpm.cli.inputs import ENCODINGS, Encoding, Given, Inputs, Most, Source
+from fastdpm.cli.inputs import ENCODINGS, Encoding, InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import Overwrite, results_folder
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console, print_notes
 
 if TYPE_CHECKING:
     from fastdpm.evaluation.reconstruct import Found
 
-_MOST_NAMED = 10
+_MAX_LINES = 10
 
 
 @dataclass(frozen=True)
 class Encodings(Encoding):
     """How samples are encoded, in several ways."""
 
-    by: Annotated[str, typer.Option(), replace(ENCODINGS, several=True)] = (
-        "first,second,invertible"
-    )
+    by: Annotated[
+        str,
+        Panel.ENCODING.option(help="Ways to encode, separated by commas; see `encode`."),
+        replace(ENCODINGS, several=True),
+    ] = "first,second,invertible"
 
 
 def reconstruct(
     *,
     source: Source,
-    inputs: Inputs,
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    inputs: InputPaths,
+    out: OutFolder,
     overwrite: Overwrite = False,
-    n: Most = None,
+    n: Limit = None,
     encoding: Encodings,
     steps: Annotated[
-        str, typer.Option("--steps", "-S", help="Numbers of steps, each from 2 to T.")
+        str,
+        Panel.ENCODING.option(
+            "--steps", "-S", help="Numbers of steps S, each from 2 to T.", metavar="N,..."
+        ),
     ] = "10,20,50",
     levels: Annotated[
         str | None,
-        typer.Option(help="How the S levels are chosen; by default as the recipe does."),
+        Panel.ENCODING.option(
+            help="Choose the noise levels by variance, by training step, or both in turn; by"
+            " default as in the recommended recipe."
+        ),
         replace(choices.LEVELS, several=True),
     ] = None,
     spacing: Annotated[
         str | None,
-        typer.Option(help="How they are spaced; by default as the recipe does."),
+        Panel.ENCODING.option(
+            help="Spacing of the levels; by default as in the recommended recipe."
+        ),
         replace(choices.SPACINGS, several=True),
     ] = None,
     machine: Machine,
 ) -> None:
-    """Encode and decode images or sounds, and measure how near they come back.
+    """Encode and decode images or sounds, and measure how close the results are.
 
-    Writes a value for each sample as JSON and CSV (PSNR in dB, of sounds also SNR and log-mel
-    distance, evaluations, residual and the latents' standard deviation), PSNR against S as a
-    figure, and originals beside reconstructions. No noise is drawn. Reconstructions are cut to
-    [-1, 1], as files of them would be, for all but the relative error.
+    Writes values for each input as JSON and CSV (PSNR in dB; for sounds also SNR and log-mel
+    distance; network evaluations, residual, and the latents' standard deviation), PSNR against S
+    as a figure, and originals next to reconstructions. Reconstructions are clipped to [-1, 1],
+    as files would be, except in the relative error.
     """
     from fastdpm.core.inverse import find_encoding
     from fastdpm.evaluation import reconstruct as measuring
-    from fastdpm.inverse.encode import recommended_recipe
+    from fastdpm.inverse.encode import check_solver, recommended_recipe
     from fastdpm.progress import sampling_bar
 
     methods = [find_encoding(n) for n in choices.parse_names("--by", encoding.by, ENCODINGS)]
     kinds = choices.parse_names("--levels", levels, choices.LEVELS)
     spacings = choices.parse_names("--spacing", spacing, choices.SPACINGS)
     counts = choices.parse("--steps", steps, int)
+    if not any(method.solved for method in methods):
+        check_solver(methods[0], encoding.solver)
     filled = results_folder(out, overwrite)
-    given = source.read(inputs, machine, n)
-    grid = measuring.recipe_grid(recommended_recipe(given.model), counts, kinds, spacings)
-    chosen = {key: encoding.levels(recipe, given.model) for key, recipe in grid.items()}
-    tell_notes(dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes))
-    asked = list(product(chosen.items(), methods))
+    model = source.find()
+    grid = measuring.recipe_grid(recommended_recipe(model), counts, kinds, spacings)
+    chosen = {key: encoding.levels(recipe, model) for key, recipe in grid.items()}
+    loaded = source.read(model, inputs, machine, n)
+    print_notes(dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes))
+    runs = list(product(chosen.items(), methods))
     found = []
-    for i, (((choice, count), compiled), method) in enumerate(asked, 1):
-        _tell_place(f"{i} of {len(asked)}: {method.name}, {choice}, S = {count}")
-        solves = method.solved or not any(each.solved for each in methods)
+    for i, (((choice, count), compiled), method) in enumerate(runs, 1):
+        _print_position(f"{i} of {len(runs)}: {method.name}, {choice}, S = {count}")
         with sampling_bar() as bar:
             result = measuring.reconstruct(
-                given.model,
-                given.x,
+                loaded.model,
+                loaded.x,
                 compiled,
                 method.name,
-                solver=encoding.solver if solves else None,
-                condition=given.condition,
+                solver=encoding.solver if method.solved else None,
+                condition=loaded.condition,
                 batch_size=source.batch_size,
                 callback=bar,
             )
         found.append(measuring.Found(choice, count, result))
     with filled as folder:
-        measuring.write_reconstructions(folder, given.model, given.x, given.inputs, found)
-    _print(given, found, measuring.TABLE)
+        measuring.write_reconstructions(folder, loaded.model, loaded.x, loaded.file_names, found)
+    _print(loaded, found, measuring.TABLE)
     figures = f"{measuring.CURVES} and {measuring.SAMPLES}"
-    console.print(f"one line for each sample: {out / measuring.TABLE}; figures: {figures}")
+    console.print(f"values of each input: {out / measuring.TABLE}; figures: {figures}")
 
 
-def _tell_place(text: str) -> None:
-    """Say which reconstruction comes next, where its progress is drawn."""
+def _print_position(text: str) -> None:
+    """Say which reconstruction comes next, on the terminal that shows its progress."""
     terminal = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if terminal.is_terminal:
         terminal.print(text)
 
 
-def _print(given: Given, found: Sequence[Found], record: str) -> None:
+def _print(loaded: LoadedInputs, found: Sequence[Found], record: str) -> None:
     """A line for each reconstruction, and the samples that did not converge."""
-    names = ("levels", "S", "by", "asked", "PSNR (dB)", "error", "latent std")
+    names = ("levels", "S", "by", "NFE", "PSNR (dB)", "error", "latent std")
     table = Table(*names, box=SIMPLE)
     for one in found:
         result, summary = one.result, one.result.summary
@@ -120,17 +131,17 @@ def _print(given: Given, found: Sequence[Found], record: str) -> None:
             cells = [f"{summary.psnr:.1f}", f"{summary.relative:.1e}", f"{summary.deviation:.2f}"]
         each = f"{result.total_evaluations:.4g}"
         table.add_row(one.choice, str(one.num_steps), result.method, each, *cells)
-    console.print(f"{len(given.x)} samples by {given.model.config.name}: median PSNR, worst error")
     console.print(
-        "asked: network evaluations of encoding, and of decoding where there is a latent"
+        f"{len(loaded.x)} samples by {loaded.model.config.name}: median PSNR, largest error;"
+        " NFE are the network evaluations of encoding and decoding"
     )
     console.print(table)
     lost = [
         f"{one.result.method}, {one.choice}, S = {one.num_steps}: {line}"
         for one in found
-        for line in one.result.not_converged(given.names)
+        for line in one.result.not_converged(loaded.names)
     ]
-    for line in lost[:_MOST_NAMED]:
+    for line in lost[:_MAX_LINES]:
         console.print(f"not converged: {line}")
-    if len(lost) > _MOST_NAMED:
-        console.print(f"not converged: {len(lost) - _MOST_NAMED} more, see {record}")
+    if len(lost) > _MAX_LINES:
+        console.print(f"not converged: {len(lost) - _MAX_LINES} more, see {record}")

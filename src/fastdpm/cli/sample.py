@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from fastdpm.cli import choices
+from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.terminal import console, tell_notes
+from fastdpm.cli.outputs import Overwrite
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fastdpm.core.plan import Plan
     from fastdpm.models.model import Model
     from fastdpm.output.folder import SampleFolder
@@ -23,64 +26,83 @@ def sample(
     *,
     model: choices.ModelName = "digits",
     checkpoint: choices.Checkpoint = None,
+    condition: choices.Condition = None,
+    class_labels: choices.ClassLabels = None,
     n: Annotated[
-        int | None, typer.Option("-n", help="How many; 16, or one for each condition.", min=1)
-    ] = None,
-    sampling: choices.Sampling,
-    condition: Annotated[
-        str | None,
-        typer.Option(
-            help="For a vocoder: a sound file, or a mel spectrogram (.npy, .safetensors). For a"
-            " model with classes: labels, 0,3,7."
+        int | None,
+        Panel.SAMPLING.option(
+            "-n",
+            help="Number of samples; by default 16, or one for each label or spectrogram.",
+            min=1,
         ),
     ] = None,
+    sampling: choices.Sampling,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
     machine: Machine,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; by default a new one under samples/.")
+        Path | None,
+        Panel.OUTPUT.option(help="Folder to write; by default a new one under samples/."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
-    ] = False,
+    format: Annotated[
+        str | None,
+        Panel.OUTPUT.option(
+            help="File format; by default png for images and wav for sounds. npz is one array of"
+            " all samples."
+        ),
+        OneOf("fastdpm.data.record:format_names"),
+    ] = None,
+    overwrite: Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Draw what an interrupted run still lacks.")
+        bool,
+        Panel.OUTPUT.option("--resume", help="Draw the samples that an interrupted run lacks."),
     ] = False,
 ) -> None:
-    """Sample a trained model; unstated choices are its recommended recipe.
+    """Sample a trained model; by default with its recommended recipe.
 
-    Writes PNG files and a grid, or WAV files and a picture of them, and samples.json.
+    Writes one file for each sample, a picture of the first ones, and samples.json.
     """
+    from fastdpm.data.record import check_format
+    from fastdpm.models.find import find_model
+
+    _check_out(out, overwrite=overwrite, resume=resume)
+    found = find_model(model, checkpoint)
+    config = found.config
+    recipe, saved = sampling.choose(config.recipe)
+    plan = saved or recipe.compile(found.schedule)
+    check_format(format, config.data.modality)
+
+    # From here on with PyTorch, whose import takes longer than all of the above.
     from fastdpm.data.condition import read_condition
     from fastdpm.data.tensors import values_digest
-    from fastdpm.models.find import find_model
     from fastdpm.models.identity import config_digest
-    from fastdpm.output.folder import SampleFolder, free_folder, made_by
+    from fastdpm.output.folder import SampleFolder, check_folder, free_folder, made_by
 
-    if resume and out is None:
-        raise InvalidArgumentError("--resume needs the --out of the run to go on with")
-    loaded = machine.open(find_model(model, checkpoint), n, batch_size)
-    config = loaded.config
-    recipe, saved = sampling.choose(config.recipe)
+    chosen = read_condition(condition, class_labels, config.data)
+    count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
+    path = out if out is not None else free_folder(Path("samples"), config.name)
+    check_folder(path, overwrite=overwrite, resume=resume)
+
+    loaded = machine.open(found, count, batch_size)
     if saved is not None:
         loaded.check_plan(saved)
-    plan = saved or recipe.compile(loaded.schedule)
-    given = None if condition is None else read_condition(condition, config.data)
-    chosen_for = loaded.check_condition(given)
-    count = n if n is not None else 16 if chosen_for is None else len(chosen_for)
+    conditions = loaded.check_condition(chosen)
+    if count is None:
+        count = 16 if conditions is None else len(conditions)
     identity: dict[str, Any] = {
         **made_by(config, plan),
         "network": config_digest(config),
         "clip": recipe.clip,
-        "condition": None if chosen_for is None else values_digest(chosen_for),
+        "condition": None if conditions is None else values_digest(conditions),
         "seed": seed,
         "precision": precision,
     }
-    path = out if out is not None else free_folder(Path("samples"), config.name)
-    folder = SampleFolder.open(path, config.data, identity, overwrite=overwrite, resume=resume)
+    folder = SampleFolder.open(
+        path, config.data, identity, format=format or "", overwrite=overwrite, resume=resume
+    )
     if saved is not None or recipe != config.recipe:
-        tell_notes(plan.notes)
+        print_notes(plan.notes)
     todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
@@ -88,7 +110,7 @@ def sample(
             "clip": recipe.clip,
             "seed": seed,
             "batch_size": batch_size,
-            "condition": chosen_for,
+            "condition": conditions,
             "precision": precision,
         }
         _draw(loaded, plan, folder, todo, options)
@@ -98,13 +120,40 @@ def sample(
         {"n": len(folder.done), "network_evaluations": plan.num_rows, "T": total}
         | {"seconds": round(seconds, 3)}
     )
-    kind = {"image": "image", "audio": "sound"}.get(config.data.modality, "sample")
-    shown = "they" if len(folder.done) <= folder.most_shown else f"the first {folder.most_shown}"
-    console.print(f"{_count(len(todo), kind)} drawn, {len(folder.done)} in {path}")
-    console.print(f"{shown} can be seen in {picture}")
+    _print(folder, len(todo), picture, plan.num_rows, total, seconds)
+
+
+def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:
+    """Refuse options of the output folder that contradict each other or have no effect."""
+    if overwrite and resume:
+        raise InvalidArgumentError("use --overwrite or --resume, not both")
+    for option, is_set in (("--overwrite", overwrite), ("--resume", resume)):
+        if is_set and out is None:
+            raise InvalidArgumentError(f"{option} needs the --out folder of the earlier run")
+
+
+def _number(n: int | None, chosen: Tensor | None, name: str) -> int | None:
+    """The number of samples if it is known; at least one for each condition that is set."""
+    if chosen is None:
+        return n
+    if n is not None and n < len(chosen):
+        raise InvalidArgumentError(
+            f"`n` is {n}, but `{name}` holds {len(chosen)}: raise `n`, or drop it"
+        )
+    return n or len(chosen)
+
+
+def _print(
+    folder: SampleFolder, drawn: int, picture: Path, evaluations: int, total: int, seconds: float
+) -> None:
+    """What was drawn, where it is, and what it took."""
+    kind = {"image": "image", "audio": "sound"}.get(folder.data.modality, "sample")
+    seen = "all" if len(folder.done) <= folder.shown else f"the first {folder.shown}"
+    console.print(f"{_count(drawn, kind)} drawn, {len(folder.done)} in {folder.path}")
+    console.print(f"picture of {seen}: {picture}")
     console.print(
-        f"{_count(plan.num_rows, 'network evaluation')} each instead of {total}:"
-        f" {total / plan.num_rows:,.1f} times fewer; sampling took {seconds:.1f} s"
+        f"{_count(evaluations, 'network evaluation')} each instead of {total}:"
+        f" {total / evaluations:,.1f} times fewer; sampling took {seconds:.1f} s"
     )
 
 

@@ -1,4 +1,4 @@
-"""What all commands print with, and how errors are told in terms of options."""
+"""The console of all commands, and messages of the library in terms of options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 
 console = Console(soft_wrap=True, highlight=False, markup=False)
 
-# Python's names of what a command line calls otherwise.
+# Names in Python whose options are called otherwise.
 _RENAMED = {
     "num_steps": "steps",
     "level": "at_level",
@@ -22,8 +22,8 @@ _RENAMED = {
 _ARGUMENT = re.compile(r"`([a-z_][a-z0-9_]*)`")
 
 
-def tell_notes(notes: Iterable[str]) -> None:
-    """Print what a user should know of what was asked for."""
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what users should know about their choices."""
     for note in notes:
         console.print(f"note: {note}")
 
@@ -32,8 +32,8 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
     """A message of the library, with options in place of the arguments that it names.
 
     Args:
-        message: Names arguments as `name`.
-        options: What is typed for each parameter of the command, such as "--batch-size".
+        message: Names arguments in backticks.
+        options: The option of each parameter of the command, such as "--batch-size".
     """
 
     def replaced(match: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -30,38 +31,50 @@ def train(
     ],
     data: Annotated[
         str,
-        typer.Option(help="Parquet file, folder or zip of images or sounds, or sklearn:digits."),
+        Panel.INPUT.option(
+            help="Parquet file, folder or zip of images or sounds, or sklearn:digits.",
+            metavar="PATH",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the model ends up in its model/.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from its checkpoint.")] = False,
+    test: Annotated[
+        str | None,
+        Panel.INPUT.option(
+            help="For feature networks: held-out data to measure the accuracy on.", metavar="PATH"
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Stop after this time; the model is written then."),
+        Panel.TRAINING.option(min=0.001, help="Stop after this time and write the model."),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="In place of the configuration's, say for a rehearsal.", min=1),
+        Panel.TRAINING.option(help="Number of steps; by default the configuration's.", min=1),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="In place of the configuration's.", min=1)
-    ] = None,
-    test: Annotated[
-        str | None,
-        typer.Option(help="Held-out data, with which a classifier's accuracy is measured."),
+        int | None,
+        Panel.TRAINING.option(help="Samples in one step; by default the configuration's.", min=1),
     ] = None,
     machine: Machine,
+    out: Annotated[
+        Path, Panel.OUTPUT.option(help="Folder of the run; the model is written to its model/.")
+    ],
+    resume: Annotated[
+        bool, Panel.OUTPUT.option("--resume", help="Continue from the folder's checkpoint.")
+    ] = False,
 ) -> None:
-    """Train a model, or a classifier whose features measure samples, on a CPU or a GPU.
+    """Train a model, or a feature network that measures samples, on a CPU or a GPU.
 
-    Writes checkpoint.pt, loss.csv, loss.png and samples.png as it goes, and model/ at the end.
+    Writes checkpoint.pt, loss.csv, loss.png and samples.png as it runs, and model/ at the end.
     """
-    from fastdpm.core.errors import InterruptedRunError
+    from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer, check_folder
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
+    if test is not None and isinstance(settings, TrainConfig):
+        raise InvalidArgumentError(f"`test` is for feature networks, and {config} is a model")
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
@@ -69,48 +82,48 @@ def train(
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
     held_out = None if test is None else load_training_data(test, settings.data).to(where)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
-    command = choices.told_command()
+    command = choices.command_line()
     trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)
     if resume:
         trainer.resume()
-        console.print(f"going on at step {trainer.step:,}")
-    with _stop_at_signal() as asked:
+        console.print(f"continuing at step {trainer.step:,}")
+    with _stop_at_signal() as stop:
         finished = trainer.train(
             seconds=math.inf if minutes is None else 60 * minutes,
             report=_Reporter(options.steps),
-            should_stop=asked.is_set,
+            should_stop=stop.is_set,
         )
     if finished:
         console.print(f"step {trainer.step:,}: model written to {out / 'model'}")
         if isinstance(settings, TrainConfig):
             console.print(f"try it: fastdpm sample {out / 'model'}")
     else:
-        raise InterruptedRunError(f"stopped at step {trainer.step:,}: go on with --resume")
+        raise InterruptedRunError(f"stopped at step {trainer.step:,}: add --resume to continue")
 
 
 @contextmanager
 def _stop_at_signal() -> Iterator[Event]:
-    """Note Ctrl-C or a termination, so that the step in hand is finished first."""
-    asked = Event()
+    """Note Ctrl-C or a termination, so that the current step is finished first."""
+    stop = Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: asked.set()) for number in numbers]
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
-        yield asked
+        yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
 class _Reporter:
-    """Prints where a run stands, at most every ten seconds."""
+    """Prints the progress of a run, at most every ten seconds."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.told = steps, -math.inf
+        self.steps, self.printed = steps, -math.inf
 
     def __call__(self, progress: Progress) -> None:
-        if progress.seconds - self.told < 10 and progress.step < self.steps:
+        if progress.seconds - self.printed < 10 and progress.step < self.steps:
             return
-        self.told = progress.seconds
+        self.printed = progress.seconds
         console.print(
             f"step {progress.step:,} of {self.steps:,}  loss {progress.loss:.4f}"
             f"  {progress.seconds / 60:.1f} min spent, at most {progress.left / 60:.0f} min left"

@@ -277,13 +277,13 @@ def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
 
 
 def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
-    """Warn if custom levels start at much less noise than R(T)."""
+    """A note on custom levels that start well above R(T)."""
     low = float(schedule.levels[-1])
-    if level[0] <= 1.01 * low:
+    if level[0] <= low + 0.01:
         return ()
     return (
-        f"the chain starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}; the network"
-        " was not trained on pure noise there",
+        f"sampling starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}: the network"
+        " expects some signal there, and pure noise has none",
     )
 
 

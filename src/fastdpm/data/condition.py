@@ -96,53 +96,84 @@ def check_labels(condition: Tensor, classes: int) -> Tensor:
     return labels.long()
 
 
-def read_condition(value: str, data: DataSpec) -> Tensor:
-    """Read a condition from its text on the command line.
+def read_condition(
+    condition: str | None, class_labels: str | None, data: DataSpec
+) -> Tensor | None:
+    """Read what samples are conditioned on from the text of two options.
 
     Args:
-        value: For a model with classes, labels separated by commas. For a vocoder, the path of
-            a mel spectrogram or of a sound. A spectrogram is a .npy file or a .safetensors file
-            with a tensor "mel", shape (bands, frames) or (m, bands, frames), on the scale of
-            :func:`fastdpm.data.mel.log_mel`. A sound is mono and at the model's sample rate; it
-            is padded with silence to whole frames.
-        data: The data of the model.
+        condition: For a vocoder, a file; see :func:`read_spectrogram`.
+        class_labels: For a model with classes, labels separated by commas.
+        data: What the model was trained on.
 
     Returns:
-        Labels (m,), int64, or spectrograms (m, bands, frames), float32.
+        Labels (m,), mel spectrograms (m, bands, frames), or None if neither option is set.
 
     Raises:
-        InvalidArgumentError: If the model takes no condition, the labels are not integers, or the
-            file does not exist or holds no array.
-        DataError: If the sound cannot be read or has the wrong sample rate.
-        ModelError: If a .safetensors file is damaged.
+        InvalidArgumentError: If the model does not take the option, or its text does not fit.
+        DataError: If the file cannot be read.
     """
+    if class_labels is not None:
+        if data.classes is None:
+            other = "" if data.mel is None else ", and set `condition`"
+            raise InvalidArgumentError(f"this model has no classes: drop `class_labels`{other}")
+        if condition is None:
+            return read_labels(class_labels, data.classes)
+    if condition is None:
+        return None
     if data.classes is not None:
-        try:
-            labels = [int(label) for label in value.split(",")]
-        except ValueError:
-            raise InvalidArgumentError(
-                f"class labels must be integers separated by commas, such as 0,3,7, got {value!r}"
-            ) from None
-        return torch.tensor(labels)
-    if data.mel is None:
-        raise InvalidArgumentError("this model takes no condition: remove `condition`")
-    path = Path(value)
-    if not path.is_file():
         raise InvalidArgumentError(
-            f"`condition`: no file at {str(path)!r}: pass the path of a sound or of a mel"
-            " spectrogram"
+            f"this model has classes: set `class_labels`, not `condition`, to labels from 0 to"
+            f" {data.classes - 1}"
         )
+    if data.mel is None:
+        raise InvalidArgumentError("this model takes no condition: drop `condition`")
+    return check_mel(read_spectrogram(Path(condition), data, data.mel), data.mel)
+
+
+def read_labels(text: str, classes: int) -> Tensor:
+    """Read labels separated by commas, such as "0,3,7", as (m,), int64.
+
+    Raises:
+        InvalidArgumentError: If they are not whole numbers below the number of classes.
+    """
+    try:
+        labels = [int(label) for label in text.split(",")]
+    except ValueError:
+        raise InvalidArgumentError(
+            f"`class_labels` must be whole numbers separated by commas, such as 0,3,7, got"
+            f" {text!r}"
+        ) from None
+    if any(abs(label) >= 2**63 for label in labels):
+        raise InvalidArgumentError(f"labels must lie in [0, {classes - 1}], got {text}")
+    return check_labels(torch.tensor(labels), classes)
+
+
+def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
+    """Read the mel spectrograms of a file.
+
+    Args:
+        path: A mel spectrogram, .npy or .safetensors (tensor "mel"), shape (bands, frames) or
+            (m, bands, frames), on the scale of :func:`fastdpm.data.mel.log_mel`; or a mono
+            sound at the model's sample rate, padded with silence to whole frames.
+        data: What the model was trained on.
+        mel: The spectrogram that it takes.
+
+    Raises:
+        InvalidArgumentError: If the file does not exist, or holds no numbers.
+        DataError: If it cannot be read, or the sound has another sample rate.
+    """
+    if not path.is_file():
+        raise InvalidArgumentError(f"no condition at {str(path)!r}: pass a sound or mel file")
     if path.suffix == ".npy":
         try:
-            mel = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+            return torch.from_numpy(np.load(path, allow_pickle=False)).float()
         except (ValueError, EOFError, TypeError) as error:
-            raise InvalidArgumentError(f"{path} holds no array of numbers: {error}") from None
-    elif path.suffix == ".safetensors":
-        mel = read_mel(path).float()
-    else:
-        sound = read_sound(str(path), path.read_bytes(), data)
-        mel = log_mel(torch.from_numpy(whole_frames(sound, data.mel))[None], data.mel)
-    return mel[None] if mel.ndim == 2 else mel
+            raise InvalidArgumentError(f"{path} is not an array of numbers: {error}") from None
+    if path.suffix == ".safetensors":
+        return read_mel(path).float()
+    sound = read_sound(str(path), path.read_bytes(), data)
+    return log_mel(torch.from_numpy(whole_frames(sound, mel))[None], mel)
 
 
 def read_mel(path: Path) -> Tensor:

@@ -54,7 +54,8 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
         data: The encoded image.
 
     Returns:
-        uint8, shape (1, H, W) for a gray image or a palette of grays, otherwise (3, H, W).
+        uint8, shape (1, H, W) for a gray image, or for a palette or WebP image of grays (WebP has
+        no gray mode); otherwise (3, H, W).
 
     Raises:
         DataError: If the image is incomplete, has more than 8 bits per channel, has transparency,
@@ -63,6 +64,7 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check_plain(name, data, image)
+            may_be_gray = image.mode == "P" or image.format == "WEBP"
             upright = _upright(image)
             if upright.mode in "1L":
                 return np.asarray(upright.convert("L"))[None]
@@ -71,7 +73,7 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
         raise DataError(f"{name} is not a complete image: its format is unknown") from None
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a complete image: {error}") from None
-    gray = upright.mode == "P" and bool((pixels == pixels[0]).all())
+    gray = may_be_gray and bool((pixels == pixels[0]).all())
     return pixels[:1] if gray else pixels
 
 

@@ -9,13 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastdpm.core.errors import DataError
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.data.files import write_json
 
 RECORD = "samples.json"
 _FORMAT = "fastdpm-samples"
 _OWN_KEYS = ("format", "complete", "gain", "files", "picture")
-_SAMPLE_NAME = re.compile(r"\d+\.(png|wav|npy)")
+ARCHIVE = "samples.npz"
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "image": ("png", "webp", "npz"),
+    "audio": ("wav", "flac", "npz"),
+    "series": ("npy", "npz"),
+}
+_SAMPLE_NAME = re.compile(r"\d+\.(png|webp|wav|flac|npy)|samples\.npz")
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,8 @@ class SampleRecord:
     """The record of a folder of samples.
 
     Attributes:
-        files: File names of the samples, in order.
+        files: File names of the samples, in order; or of the archive, followed by samples that are
+            not in it yet.
         picture: File name of the overview picture; None while samples are still missing.
         facts: Other entries: the settings that determine the samples, and measurements.
         gain: Factor by which each sample was scaled to the level of its input file; None if the
@@ -55,6 +62,26 @@ class SampleRecord:
         body |= {} if self.gain is None else {"gain": self.gain}
         body |= {"files": self.files, "picture": self.picture}
         write_json(folder / RECORD, body)
+
+
+def format_names() -> list[str]:
+    """All formats of samples; those of one modality are in :data:`FORMATS`, its default first."""
+    return list(dict.fromkeys(name for names in FORMATS.values() for name in names))
+
+
+def check_format(name: str | None, modality: str) -> str:
+    """The format to write, by default the first of the modality.
+
+    Raises:
+        InvalidArgumentError: If samples of this modality are not written in that format.
+    """
+    known = FORMATS[modality]
+    if name is not None and name not in known:
+        kind = {"image": "images", "audio": "sounds"}.get(modality, modality)
+        raise InvalidArgumentError(
+            f"`format` of {kind} must be one of {', '.join(known)}, got {name!r}"
+        )
+    return name or known[0]
 
 
 def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:

@@ -31,6 +31,7 @@ from fastdpm.data.datasets import (
 )
 from fastdpm.data.images import decode_image, read_pixels
 from fastdpm.data.pixels import from_pixels, to_pixels
+from fastdpm.data.record import ARCHIVE, read_record
 from fastdpm.data.sound import from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec, check_shape
 from fastdpm.data.tensors import bytes_digest
@@ -270,6 +271,9 @@ def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArr
     if path in (DIGITS, DIGITS_TEST):
         label = "training digits" if path == DIGITS else "held-out digits"
         return LabeledArray(label, digits_part(path)[0])
+    archive = Path(path) / ARCHIVE
+    if archive.is_file() and (record := read_record(Path(path))) and record.files == [ARCHIVE]:
+        path = str(archive)
     if path.endswith(".npz") and Path(path).is_file():
         return LabeledArray(Path(path).name, _read_npz(Path(path)))
     return open_dataset(path, modality, alone=True)

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.inverse import find_encoding
+from fastdpm.core.inverse import EncodingMethod, find_encoding
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.data.condition import ClassLabels
 from fastdpm.inverse.batches import batches, check_data, own_condition
+from fastdpm.models.find import FoundModel
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions, invert
@@ -127,11 +128,7 @@ def encode(
         SamplingError: If the network's output is unusable.
     """
     row = find_encoding(method)
-    if solver is not None and not row.solved:
-        raise InvalidArgumentError(
-            f"{solver.describe()} has no effect with `method` {method!r}, which uses no solver:"
-            " drop it"
-        )
+    check_solver(row, solver)
     model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
     condition = own_condition(model, x, condition, class_labels)
@@ -153,7 +150,16 @@ def encode(
     return Latents(plan=decoding, method=method, **joined)
 
 
-def recommended_recipe(model: Model) -> Recipe:
+def check_solver(method: EncodingMethod, solver: ImplicitOptions | None) -> None:
+    """Raise InvalidArgumentError if options of the solver would have no effect."""
+    if solver is not None and not method.solved:
+        raise InvalidArgumentError(
+            f"{solver.describe()} has no effect with `method` {method.name!r}, which uses no"
+            " solver: drop it, or use 'implicit'"
+        )
+
+
+def recommended_recipe(model: Model | FoundModel) -> Recipe:
     """Recommend a recipe for encoding: the model's recipe with kappa = 0 and S = 50.
 
     With 50 steps, the latents of most models have a standard deviation close to 1.

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import (
     BUILTIN,
     CONDITIONS,
@@ -52,6 +53,11 @@ class FoundModel:
     read: Callable[[], tuple[nn.Module, State]]
     conditions: Path | None = None
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def schedule(self) -> VarianceSchedule:
+        """The variances that the model was trained with."""
+        return VarianceSchedule.from_config(self.config.schedule)
 
     def checksum(self) -> str:
         """The SHA-256 of the weights, from the configuration or computed from the file.

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.files import check_writable, write_bytes
-from fastdpm.data.images import read_pixels
-from fastdpm.data.pixels import to_pixels, write_png
-from fastdpm.data.record import RECORD, SampleRecord, read_record
-from fastdpm.data.sound import at_level, decode_sound, write_wav
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.files import check_writable
+from fastdpm.data.record import ARCHIVE, FORMATS, RECORD, SampleRecord, check_format, read_record
+from fastdpm.data.sound import at_level
 from fastdpm.data.spec import DataSpec
+from fastdpm.output import sample_files
 from fastdpm.output.figures import MOST_SOUNDS, write_picture
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 Draw = Callable[[Path, NDArray[Any], int], Path]
 
 PICTURES = {"image": "grid.png", "audio": "sounds.png", "series": "series.png"}
-_SUFFIXES = {"image": "png", "audio": "wav", "series": "npy"}
-_MOST_IN_GRID = 64
+_SHOWN_IN_GRID = 64
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy")
 
 
@@ -43,7 +41,7 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def made_by(config: ModelConfig, plan: Plan | None = None) -> dict[str, Any]:
-    """What a record tells of the model that made something, and of the plan if there is one."""
+    """What a record says about the model that made something, and about the plan if any."""
     model = {"model": config.name, "weights_sha256": config.weights_sha256}
     if plan is None:
         return model
@@ -58,7 +56,7 @@ def write_samples(
     facts: dict[str, Any],
     draw: Draw | None = None,
 ) -> str:
-    """Write samples, their picture and their record, for which see :class:`SampleFolder`.
+    """Write samples, their picture and their record; see :class:`SampleFolder`.
 
     Returns:
         The name of the picture.
@@ -66,6 +64,23 @@ def write_samples(
     written = SampleFolder(folder, data, facts)
     written.write(range(len(samples)), samples, gain)
     return written.finish(draw=draw).name
+
+
+def check_folder(path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Check that a folder can take samples, before any are drawn.
+
+    Raises:
+        InvalidArgumentError: If it cannot be written, there is nothing to resume, or it holds
+            files and neither ``overwrite`` nor ``resume`` is set.
+    """
+    check_writable(path)
+    if resume:
+        if not (path / RECORD).is_file():
+            raise InvalidArgumentError(f"nothing to resume: {path / RECORD} does not exist")
+    elif not overwrite and path.is_dir() and any(path.iterdir()):
+        raise InvalidArgumentError(
+            f"{path} holds other files: choose another `out`, or add `overwrite`"
+        )
 
 
 @dataclass
@@ -76,7 +91,11 @@ class SampleFolder:
         path: The folder.
         data: What the samples are.
         identity: What decides the samples; the same in a run and its continuation.
-        done: Indices that are on disk.
+        format: How they are written, one of :data:`fastdpm.data.record.FORMATS`; by default the
+            first of the modality. "npz" is one archive: until :meth:`finish` puts the samples
+            into it, each has a .npy file, so that an interrupted run keeps what it has.
+        done: Indices of the samples on disk.
+        archived: How many of them, the first ones, are in the archive.
         old: Files of an earlier run, removed when the first new ones are written.
         gain: What samples were multiplied by to be at the level of a user's files; none for
             samples at the model's own level.
@@ -85,9 +104,14 @@ class SampleFolder:
     path: Path
     data: DataSpec
     identity: dict[str, Any]
+    format: str = ""
     done: set[int] = field(default_factory=set)
+    archived: int = 0
     old: tuple[str, ...] = ()
     gain: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.format = check_format(self.format or None, self.data.modality)
 
     @classmethod
     def open(
@@ -96,33 +120,28 @@ class SampleFolder:
         data: DataSpec,
         identity: dict[str, Any],
         *,
+        format: str = "",
         overwrite: bool = False,
         resume: bool = False,
     ) -> SampleFolder:
         """Prepare a folder; nothing is written until the first samples are.
 
         Raises:
-            InvalidArgumentError: If the folder cannot be written, or holds files and neither
-                ``overwrite`` nor ``resume`` is set, or what is to be resumed does not exist or
-                was drawn differently.
+            InvalidArgumentError: See :func:`check_folder`, or if the run to resume was drawn
+                differently.
             DataError: If the folder's record is damaged.
         """
-        folder = cls(path, data, identity)
-        check_writable(path)
+        folder = cls(path, data, identity, format)
+        check_folder(path, overwrite=overwrite, resume=resume)
         if resume:
             folder._read_back()
-        elif path.is_dir() and any(path.iterdir()):
-            if not overwrite:
-                raise InvalidArgumentError(
-                    f"{path} holds other files: choose another `out`, or add `overwrite`"
-                )
-            if (record := read_record(path, own=True)) is not None:  # what it lists, no more
-                folder.old = (*record.files, *filter(None, [record.picture]), RECORD)
+        elif (record := read_record(path, own=True)) is not None:  # what it lists, no more
+            folder.old = (*record.files, *filter(None, [record.picture]), RECORD)
         return folder
 
     def file_name(self, index: int) -> str:
-        """Name of the file of a sample."""
-        return f"{index:06d}.{_SUFFIXES[self.data.modality]}"
+        """Name of the file of a sample, until it is in an archive."""
+        return f"{index:06d}.{'npy' if self.format == 'npz' else self.format}"
 
     def write(self, indices: Sequence[int], samples: Tensor, gain: Tensor | None = None) -> None:
         """Write a batch of samples in [-1, 1], and note that they are done.
@@ -139,7 +158,9 @@ class SampleFolder:
         self._remove(self.old)
         self.old = ()
         try:
-            self._write_files(indices, samples)
+            values = sample_files.to_values(samples, self.data)
+            for index, sample in zip(indices, values, strict=True):
+                sample_files.write_sample(self.path / self.file_name(index), sample, self.data)
             self.done.update(indices)
             self._write_record()
         except BaseException:
@@ -149,43 +170,43 @@ class SampleFolder:
                 self.path.rmdir()
             raise
 
-    def _write_files(self, indices: Sequence[int], samples: Tensor) -> None:
-        image = self.data.modality == "image"
-        values = to_pixels(samples) if image else samples.float().cpu().numpy()
-        for index, sample in zip(indices, values, strict=True):
-            path = self.path / self.file_name(index)
-            if image:
-                write_png(path, sample)
-            elif self.data.modality == "audio":
-                write_wav(path, sample[0], self.data.sample_rate or 0)
-            else:
-                buffer = io.BytesIO()
-                np.save(buffer, sample, allow_pickle=False)
-                write_bytes(path, buffer.getbuffer())
-
     def finish(self, facts: dict[str, Any] | None = None, draw: Draw | None = None) -> Path:
-        """Write the picture and the final record; returns the picture's path.
+        """Write the picture, the archive if there is one, and the final record.
 
         Args:
-            facts: What else the record tells.
-            draw: Draws all samples in place of the usual picture of the first ones: given the
-                folder, the samples as their files have them and the rate of sounds, it returns
-                the picture's path.
+            facts: What else the record says.
+            draw: Draws all samples in place of the usual picture of the first ones: from the
+                folder, the samples as their files have them and the rate of sounds, it makes
+                the picture and returns its path.
+
+        Returns:
+            The picture's path.
         """
-        most = self.most_shown if draw is None else None
-        shown = np.stack([self._read(i) for i in sorted(self.done)[:most]])
+        samples = sorted(self.done)
+        # An archive needs all samples, a picture only the first ones.
+        every = self._read(samples if draw or self.format == "npz" else samples[: self.shown])
+        shown = every if draw else every[: self.shown]
         if draw is None:
             picture = self.path / PICTURES[self.data.modality]
             write_picture(picture, shown, self.data.sample_rate)
         else:
             picture = draw(self.path, shown, self.data.sample_rate or 0)
+        if self.format == "npz" and self.archived < len(samples):
+            sample_files.write_archive(self.path / ARCHIVE, every)
+            self.archived = len(samples)
         self._write_record(picture.name, facts)
+        if self.format == "npz":
+            self._remove(map(self.file_name, samples))
         return picture
 
     @property
-    def most_shown(self) -> int:
+    def shown(self) -> int:
         """How many samples the picture shows at most."""
-        return _MOST_IN_GRID if self.data.modality == "image" else MOST_SOUNDS
+        return _SHOWN_IN_GRID if self.data.modality == "image" else MOST_SOUNDS
+
+    def _parts(self) -> list[str]:
+        """Names of the samples that have a file each."""
+        return [self.file_name(i) for i in sorted(self.done) if i >= self.archived]
 
     def _write_record(
         self, picture: str | None = None, facts: dict[str, Any] | None = None
@@ -193,9 +214,14 @@ class SampleFolder:
         versions = {name: version(name) for name in _PACKAGES}
         versions["python"] = platform.python_version()
         record = SampleRecord(
-            [self.file_name(i) for i in sorted(self.done)],
+            [*([ARCHIVE] if self.archived else []), *self._parts()],
             picture,
-            {**self.identity, **(facts or {}), "versions": versions},
+            {
+                **self.identity,
+                "file_format": self.format,
+                **(facts or {}),
+                "versions": versions,
+            },
             self.gain or None,
         )
         record.write(self.path)
@@ -204,31 +230,39 @@ class SampleFolder:
         record = read_record(self.path, own=True)
         if record is None:
             raise InvalidArgumentError(f"nothing to resume: {self.path / RECORD} does not exist")
-        for name, value in self.identity.items():
-            found = record.facts.get(name)
+        # Records of earlier versions have the only format that there was.
+        facts = {"file_format": FORMATS[self.data.modality][0], **record.facts}
+        for name, value in {**self.identity, "file_format": self.format}.items():
+            found = facts.get(name)
             if found != value:
                 raise InvalidArgumentError(
                     f"{self.path} was drawn with {name} {_words(found)}, this command has"
                     f" {_words(value)}: resume with the same choices, or choose another `out`"
                 )
-        names = [Path(name) for name in record.files]
+        names = [Path(name) for name in record.files if name != ARCHIVE]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}
+        if ARCHIVE in record.files:
+            self.archived = len(sample_files.read_archive(self.path / ARCHIVE))
+            self.done.update(range(self.archived))
+        if self.format == "npz":  # an archive has no gaps
+            self.done = set(range(next(i for i in count() if i not in self.done)))
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             (self.path / Path(name).name).unlink(missing_ok=True)
 
-    def _read(self, index: int) -> NDArray[Any]:
-        """A sample as its file has it: pixels (H, W, C), a sound (samples,), or a series."""
-        path = self.path / self.file_name(index)
-        try:
-            if self.data.modality == "series":
-                return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-            if self.data.modality == "image":
-                return read_pixels(str(path), path.read_bytes()).transpose(1, 2, 0)
-            return decode_sound(str(path), path.read_bytes())[0]
-        except (DataError, OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is damaged: delete it and add `resume` ({error})") from None
+    def _read(self, indices: Sequence[int]) -> NDArray[Any]:
+        """Samples as their files have them."""
+        read = [
+            sample_files.read_sample(self.path / self.file_name(i), self.data)
+            for i in indices
+            if i >= self.archived
+        ]
+        if not self.archived:
+            return np.stack(read)
+        archive = sample_files.read_archive(self.path / ARCHIVE)
+        first = archive[[i for i in indices if i < self.archived]]
+        return np.concatenate([first, np.stack(read)]) if read else first
 
 
 def _words(value: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -133,11 +134,31 @@ class _RunConfig:
         self.MAKES.of(self)  # raises now, not after the training, if the values are invalid
 
     @property
+    def decisive(self) -> dict[str, Any]:
+        """The tables that must stay the same when a run is resumed, by name."""
+        tables = self.MAKES.of(self).to_dict()
+        tables["data"].pop("grey_levels", None)  # has no effect on training
+        return {name: tables[name] for name in self.DECIDES} | {"training": asdict(self.training)}
+
+    @property
     def identity(self) -> str:
         """Everything that must stay the same when a run is resumed, as text."""
-        written = self.MAKES.of(self).to_dict()
-        written["data"].pop("grey_levels", None)  # has no effect on training
-        return repr((*(written[name] for name in self.DECIDES), self.training))
+        tables = self.decisive
+        return repr((*(tables[name] for name in self.DECIDES), self.training))
+
+    def differences(self, saved: Mapping[str, Any]) -> list[str]:
+        """List what differs from the :attr:`decisive` tables of an earlier run."""
+        found = []
+        for table, value in self.decisive.items():
+            other = saved.get(table)
+            now, before = (
+                v if isinstance(v, dict) else {"": v} if v else {} for v in (value, other)
+            )
+            for key in sorted(now.keys() | before.keys()):
+                if now.get(key) != before.get(key):
+                    name = f"{table}.{key}".rstrip(".")
+                    found.append(f"{name} was {before.get(key)} and is {now.get(key)}")
+        return found
 
     def replace(self, **options: int | None) -> Self:
         """A copy with the training options that are not None."""

@@ -111,7 +111,7 @@ class Trainer:
         """Load the checkpoint in the folder of the run.
 
         Raises:
-            FastDPMError: If it is damaged, or was written with another configuration.
+            FastDPMError: If it is damaged, or was written with other settings.
         """
         path = self.out / CHECKPOINT
         try:
@@ -123,8 +123,10 @@ class Trainer:
                 f"{path} is not a complete checkpoint of fastdpm: start again in an empty folder"
             )
         if saved["config"] != self.config.identity:
+            differences = self.config.differences(saved.get("decisive", {}))
+            which = f" ({'; '.join(differences[:3])})" if "decisive" in saved else ""
             raise FastDPMError(
-                f"{path} was written with another configuration: resume with that one, or start"
+                f"{path} was written with other settings{which}: resume with those, or start"
                 " again in an empty folder"
             )
         self.network.load_state_dict(saved["network"])
@@ -159,9 +161,10 @@ class Trainer:
         next_samples = before + 60 * options.sample_minutes
         if self.device.type == "cuda":
             self._try_to_compile()
+        new = not (self.out / CHECKPOINT).exists()
         self.save()  # fails now, not after the training, if the folder is not writable
         while self.step < options.steps and self.seconds - before < seconds:
-            self._recent.append(self.take_step())
+            self._recent.append(self._step(new))
             self.seconds = before + time.monotonic() - began
             if self.step % _LOG_EVERY == 0 or self.step == options.steps:
                 self._record_loss()
@@ -181,6 +184,21 @@ class Trainer:
         self.save()
         self.export()
         return True
+
+    def _step(self, new: bool) -> Tensor:
+        """One step; if the first one of a new run fails, the run leaves no files.
+
+        Otherwise its checkpoint would be in the way of a smaller batch that fits into memory.
+        """
+        try:
+            return self.take_step()
+        except (MemoryError, RuntimeError):
+            if new and self.step == 0:
+                for name in (CHECKPOINT, "loss.csv"):
+                    (self.out / name).unlink(missing_ok=True)
+                if not any(self.out.iterdir()):
+                    self.out.rmdir()
+            raise
 
     def take_step(self) -> Tensor:
         """One optimizer step on the batch that belongs to it; returns the loss."""
@@ -214,6 +232,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.identity,
+            "decisive": self.config.decisive,
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
