@@ -197,10 +197,21 @@ class Sampling(RecipeOptions):
         return recipe, read_plan(self.plan)
 
 
-def command_line() -> str:
-    """This command line as others can use it: files by name, without the folders they are in."""
-    arguments = [Path(value).name if "/" in value else value for value in sys.argv[1:]]
-    return shlex.join(["fastdpm", *arguments])
+def command_line(*without: str) -> str:
+    """This command line as others can use it: files by name, without the folders they are in.
+
+    Args:
+        without: Options to leave out, with their values: flags, or "--option=".
+    """
+    arguments = iter(sys.argv[1:])
+    kept = []
+    for value in arguments:
+        name, equals, _ = value.partition("=")
+        if f"{name}=" in without and not equals:
+            next(arguments, None)
+        if name not in without and f"{name}=" not in without:
+            kept.append(Path(value).name if "/" in value else value)
+    return shlex.join(["fastdpm", *kept])
 
 
 def parse(option: str, text: str | None, kind: type[T]) -> list[T]:

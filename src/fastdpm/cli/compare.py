@@ -17,9 +17,10 @@ from fastdpm.data.files import check_writable
 
 if TYPE_CHECKING:
     from fastdpm.evaluation.estimate import CellCost, CostEstimate
-    from fastdpm.evaluation.results import Comparison
     from fastdpm.models.find import FoundModel
     from fastdpm.models.presets import Preset
+
+FORMATS = OneOf("fastdpm.data.files:FIGURE_FORMATS", several=True)
 
 
 def _methods_help() -> str:
@@ -96,6 +97,11 @@ def compare(
     overwrite: Annotated[
         bool, Panel.OUTPUT.option("--overwrite", help="Replace another comparison in the folder.")
     ] = False,
+    formats: Annotated[
+        str,
+        Panel.OUTPUT.option("--format", help="Formats of the figures, separated by commas."),
+        FORMATS,
+    ] = "png",
     dry_run: DryRun = False,
 ) -> None:
     """Measure sampling methods at several S on one network: the paper's grid and other samplers.
@@ -112,7 +118,8 @@ def compare(
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.command_line().replace(" --dry-run", "")
+    command = choices.command_line("--dry-run", "--format=")
+    figures = choices.parse_names("--format", formats, FORMATS)
     counts = choices.parse("--steps", steps, int) or None
     names = choices.parse("--methods", methods, str) or None
     kappas = choices.parse("--kappa", kappa, float) or None
@@ -153,17 +160,10 @@ def compare(
         if dry_run or out is None:
             return
         found = prepared.run(command, console.print)
-    _write(out, found)
+    for path in found.write(out, formats=figures):
+        console.print(f"written: {path}")
     if preset is not None:
         _print_published(preset)
-
-
-def _write(out: Path, found: Comparison) -> None:
-    from fastdpm.evaluation.report.write import write_report
-
-    out.mkdir(parents=True, exist_ok=True)
-    for path in write_report(out, found):
-        console.print(f"written: {path}")
 
 
 def _print_cells(cost: CostEstimate) -> None:

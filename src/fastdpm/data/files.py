@@ -13,7 +13,8 @@ from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError
 
-FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+FIGURE_FORMATS = ("png", "pdf", "svg")
+FIGURE_SUFFIXES = tuple(f".{name}" for name in FIGURE_FORMATS)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.files import FIGURE_SUFFIXES, write_bytes, write_text
+from fastdpm.data.files import FIGURE_FORMATS, write_bytes, write_text
 from fastdpm.evaluation.report.figures import distance_figure
 from fastdpm.evaluation.report.frame import csv_text
 from fastdpm.evaluation.report.html import page
@@ -18,8 +18,6 @@ from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.report.samples import samples_figure
 from fastdpm.evaluation.results import Comparison
 from fastdpm.output.figures import figure_bytes
-
-_FORMATS = tuple(suffix[1:] for suffix in FIGURE_SUFFIXES)
 
 
 def write_report(
@@ -40,9 +38,9 @@ def write_report(
         InvalidArgumentError: If a format is unknown, or if the samples are neither images nor
             sounds or differ in shape.
     """
-    if isinstance(formats, str) or not set(formats) <= set(_FORMATS):
+    if isinstance(formats, str) or not set(formats) <= set(FIGURE_FORMATS):
         raise InvalidArgumentError(
-            f"`formats` must be a list of {', '.join(_FORMATS)}, got {formats!r}"
+            f"`formats` must be a list of {', '.join(FIGURE_FORMATS)}, got {formats!r}"
         )
     distance, samples = distance_figure(comparison.select(metrics=[comparison.primary.key])), None
     sheet = samples_figure(comparison)
@@ -61,7 +59,7 @@ def write_report(
     }
     html = page(comparison, pictures["distance.png"], samples, sheet[1] if sheet else None)
     out.mkdir(parents=True, exist_ok=True)
-    for name in (f"{name}.{kind}" for name in ("distance", "samples") for kind in _FORMATS):
+    for name in (f"{name}.{kind}" for name in ("distance", "samples") for kind in FIGURE_FORMATS):
         (out / name).unlink(missing_ok=True)
     for name, text in texts.items():
         write_bytes(out / name, text.encode())
