@@ -20,7 +20,7 @@ NAMES = {"told", "asked", "given", "most", "denoiser"}
 KEYS = {
     "core/plan.py": {'"told"'},
     "docs/formats.md": {"`told`", "`licence`"},
-    "models/config.py": {'"licence"'},
+    "core/structure.py": {'"licence"'},
     "fastdpm/__init__.py": {'"Denoiser"', '"levels_given"'},
 }
 

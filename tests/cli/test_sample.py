@@ -257,8 +257,8 @@ def test_a_network_that_fails_leaves_no_folder(sample, folders, tmp_path, monkey
 
 
 USAGE = [
-    (["-S", "1"], ["[2, 100]", 1]),
-    (["-S", "101"], ["[2, 100]", 101]),
+    (["-S", "0"], ["[1, 100]", 0]),
+    (["-S", "101"], ["[1, 100]", 101]),
     (["-S", "ten"], ["--steps"]),
     (["--kappa", "1.5"], ["kappa", "[0, 1]", 1.5]),
     (["--levels", "best"], ["levels", "var", "step", "best"]),

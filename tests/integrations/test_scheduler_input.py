@@ -91,7 +91,7 @@ def test_steps_by_hand_are_those_of_the_configuration():
     scheduler = FastDPMScheduler(50, beta_end=0.05, variances=[1e-4, 1e-3, 0.01, 0.05, 0.2, 0.35])
     scheduler.set_timesteps(6)
     assert scheduler.num_inference_steps == 6
-    with pytest.raises(ValueError, match=tells("levels", "steps", "variances")):
+    with pytest.raises(ValueError, match=tells("`at_steps`", "`variances`")):
         FastDPMScheduler(at_steps=[900.0, 1.0], variances=[0.1, 0.2])
     with pytest.raises(ValueError, match=tells("num_inference_steps=1000", 50)):
         FastDPMScheduler(method="standard").set_timesteps(50)
@@ -111,8 +111,8 @@ def test_merged_steps_are_logged(caplog):
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        ({"num_inference_steps": 1}, ["[2, 1000]", 1]),
-        ({"num_inference_steps": 1001}, ["[2, 1000]", 1001]),
+        ({"num_inference_steps": 0}, ["[1, 1000]", 0]),
+        ({"num_inference_steps": 1001}, ["[1, 1000]", 1001]),
         ({"timesteps": [10, 20]}, ["level 1", 0.996863, 0.998903]),
         ({"timesteps": [1000]}, ["(-1, 999]", 1000]),
         ({"timesteps": ["many"]}, ["timesteps", "['many']"]),

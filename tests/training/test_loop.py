@@ -321,7 +321,7 @@ def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
     ("change", "values"),
     [
         ({"data": DataSpec("image", (1, 8, 8), classes=3)}, ["data.classes"]),
-        ({"recipe": Recipe(num_steps=5000)}, ["[2, 100]", 5000]),
+        ({"recipe": Recipe(num_steps=5000)}, ["[1, 100]", 5000]),
         ({"network": {**IMAGE.network, "out_channels": 2}}, ["(2, 8, 8)", "(1, 8, 8)"]),
         ({"network": {**IMAGE.network, "in_channels": 3}}, ["(1, 8, 8)"]),
         ({"network": {**IMAGE.network, "num_groups": 0}}, ["unet"]),
