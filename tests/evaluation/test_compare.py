@@ -14,6 +14,7 @@ from fastdpm.data.tensors import sha256, write_tensors
 from fastdpm.evaluation.drawn import DrawOptions, PlanDrawer
 from fastdpm.evaluation.evaluate import MeasureOptions
 from fastdpm.evaluation.methods import choose_methods
+from fastdpm.evaluation.scores import read_scores
 from fastdpm.models.find import find_model
 from fastdpm.models.presets import CompareSettings
 from tests.messages import tells
@@ -75,7 +76,7 @@ def test_a_cell_says_what_evaluating_its_recipe_says(run, folders, features, ima
         folders["image"], image_folder, n=20, recipe=recipe, features=features["image"]
     )
     for key, score in alone.scores.items():
-        assert cell["metrics"][key] == {"value": score.value, "error": score.error}
+        assert read_scores({key: cell["metrics"][key]}) == {key: score}
 
 
 def test_evaluations_are_counted_and_not_steps(run):

@@ -226,9 +226,3 @@ def test_precision_and_recall_share_their_distances(monkeypatch, folders, featur
 def test_every_metric_of_a_table_has_a_key_and_a_name_of_its_own():
     for table in (FEATURE_METRICS, SPEECH_METRICS):
         assert len({m.key for m in table}) == len({m.name for m in table}) == len(table)
-
-
-def test_an_error_that_is_not_known_makes_no_two_scores_meet():
-    assert Score(1.0, 0.3).meets(Score(1.2))
-    assert not Score(1.0).meets(Score(1.2, math.nan))
-    assert not Score(1.0, 0.1).meets(Score(1.2, math.inf))

@@ -10,7 +10,7 @@ import torch
 
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError
 from fastdpm.data.mel import log_mel, mel_filters
-from fastdpm.evaluation.metrics import mean_score
+from fastdpm.evaluation.halves import mean_score
 from fastdpm.evaluation.speech import (
     LEAST_RATE,
     MEL_FLOOR,

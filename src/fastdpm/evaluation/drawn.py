@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
@@ -125,6 +126,14 @@ class ModelHandle:
         found = self._found
         return found if isinstance(found, Model) else open_model(found, self._device)
 
+    @property
+    def num_conditions(self) -> int:
+        """How many conditions samples take in turn; 1 if there are none."""
+        found = self._found
+        if isinstance(found, Model):
+            return 1 if found.conditions is None else len(found.conditions)
+        return self.config.data.classes or 1
+
     @cached_property
     def key(self) -> str:
         """Digest of the weights and of everything in the configuration that decides samples."""
@@ -201,6 +210,13 @@ class ModelSource(Source):
     ) -> Iterator[tuple[Tensor, int]]:
         """Draw the samples of these indices."""
         return self.drawer.draw(self.handle.model, samples, self.drawing, callback)
+
+    def strata(self, count: int) -> NDArray[np.int64] | None:
+        """See :class:`fastdpm.evaluation.sources.Source`."""
+        several = self.handle.num_conditions
+        if self.options.condition is not None:
+            several = len(self.options.condition)
+        return np.arange(count) % several if several > 1 else None
 
     def cost(self, count: int) -> tuple[float, float]:
         """Seconds that the first ``count`` samples took, and network evaluations of each."""

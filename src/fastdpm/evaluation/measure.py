@@ -13,12 +13,13 @@ from fastdpm.evaluation import metrics
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle, ModelSource
 from fastdpm.evaluation.extract import Extractor, extract, features_key, statistics_of
+from fastdpm.evaluation.halves import Strata
 from fastdpm.evaluation.metrics import Array, Features
 from fastdpm.evaluation.scores import Evaluation, Floor, Metric, Score
 from fastdpm.evaluation.sources import DataSource, Source
 from fastdpm.evaluation.statistics import INCEPTION, Statistics
 
-_VERSION = 2  # increase it if a metric of the same features changes
+_VERSION = 3  # increase it if a metric of the same features changes
 S = TypeVar("S", bound=Source)
 
 
@@ -61,12 +62,14 @@ class Sets:
         logits: Of the samples, shape (n, classes).
         reference: Statistics of real samples; parts that a metric does not need may be None.
         splits: Runs that the Inception score is averaged over.
+        strata: Class or condition of each sample, shape (n,); None for samples drawn at random.
     """
 
     features: Features
     logits: Features
     reference: Statistics
     splits: int
+    strata: Strata | None = None
 
     @property
     def real(self) -> Features:
@@ -76,7 +79,7 @@ class Sets:
     @cached_property
     def precision_recall(self) -> tuple[Score, Score]:
         """Precision and recall, from the same distances."""
-        return metrics.precision_recall_scores(self.features, self.real)
+        return metrics.precision_recall_scores(self.features, self.real, self.strata)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
         "frechet_distance",
         "FD",
         "lower",
-        lambda s: metrics.frechet_score(s.features, s.reference.moments),
+        lambda s: metrics.frechet_score(s.features, s.reference.moments, s.strata),
         fid_name="FID",
         note=_frechet_note,
     ),
@@ -134,7 +137,7 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
         "kernel_distance",
         "KD",
         "lower",
-        lambda s: metrics.kernel_score(s.features, s.real),
+        lambda s: metrics.kernel_score(s.features, s.real, s.strata),
         ("image",),
         "features",
         fid_name="KID",
@@ -155,21 +158,21 @@ FEATURE_METRICS: tuple[FeatureMetric, ...] = (
         "inception_score",
         "IS",
         "higher",
-        lambda s: metrics.inception_score(s.logits, s.splits),
+        lambda s: metrics.inception_score(s.logits, s.splits, s.strata),
         fid_name="Inception score",
     ),
     FeatureMetric(
         "modified_inception_score",
         "mIS",
         "higher",
-        lambda s: metrics.modified_inception_score(s.logits),
+        lambda s: metrics.modified_inception_score(s.logits, s.strata),
         ("audio",),
     ),
     FeatureMetric(
         "am_score",
         "AM",
         "lower",
-        lambda s: metrics.am_score(s.logits, cast("Array", s.reference.probs)),
+        lambda s: metrics.am_score(s.logits, cast("Array", s.reference.probs), s.strata),
         ("audio",),
         "probs",
     ),
@@ -192,7 +195,7 @@ class FeatureMeasure(Measure[Source]):
         progress: Show a progress bar while a model draws.
     """
 
-    least = metrics.GROUPS
+    least = metrics.LEAST
 
     def __init__(
         self,
@@ -244,10 +247,15 @@ class FeatureMeasure(Measure[Source]):
         record = self.cache.record("metrics", key) or {}
         if lacking := [m for m in self.table if m.key not in record]:
             drawn = extract(source, self.extractor, count, self.cache, progress=self.progress)
-            sets = Sets(*drawn, self.reference, self.extractor.splits)
+            sets = Sets(*drawn, self.reference, self.extractor.splits, source.strata(count))
             record |= {m.key: astuple(m.score(sets)) for m in lacking}
             self.cache.write_record("metrics", key, record)
-        scores = {m.key: Score(*record[m.key]) for m in self.table}
+        scores = {m.key: _score(*record[m.key]) for m in self.table}
         notes = tuple(note for m in self.table if (note := m.note(count, self.reference)))
         names = (source.label, count, self.network, self.against)
         return Evaluation(*names, self.metrics, scores, notes, *source.cost(count))
+
+
+def _score(value: float, error: float, halves: Sequence[float]) -> Score:
+    """A score as the cache holds it."""
+    return Score(value, error, tuple(halves))

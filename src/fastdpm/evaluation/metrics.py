@@ -1,33 +1,36 @@
 """Metrics between sets of samples, computed from their features and class probabilities.
 
-Every metric comes with a standard error over the drawn samples; the reference is treated as exact.
-The error is that of a delete-a-group jackknife: the samples are split into g groups, each group is
-left out once, and var = (g - 1) / g * sum (value without group i - their mean)^2. The kernel
-distance is a mean over disjoint blocks, and its error comes from their spread.
-Source: Efron & Stein 1981, Annals of Statistics 9(3), for the jackknife.
+Every metric has a standard error over the samples, with the reference data taken as exact; see
+:mod:`fastdpm.evaluation.halves`.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.evaluation.halves import (
+    Mask,
+    Strata,
+    half_differences,
+    half_score,
+    half_splits,
+    score_of,
+)
 from fastdpm.evaluation.scores import Score
 
 Array = NDArray[np.float64]
 Features = NDArray[np.floating]
 
-GROUPS = 20
+LEAST = 20
 NEIGHBORS = 3
 _CHUNK = 4096
 _BLOCK_LIMIT = 1000
-_MIN_BLOCKS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ def check_count(count: int, least: int, of: str = "") -> None:
         )
 
 
-def check_features(name: str, features: Features, least: int = GROUPS, first: int = 0) -> None:
+def check_features(name: str, features: Features, least: int = LEAST, first: int = 0) -> None:
     """Check that there are enough features, and that all are finite.
 
     ``first`` is the index of the first one, for the message.
@@ -100,62 +103,77 @@ def frechet_distance(a: Moments, b: Moments, *, root_b: Array | None = None) -> 
     return float(apart + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
 
 
-def frechet_score(features: Features, reference: Moments) -> Score:
+def frechet_score(features: Features, reference: Moments, strata: Strata | None = None) -> Score:
     """Frechet distance of features, shape (n, d), to a reference.
 
     The error uses a faster, less accurate form of the distance.
+
+    Args:
+        features: Shape (n, d).
+        reference: Mean and covariance of the reference.
+        strata: See :func:`half_splits`, here and below.
     """
     _check_widths(features.shape[1], reference.mean.size)
     root = _root(reference.cov)
     whole = frechet_distance(Moments.of(features), reference, root_b=root)
-    parts = jackknife(
-        lambda keep: _frechet_quickly(features[keep], reference, root), len(features)
+    halves = half_differences(
+        lambda keep: _frechet_quickly(features[keep], reference, root),
+        half_splits(len(features), strata),
     )
-    return Score(whole, parts.error)
+    return score_of(whole, halves)
 
 
-def kernel_score(features: Features, reference: Features, seed: int = 0) -> Score:
+def kernel_score(
+    features: Features, reference: Features, strata: Strata | None = None, *, seed: int = 0
+) -> Score:
     """Kernel distance: unbiased squared MMD with the kernel (x.y / d + 1)^3, mean over blocks.
 
-    The samples are split into at least ten disjoint blocks of at most 1,000 samples. Each block is
-    compared with equally many features of the reference, chosen at random.
+    The samples are split into blocks of at most 1,000, each with equally many samples of every
+    stratum. Each block is compared with equally many features of the reference, chosen at random.
 
     Args:
         features: Shape (n, d).
         reference: Shape (m, d).
+        strata: See :func:`fastdpm.evaluation.halves.half_splits`.
         seed: Seed of the random choice.
 
     Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
     """
     _check_widths(features.shape[1], reference.shape[1])
-    import torch
-    from torchmetrics.image.kid import poly_mmd
-
-    check_count(len(features), 2 * _MIN_BLOCKS)
+    check_count(len(features), LEAST)
     check_features("the reference", reference, 2)
-    size = min(_BLOCK_LIMIT, len(features) // _MIN_BLOCKS, len(reference))
+    strata = np.zeros(len(features), dtype=np.int64) if strata is None else strata
+    order = shuffled(len(features))
+    order = order[np.argsort(strata[order], kind="stable")]
+    count = math.ceil(len(features) / min(_BLOCK_LIMIT, len(reference)))
+    size = len(features) // count
     generator = np.random.default_rng(seed)
-    features = features[shuffled(len(features))]
-    values = []
-    for first in range(0, len(features) - size + 1, size):
-        chosen = generator.choice(len(reference), size, replace=False)
-        pair = (reference[chosen], features[first : first + size])
-        real, drawn = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in pair)
-        values.append(float(poly_mmd(real, drawn)))
-    return mean_score(np.array(values))
+    blocks, block_of = [], np.empty(len(features), dtype=np.int64)
+    for first in range(count):
+        block_of[order[first::count]] = first
+        members = order[first::count][:size]
+        chosen = reference[generator.choice(len(reference), size, replace=False)]
+        blocks.append((members, _Kernels(features[members], chosen)))
+
+    def value(keep: Mask) -> float:
+        return float(np.mean([kernels.distance(keep[members]) for members, kernels in blocks]))
+
+    return half_score(value, len(features), strata * count + block_of)
 
 
-def precision_recall_scores(features: Features, reference: Features) -> tuple[Score, Score]:
+def precision_recall_scores(
+    features: Features, reference: Features, strata: Strata | None = None
+) -> tuple[Score, Score]:
     """Fraction of samples in the reference's manifold, and of the reference in the samples'.
 
     A manifold is the union of balls around all points; each ball reaches to the third neighbor of
     its point. Equally many samples of both sets are used, chosen at random, because the balls
-    shrink as their number grows. The error of recall keeps the balls fixed. It may be up to twice
-    too large, because the jackknife overestimates the error of functions that are not smooth.
+    shrink as their number grows.
 
     Args:
         features: Shape (n, d).
         reference: Shape (m, d).
+        strata: See :func:`half_splits`.
 
     Returns:
         Precision and recall, in [0, 1].
@@ -166,25 +184,33 @@ def precision_recall_scores(features: Features, reference: Features) -> tuple[Sc
     from sklearn.metrics import pairwise_distances
 
     count = min(len(features), len(reference))
-    drawn, real = (
-        np.asarray(part[shuffled(len(part))[:count]], dtype=np.float32)
-        for part in (features, reference)
-    )
+    chosen = shuffled(len(features))[:count]
+    drawn = np.asarray(features[chosen], dtype=np.float32)
+    real = np.asarray(reference[shuffled(len(reference))[:count]], dtype=np.float32)
+    strata = None if strata is None else strata[chosen]
     between = pairwise_distances(drawn, real)
-    among, among_real = pairwise_distances(drawn), pairwise_distances(real)
-    inside_real = (between <= _radii(among_real)).any(1)
-    covers = between <= _radii(among)[:, None]
-    precision = jackknife(lambda keep: float(inside_real[keep].mean()), count)
-    return precision, jackknife(lambda keep: float(covers[keep].any(0).mean()), count)
+    radii = _radii(pairwise_distances(real), np.ones(count, dtype=bool))
+    inside_real = (between <= radii).any(1)
+    among = _Neighbors(pairwise_distances(drawn))
+
+    def recall(keep: Mask) -> float:
+        return float((between[keep] <= among.radii(keep)[:, None]).any(0).mean())
+
+    precision = half_score(lambda keep: float(inside_real[keep].mean()), count, strata)
+    # The halves of a split cover much of the reference both, so that their difference is small.
+    masks = half_splits(count, strata)
+    parts = np.array([recall(mask) for mask in (*masks, *~masks)])
+    return precision, score_of(recall(np.ones(count, dtype=bool)), parts - parts.mean())
 
 
-def inception_score(logits: Features, splits: int = 1) -> Score:
+def inception_score(logits: Features, splits: int = 1, strata: Strata | None = None) -> Score:
     """exp(E KL(p(y|x) || p(y))), mean over ``splits`` parts of the samples; higher is better.
 
     Args:
         logits: Of the classifier, shape (n, classes).
         splits: Number of parts. Published values use ten, which needs many samples: the value
             grows with the number of samples.
+        strata: See :func:`half_splits`.
 
     Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
@@ -195,17 +221,17 @@ def inception_score(logits: Features, splits: int = 1) -> Score:
         warnings.simplefilter("ignore")  # about its buffer, and about the spread of a single split
         metric = InceptionScore(feature=torch.nn.Identity(), splits=splits)
 
-        def value(keep: NDArray[np.bool_]) -> float:
+        def value(keep: Mask) -> float:
             metric.reset()
             metric.update(torch.from_numpy(np.asarray(logits[keep], dtype=np.float64)))
             with torch.random.fork_rng(devices=[]):  # it shuffles the samples
                 torch.manual_seed(0)
                 return float(metric.compute()[0])
 
-        return jackknife(value, len(logits))
+        return half_score(value, len(logits), strata)
 
 
-def modified_inception_score(logits: Features) -> Score:
+def modified_inception_score(logits: Features, strata: Strata | None = None) -> Score:
     """exp(E KL(p(y|x) || p(y|x'))) over pairs of different samples; higher is better.
 
     Source: Gurumurthy et al. 2017, arXiv:1706.02071, section 5.1.
@@ -213,20 +239,21 @@ def modified_inception_score(logits: Features) -> Score:
     probs, log_probs = _probabilities(logits)
     own = (probs * log_probs).sum(1)
 
-    def value(keep: NDArray[np.bool_]) -> float:
+    def value(keep: Mask) -> float:
         count = int(keep.sum())
         cross = (probs[keep].mean(0) * log_probs[keep].mean(0)).sum()
         return math.exp((own[keep].mean() - cross) * count / (count - 1))
 
-    return jackknife(value, len(logits))
+    return half_score(value, len(logits), strata)
 
 
-def am_score(logits: Features, reference_probs: Features) -> Score:
+def am_score(logits: Features, reference_probs: Features, strata: Strata | None = None) -> Score:
     """KL(p_ref(y) || E p(y|x)) + E H(p(y|x)); lower is better.
 
     Args:
         logits: Shape (n, classes).
         reference_probs: Mean class probabilities of the reference, shape (classes,).
+        strata: See :func:`half_splits`.
 
     Source: Zhou et al. 2018, arXiv:1703.02000, section 5.
     """
@@ -236,44 +263,16 @@ def am_score(logits: Features, reference_probs: Features) -> Score:
     probs, log_probs = _probabilities(logits)
     entropy = -(probs * log_probs).sum(1)
 
-    def value(keep: NDArray[np.bool_]) -> float:
+    def value(keep: Mask) -> float:
         apart = rel_entr(reference_probs, probs[keep].mean(0)).sum()
         return float(apart + entropy[keep].mean())
 
-    return jackknife(value, len(logits))
+    return half_score(value, len(logits), strata)
 
 
 def shuffled(count: int) -> NDArray[np.int64]:
     """Indices in a random order that is always the same, because data may be sorted by class."""
     return np.random.default_rng(0).permutation(count)
-
-
-def jackknife(value: Callable[[NDArray[np.bool_]], float], count: int) -> Score:
-    """The value over all samples, and its error from leaving out each of twenty groups.
-
-    Args:
-        value: Computes the metric of the samples in a mask, shape (count,).
-        count: Number of samples; if there are fewer than twenty, each sample is a group.
-    """
-    groups = min(GROUPS, count)
-    member = np.arange(count) % groups
-    parts = np.array([value(member != group) for group in range(groups)])
-    whole = value(np.ones(count, dtype=bool))
-    error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
-    return Score(
-        whole, error if error > 1e-12 * abs(whole) else 0.0
-    )  # smaller values are rounding errors
-
-
-def mean_score(values: Array) -> Score:
-    """Mean of the finite values, shape (n,), and its standard error.
-
-    Both are NaN if no value is finite; the error is NaN if only one is.
-    """
-    kept = values[np.isfinite(values)]
-    if kept.size < 2:
-        return Score(float(kept[0]) if kept.size else math.nan)
-    return Score(float(kept.mean()), float(kept.std(ddof=1) / math.sqrt(kept.size)))
 
 
 def _frechet_quickly(features: Features, reference: Moments, root: Array) -> float:
@@ -296,10 +295,63 @@ def _root(cov: Array) -> Array:
     return np.asarray(vectors * np.sqrt(np.where(values > floor, values, 0.0)))
 
 
-def _radii(distances: Features) -> Features:
-    """Distance of each point to its third neighbor (not counting itself), shape (n,)."""
-    nearest = min(NEIGHBORS, len(distances) - 1)
-    return np.asarray(np.partition(distances, nearest, axis=1)[:, nearest])
+def _radii(distances: Features, keep: Mask) -> Features:
+    """Distance of each kept point to its third kept neighbor, shape (kept points,)."""
+    kept = distances[np.ix_(keep, keep)]
+    nearest = min(NEIGHBORS, len(kept) - 1)  # a point itself is at place 0
+    return np.asarray(np.partition(kept, nearest, axis=1)[:, nearest])
+
+
+class _Kernels:
+    """Kernels of the pairs of a block, to compute the distance of any part of it."""
+
+    def __init__(self, drawn: Features, real: Features) -> None:
+        drawn, real = drawn.astype(np.float64), real.astype(np.float64)
+        self.within = self._kernel(drawn, drawn)
+        np.fill_diagonal(self.within, 0.0)
+        self.between = self._kernel(drawn, real).mean(1)
+        pairs = self._kernel(real, real)
+        self.real = (pairs.sum() - np.trace(pairs)) / (len(real) * (len(real) - 1))
+
+    @staticmethod
+    def _kernel(a: Array, b: Array) -> Array:
+        return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
+
+    def distance(self, keep: Mask) -> float:
+        """The distance of the kept samples to the real ones."""
+        count = int(keep.sum())
+        within = keep @ self.within @ keep / (count * (count - 1))
+        return float(within + self.real - 2 * self.between[keep].mean())
+
+
+class _Neighbors:
+    """Radii of the balls around a part of some points, quickly for many parts.
+
+    The third neighbor in a half is nearly always among the 24 nearest of all points.
+    """
+
+    _LISTED = 24
+
+    def __init__(self, distances: Features) -> None:
+        self.distances = distances
+        listed = min(self._LISTED, len(distances) - 1)
+        nearest = np.argpartition(distances, listed, axis=1)[:, : listed + 1]
+        reach = np.take_along_axis(distances, nearest, axis=1)
+        order = reach.argsort(axis=1, kind="stable")
+        self.nearest = np.take_along_axis(nearest, order, axis=1)
+        self.reach = np.take_along_axis(reach, order, axis=1)
+
+    def radii(self, keep: Mask) -> Features:
+        """See :func:`_radii`."""
+        if keep.sum() <= NEIGHBORS + 1:
+            return _radii(self.distances, keep)
+        found = keep[self.nearest[keep]].cumsum(axis=1) == NEIGHBORS + 1
+        radii = np.take_along_axis(self.reach[keep], found.argmax(axis=1)[:, None], axis=1)[:, 0]
+        far = np.flatnonzero(~found.any(axis=1))
+        if far.size:
+            rows = self.distances[np.flatnonzero(keep)[far]][:, keep]
+            radii[far] = np.partition(rows, NEIGHBORS, axis=1)[:, NEIGHBORS]
+        return np.asarray(radii)
 
 
 def _probabilities(logits: Features) -> tuple[Array, Array]:

@@ -201,19 +201,30 @@ class Comparison:
         return len(self.cells) > 1 and all(note in cell.notes for cell in self.cells)
 
     def marks(self, metric: Metric, num_steps: int) -> dict[str, str]:
-        """Cell id -> BEST or TIED (within a combined standard error of the best) in one column.
+        """Cell id -> BEST or TIED (within a standard error of the best) in one column.
 
         Cells that took more than S evaluations are not compared.
         """
         cells = [row.cells[num_steps] for row in self.rows if num_steps in row.cells]
         kept = [c for c in cells if metric.key in c.scores and not c.costs_more]
-        column = {cell.id: cell.scores[metric.key] for cell in kept}
-        if not column:
+        if not kept:
             return {}
         pick = min if metric.lower_is_better else max
-        best = pick(column, key=lambda name: column[name].value)
-        tied = {name: TIED for name, score in column.items() if score.meets(column[best])}
-        return tied | {best: BEST}
+        best = pick(kept, key=lambda cell: cell.scores[metric.key].value)
+        apart = {cell.id: self.difference(cell, best, metric) for cell in kept}
+        tied = {name: TIED for name, d in apart.items() if d is None or abs(d.value) <= d.spread}
+        return tied | {best.id: BEST}
+
+    def difference(self, cell: Cell, other: Cell, metric: Metric) -> Score | None:
+        """The score of one cell minus that of another, with its standard error.
+
+        All methods use the same seeds, so that much of their errors cancels. None if one has no
+        score, or if they have different numbers of samples, on which many metrics depend.
+        """
+        key = metric.key
+        if key not in cell.scores or key not in other.scores or cell.n != other.n:
+            return None
+        return cell.scores[key].minus(other.scores[key])
 
     def best(self, metric: Metric, num_steps: int) -> Cell | None:
         """The best cell of one column, or None if nothing was measured."""

@@ -44,10 +44,16 @@ class Metric:
 
 @dataclass(frozen=True)
 class Score:
-    """A measured value and its standard error; NaN if unknown."""
+    """A measured value and its standard error; NaN if unknown.
+
+    Attributes:
+        halves: Half the difference between the values of the two halves of the samples, for each
+            of some random splits; see :mod:`fastdpm.evaluation.metrics`. Empty if unknown.
+    """
 
     value: float
     error: float = math.nan
+    halves: tuple[float, ...] = ()
 
     @property
     def spread(self) -> float:
@@ -65,9 +71,20 @@ class Score:
         decimals = min(max(0, 1 - math.floor(math.log10(error))), _MAX_DECIMALS)
         return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
-    def meets(self, other: Score) -> bool:
-        """Whether two values differ by at most their combined standard error."""
-        return abs(self.value - other.value) <= math.hypot(self.spread, other.spread)
+    def minus(self, other: Score, *, paired: bool = True) -> Score:
+        """The difference of two values, with its standard error.
+
+        Args:
+            other: The value to subtract.
+            paired: Whether both belong to samples of the same seeds and number, so that their
+                errors partly cancel.
+        """
+        value = self.value - other.value
+        if not (paired and self.halves and len(self.halves) == len(other.halves)):
+            return Score(value, math.hypot(self.error, other.error))
+        halves = tuple(a - b for a, b in zip(self.halves, other.halves, strict=True))
+        error = math.sqrt(math.fsum(half * half for half in halves) / len(halves))
+        return Score(value, error, halves)
 
 
 @dataclass(frozen=True)
@@ -141,6 +158,8 @@ def finite(scores: Mapping[str, Score]) -> dict[str, Score]:
 
 def plain(record: Any) -> Any:
     """A copy for JSON: records become mappings, and numbers that are not finite None."""
+    if isinstance(record, Score) and not record.halves:
+        record = {"value": record.value, "error": record.error}
     if is_dataclass(record):
         record = {item.name: getattr(record, item.name) for item in fields(record)}
     if isinstance(record, Mapping):
@@ -157,4 +176,12 @@ def read_scores(record: Mapping[str, Any]) -> dict[str, Score]:
         value = (score or {}).get(name)
         return math.nan if value is None else float(value)
 
-    return {key: Score(part(s, "value"), abs(part(s, "error"))) for key, s in record.items()}
+    return {
+        key: Score(part(s, "value"), abs(part(s, "error")), _halves(s))
+        for key, s in record.items()
+    }
+
+
+def _halves(score: Mapping[str, Any] | None) -> tuple[float, ...]:
+    values = (score or {}).get("halves") or ()
+    return tuple(math.nan if value is None else float(value) for value in values)

@@ -77,6 +77,10 @@ class Source(ABC):
         """How many need no more drawing."""
         return self.size
 
+    def strata(self, count: int) -> NDArray[np.int64] | None:
+        """The condition of each of the first ``count`` samples; None if it is not chosen."""
+        return None
+
     @property
     def counted(self) -> str:
         """How many samples there are, and where they come from."""

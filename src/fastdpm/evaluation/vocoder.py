@@ -20,8 +20,8 @@ from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle, ModelSource
+from fastdpm.evaluation.halves import mean_score
 from fastdpm.evaluation.measure import Measure
-from fastdpm.evaluation.metrics import mean_score
 from fastdpm.evaluation.scores import Evaluation, Metric
 from fastdpm.evaluation.sources import Source, Values, bar_if, to_samples
 from fastdpm.evaluation.speech import compare_sounds, least_length, usable_metrics

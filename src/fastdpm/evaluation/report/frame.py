@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from fastdpm.core.errors import MissingExtraError
 from fastdpm.evaluation.results import Cell, Comparison
-from fastdpm.evaluation.scores import plain
+from fastdpm.evaluation.scores import Score, number
 
 if TYPE_CHECKING:
     import pandas
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
-    """One record per cell; each metric has a value and an error, None if it is missing."""
+    """One record per cell; each metric has a value and an error, None if it is missing.
+
+    So do its differences from the best cell of the same S and from the standard sampler.
+    """
     return [_record(comparison, cell) for cell in comparison.cells]
 
 
@@ -51,7 +54,15 @@ def _record(comparison: Comparison, cell: Cell) -> dict[str, Any]:
     for name in ("n", "seconds", "seconds_per_sample", "plan"):
         record[name] = getattr(cell, name)
     for metric in comparison.metrics:
-        score = cell.scores.get(metric.key)
-        value, error = plain(score).values() if score else (None, None)
-        record |= {metric.key: value, f"{metric.key}_error": error}
+        best = None if cell.takes_all_steps else comparison.best(metric, cell.num_steps)
+        standard = comparison.reference(metric)
+        record |= _columns(metric.key, cell.scores.get(metric.key))
+        for name, other in (("best", best), ("standard", standard)):
+            apart = None if other is None else comparison.difference(cell, other, metric)
+            record |= _columns(f"{metric.key}_minus_{name}", apart)
     return record | {"failed": cell.reason, "notes": "; ".join(cell.notes)}
+
+
+def _columns(name: str, score: Score | None) -> dict[str, float | None]:
+    value, error = (score.value, score.error) if score else (None, None)
+    return {name: number(value), f"{name}_error": number(error)}

@@ -35,11 +35,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """One metric: the methods by S, and the references: name, evaluations, n and entry."""
+    """One metric: the methods by S, and the references: name, evaluations, n and entry.
+
+    ``subject`` is what the numbers are, if not the values of the metric.
+    """
 
     metric: Metric
     lines: tuple[tuple[Row, tuple[Entry, ...]], ...]
     references: tuple[tuple[str, str, str, Entry], ...]
+    subject: str = ""
 
     @classmethod
     def of(cls, comparison: Comparison, metric: Metric) -> Table:
@@ -65,8 +69,29 @@ class Table:
     def all_of(cls, comparison: Comparison) -> list[Table]:
         """A table for each metric, and one of times if they were recorded."""
         timed = any(cell.seconds_per_sample is not None for cell in comparison.cells)
-        metrics = [*comparison.metrics, *([TIME] if timed else [])]
-        return [cls.of(comparison, metric) for metric in metrics]
+        first, *others = comparison.metrics
+        tables = [cls.of(comparison, first), *cls.differences(comparison, first)]
+        tables += [cls.of(comparison, metric) for metric in others]
+        return [*tables, *([cls.of(comparison, TIME)] if timed else [])]
+
+    @classmethod
+    def differences(cls, comparison: Comparison, metric: Metric) -> list[Table]:
+        """Differences from the best method at each S, and from the standard sampler if it fits."""
+        steps = comparison.steps
+        best = {s: comparison.best(metric, s) for s in steps}
+        standard = dict.fromkeys(steps, comparison.reference(metric))
+        tables = []
+        for others, name in ((best, "the best at each S"), (standard, "the standard sampler")):
+            lines = tuple(
+                (
+                    row,
+                    tuple(_apart(comparison, row.cells.get(s), others[s], metric) for s in steps),
+                )
+                for row in comparison.rows
+            )
+            if any(entry.value for _, entries in lines for entry in entries):
+                tables.append(cls(metric, lines, (), f"difference from {name}"))
+        return tables
 
     @classmethod
     def _of_time(cls, comparison: Comparison) -> Table:
@@ -78,11 +103,21 @@ class Table:
     @property
     def title(self) -> str:
         """The metric and which way is better."""
+        if self.subject:
+            return f"{self.metric.name}: {self.subject}"
         return f"{self.metric.name}, {self.metric.direction}"
 
 
 def _reference(cell: Cell) -> tuple[str, str, str]:
     return cell.name, f"{cell.num_evaluations:,.10g}", f"{cell.n:,}"
+
+
+def _apart(comparison: Comparison, cell: Cell | None, other: Cell | None, metric: Metric) -> Entry:
+    if cell is None or other is None:
+        return Entry("-")
+    if cell is other:
+        return Entry("best", "0.0")
+    return Entry.of(comparison.difference(cell, other, metric))
 
 
 def _time(cell: Cell | None) -> Entry:

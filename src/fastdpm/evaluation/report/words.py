@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
 _ERROR_MEANS = (
-    "± is one standard error over the samples, with the reference data taken as exact: a jackknife"
-    " over twentieths; for kernel distances, the spread over blocks; for pairs, the spread over"
+    "± is one standard error over the samples, with the reference data taken as exact: from the"
+    " differences between random halves of the samples; for pairs of sounds, from the spread over"
     " pairs"
 )
 
@@ -53,9 +53,10 @@ def legend(comparison: Comparison) -> list[str]:
     """How to read the marks of a table."""
     lines = [
         "S is the number of steps; the number of network evaluations is shown if it differs.",
-        "Bold: the best of its column. †: within one combined standard error"
-        " (root of the sum of squares) of the best. Methods share their seeds, so this error is"
-        " rather too large; the best of many methods is partly the best by chance.",
+        "Bold: the best of its column. †: its difference from the best is at most one standard"
+        " error of that difference. Methods share their seeds, so the error of a difference is"
+        " often smaller than the errors of both values. The best of many methods is partly the"
+        " best by chance.",
     ]
     if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
         lines.append(
@@ -76,7 +77,7 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
     tied = list(comparison.marks(metric, cell.num_steps).values()).count(TIED)
     text = f"S = {cell.num_steps}: the best {metric.name} is {score.text} ({cell.name})"
     if tied:
-        text += f", with {tied} other{'s' if tied > 1 else ''} within one combined standard error"
+        text += f", with {tied} other{'s' if tied > 1 else ''} within one standard error"
     reference = comparison.reference(metric)
     if reference is not None:
         against = reference.scores[metric.key]
