@@ -25,9 +25,8 @@ _HEAD = """# Results
 
 `scripts/results.sh DATA` measures these results, and `scripts/generate_docs.py` writes this page.
 
-± is one standard error over the drawn samples; the reference is treated as exact. The error comes
-from a jackknife over twenty parts, for kernel distances from the spread over blocks, and for the
-vocoder from the spread over pairs. "FD (network)" is a Fréchet distance on that built-in feature
+± is one standard error over the drawn samples; the reference is treated as exact. Each table says
+where the error comes from. "FD (network)" is a Fréchet distance on that built-in feature
 network. It is not an FID, so compare it only within one table. It decreases as the number of
 samples increases, so all methods of a table use the same number.
 

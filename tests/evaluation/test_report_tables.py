@@ -197,3 +197,28 @@ def test_standard_samplers_alone_are_a_report(tmp_path):
     cells = [make_cell("standard sampler", "", 1000, 0.42, family="standard")]
     texts = report(tmp_path, cells, make_images(cells))
     assert "| standard sampler | 1,000 | 2,000 | 0.420 ± 0.012 |" in texts["results.md"]
+
+
+def test_scores_of_the_same_seeds_are_compared_by_the_error_of_their_difference(tmp_path):
+    """The second is worse for sure, though the errors of both values are larger than that."""
+    halves = {"STEP linear": [0.1, -0.1], "VAR linear": [0.11, -0.09], "VAR quadratic": [0.1, 0.1]}
+    cells = []
+    for (choice, parts), value in zip(halves.items(), (1.0, 1.05, 1.1), strict=True):
+        cells.append(make_cell("DDIM-rev", choice, 5, value, error=0.1))
+        cells[-1]["metrics"][FD]["halves"] = parts
+    cells.append(make_cell("standard sampler", "", 1000, 0.5, family="standard", error=0.1))
+    cells[-1]["metrics"][FD]["halves"] = [0.1, -0.1]
+    text = report(tmp_path, cells)["results.md"]
+    assert list(table(text).values()) == [
+        ["**1.00 ± 0.10**"],
+        ["1.05 ± 0.10"],
+        ["1.10 ± 0.10 †"],
+    ]
+    best = text.split("difference from the best at each S")[1]
+    assert list(table(best).values())[:3] == [["best"], ["0.050 ± 0.010"], ["0.10 ± 0.14"]]
+    standard = text.split("difference from the standard sampler")[1]
+    assert next(iter(table(standard).values())) == ["0.5 ± 0"]
+    lines = report(tmp_path, cells)["results.csv"].splitlines()
+    columns = dict(zip(lines[0].split(","), lines[2].split(","), strict=True))
+    assert float(columns[f"{FD}_minus_best"]) == pytest.approx(0.05)
+    assert float(columns[f"{FD}_minus_best_error"]) == pytest.approx(0.01)

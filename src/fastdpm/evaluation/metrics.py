@@ -306,11 +306,11 @@ class _Kernels:
     """Kernels of the pairs of a block, to compute the distance of any part of it."""
 
     def __init__(self, drawn: Features, real: Features) -> None:
-        drawn, real = drawn.astype(np.float64), real.astype(np.float64)
-        self.within = self._kernel(drawn, drawn)
+        x, y = (np.asarray(part, dtype=np.float64) for part in (drawn, real))
+        self.within = self._kernel(x, x)
         np.fill_diagonal(self.within, 0.0)
-        self.between = self._kernel(drawn, real).mean(1)
-        pairs = self._kernel(real, real)
+        self.between = self._kernel(x, y).mean(1)
+        pairs = self._kernel(y, y)
         self.real = (pairs.sum() - np.trace(pairs)) / (len(real) * (len(real) - 1))
 
     @staticmethod

@@ -215,6 +215,11 @@ class Comparison:
         tied = {name: TIED for name, d in apart.items() if d is None or abs(d.value) <= d.spread}
         return tied | {best.id: BEST}
 
+    @property
+    def paired(self) -> bool:
+        """Whether scores keep what the errors of their differences need; old files do not."""
+        return any(score.halves for cell in self.cells for score in cell.scores.values())
+
     def difference(self, cell: Cell, other: Cell, metric: Metric) -> Score | None:
         """The score of one cell minus that of another, with its standard error.
 

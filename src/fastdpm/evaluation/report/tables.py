@@ -77,6 +77,8 @@ class Table:
     @classmethod
     def differences(cls, comparison: Comparison, metric: Metric) -> list[Table]:
         """Differences from the best method at each S, and from the standard sampler if it fits."""
+        if not comparison.paired:
+            return []
         steps = comparison.steps
         best = {s: comparison.best(metric, s) for s in steps}
         standard = dict.fromkeys(steps, comparison.reference(metric))

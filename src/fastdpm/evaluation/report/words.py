@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
-_ERROR_MEANS = (
-    "± is one standard error over the samples, with the reference data taken as exact: from the"
-    " differences between random halves of the samples; for pairs of sounds, from the spread over"
-    " pairs"
+_ERROR = "± is one standard error over the samples, with the reference data taken as exact: "
+_FROM_HALVES = (
+    "from the differences between random halves of the samples; for pairs of sounds, from the"
+    " spread over pairs"
+)
+_JACKKNIFE = (  # of results that were stored before
+    "a jackknife over twentieths; for kernel distances, the spread over blocks; for pairs, the"
+    " spread over pairs"
+)
+_PAIRED = (
+    "Bold: the best of its column. †: its difference from the best is at most one standard error"
+    " of that difference. Methods share their seeds, so the error of a difference is often smaller"
+    " than the errors of both values."
+)
+_COMBINED = (
+    "Bold: the best of its column. †: within one combined standard error (root of the sum of"
+    " squares) of the best. Methods share their seeds, so this overstates the error."
 )
 
 
@@ -44,7 +57,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Seed", comparison.seed),
         ("Clip", comparison.clip),
         ("Precision", comparison.precision),
-        ("Errors", _ERROR_MEANS),
+        ("Errors", _ERROR + (_FROM_HALVES if comparison.paired else _JACKKNIFE)),
     ]
     return [(name, str(value)) for name, value in named if value is not None]
 
@@ -53,10 +66,8 @@ def legend(comparison: Comparison) -> list[str]:
     """How to read the marks of a table."""
     lines = [
         "S is the number of steps; the number of network evaluations is shown if it differs.",
-        "Bold: the best of its column. †: its difference from the best is at most one standard"
-        " error of that difference. Methods share their seeds, so the error of a difference is"
-        " often smaller than the errors of both values. The best of many methods is partly the"
-        " best by chance.",
+        _PAIRED if comparison.paired else _COMBINED,
+        "The best of many methods is partly the best by chance.",
     ]
     if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
         lines.append(
