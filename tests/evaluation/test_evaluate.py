@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-from fastdpm import DataError, evaluate, load_model
+from fastdpm import DataError, InvalidArgumentError, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import drawn
 from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
@@ -173,3 +174,32 @@ def test_sounds_are_measured_at_their_own_level(folders, features, tmp_path, cap
     assert score_values(files) == pytest.approx(score_values(model), rel=1e-3, abs=1e-5)
     assert plain.n == 24
     assert capsys.readouterr().err == ""
+
+
+def test_a_reference_in_memory_is_the_one_in_a_file(folders, features, tmp_path):
+    real = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    np.save(tmp_path / "real.npy", real.numpy())
+    found = [
+        evaluate(folders["image"], against, n=20, features=features["image"])
+        for against in (real, real.numpy(), tmp_path / "real.npy")
+    ]
+    assert found[0].scores == found[1].scores == found[2].scores
+    assert "40 samples" in found[0].against
+
+
+def test_floats_from_0_to_1_are_not_taken_for_floats_from_minus_1(folders, features):
+    real = torch.rand(40, 1, 8, 8)
+    with pytest.raises(DataError, match=tells("[-1, 1]", "[0, 1]", "2 * x - 1")):
+        evaluate(folders["image"], real, n=20, features=features["image"])
+
+
+def test_samples_in_memory_are_measured_like_those_in_a_file(image_folder, features, tmp_path):
+    drawn = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    np.savez(tmp_path / "drawn.npz", drawn.numpy())
+    kept, read = (
+        evaluate(samples, image_folder, features=features["image"])
+        for samples in (drawn, tmp_path / "drawn.npz")
+    )
+    assert kept.scores == read.scores
+    with pytest.raises(InvalidArgumentError, match=tells("Linear", "Model.wrap")):
+        evaluate(torch.nn.Linear(1, 1), image_folder)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def test_the_csv_holds_every_cell_to_the_last_digit(tmp_path, grid):
     assert rows[1][FD] == rows[1]["evaluations"] == rows[1]["seconds"] == ""
     assert rows[2]["notes"] == "one, with a comma; two"
     assert rows[-1]["n"] == "1000"
-    assert list(rows[0])[:6] == ["id", "method", "family", "group", "choice", "num_steps"]
+    assert list(rows[0])[:5] == ["method", "family", "group", "choice", "num_steps"]
     assert float(rows[0]["seconds_per_sample"]) == float(rows[0]["seconds"]) / 2000
     assert rows[1]["seconds_per_sample"] == ""
 

@@ -110,6 +110,12 @@ class ModelHandle:
     """A model, identified by what decides its samples; the weights are loaded when needed."""
 
     def __init__(self, model: str | Path | FoundModel | Model, device: str = "auto") -> None:
+        if not isinstance(model, Model | FoundModel | str | Path):
+            raise InvalidArgumentError(
+                "a model must be a name, a folder or a fastdpm.Model, got a"
+                f" {type(model).__name__}: wrap a network with Model.wrap, or a pipeline with"
+                " fastdpm.integrations.diffusers.from_pipeline"
+            )
         self._found = model if isinstance(model, Model | FoundModel) else find_model(model)
         self._device = device
         self.config = self._found.config

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
@@ -16,7 +20,7 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
 from fastdpm.evaluation.estimate import CostEstimate, PlannedCell, estimate_cost
-from fastdpm.evaluation.extract import open_extractor, statistics_of
+from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
 from fastdpm.evaluation.measure import FeatureMeasure, Measure
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.scores import Evaluation
@@ -26,7 +30,9 @@ from fastdpm.evaluation.sources import (
     LabeledArray,
     Source,
     check_batch_size,
+    check_scaled,
     image_data,
+    in_memory,
     open_data,
     open_samples,
 )
@@ -55,7 +61,7 @@ class MeasureOptions:
     ``batch_size`` is the number of samples that the feature network reads at a time from files.
     """
 
-    against: str | Path | None = None
+    against: str | Path | Tensor | NDArray[Any] | None = None
     n: int | None = None
     features: str | None = None
     inception: str | None = None
@@ -97,8 +103,8 @@ class PreparedEvaluation:
 
 
 def evaluate(
-    samples: str | Path | FoundModel | Model,
-    against: str | Path | None = None,
+    samples: str | Path | FoundModel | Model | Tensor | NDArray[Any],
+    against: str | Path | Tensor | NDArray[Any] | None = None,
     *,
     n: int | None = None,
     recipe: Recipe | None = None,
@@ -114,9 +120,11 @@ def evaluate(
 
     Args:
         samples: A model (name, folder or object), which draws the samples; or a folder, zip
-            archive or Parquet file of images or sounds, an ``.npz`` file, or "sklearn:digits".
-        against: The reference: data as above, or a file of statistics. By default the data that
-            the built-in feature network was trained on. A vocoder needs recordings here.
+            archive or Parquet file of images or sounds, a ``.npz`` or ``.npy`` file, a tensor or
+            array, or "sklearn:digits".
+        against: The reference: data as above, a tensor or array of such data, or a file of
+            statistics. By default the data that the built-in feature network was trained on. A
+            vocoder needs recordings here.
         n: Number of samples to measure; of files, drawn at random. By default all samples of
             files, 10,000 images, 1,000 sounds, or 100 recordings of a vocoder.
         recipe: How the model samples; by default its recommended recipe.
@@ -155,7 +163,7 @@ def evaluate(
 
 
 def prepare(
-    samples: str | Path | FoundModel | Model,
+    samples: str | Path | FoundModel | Model | Tensor | NDArray[Any],
     measuring: MeasureOptions,
     *,
     recipe: Recipe | None = None,
@@ -168,8 +176,17 @@ def prepare(
     """
     options = options or DrawOptions()
     find_device(options.device)
+    if isinstance(samples, Tensor | np.ndarray):
+        _check_no_model("an array", recipe, plan, options)
+        return _prepare_data(in_memory("the array", samples), measuring)
     if isinstance(samples, str | Path):
         check_not_statistics(samples)
+    elif not isinstance(samples, Model | FoundModel):
+        raise InvalidArgumentError(
+            f"`samples` must be a model, a path or an array of samples, got a"
+            f" {type(samples).__name__}: wrap a network with Model.wrap, or a pipeline with"
+            " fastdpm.integrations.diffusers.from_pipeline"
+        )
     if not (isinstance(samples, Model | FoundModel) or is_model(samples)):
         _check_no_model(str(samples), recipe, plan, options)
         return _prepare_data(str(samples), measuring)
@@ -199,12 +216,13 @@ def _check_no_model(
         )
 
 
-def _prepare_data(samples: str, measuring: MeasureOptions) -> PreparedEvaluation:
+def _prepare_data(samples: str | LabeledArray, measuring: MeasureOptions) -> PreparedEvaluation:
     opened, data = _open(samples, measuring.features)
+    samples = samples if isinstance(samples, str) else samples.label
     measure = _feature_measure(data, measuring, measuring.n or ALL)
     wanted = measure.extractor.data or data
     if measuring.scale_to_peak:
-        _check_scaled(samples, opened, wanted)
+        check_scaled(samples, opened, wanted)
     source = open_data(
         opened,
         wanted,
@@ -222,21 +240,6 @@ def _too_few(n: int | None, available: int) -> tuple[str, ...]:
     if n is None or n <= available:
         return ()
     return (f"{n:,} samples requested, {available:,} available",)
-
-
-def _check_scaled(samples: str, opened: Dataset | LabeledArray, data: DataSpec) -> None:
-    """Raise InvalidArgumentError if these samples are never scaled to a peak."""
-    why = None
-    if data.modality != "audio":
-        why = f"{samples} holds no sounds"
-    elif isinstance(opened, LabeledArray):
-        why = "arrays are measured at their own level"
-    elif opened.record is not None:
-        why = f"{samples} was written by `fastdpm sample`, whose sounds keep their own level"
-    elif data.peak is None:
-        why = "the feature network was trained on sounds at their own level"
-    if why is not None:
-        raise InvalidArgumentError(f"{why}, so `scale_to_peak` would have no effect: drop it")
 
 
 def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Statistics:
@@ -324,7 +327,7 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:
     if data.mel is None:
         default = _DEFAULT_IMAGES if data.modality == "image" else _DEFAULT_SOUNDS
         return _feature_measure(data, options, options.n or default)
-    if options.against is None:
+    if not isinstance(options.against, str | Path):
         raise InvalidArgumentError(
             "a vocoder is measured against recordings: set `against` to a folder of them"
         )
@@ -333,7 +336,9 @@ def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:
     return VocoderMeasure(str(options.against), data, n, options.cache, options.progress)
 
 
-def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, DataSpec]:
+def _open(
+    samples: str | LabeledArray, features: str | None
+) -> tuple[Dataset | LabeledArray, DataSpec]:
     """Open samples, and find out their modality, shape and sample rate.
 
     Those are what the chosen feature network takes. By default images have the shape of the first
@@ -343,16 +348,17 @@ def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, Data
         InvalidArgumentError: If there are no samples, or no built-in network takes sounds of that
             sample rate.
     """
-    if not (Path(path).exists() or path.startswith("sklearn:")):
+    missing = isinstance(samples, str) and not Path(samples).exists()
+    if missing and not str(samples).startswith("sklearn:"):
         raise InvalidArgumentError(
-            f"no model and no samples at {path!r}: choose a built-in model"
+            f"no model and no samples at {samples!r}: choose a built-in model"
             f" ({', '.join(builtin_models())}), a model folder, or a folder, zip, Parquet or .npz"
             " file of samples"
         )
     if features is not None:
         data = find_features(features)[1].data
-        return open_samples(path, data.modality), data
-    opened = open_samples(path)
+        return open_samples(samples, data.modality) if isinstance(samples, str) else samples, data
+    opened = open_samples(samples) if isinstance(samples, str) else samples
     if isinstance(opened, LabeledArray) or opened.modality == "image":
         return opened, image_data(opened)
     file = next(iter(opened))
@@ -370,21 +376,24 @@ def _open(path: str, features: str | None) -> tuple[Dataset | LabeledArray, Data
 def _feature_measure(data: DataSpec, options: MeasureOptions, n: int) -> FeatureMeasure:
     check_count(n, FeatureMeasure.least)
     extractor = open_extractor(data, options.features, options.inception, options.device)
-    own = FEATURES / extractor.name / REFERENCE
-    path = own if options.against is None else Path(options.against)
-    if options.against is None and not own.is_file():
+    reference = _open_reference(options, extractor, extractor.data or data)
+    return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
+
+
+def _open_reference(
+    options: MeasureOptions, extractor: Extractor, data: DataSpec
+) -> Statistics | DataSource:
+    """What to measure against: data, statistics, or those that the feature network comes with."""
+    against, own = options.against, FEATURES / extractor.name / REFERENCE
+    if isinstance(against, Tensor | np.ndarray):
+        real = in_memory("`against`", against)
+        return open_data(real, data, scale=False, batch_size=options.batch_size)
+    if against is None and not own.is_file():
         raise InvalidArgumentError(
             f"nothing to measure against: feature network {extractor.name} comes without"
             " statistics, so set `against` to data or to a file of statistics"
         )
-    reference: Statistics | DataSource
+    path = own if against is None else Path(against)
     if is_statistics(path):
-        reference = read_statistics(path)
-    else:
-        reference = open_data(
-            str(options.against),
-            extractor.data or data,
-            scale=True,
-            batch_size=options.batch_size,
-        )
-    return FeatureMeasure(extractor, reference, n, options.cache, data.modality, options.progress)
+        return read_statistics(path)
+    return open_data(str(against), data, scale=True, batch_size=options.batch_size)

@@ -69,6 +69,7 @@ class Comparison:
         pictures: The first samples of each cell by its id, with the same seeds in every cell:
             uint8 images of shape (k, H, W, C) or float32 sounds of shape (k, length) in [-1, 1].
             They are not part of ``results.json``.
+        whole: Names of all methods of the comparison that this one was selected from.
     """
 
     model: ComparedModel
@@ -86,6 +87,7 @@ class Comparison:
     versions: Mapping[str, str]
     command: str | None
     pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict, compare=False, repr=False)
+    whole: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def from_dict(cls, results: Mapping[str, Any]) -> Comparison:
@@ -153,6 +155,11 @@ class Comparison:
             return [order.index(name) for order, name in zip(orders, names, strict=True)]
 
         return tuple(sorted(rows.values(), key=place))
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Names of all few-step methods, also of those that :meth:`select` left out."""
+        return self.whole or tuple(row.name for row in self.rows)
 
     @property
     def references(self) -> tuple[Cell, ...]:
@@ -268,7 +275,7 @@ class Comparison:
             InvalidArgumentError: If the comparison has no such method, metric or S.
         """
         cells = self.cells if methods is None else find_cells(self.cells, methods)
-        found = replace(self, cells=cells)
+        found = replace(self, cells=cells, whole=self.listed)
         if num_steps is not None:
             kept = find_steps(found.steps, num_steps)
             few = (c for c in cells if c.takes_all_steps or c.num_steps in kept)

@@ -239,6 +239,11 @@ class ArraySource(DataSource):
         if values.dtype.kind == "f" and values.ndim == len(data.shape) + 1:
             if not np.isfinite(values).all() or np.abs(values).max(initial=0) > 1:
                 raise DataError(f"{label} holds values that are not finite or outside [-1, 1]")
+            if len(values) > 1 and values.min() >= 0 and values.max() > 0:
+                raise DataError(
+                    f"{label} has no value below 0, but floats must be in [-1, 1]: convert values"
+                    " in [0, 1] by 2 * x - 1"
+                )
             values = to_values(torch.from_numpy(values))
         elif data.modality == "audio" or values.dtype != np.uint8 or values.ndim != 4:
             kind = "uint8 images of shape (n, H, W, C)" if data.modality == "image" else "sounds"
@@ -262,7 +267,7 @@ class ArraySource(DataSource):
 
 
 def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArray:
-    """Open samples: files, ``.npz``, or scikit-learn's digits.
+    """Open samples: files, an array in a ``.npz`` or ``.npy`` file, or scikit-learn's digits.
 
     Args:
         path: Of the samples.
@@ -275,11 +280,16 @@ def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArr
     if path in (DIGITS, DIGITS_TEST):
         label = "training digits" if path == DIGITS else "held-out digits"
         return LabeledArray(label, digits_part(path)[0])
+    if not Path(path).exists():
+        raise DataError(
+            f"no data at {path!r}: pass a folder, a zip archive, a Parquet, .npz or .npy file, or"
+            f" {DIGITS}"
+        )
     archive = Path(path) / ARCHIVE
     if archive.is_file() and (record := read_record(Path(path))) and record.files == [ARCHIVE]:
         path = str(archive)
-    if path.endswith(".npz") and Path(path).is_file():
-        return LabeledArray(Path(path).name, _read_npz(Path(path)))
+    if path.endswith((".npz", ".npy")) and Path(path).is_file():
+        return LabeledArray(Path(path).name, _read_array(Path(path)))
     return open_dataset(path, modality, alone=True)
 
 
@@ -308,6 +318,21 @@ def open_data(
     return FileSource(samples, data, n, scale=scale, batch_size=batch_size)
 
 
+def check_scaled(samples: str, opened: Dataset | LabeledArray, data: DataSpec) -> None:
+    """Raise InvalidArgumentError if these samples are never scaled to a peak."""
+    why = None
+    if data.modality != "audio":
+        why = f"{samples} holds no sounds"
+    elif isinstance(opened, LabeledArray):
+        why = "arrays are measured at their own level"
+    elif opened.record is not None:
+        why = f"{samples} was written by `fastdpm sample`, whose sounds keep their own level"
+    elif data.peak is None:
+        why = "the feature network was trained on sounds at their own level"
+    if why is not None:
+        raise InvalidArgumentError(f"{why}, so `scale_to_peak` would have no effect: drop it")
+
+
 def image_data(samples: Dataset | LabeledArray) -> DataSpec:
     """Modality and shape of the first image, which all others must have."""
     if isinstance(samples, Dataset):
@@ -319,8 +344,17 @@ def image_data(samples: Dataset | LabeledArray) -> DataSpec:
     return DataSpec("image", (shape[3], *shape[1:3]) if shape[3] in (1, 3) else shape[1:])
 
 
-def _read_npz(path: Path) -> Values:
+def in_memory(name: str, samples: Tensor | Values) -> LabeledArray:
+    """Samples of an argument, which ``name`` calls in messages."""
+    if isinstance(samples, Tensor):
+        samples = samples.detach().float().cpu().numpy()
+    return LabeledArray(name, samples)
+
+
+def _read_array(path: Path) -> Values:
     try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
         with np.load(path, allow_pickle=False) as file:
             if {"mu", "sigma"} <= set(file.files):
                 raise DataError(
@@ -335,7 +369,7 @@ def _read_npz(path: Path) -> Values:
             return np.asarray(file["samples" if "samples" in file.files else file.files[0]])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise DataError(
-            f"{path} is damaged, or it is not an .npz file of numbers: save it again"
+            f"{path} is damaged, or it does not hold an array of numbers: save it again"
         ) from None
 
 

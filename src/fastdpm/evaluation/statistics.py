@@ -159,14 +159,25 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def is_statistics(path: Path) -> bool:
-    """Whether a file holds statistics, judged by its name and, for ``.npz``, by its arrays."""
+    """Whether a file holds statistics, judged by its name and, for arrays, by their names."""
+    if path.suffix == ".npy":
+        return is_pickled(path)
     if path.suffix != ".npz":
-        return path.suffix in (".safetensors", ".npy")
+        return path.suffix == ".safetensors"
     try:
         with zipfile.ZipFile(path) as archive:
             return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def is_pickled(path: Path) -> bool:
+    """Whether a ``.npy`` file holds Python objects, which are not read."""
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        return "pickle" in str(error).lower() and path.is_file()
+    return False
 
 
 def check_not_statistics(samples: str | Path) -> None:

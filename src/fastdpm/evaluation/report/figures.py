@@ -69,7 +69,7 @@ def distance_figure(comparison: Comparison) -> Figure:
 def _labeled_figure(comparison: Comparison) -> Figure:
     """A panel per metric, with a label at the end of each curve."""
     rows = comparison.rows
-    looks = looks_by_row(rows)
+    looks = looks_by_row(rows, comparison.listed)
     block = _TITLE + _ONE_PANEL + _TICK_LABELS
     frames = [Frame.of(comparison, metric, _ONE_PANEL) for metric in comparison.metrics]
     sheet = _Sheet(len(frames) * block + _BOTTOM)
@@ -83,7 +83,7 @@ def _labeled_figure(comparison: Comparison) -> Figure:
         if not draw_curves(panel, frame, rows, looks):
             _write_nothing(panel)
         draw_labels(panel, frame, rows, looks, (wide, _ONE_PANEL))
-    sheet.write_below(_LEFT + wide / 2)
+    sheet.write_below(_LEFT + wide / 2, comparison.n)
     return sheet.figure
 
 
@@ -109,7 +109,7 @@ def _grouped_figure(comparison: Comparison) -> Figure:
             panel = sheet.panel(_LEFT + column * (wide + _GAP), top, wide, high)
             set_axes(panel, frame, labels=(j + columns >= len(groups), column == 0))
             _draw_group(panel, frame, group, looks)
-    sheet.write_below((_LEFT + WIDTH - _RIGHT) / 2)
+    sheet.write_below((_LEFT + WIDTH - _RIGHT) / 2, comparison.n)
     return sheet.figure
 
 
@@ -175,8 +175,9 @@ class _Sheet:
             color=INK,
         )
 
-    def write_below(self, middle: float) -> None:
-        """The name of the horizontal axis."""
+    def write_below(self, middle: float, n: int) -> None:
+        """The name of the horizontal axis, and what the points and bars are."""
+        text = f"{_ACROSS} ({n:,} samples per point, bars: ± 1 standard error)"
         self.figure.text(
-            middle / WIDTH, 0.08 / self.height, _ACROSS, ha="center", fontsize=NORMAL, color=INK
+            middle / WIDTH, 0.08 / self.height, text, ha="center", fontsize=NORMAL, color=INK
         )

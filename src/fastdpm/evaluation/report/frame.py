@@ -48,11 +48,10 @@ def data_frame(comparison: Comparison) -> pandas.DataFrame:
 
 
 def _record(comparison: Comparison, cell: Cell) -> dict[str, Any]:
-    names = ("id", "method", "family", "group", "choice", "num_steps")
+    names = ("method", "family", "group", "choice", "num_steps")
     record: dict[str, Any] = {name: getattr(cell, name) for name in names}
     record["evaluations"] = cell.num_evaluations if cell.failed is None else None
-    for name in ("n", "seconds", "seconds_per_sample", "plan"):
-        record[name] = getattr(cell, name)
+    record["n"] = cell.n
     for metric in comparison.metrics:
         best = None if cell.takes_all_steps else comparison.best(metric, cell.num_steps)
         standard = comparison.reference(metric)
@@ -60,6 +59,8 @@ def _record(comparison: Comparison, cell: Cell) -> dict[str, Any]:
         for name, other in (("best", best), ("standard", standard)):
             apart = None if other is None else comparison.difference(cell, other, metric)
             record |= _columns(f"{metric.key}_minus_{name}", apart)
+    for name in ("seconds", "seconds_per_sample", "plan", "id"):
+        record[name] = getattr(cell, name)
     return record | {"failed": cell.reason, "notes": "; ".join(cell.notes)}
 
 

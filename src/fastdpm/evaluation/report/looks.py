@@ -51,10 +51,23 @@ _CHOICES = {
 }
 
 
-def looks_by_row(rows: Sequence[Row]) -> list[Look]:
-    """A look for each of a few rows."""
-    count, marks = len(_COLORS), len(_MARKERS)
-    return [Look(_COLORS[i % count], "-", _MARKERS[i % marks]) for i in range(len(rows))]
+def looks_by_row(rows: Sequence[Row], listed: Sequence[str]) -> list[Look]:
+    """A look for each of a few rows.
+
+    Args:
+        rows: The rows of a figure.
+        listed: Names of all rows of the comparison, so that a method usually looks the same in all
+            figures of a comparison.
+    """
+    count, used, looks = len(_COLORS), set[int](), []
+    for row in rows:
+        place = listed.index(row.name) % count
+        place = next(
+            (i % count for i in range(place, place + count) if i % count not in used), place
+        )
+        used.add(place)
+        looks.append(Look(_COLORS[place], "-", _MARKERS[place]))
+    return looks
 
 
 def looks_by_choice(choices: Iterable[str]) -> dict[str, Look]:

@@ -83,8 +83,8 @@ def samples_figure(
 
 
 def shown_steps(comparison: Comparison) -> tuple[int, ...]:
-    """The smallest and a middle S, whose samples are shown by default."""
-    steps = comparison.steps
+    """The smallest S above 1 and a middle one, whose samples are shown by default."""
+    steps = [s for s in comparison.steps if s > 1] or comparison.steps  # one step is mostly noise
     return tuple(sorted({steps[0], steps[len(steps) // 2]})) if steps else ()
 
 

@@ -87,7 +87,8 @@ def scale_of(
     if not scores:
         return Scale(0.0, 1.0)
     values = [score.value for score in scores]
-    logarithmic = min(values) > 0 and max(values) > _LOG_FROM * min(values)
+    wide = min(values) > 0 and max(values) > _LOG_FROM * min(values)
+    logarithmic = wide and metric.lower_is_better  # scores of higher is better have a top
     kind, threshold = ("log", 0.0) if logarithmic else ("linear", 0.0)
     kept = _core(scores, kind, metric.lower_is_better)
     values = [score.value for score in kept]

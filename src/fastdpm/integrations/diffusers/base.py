@@ -141,6 +141,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 f"{cls.__name__} has no argument {', '.join(unknown)}: it takes"
                 f" {', '.join(sorted(own))}"
             )
+        if isinstance(config, SchedulerMixin):
+            raise InvalidArgumentError(
+                f"`config` is a {type(config).__name__}: pass its configuration, scheduler.config"
+            )
         in_memory = False
         if isinstance(config, Mapping):
             defaults = [name for name in config.get(_DEFAULTS, ()) if name not in own]

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -302,6 +303,11 @@ def _unwrapped(network: Any) -> Any:
 
 def _network_of(pipeline: Any, kind: str) -> Any:
     """The U-Net or DiT of a pipeline; raises InvalidArgumentError if it is not supported."""
+    if isinstance(pipeline, str | Path):
+        raise InvalidArgumentError(
+            f"{str(pipeline)!r} is not a pipeline: load it with DiffusionPipeline.from_pretrained,"
+            " or open its folder with fastdpm.load_model"
+        )
     network = getattr(pipeline, "unet", None)
     transformer = getattr(pipeline, "transformer", None)
     if network is None and isinstance(_unwrapped(transformer), DiTTransformer2DModel):
