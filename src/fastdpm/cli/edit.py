@@ -12,12 +12,13 @@ from fastdpm.cli.inputs import InputPaths, Limit, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, print_notes
+from fastdpm.cli.terminal import console, counted, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
 
 
@@ -71,6 +72,7 @@ def edit(
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("use --strength or --at-level, not both")
+    start = {"level": at_level, "strength": strength}
     filled = results_folder(out, overwrite)
     model = source.find()
     config = model.config
@@ -78,14 +80,12 @@ def edit(
     recipe = options.recipe(config.recipe, clip)
     levels = recipe.choose_levels(model.schedule)
     if strength is not None or at_level is not None:
-        levels_from(levels, model.schedule, level=at_level, strength=strength)
+        levels_from(levels, model.schedule, **start)
     loaded = source.read(model, inputs, machine, n)
-    x = loaded.x
-    marked = _marked(mask, times, x, config.data)
+    marked = _marked(mask, times, loaded.x, config.data)
     how = plan_edit(
         loaded.model,
-        level=at_level,
-        strength=strength,
+        **start,
         masked=marked is not None,
         levels=levels,
         kappa=recipe.stochasticity,
@@ -96,7 +96,7 @@ def edit(
     with sampling_bar() as bar:
         found = run_edit(
             loaded.model,
-            x,
+            loaded.x,
             plan=how,
             mask=marked,
             clip=recipe.clip,
@@ -108,7 +108,9 @@ def edit(
     seconds = time.perf_counter() - began
     share = None if marked is None else round(float(marked.double().mean()), 6)
     facts = {
-        **made_by(config, how.plan),
+        **made_by(config, how.plan, recipe),
+        "strength": strength,
+        "at_level": at_level,
         "clip": recipe.clip,
         "seed": seed,
         "network_evaluations": how.plan.num_rows,
@@ -118,15 +120,20 @@ def edit(
     }
     with filled as folder:
         write_samples(folder, config.data, found, loaded.gain, facts)
-        write_edits(folder / EDITED, x, found, marked, config.data)
-    done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
-    console.print(
-        f"{len(found)} {done}, from level {how.plan.level[0]:.4g} in {how.plan.num_rows} network"
-        f" evaluations each; {seconds:.1f} s"
-    )
-    if marked is not None:
-        console.print("what the mask keeps is bit for bit as it was read")
+        write_edits(folder / EDITED, loaded.x, found, marked, config.data)
+    _print(how.plan, len(found), share, seconds)
     console.print(f"written to {out}; picture of originals and results: {out / EDITED}")
+
+
+def _print(plan: Plan, number: int, share: float | None, seconds: float) -> None:
+    """How many samples were edited, from which level, and what it took."""
+    done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
+    each = counted(plan.num_rows, "network evaluation")
+    console.print(
+        f"{number} {done}, from level {plan.level[0]:.4g} in {each} each; {seconds:.1f} s"
+    )
+    if share is not None:
+        console.print("what the mask keeps is bit for bit as it was read")
 
 
 def _check_mask_options(
