@@ -144,7 +144,7 @@ def test_sounds_are_judged_at_16_bits_and_rounding_is_printed(command):
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        (["--grey-levels", "17"], ["0.5 steps", 17, "--grey-levels"]),
+        (["--grey-levels", "17"], ["0.5 steps", 17, "--gray-levels"]),
         (["--variance", "learned"], ["variance", "learned", "small", "large"]),
         (["--variance", "medium"], ["variance", "small", "large", "learned", "medium"]),
         (["--kappa", "0"], ["--kappa"]),
