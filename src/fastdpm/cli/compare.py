@@ -142,10 +142,8 @@ def compare(
             clip=clip,
             reference_n=reference_n,
         )
-        cost = prepared.estimate()
-        console.print(str(cost))
+        _print_cost(prepared.estimate(), cells=dry_run)
         if dry_run or out is None:
-            _print_cells(cost)
             return
         found = prepared.run(command, console.print)
     for path in found.write(out, formats=figures):
@@ -166,6 +164,12 @@ def _parse_grid(
     if names is not None:
         choose_methods(names, kappas)  # refuses what is wrong before the model is looked for
     return counts, names, kappas
+
+
+def _print_cost(cost: CostEstimate, *, cells: bool) -> None:
+    console.print(str(cost))
+    if cells:
+        _print_cells(cost)
 
 
 def _print_cells(cost: CostEstimate) -> None:

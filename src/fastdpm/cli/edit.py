@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastdpm.cli import choices
 from fastdpm.cli.expand import changes
-from fastdpm.cli.inputs import InputPaths, Limit, Source
+from fastdpm.cli.inputs import InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.panels import Panel
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
+    from fastdpm.inverse.edit import EditPlan
 
 
 @changes(choices.RecipeOptions, without=("method",))
@@ -64,11 +65,9 @@ def edit(
     What a mask keeps stays bit for bit as it was read. Writes the samples, sounds at the level
     of the originals, a picture of originals and results, and samples.json.
     """
-    from fastdpm.inverse.edit import edit as run_edit
     from fastdpm.inverse.edit import levels_from, plan_edit
     from fastdpm.output.figures_inverse import EDITED, write_edits
     from fastdpm.output.folder import made_by, write_samples
-    from fastdpm.progress import sampling_bar
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("use --strength or --at-level, not both")
@@ -83,36 +82,19 @@ def edit(
         levels_from(levels, model.schedule, **start)
     loaded = source.read(model, inputs, machine, n)
     marked = _marked(mask, times, loaded.x, config.data)
-    how = plan_edit(
-        loaded.model,
-        **start,
-        masked=marked is not None,
-        levels=levels,
-        kappa=recipe.stochasticity,
-    )
-    if marked is not None and how.unseen:  # only then does sampling start from pure noise
+    masked, kappa = marked is not None, recipe.stochasticity
+    how = plan_edit(loaded.model, **start, masked=masked, levels=levels, kappa=kappa)
+    if masked and how.unseen:  # only then does sampling start from pure noise
         print_notes(levels.notes)
+    settings = {"clip": recipe.clip, "seed": seed}
     began = time.perf_counter()
-    with sampling_bar() as bar:
-        found = run_edit(
-            loaded.model,
-            loaded.x,
-            plan=how,
-            mask=marked,
-            clip=recipe.clip,
-            seed=seed,
-            condition=loaded.condition,
-            batch_size=source.batch_size,
-            callback=bar,
-        )
+    found = _run(loaded, how, marked, source.batch_size, settings)
     seconds = time.perf_counter() - began
     share = None if marked is None else round(float(marked.double().mean()), 6)
-    facts = {
-        **made_by(config, how.plan, recipe),
+    facts = made_by(config, how.plan, recipe) | settings
+    facts |= {
         "strength": strength,
         "at_level": at_level,
-        "clip": recipe.clip,
-        "seed": seed,
         "network_evaluations": how.plan.num_rows,
         "inputs": loaded.file_names,
         "painted": share,
@@ -123,6 +105,30 @@ def edit(
         write_edits(folder / EDITED, loaded.x, found, marked, config.data)
     _print(how.plan, len(found), share, seconds)
     console.print(f"written to {out}; picture of originals and results: {out / EDITED}")
+
+
+def _run(
+    loaded: LoadedInputs,
+    how: EditPlan,
+    mask: Tensor | None,
+    batch_size: int | None,
+    settings: dict[str, Any],
+) -> Tensor:
+    """Edit all inputs under a progress bar."""
+    from fastdpm.inverse.edit import edit
+    from fastdpm.progress import sampling_bar
+
+    with sampling_bar() as bar:
+        return edit(
+            loaded.model,
+            loaded.x,
+            plan=how,
+            mask=mask,
+            condition=loaded.condition,
+            batch_size=batch_size,
+            callback=bar,
+            **settings,
+        )
 
 
 def _print(plan: Plan, number: int, share: float | None, seconds: float) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdpm.core.plan import Plan
+    from fastdpm.models.config import ModelConfig
     from fastdpm.models.model import Model
     from fastdpm.output.folder import SampleFolder
 
@@ -76,13 +77,11 @@ def sample(
     # From here on with PyTorch, whose import takes longer than all of the above.
     from fastdpm.core.structure import plain
     from fastdpm.data.condition import read_condition
-    from fastdpm.data.tensors import values_digest
-    from fastdpm.models.identity import config_digest
     from fastdpm.output import folder as output
 
     chosen = read_condition(condition, class_labels, config.data)
     count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
-    path = out if out is not None else output.free_folder(Path("samples"), config.name)
+    path = out or output.free_folder(Path("samples"), config.name)
     output.check_folder(path, overwrite=overwrite, resume=resume)
 
     loaded = machine.open(found, count, batch_size)
@@ -91,18 +90,11 @@ def sample(
     conditions = loaded.check_condition(chosen)
     if count is None:
         count = 16 if conditions is None else len(conditions)
-    identity: dict[str, Any] = {
-        **output.made_by(config, plan),
-        "network": config_digest(config),
-        "clip": recipe.clip,
-        "condition": None if conditions is None else values_digest(conditions),
-        "seed": seed,
-        "precision": precision,
-    }
+    settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
     folder = output.SampleFolder.open(
         path,
         config.data,
-        identity,
+        _identity(config, plan, conditions, settings),
         facts={} if saved is not None else {"recipe": plain(recipe)},
         format=format or "",
         overwrite=overwrite,
@@ -110,21 +102,28 @@ def sample(
     )
     if saved is not None or recipe != config.recipe:
         print_notes(plan.notes)
-    todo = [i for i in range(count) if i not in folder.done]
-    options = {
-        "clip": recipe.clip,
-        "seed": seed,
-        "batch_size": batch_size,
-        "condition": conditions,
-        "precision": precision,
-    }
-    _write(loaded, plan, folder, todo, options)
+    options = settings | {"batch_size": batch_size, "condition": conditions}
+    _write(loaded, plan, folder, count, options)
+
+
+def _identity(
+    config: ModelConfig, plan: Plan, conditions: Tensor | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that decides the samples, for the record."""
+    from fastdpm.data.tensors import values_digest
+    from fastdpm.models.identity import config_digest
+    from fastdpm.output.folder import made_by
+
+    condition = None if conditions is None else values_digest(conditions)
+    about = {"network": config_digest(config), "condition": condition}
+    return made_by(config, plan) | about | settings
 
 
 def _write(
-    model: Model, plan: Plan, folder: SampleFolder, todo: list[int], options: dict[str, Any]
+    model: Model, plan: Plan, folder: SampleFolder, count: int, options: dict[str, Any]
 ) -> None:
     """Draw the samples that the folder lacks, finish it, and print what was done."""
+    todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
         _draw(model, plan, folder, todo, options)
