@@ -47,18 +47,18 @@ class Guided(nn.Module):
 
     Attributes:
         network: Called as ``network(x, t, label)``.
-        scale: 0 ignores the labels, 1 is no guidance, above 1 is stronger.
+        guidance_scale: 0 ignores the labels, 1 is no guidance, above 1 is stronger.
     """
 
-    def __init__(self, network: nn.Module, scale: float) -> None:
+    def __init__(self, network: nn.Module, guidance_scale: float) -> None:
         super().__init__()
         self.network = network
-        self.scale = scale
+        self.guidance_scale = guidance_scale
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         """The guided prediction, shaped like ``x``."""
         empty = torch.full_like(label, NO_LABEL)
-        return Guidance(self.network, label, empty, self.scale)(x, t)
+        return Guidance(self.network, label, empty, self.guidance_scale)(x, t)
 
 
 def train(network: nn.Module, schedule: VarianceSchedule, steps: int) -> None:
@@ -95,21 +95,22 @@ def main() -> None:
     recipe = Recipe(num_steps=10, levels="var", spacing="quadratic")
     classifier = load_features("digits-features")
     wanted = torch.arange(args.n) % 10
-    for scale in (0.0, 1.0, 2.0):
+    for guidance_scale in (0.0, 1.0, 2.0):
         model = Model.wrap(
-            Guided(network, scale).eval(),
+            Guided(network, guidance_scale).eval(),
             schedule,
             (1, 8, 8),
-            name=f"guided-{scale:g}",
+            name=f"guided-{guidance_scale:g}",
             classes=10,
             recipe=recipe,
-            settings={"scale": scale},
+            settings={"guidance_scale": guidance_scale},
         )
         images = model.sample(args.n, class_labels=wanted, seed=0)
         seen = classifier(images)[1].argmax(1)
         share = (seen == wanted).float().mean().item()
         error = (share * (1 - share) / args.n) ** 0.5
-        print(f"scale {scale:g}: {100 * share:.1f} ± {100 * error:.1f} % are the requested digit")
+        figures = f"{100 * share:.1f} ± {100 * error:.1f} %"
+        print(f"guidance scale {guidance_scale:g}: {figures} are the requested digit")
 
 
 if __name__ == "__main__":

@@ -103,12 +103,16 @@ def _reverse_processes(comparison: Comparison, expected: str) -> str:
         shown = [f"{cell.scores[metric.key].text} ({cell.choice})" for cell in pair if cell]
         lines.append(f"| {num_steps} | {' | '.join(shown)} | {better} |")
     other = sides[1 - sides.index(expected)]
-    total = sum(won.values())
+    clauses = [f"{side} is better at {won[side]}" for side in (expected, other) if won[side]]
+    if won["no difference"]:
+        clauses.append(f"there is no significant difference at {won['no difference']}")
+    clauses[0] += f" of {sum(won.values())} values of S"
+    *first, last = clauses
+    found = f"{', '.join(first)}{', and ' if first else ''}{last}"
     lines += [
         "",
         f"{metric.name}, {metric.direction}. The paper found {expected} to be better. Here,"
-        f" {expected} is better at {won[expected]} of {total} values of S, {other} is better at"
-        f" {won[other]}, and there is no significant difference at {won['no difference']}.",
+        f" {found}.",
         "",
     ]
     return "\n".join(lines)

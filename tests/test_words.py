@@ -14,7 +14,8 @@ PAGES = [
     *sorted((ROOT / "examples").glob("*.py")),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
 ]
-WORDS = re.compile(r"\b(told|asked|given|Denoiser|licence|recognise\w*)\b")
+BRITISH = r"licence|recognise\w*|colours?|grey levels?|greys|centre|normalis(?:e|es|ing|ation)"
+WORDS = re.compile(rf"\b(told|asked|given|Denoiser|{BRITISH})\b")
 NAMES = {"told", "asked", "given", "most", "denoiser"}
 # Keys of files, which stay as they are, and old names that are still read.
 KEYS = {

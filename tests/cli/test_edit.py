@@ -122,7 +122,7 @@ def test_bits_are_printed_saved_and_drawn(command, tmp_path):
     assert record["bits_per_dimension"] == pytest.approx(np.mean(record["per_sample"]))
     assert (len(record["terms"]), record["samples"]) == (5, 3)
     assert record["inputs"] == ["0.png", "1.png", "2.png"]
-    assert re.search(tells("grey levels", 256, "8-bit", "b.json", "b.png"), out)
+    assert re.search(tells("gray levels", 256, "8-bit", "b.json", "b.png"), out)
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     for variance in ("small", "large"):
         command(
@@ -138,13 +138,13 @@ def test_bits_are_printed_saved_and_drawn(command, tmp_path):
 def test_sounds_are_judged_at_16_bits_and_rounding_is_printed(command):
     code, out, err = command("likelihood", "a.wav", model="sound")
     assert code == 0, err
-    assert re.search(tells("grey levels", 65536, "16-bit", "by 0 of a step", "1 sample"), out)
+    assert re.search(tells("gray levels", 65536, "16-bit", "by 0 of a step", "1 sample"), out)
 
 
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        (["--grey-levels", "17"], ["0.5 steps", 17, "--grey-levels"]),
+        (["--grey-levels", "17"], ["0.5 steps", 17, "--gray-levels"]),
         (["--variance", "learned"], ["variance", "learned", "small", "large"]),
         (["--variance", "medium"], ["variance", "small", "large", "learned", "medium"]),
         (["--kappa", "0"], ["--kappa"]),
@@ -160,4 +160,4 @@ def test_what_has_no_likelihood_is_one_line(command, arguments, values):
 def test_digits_have_17_grey_levels(command, capsys):
     assert cli.run(["likelihood", "digits", "sklearn:digits-test", "-n", "4", "-S", "4"]) == 0
     out = capsys.readouterr().out
-    assert re.search(tells("grey levels", 17), out)
+    assert re.search(tells("gray levels", 17), out)

@@ -77,6 +77,11 @@ SAMPLE = [
     ("{image} --format wav", ["--format", "png", "webp", "npz", "wav"]),
     ("{sound} --format png", ["--format", "wav", "flac", "npz", "png"]),
     ("{vocoder} --format npy", ["--format", "wav", "flac", "npz", "npy"]),
+    ("{image} --format npz --out x.npz", ["--out", "x.npz", "--format npz"]),
+    ("{image} --out x.WAV", ["--out", "x.WAV", "--format wav"]),
+    ("{vocoder} --condition .", ["--condition", "folder", "file"]),
+    ("{image} --variances 1e-4 1e-3", ["1e-3", "commas"]),
+    ("{image} --stepp 3", ["--stepp", "--steps"]),
     ("{image} --format bmp", ["--format", "png", "webp", "npz", "bmp"]),
     ("{image} --unbounded", ["var"]),
     ("{image} --unbounded --levels step", ["var"]),
@@ -113,7 +118,7 @@ OTHERS = [
     ("edit {image} {png} --unbounded", ["var"]),
     ("edit {image} {png} --strength 0", ["strength", "(0, 1]", 0]),
     ("interpolate {image} {png} {png2} -n 1", ["-n", 2, 1]),
-    ("likelihood {image} {png} --grey-levels 1", ["--grey-levels", 2, 1]),
+    ("likelihood {image} {png} --gray-levels 1", ["--gray-levels", 2, 1]),
     ("plan {image} --unbounded", ["var"]),
     ("plan {image} --plot x.gif", ["x.gif", ".png", ".svg"]),
     ("plan {image} --class 0", ["--class"]),
@@ -124,6 +129,8 @@ OTHERS = [
     ("train digits --data sklearn:digits --resume", ["checkpoint.pt"]),
     ("train digits --data sklearn:digits --steps 0", ["--steps", 1, 0]),
     ("train digits --data sklearn:digits --minutes 0", ["--minutes", 0.001, 0]),
+    ("likelihood {image} {png} --grey-levels 1", ["--gray-levels", 2, 1]),  # its former name
+    ("likelihood {image} {png} --grey-levels=1", ["--gray-levels", 2, 1]),
     ("push {image} name", ["owner/name", "name"]),
 ]
 TABLE = [
@@ -215,3 +222,16 @@ def test_labels_are_passed_to_every_command_that_reads_inputs(
     out = {"likelihood": []}.get(command, ["--out", _OUT.get(command, "x")])
     assert fastdpm([*arguments, "--class", "2", "-S", "3", *out]) == 0
     assert seen == {2}
+
+
+def test_an_unknown_option_is_compared_with_close_names_only(capsys):
+    assert fastdpm(["sample", "digits", "--variance", "0.1"]) == 2
+    assert re.search(tells("--variance", "--variances"), capsys.readouterr().err)
+    assert fastdpm(["train", "digits", "--variances", "0.1"]) == 2
+    err = capsys.readouterr().err
+    assert re.findall(r"--[a-z-]+", err) == ["--variances", "--help"]
+
+
+def test_compare_says_where_custom_levels_are_measured(capsys):
+    assert fastdpm(["compare", "digits", "--variances", "0.1", "--out", "x"]) == 2
+    assert re.search(tells("fastdpm evaluate --variances"), capsys.readouterr().err)

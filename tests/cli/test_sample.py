@@ -11,8 +11,9 @@ import soundfile
 import torch
 from PIL import Image
 
-from fastdpm import Plan, load_model, run
+from fastdpm import Plan, Recipe, load_model, run
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.core.structure import build
 from fastdpm.data.tensors import sha256
 from fastdpm.models import builtin_models
 from tests.messages import tells
@@ -66,8 +67,35 @@ def test_the_record_says_what_was_run(sample, folders, tmp_path):
         7,
         100,
     )
+    assert "sample_rate" not in record
     assert record["files"] == ["000000.png", "000001.png"]
     assert {"fastdpm", "torch", "numpy", "python"} <= record["versions"].keys()
+
+
+def test_the_record_has_the_recipe_of_the_plan(sample, folders, tmp_path, monkeypatch):
+    arguments = ("-n", "2", "--variances", "1e-4,0.1,0.3", "--batch-size", "1", "--out", "x")
+    calls = iter([run])
+
+    def interrupt_the_second(*args, **kwargs):
+        for draw in calls:
+            return draw(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastdpm.models.model.run", interrupt_the_second)
+        assert sample(*arguments, model="sound")[0] == 130
+    path = tmp_path / "x" / "samples.json"
+    record = json.loads(path.read_text())
+    assert record["complete"] is False
+    recipe = build(Recipe, record["recipe"], "recipe")
+    assert recipe.variances == (1e-4, 0.1, 0.3)
+    plan = recipe.compile(load_model(folders["sound"]).schedule)
+    assert plan.fingerprint == record["plan"]["fingerprint"]
+    assert record["sample_rate"] == 8000
+    del record["recipe"], record["sample_rate"]  # as records were
+    path.write_text(json.dumps(record))
+    assert sample(*arguments, "--resume", model="sound")[0] == 0
+    assert json.loads(path.read_text())["recipe"]["variances"] == [1e-4, 0.1, 0.3]
 
 
 def test_sounds_are_written_with_a_picture(sample, tmp_path):
@@ -86,9 +114,9 @@ def test_a_vocoder_takes_its_examples_a_sound_or_a_mel(sample, tmp_path):
     soundfile.write(tmp_path / "tone.wav", tone, 8000)
     np.save(tmp_path / "mel.npy", np.zeros((8, 25), dtype=np.float32))
     for source, samples in (("tone.wav", 1008), ("mel.npy", 400)):
-        code, _, err = sample("--condition", source, "--out", f"of-{source}", model="vocoder")
+        code, _, err = sample("--condition", source, "--out", f"of-{samples}", model="vocoder")
         assert code == 0, err
-        sound, _ = soundfile.read(tmp_path / f"of-{source}" / "000000.wav")
+        sound, _ = soundfile.read(tmp_path / f"of-{samples}" / "000000.wav")
         assert sound.shape == (samples,)
 
 

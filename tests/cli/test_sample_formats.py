@@ -158,7 +158,7 @@ def test_resuming_in_another_format_is_refused(sample):
     sample("image", "-n", "2", "--out", "x")
     code, _, err = sample("image", "-n", "3", "--out", "x", "--format", "webp", "--resume")
     assert code == 2
-    assert re.search(tells("x", "file_format", "png", "webp"), err)
+    assert re.search(tells("x", "--format", "png", "webp"), err)
 
 
 def test_a_run_recorded_before_there_were_formats_resumes_as_png(sample, tmp_path):

@@ -71,7 +71,8 @@ def test_var_at_the_bound_starts_cleaner_and_says_so():
     largest = 1 - (levels.level[0] / levels.level[1]) ** 2
     assert abs(largest - 1e-4 * (1 + 19 * 0.95 / (20 * 0.01)) ** 2) < 1e-12
     assert levels.level[0] > DDPM.levels[-1]
-    assert re.search(tells(f"{levels.level[0]:.4g}", 0.006353), levels.notes[0])
+    values = (f"{levels.level[0]:.4g}", 0.006353, "bounded=False", "--unbounded")
+    assert re.search(tells(*values), levels.notes[0])
     assert levels_var(DDPM, 23, "quadratic").notes == ()
     assert (
         abs(1 - (levels_var(DDPM, 2).level[0] / levels_var(DDPM, 2).level[1]) ** 2 - 0.99) < 1e-12
@@ -152,6 +153,7 @@ def test_variances_beyond_the_schedule_are_refused():
 def test_falling_variances_are_noted():
     rising, falling = (levels_from_variances(AUDIO, v) for v in ([0.1, 0.2], [0.2, 0.1]))
     assert len(falling.notes) == len(rising.notes) + 1
+    assert re.search(tells("0.1,0.2"), falling.notes[-1])  # what to pass instead
 
 
 def test_a_custom_start_far_from_noise_is_noted():

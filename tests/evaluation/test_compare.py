@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def test_a_vocoder_is_compared_by_pairs(folders, sound_folder):
 
 
 def test_the_command_writes_tables_figures_and_a_report(
-    folders, features, image_folder, tmp_path, capsys
+    folders, features, image_folder, tmp_path, capsys, monkeypatch
 ):
     out = tmp_path / "out"
     command = ["compare", str(folders["image"]), "-S", "3,4", "--methods", "paper,standard"]
@@ -188,7 +189,13 @@ def test_the_command_writes_tables_figures_and_a_report(
     err = capsys.readouterr().err
     assert re.search(tells(out, "--out", "--overwrite"), err)
     assert err.count("\n") == 1
-    assert fastdpm([*command, "--out", str(out), "--overwrite"]) == 0
+    assert fastdpm([*command, "--out", str(out), "--dry-run"]) == 0  # which writes nothing
+    overwriting = [*command, "--out", str(out), "--overwrite"]
+    monkeypatch.setattr(sys, "argv", ["fastdpm", *overwriting])
+    assert fastdpm(overwriting) == 0
+    assert "--overwrite" not in json.loads((out / "results.json").read_text())["command"]
+    monkeypatch.setattr(sys, "argv", ["fastdpm", *command, "--out", str(out)])
+    assert fastdpm([*command, "--out", str(out)]) == 0  # the same comparison
 
 
 def test_methods_of_diffusers_need_it_and_are_left_out_by_default(monkeypatch):

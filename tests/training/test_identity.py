@@ -10,7 +10,7 @@ OPTIONS = TrainOptions(steps=60, batch_size=16)
 
 
 def test_the_number_of_grey_levels_is_no_part_of_it():
-    denoiser = TrainConfig(
+    diffusion = TrainConfig(
         name=IMAGE.name,
         network=IMAGE.network,
         schedule=IMAGE.schedule,
@@ -21,11 +21,11 @@ def test_the_number_of_grey_levels_is_no_part_of_it():
     classifier = classifier_config()
     found = {
         (
-            replace(denoiser, data=replace(denoiser.data, grey_levels=levels)).identity,
+            replace(diffusion, data=replace(diffusion.data, grey_levels=levels)).identity,
             replace(classifier, data=replace(classifier.data, grey_levels=levels)).identity,
         )
         for levels in (None, 17, 25)
     }
     assert len(found) == 1
-    longer = replace(denoiser, training=replace(OPTIONS, steps=61))
+    longer = replace(diffusion, training=replace(OPTIONS, steps=61))
     assert longer.identity not in found.pop()

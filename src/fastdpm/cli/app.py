@@ -30,6 +30,7 @@ from fastdpm.cli.reconstruct import reconstruct
 from fastdpm.cli.sample import sample
 from fastdpm.cli.terminal import in_options
 from fastdpm.cli.train import train
+from fastdpm.cli.usage import current_names, describe_usage
 from fastdpm.core.errors import FastDPMError
 
 PANELS = {
@@ -108,6 +109,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; every failure a user can cause is one line on the error stream."""
+    arguments = current_names(arguments)
     command = next(iter(arguments or _words_to_complete()), "")
     app = make_app(command)
     try:
@@ -116,7 +118,7 @@ def run(arguments: list[str]) -> int:
         return _fail(in_options(str(error), _options(app, command)), error.exit_code)
     except TyperException as error:
         hint = f"fastdpm {command} --help" if command in COMMANDS else "fastdpm --help"
-        message = error.format_message().replace("Value error, ", "")
+        message = describe_usage(error, command, list(_options(app, command).values()))
         return _fail(f"{message} (see {hint})", 2)
     except OSError as error:
         return _fail(_describe(error), 1)

@@ -106,7 +106,7 @@ class RecipeOptions(Options):
 
     steps: Annotated[
         int | None,
-        Panel.SAMPLING.option("--steps", "-S", help="Number of steps S, from 2 to T."),
+        Panel.SAMPLING.option("--steps", "-S", help="Number of steps S, from 1 to T."),
     ] = None
     levels: Annotated[
         str | None,
@@ -135,23 +135,23 @@ class RecipeOptions(Options):
     at_steps: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Training steps by hand, zero-based and falling: 900,500,100.", metavar="X,..."
+            help="Custom training steps, zero-based and falling: 900,500,100.", metavar="X,..."
         ),
     ] = None
     at_levels: Annotated[
         str | None,
-        Panel.SAMPLING.option(help="Noise levels by hand, rising: 0.1,0.5,0.9.", metavar="X,..."),
+        Panel.SAMPLING.option(help="Custom noise levels, rising: 0.1,0.5,0.9.", metavar="X,..."),
     ] = None
     variances: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Variances by hand, clean end first: 1e-4,0.01,0.5.", metavar="X,..."
+            help="Custom variances, clean end first: 1e-4,0.01,0.5.", metavar="X,..."
         ),
     ] = None
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe, changed by the options that are set."""
-        by_hand = {
+        custom = {
             name: tuple(parse(f"--{name.replace('_', '-')}", getattr(self, name), float)) or None
             for name in ("at_steps", "at_levels", "variances")
         }
@@ -163,7 +163,7 @@ class RecipeOptions(Options):
             method=self.method,
             clip=clip,
             bounded=False if self.unbounded else None,
-            **by_hand,
+            **custom,
         )
 
     def names(self) -> list[str]:
@@ -179,7 +179,7 @@ class Sampling(RecipeOptions):
     plan: Annotated[
         Path | None,
         Panel.SAMPLING.option(
-            help="Plan saved by `fastdpm plan --save`, in place of the options above."
+            help="Plan saved by `fastdpm plan --save`, in place of --steps to --variances."
         ),
     ] = None
     clip: Clip = None

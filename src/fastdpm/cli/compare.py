@@ -84,8 +84,8 @@ def compare(
     clip: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="How the implied clean data is clipped, for all methods; by default as in the"
-            " model's recipe."
+            help="Clip the predicted clean data, for all methods; by default as in the model's"
+            " recipe."
         ),
         OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,
@@ -113,25 +113,23 @@ def compare(
     from fastdpm.evaluation.compare import prepare
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluate import MeasureOptions
-    from fastdpm.evaluation.methods import choose_methods
     from fastdpm.models.find import find_model
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.command_line("--dry-run", "--format=")
+    command = choices.command_line("--dry-run", "--overwrite", "--format=")
     figures = choices.parse_names("--format", formats, FORMATS)
-    counts = choices.parse("--steps", steps, int) or None
-    names = choices.parse("--methods", methods, str) or None
-    kappas = choices.parse("--kappa", kappa, float) or None
-    if names is not None:
-        choose_methods(names, kappas)  # refuses what is wrong before the model is looked for
+    counts, names, kappas = _parse_grid(steps, methods, kappa)
     if out is None and not dry_run:
         raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
     found_model = find_model(model, checkpoint)
-    if out is not None:
+    if out is not None and not dry_run:
         _check_folder(out, command, found_model, overwrite=overwrite)
     preset = read_preset(model) if checkpoint is not None else None
     machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
+    measuring = MeasureOptions(
+        against, n, features, inception, machine.device, kept, True, batch_size=batch_size
+    )
     with choices.keeping(kept):
         prepared = prepare(
             found_model,
@@ -139,24 +137,12 @@ def compare(
             names,
             kappas=kappas,
             table=None if preset is None else preset.compare,
-            measuring=MeasureOptions(
-                against,
-                n,
-                features,
-                inception,
-                machine.device,
-                kept,
-                progress=True,
-                batch_size=batch_size,
-            ),
+            measuring=measuring,
             options=DrawOptions(seed, precision, batch_size, machine.device),
             clip=clip,
             reference_n=reference_n,
         )
-        cost = prepared.estimate()
-        console.print(str(cost))
-        if dry_run:
-            _print_cells(cost)
+        _print_cost(prepared.estimate(), cells=dry_run)
         if dry_run or out is None:
             return
         found = prepared.run(command, console.print)
@@ -164,6 +150,26 @@ def compare(
         console.print(f"written: {path}")
     if preset is not None:
         _print_published(preset)
+
+
+def _parse_grid(
+    steps: str | None, methods: str | None, kappa: str | None
+) -> tuple[list[int] | None, list[str] | None, list[float] | None]:
+    """The values of S, the methods and the values of kappa; None if not set."""
+    from fastdpm.evaluation.methods import choose_methods
+
+    counts = choices.parse("--steps", steps, int) or None
+    names = choices.parse("--methods", methods, str) or None
+    kappas = choices.parse("--kappa", kappa, float) or None
+    if names is not None:
+        choose_methods(names, kappas)  # refuses what is wrong before the model is looked for
+    return counts, names, kappas
+
+
+def _print_cost(cost: CostEstimate, *, cells: bool) -> None:
+    console.print(str(cost))
+    if cells:
+        _print_cells(cost)
 
 
 def _print_cells(cost: CostEstimate) -> None:

@@ -10,7 +10,7 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
-from fastdpm.cli.terminal import console
+from fastdpm.cli.terminal import console, counted
 
 
 def decode(
@@ -49,5 +49,6 @@ def decode(
     }
     with filled as folder:
         picture = write_samples(folder, loaded.config.data, data, saved.gain, facts)
-    console.print(f"{len(data)} decoded in {plan.num_rows} network evaluations each: {out}")
+    each = counted(plan.num_rows, "network evaluation")
+    console.print(f"{len(data)} decoded in {each} each: {out}")
     console.print(f"picture: {out / picture}")

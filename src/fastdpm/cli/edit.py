@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastdpm.cli import choices
 from fastdpm.cli.expand import changes
-from fastdpm.cli.inputs import InputPaths, Limit, Source
+from fastdpm.cli.inputs import InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, print_notes
+from fastdpm.cli.terminal import console, counted, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
+    from fastdpm.inverse.edit import EditPlan
 
 
 @changes(choices.RecipeOptions, without=("method",))
@@ -63,14 +65,13 @@ def edit(
     What a mask keeps stays bit for bit as it was read. Writes the samples, sounds at the level
     of the originals, a picture of originals and results, and samples.json.
     """
-    from fastdpm.inverse.edit import edit as run_edit
     from fastdpm.inverse.edit import levels_from, plan_edit
     from fastdpm.output.figures_inverse import EDITED, write_edits
     from fastdpm.output.folder import made_by, write_samples
-    from fastdpm.progress import sampling_bar
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("use --strength or --at-level, not both")
+    start = {"level": at_level, "strength": strength}
     filled = results_folder(out, overwrite)
     model = source.find()
     config = model.config
@@ -78,39 +79,22 @@ def edit(
     recipe = options.recipe(config.recipe, clip)
     levels = recipe.choose_levels(model.schedule)
     if strength is not None or at_level is not None:
-        levels_from(levels, model.schedule, level=at_level, strength=strength)
+        levels_from(levels, model.schedule, **start)
     loaded = source.read(model, inputs, machine, n)
-    x = loaded.x
-    marked = _marked(mask, times, x, config.data)
-    how = plan_edit(
-        loaded.model,
-        level=at_level,
-        strength=strength,
-        masked=marked is not None,
-        levels=levels,
-        kappa=recipe.stochasticity,
-    )
-    if marked is not None and how.unseen:  # only then does sampling start from pure noise
+    marked = _marked(mask, times, loaded.x, config.data)
+    masked, kappa = marked is not None, recipe.stochasticity
+    how = plan_edit(loaded.model, **start, masked=masked, levels=levels, kappa=kappa)
+    if masked and how.unseen:  # only then does sampling start from pure noise
         print_notes(levels.notes)
+    settings = {"clip": recipe.clip, "seed": seed}
     began = time.perf_counter()
-    with sampling_bar() as bar:
-        found = run_edit(
-            loaded.model,
-            x,
-            plan=how,
-            mask=marked,
-            clip=recipe.clip,
-            seed=seed,
-            condition=loaded.condition,
-            batch_size=source.batch_size,
-            callback=bar,
-        )
+    found = _run(loaded, how, marked, source.batch_size, settings)
     seconds = time.perf_counter() - began
     share = None if marked is None else round(float(marked.double().mean()), 6)
-    facts = {
-        **made_by(config, how.plan),
-        "clip": recipe.clip,
-        "seed": seed,
+    facts = made_by(config, how.plan, recipe) | settings
+    facts |= {
+        "strength": strength,
+        "at_level": at_level,
         "network_evaluations": how.plan.num_rows,
         "inputs": loaded.file_names,
         "painted": share,
@@ -118,15 +102,44 @@ def edit(
     }
     with filled as folder:
         write_samples(folder, config.data, found, loaded.gain, facts)
-        write_edits(folder / EDITED, x, found, marked, config.data)
-    done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
-    console.print(
-        f"{len(found)} {done}, from level {how.plan.level[0]:.4g} in {how.plan.num_rows} network"
-        f" evaluations each; {seconds:.1f} s"
-    )
-    if marked is not None:
-        console.print("what the mask keeps is bit for bit as it was read")
+        write_edits(folder / EDITED, loaded.x, found, marked, config.data)
+    _print(how.plan, len(found), share, seconds)
     console.print(f"written to {out}; picture of originals and results: {out / EDITED}")
+
+
+def _run(
+    loaded: LoadedInputs,
+    how: EditPlan,
+    mask: Tensor | None,
+    batch_size: int | None,
+    settings: dict[str, Any],
+) -> Tensor:
+    """Edit all inputs under a progress bar."""
+    from fastdpm.inverse.edit import edit
+    from fastdpm.progress import sampling_bar
+
+    with sampling_bar() as bar:
+        return edit(
+            loaded.model,
+            loaded.x,
+            plan=how,
+            mask=mask,
+            condition=loaded.condition,
+            batch_size=batch_size,
+            callback=bar,
+            **settings,
+        )
+
+
+def _print(plan: Plan, number: int, share: float | None, seconds: float) -> None:
+    """How many samples were edited, from which level, and what it took."""
+    done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
+    each = counted(plan.num_rows, "network evaluation")
+    console.print(
+        f"{number} {done}, from level {plan.level[0]:.4g} in {each} each; {seconds:.1f} s"
+    )
+    if share is not None:
+        console.print("what the mask keeps is bit for bit as it was read")
 
 
 def _check_mask_options(

@@ -167,7 +167,8 @@ def _refuse(samples: str, idle: list[str]) -> None:
     """Refuse options that have an effect on models only."""
     if idle:
         raise InvalidArgumentError(
-            f"{samples} is not a model, so {' and '.join(idle)} would have no effect: drop it"
+            f"{samples} is not a model, so {' and '.join(idle)} would have no effect: drop"
+            f" {'it' if len(idle) == 1 else 'them'}"
         )
 
 

@@ -38,8 +38,8 @@ encodes = changes(
     choices.RecipeOptions,
     without=("method", "kappa"),
     panel=Panel.ENCODING,
-    steps="Number of steps S, from 2 to T; by default 50, which keeps the latents of most models"
-    " near noise.",
+    steps="Number of steps S, from 1 to T (`--by invertible` needs 2); by default 50, which keeps"
+    " the latents of most models near noise.",
 )
 
 

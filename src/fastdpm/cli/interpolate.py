@@ -39,7 +39,7 @@ def interpolate(
     """
     import torch
 
-    from fastdpm.inverse.encode import decode
+    from fastdpm.inverse.encode import decode, recommended_recipe
     from fastdpm.inverse.interpolate import CLOSE, between, error_of_ends
     from fastdpm.output.figures_inverse import write_way
     from fastdpm.output.folder import made_by, write_samples
@@ -63,7 +63,8 @@ def interpolate(
     error = error_of_ends(loaded.x, samples)
     gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
     facts = {
-        **made_by(model.config, ends.plan),
+        **made_by(model.config, ends.plan, options.recipe(recommended_recipe(found))),
+        "without_last_row": encoding.without_last_row,
         "encoded": ends.method,
         "ends": loaded.file_names,
         "error_of_ends": error,

@@ -12,7 +12,7 @@ from fastdpm.cli.inputs import InputPaths, Limit, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, print_notes
+from fastdpm.cli.terminal import console, counted, print_notes
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels
@@ -43,7 +43,9 @@ def likelihood(
         ),
         OneOf("fastdpm.core.likelihood:VARIANCES"),
     ] = "large",
-    grey_levels: Annotated[int | None, Panel.LIKELIHOOD.option(help=_grey_levels, min=2)] = None,
+    grey_levels: Annotated[
+        int | None, Panel.LIKELIHOOD.option("--gray-levels", help=_grey_levels, min=2)
+    ] = None,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
@@ -100,13 +102,12 @@ def likelihood(
 
 
 def _label(levels: NoiseLevels) -> str:
-    return f"{levels.label}, {levels.num_steps} rows"
+    return f"{levels.label}, {counted(levels.num_steps, 'row')}"
 
 
 def _print(bound: Bound, why: str, seconds: float) -> None:
     levels, terms = bound.levels, bound.terms.mean(dim=0).tolist()
     error = "" if bound.error is None else f" ± {bound.error:.4f}"
-    kind = "sample" if len(bound.terms) == 1 else "samples"
     print_notes(levels.notes)
     if levels.num_steps <= _MAX_LINES:
         console.print(f"{'row':>7}{'t':>10}{'level':>10}{'bits':>12}")
@@ -119,7 +120,9 @@ def _print(bound: Bound, why: str, seconds: float) -> None:
     else:
         rows = sum(terms[1:-1])
         console.print(f"prior {terms[0]:.5f}, rows {rows:.5f}, decoder {terms[-1]:.5f}")
-    console.print(f"{bound.mean:.4f}{error} bits per dimension, {len(bound.terms)} {kind}")
+    console.print(
+        f"{bound.mean:.4f}{error} bits per dimension, {counted(len(bound.terms), 'sample')}"
+    )
     console.print(f"over {_label(levels)}, {bound.variance} variance; {seconds:.1f} s")
     moved = f"values rounded to them, by {bound.moved:.2g} of a step at most"
-    console.print(f"grey levels: {bound.grey.count}, {why}; {moved}")
+    console.print(f"gray levels: {bound.grey.count}, {why}; {moved}")

@@ -46,7 +46,10 @@ def reconstruct(
     steps: Annotated[
         str,
         Panel.ENCODING.option(
-            "--steps", "-S", help="Numbers of steps S, each from 2 to T.", metavar="N,..."
+            "--steps",
+            "-S",
+            help="Numbers of steps S, each from 1 to T (`--by invertible` needs 2).",
+            metavar="N,...",
         ),
     ] = "10,20,50",
     levels: Annotated[

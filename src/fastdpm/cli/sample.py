@@ -11,13 +11,14 @@ from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import Overwrite
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, print_notes
+from fastdpm.cli.terminal import console, counted, print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdpm.core.plan import Plan
+    from fastdpm.models.config import ModelConfig
     from fastdpm.models.model import Model
     from fastdpm.output.folder import SampleFolder
 
@@ -74,15 +75,14 @@ def sample(
     check_format(format, config.data.modality)
 
     # From here on with PyTorch, whose import takes longer than all of the above.
+    from fastdpm.core.structure import plain
     from fastdpm.data.condition import read_condition
-    from fastdpm.data.tensors import values_digest
-    from fastdpm.models.identity import config_digest
-    from fastdpm.output.folder import SampleFolder, check_folder, free_folder, made_by
+    from fastdpm.output import folder as output
 
     chosen = read_condition(condition, class_labels, config.data)
     count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
-    path = out if out is not None else free_folder(Path("samples"), config.name)
-    check_folder(path, overwrite=overwrite, resume=resume)
+    path = out or output.free_folder(Path("samples"), config.name)
+    output.check_folder(path, overwrite=overwrite, resume=resume)
 
     loaded = machine.open(found, count, batch_size)
     if saved is not None:
@@ -90,32 +90,45 @@ def sample(
     conditions = loaded.check_condition(chosen)
     if count is None:
         count = 16 if conditions is None else len(conditions)
-    identity: dict[str, Any] = {
-        **made_by(config, plan),
-        "network": config_digest(config),
-        "clip": recipe.clip,
-        "condition": None if conditions is None else values_digest(conditions),
-        "seed": seed,
-        "precision": precision,
-    }
-    folder = SampleFolder.open(
-        path, config.data, identity, format=format or "", overwrite=overwrite, resume=resume
+    settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
+    folder = output.SampleFolder.open(
+        path,
+        config.data,
+        _identity(config, plan, conditions, settings),
+        facts={} if saved is not None else {"recipe": plain(recipe)},
+        format=format or "",
+        overwrite=overwrite,
+        resume=resume,
     )
     if saved is not None or recipe != config.recipe:
         print_notes(plan.notes)
+    options = settings | {"batch_size": batch_size, "condition": conditions}
+    _write(loaded, plan, folder, count, options)
+
+
+def _identity(
+    config: ModelConfig, plan: Plan, conditions: Tensor | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that decides the samples, for the record."""
+    from fastdpm.data.tensors import values_digest
+    from fastdpm.models.identity import config_digest
+    from fastdpm.output.folder import made_by
+
+    condition = None if conditions is None else values_digest(conditions)
+    about = {"network": config_digest(config), "condition": condition}
+    return made_by(config, plan) | about | settings
+
+
+def _write(
+    model: Model, plan: Plan, folder: SampleFolder, count: int, options: dict[str, Any]
+) -> None:
+    """Draw the samples that the folder lacks, finish it, and print what was done."""
     todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
-        options = {
-            "clip": recipe.clip,
-            "seed": seed,
-            "batch_size": batch_size,
-            "condition": conditions,
-            "precision": precision,
-        }
-        _draw(loaded, plan, folder, todo, options)
+        _draw(model, plan, folder, todo, options)
     seconds = time.perf_counter() - began
-    total = loaded.schedule.num_train_steps
+    total = model.schedule.num_train_steps
     picture = folder.finish(
         {"n": len(folder.done), "network_evaluations": plan.num_rows, "T": total}
         | {"seconds": round(seconds, 3)}
@@ -125,11 +138,19 @@ def sample(
 
 def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:
     """Refuse options of the output folder that contradict each other or have no effect."""
+    from fastdpm.data.record import format_names
+
     if overwrite and resume:
         raise InvalidArgumentError("use --overwrite or --resume, not both")
     for option, is_set in (("--overwrite", overwrite), ("--resume", resume)):
         if is_set and out is None:
             raise InvalidArgumentError(f"{option} needs the --out folder of the earlier run")
+    if out is not None and not out.is_dir() and out.suffix[1:].lower() in format_names():
+        name = out.suffix[1:].lower()
+        raise InvalidArgumentError(
+            f"--out is a folder, and {out.name} looks like a file: choose another name, and add"
+            f" --format {name} for the format"
+        )
 
 
 def _number(n: int | None, chosen: Tensor | None, name: str) -> int | None:
@@ -149,16 +170,18 @@ def _print(
     """What was drawn, where it is, and what it took."""
     kind = {"image": "image", "audio": "sound"}.get(folder.data.modality, "sample")
     seen = "all" if len(folder.done) <= folder.shown else f"the first {folder.shown}"
-    console.print(f"{_count(drawn, kind)} drawn, {len(folder.done)} in {folder.path}")
+    console.print(f"{counted(drawn, kind)} drawn, {len(folder.done)} in {folder.path}")
     console.print(f"picture of {seen}: {picture}")
+    saved = f" instead of {total:,}: {_ratio(total / evaluations)} times fewer"
     console.print(
-        f"{_count(evaluations, 'network evaluation')} each instead of {total}:"
-        f" {total / evaluations:,.1f} times fewer; sampling took {seconds:.1f} s"
+        f"{counted(evaluations, 'network evaluation')} each{saved if evaluations < total else ''};"
+        f" sampling took {seconds:.1f} s"
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _ratio(value: float) -> str:
+    """A ratio, with three digits or as a whole number."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _draw(

@@ -22,6 +22,11 @@ _RENAMED = {
 _ARGUMENT = re.compile(r"`([a-z_][a-z0-9_]*)`")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless the number is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def print_notes(notes: Iterable[str]) -> None:
     """Print what users should know about their choices."""
     for note in notes:

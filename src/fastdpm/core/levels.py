@@ -191,9 +191,9 @@ def levels_var(
     if bounded and excess(bound) > 0:
         level = _levels_of(variances(bound))
         notes.append(
-            f"the authors' bound limits the variances, so the chain starts at level"
-            f" {level[0]:.4g}; unbounded VAR starts at R(T) = {schedule.levels[-1]:.4g}, the"
-            " noisiest level of the schedule"
+            f"the noisiest level is {level[0]:.4g}, cleaner than that of the training"
+            f" ({schedule.levels[-1]:.4g}), because VAR keeps the authors' bound on its variances;"
+            " `bounded=False` (--unbounded on the command line) lifts the bound"
         )
     else:
         level = _levels_of(variances(_root(excess, limit, label)))
@@ -227,7 +227,12 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
         )
     label, notes = f"{eta.size} custom variances", _note_of_start(schedule, level)
     if eta.size > 1 and np.all(np.diff(eta) < 0):
-        notes = (*notes, "the variances fall, but the clean end comes first: check their order")
+        rising = ",".join(map(str, eta[::-1].tolist()))
+        notes = (
+            *notes,
+            "the variances fall from the clean end to the noisy end; if you listed the noisy end"
+            f" first, pass them in the other order: {rising}",
+        )
     return NoiseLevels(level, schedule.T(np.maximum(level[:-1], low)) - 1, label, notes)
 
 

@@ -104,7 +104,7 @@ class GreyLevels:
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 2**32 or not self.step > 0:
             raise InvalidArgumentError(
-                "data needs 2 to 2^32 grey levels with a `step` above 0, got"
+                "data needs 2 to 2^32 gray levels with a `step` above 0, got"
                 f" {self.count} with step {self.step:g}"
             )
 

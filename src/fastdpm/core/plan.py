@@ -216,7 +216,8 @@ class Plan:
         return list(np.exp(0.5 * self.log_variance[row])) if self.c[row] else [0.0, 0.0]
 
     def __str__(self) -> str:
-        head = f"{self.label}: {self.num_rows} network evaluations, fingerprint {self.fingerprint}"
+        evaluations = f"{self.num_rows} network evaluation{'' if self.num_rows == 1 else 's'}"
+        head = f"{self.label}: {evaluations}, fingerprint {self.fingerprint}"
         columns = [("row", 4), ("t", 10), ("level", 12), ("-> level", 12)]
         names = [f"{n}{j}" for n in "ab" for j in range(getattr(self, n).shape[1])]
         names += ["c"] if self.log_variance is None else ["c min", "c max"]

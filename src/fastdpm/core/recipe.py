@@ -34,7 +34,7 @@ class Recipe:
         spacing: Spacing of the levels: "linear" or "quadratic".
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
         method: Name of a sampler in :data:`fastdpm.core.samplers.SAMPLERS`.
-        clip: How to clip the clean data that a prediction implies: "none", "x0" (to [-1, 1]) or
+        clip: How to clip the predicted clean data: "none", "x0" (to [-1, 1]) or
             "dynamic" (dynamic thresholding).
         bounded: Keep the authors' bound on VAR's variances.
         at_levels: Custom levels, rising. They replace ``levels``, ``spacing`` and ``num_steps``.
@@ -105,7 +105,7 @@ class Recipe:
         levels = changes.get("levels", self.levels)
         spacing = changes.get("spacing", self.spacing)
         if changes.get("bounded") is False and not find_choice(levels, spacing).bounded:
-            raise InvalidArgumentError("only VAR levels have a bound: add `levels` 'var'")
+            raise InvalidArgumentError("only VAR levels have a bound: set `levels` to var")
         if computed or custom:
             changes = dict.fromkeys(_CUSTOM) | changes
         if not (sampler.takes_kappa or sampler.all_steps):

@@ -91,7 +91,7 @@ def check_labels(condition: Tensor, classes: int) -> Tensor:
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
         raise InvalidArgumentError(
-            f"class labels must lie in [0, {classes - 1}], got {int(outside[0])}"
+            f"class labels must be in [0, {classes - 1}], got {int(outside[0])}"
         )
     return labels.long()
 
@@ -145,7 +145,7 @@ def read_labels(text: str, classes: int) -> Tensor:
             f" {text!r}"
         ) from None
     if any(abs(label) >= 2**63 for label in labels):
-        raise InvalidArgumentError(f"labels must lie in [0, {classes - 1}], got {text}")
+        raise InvalidArgumentError(f"labels must be in [0, {classes - 1}], got {text}")
     return check_labels(torch.tensor(labels), classes)
 
 
@@ -163,6 +163,10 @@ def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
         InvalidArgumentError: If the file does not exist, or holds no numbers.
         DataError: If it cannot be read, or the sound has another sample rate.
     """
+    if path.is_dir():
+        raise InvalidArgumentError(
+            f"`condition` {path} is a folder: pass one file, a sound or a mel spectrogram"
+        )
     if not path.is_file():
         raise InvalidArgumentError(f"no condition at {str(path)!r}: pass a sound or mel file")
     if path.suffix == ".npy":

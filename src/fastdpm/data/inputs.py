@@ -81,7 +81,7 @@ def read_samples(
             "series cannot be read from files: pass a tensor to the Python functions"
         )
     if resample and data.modality == "image":
-        raise InvalidArgumentError("`resample` is for sounds: remove it")
+        raise InvalidArgumentError("`resample` is for sounds: drop it")
     paths = [path] if isinstance(path, str | Path) else path
     samples = chain.from_iterable(_samples(Path(each), data, resize, resample) for each in paths)
     inputs = list(islice(samples, n))

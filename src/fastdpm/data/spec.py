@@ -99,11 +99,9 @@ class DataSpec:
         self._check_sizes()
         self._check_condition()
         if self.peak is not None and not 0 < self.peak <= 1:
-            raise InvalidArgumentError(f"peak must lie in (0, 1], got {self.peak}")
+            raise InvalidArgumentError(f"peak must be in (0, 1], got {self.peak}")
         if self.grey_levels is not None and not 2 <= self.grey_levels <= 2**32:
-            raise InvalidArgumentError(
-                f"grey_levels must lie in [2, 2^32], got {self.grey_levels}"
-            )
+            raise InvalidArgumentError(f"grey_levels must be in [2, 2^32], got {self.grey_levels}")
 
     def _check_sizes(self) -> None:
         """Check shape and sample rate."""

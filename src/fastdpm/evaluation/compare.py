@@ -282,7 +282,7 @@ def _counts(
         counts = _STEPS if table is None else table.steps
     for count in counts:
         if not 1 <= count <= total:
-            raise InvalidArgumentError(f"S must lie in [1, {total}] (T), got {count}")
+            raise InvalidArgumentError(f"S must be in [1, {total}] (T), got {count}")
     return sorted(set(counts))
 
 

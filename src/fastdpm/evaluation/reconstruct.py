@@ -23,7 +23,7 @@ from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
 from fastdpm.inverse.encode import decode, encode
 from fastdpm.inverse.latents_file import select
 from fastdpm.models.model import Model
-from fastdpm.output.figures_inverse import MOST_COLUMNS, write_pairs, write_psnr
+from fastdpm.output.figures_inverse import MAX_COLUMNS, write_pairs, write_psnr
 from fastdpm.output.folder import made_by
 from fastdpm.sampling.implicit import ImplicitOptions
 from fastdpm.sampling.state import Callback
@@ -263,11 +263,11 @@ def write_reconstructions(
         methods.setdefault(one.result.method, {})[one.num_steps] = one.result.psnr
     write_psnr(folder / CURVES, panels)
     first, counts = found[0].choice, [one.num_steps for one in found]
-    rows = {"original": x[:MOST_COLUMNS]}
+    rows = {"original": x[:MAX_COLUMNS]}
     for one in found:
         if one.choice == first and one.num_steps in (min(counts), max(counts)):
             name = f"{one.result.method}, S = {one.num_steps}"
-            rows[name] = one.result.x[:MOST_COLUMNS].clamp(-1, 1)
+            rows[name] = one.result.x[:MAX_COLUMNS].clamp(-1, 1)
     write_pairs(folder / SAMPLES, rows, model.config.data, first)
 
 

@@ -4,7 +4,7 @@
             - log p(x_0 | x_1),
 
 where each expectation is estimated by one draw of x ~ q(x | x_0) per sample and row. The last term
-is the probability of a grey level: a normal distribution, integrated over one interval per level.
+is the probability of a gray level: a normal distribution, integrated over one interval per level.
 Source: Ho et al. 2020, arXiv:2006.11239, eq. 5 and 13; Nichol & Dhariwal 2021, arXiv:2102.09672.
 """
 
@@ -45,9 +45,9 @@ class Bound:
         levels: The levels over which the bound was computed.
         terms: Bits per dimension, shape (n, S + 1), float64: the prior term first, then the rows
             in sampling order. The last row is the decoder term.
-        grey: The grey levels of the data.
+        grey: The gray levels of the data.
         variance: "small", "large" or "learned".
-        moved: Largest distance from a value to its grey level, in steps; see :func:`grey_index`.
+        moved: Largest distance from a value to its gray level, in steps; see :func:`grey_index`.
     """
 
     levels: NoiseLevels
@@ -118,14 +118,14 @@ def bits_per_dimension(
         model: A model that is not latent.
         x: Data in [-1, 1], shape (n, *data shape).
         levels: Levels of the model's schedule that end at clean data.
-        grey: Grey levels of the data.
+        grey: Gray levels of the data.
         variance: Variance of p(x' | x): "small" is the posterior variance, "large" the forward
             variance, which gives a much smaller bound with few steps, and "learned" the network's
             interpolation between them.
         clip: How to clip the clean data that a prediction implies; see :class:`fastdpm.Recipe`.
-        rounding: Values are rounded to the nearest grey level; this is the largest distance
+        rounding: Values are rounded to the nearest gray level; this is the largest distance
             allowed, in steps, in [0, 0.5]. By default 0.1, or 0.5 for sounds, because scaling to
-            the model's peak moves them off their grey levels.
+            the model's peak moves them off their gray levels.
         seed: Random seed; noise depends on (seed, sample, row).
         class_labels: Zero-based class labels, for models with classes: one for all samples, or m
             labels; sample i uses label i mod m.
@@ -149,7 +149,7 @@ def bits_per_dimension(
     if model.decoder is not None:
         raise InvalidArgumentError(
             f"model {model.config.name!r} is latent: the bound would be that of its latent states,"
-            " which have no grey levels"
+            " which have no gray levels"
         )
     check_data(model, x)
     model.check_plan(levels)
@@ -157,8 +157,8 @@ def bits_per_dimension(
     index, moved = grey_index(x, grey)
     if moved > rounding:
         raise InvalidArgumentError(
-            f"a value is {moved:.2g} steps away from the nearest of {grey.count} grey levels: set"
-            " the number of grey levels of the data (`grey`)"
+            f"a value is {moved:.2g} steps away from the nearest of {grey.count} gray levels: set"
+            " the number of gray levels of the data (`grey`)"
         )
     values = grey.low + grey.step * index.double()
     condition = own_condition(model, values, condition, class_labels)
@@ -178,11 +178,11 @@ def bits_per_dimension(
 
 
 def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[GreyLevels, str]:
-    """Choose the grey levels of a model's data, and say in words where their number comes from.
+    """Choose the gray levels of a model's data, and say in words where their number comes from.
 
     Args:
         data: The model's data.
-        grey_levels: Number of grey levels. By default that of the model's data, else 256 for
+        grey_levels: Number of gray levels. By default that of the model's data, else 256 for
             images and 65,536 for sounds.
 
     Raises:
@@ -195,7 +195,7 @@ def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[Grey
         count = USUAL_GREY_LEVELS.get(data.modality)
         if count is None:
             raise InvalidArgumentError(
-                "series have no default number of grey levels: set `grey_levels`"
+                "series have no default number of gray levels: set `grey_levels`"
             )
         sound = data.modality == "audio"
         why = "as 16-bit sounds have" if sound else "as 8-bit images have"
@@ -204,7 +204,7 @@ def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[Grey
 
 
 def grey_index(x: Tensor, grey: GreyLevels) -> tuple[Tensor, float]:
-    """Round each value to its nearest grey level.
+    """Round each value to its nearest gray level.
 
     Values up to one step outside the range of levels count as the first or last level, at distance
     0, because the decoder assigns all values outside the range to these levels; for sounds, the
@@ -222,13 +222,13 @@ def grey_index(x: Tensor, grey: GreyLevels) -> tuple[Tensor, float]:
 
 
 def log_probability(index: Tensor, mean: Tensor, log_variance: Tensor, grey: GreyLevels) -> Tensor:
-    """Compute the log-probability of grey levels under a discretized normal distribution.
+    """Compute the log-probability of gray levels under a discretized normal distribution.
 
     Each level has the interval of values closest to it. The intervals of the first and last level
     are unbounded, so that all probabilities sum to 1.
 
     Args:
-        index: Zero-based grey levels, int64.
+        index: Zero-based gray levels, int64.
         mean: Mean of the distribution, float64, in the shape of ``index``.
         log_variance: Logarithm of its variance, float64, in the shape of ``index`` or a scalar.
         grey: Values of the levels.

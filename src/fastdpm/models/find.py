@@ -126,12 +126,12 @@ def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) ->
     """Raise InvalidArgumentError if a checkpoint or layout would have no effect on this name."""
     if checkpoint is not None:
         raise InvalidArgumentError(
-            f"{name} is not a preset, so `checkpoint` has no effect: remove it, or pass a preset:"
+            f"{name} is not a preset, so `checkpoint` has no effect: drop it, or pass a preset:"
             f" one of {', '.join(presets())}, or your own TOML file"
         )
     if layout is not None and not Path(name).is_file():
         raise InvalidArgumentError(
-            f"{name} is not a checkpoint, so `layout` has no effect: remove it"
+            f"{name} is not a checkpoint, so `layout` has no effect: drop it"
         )
 
 

@@ -52,7 +52,7 @@ _MESSAGES = {
     "network": "{where} cannot be reached, {so}: check the network connection and try again",
     "partial": "the transfer was interrupted ({why}), {so}: try again",
     "missing": f"{{where}} has no model {{repo}}, or it is private: check the name, or {_LOG_IN}",
-    "revision": "{repo} has no revision {revision!r}, {so}: remove it, or pass a branch, tag or"
+    "revision": "{repo} has no revision {revision!r}, {so}: drop it, or pass a branch, tag or"
     " commit listed at {where}/{repo}/commits",
     "gated": f"{{repo}} is gated: request access at {{where}}/{{repo}}, then {_LOG_IN}",
     "login": f"{{where}} rejects this token, {{so}}: {_LOG_IN} to a valid token",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_SOUNDS = 8
+MAX_SOUNDS = 8
 DOTS_PER_INCH = 120
 GAP = 2
 _GRID_SIDE = 512
@@ -67,9 +67,9 @@ def write_picture(path: Path, samples: NDArray[Any], sample_rate: int | None) ->
         columns = math.ceil(math.sqrt(len(samples)))
         write_png(path, pasted(enlarged(samples, _GRID_SIDE // columns), columns))
     elif samples.ndim == 3:
-        _write_series(path, samples[:MOST_SOUNDS])
+        _write_series(path, samples[:MAX_SOUNDS])
     else:
-        shown = {f"sample {i}": sound for i, sound in enumerate(samples[:MOST_SOUNDS])}
+        shown = {f"sample {i}": sound for i, sound in enumerate(samples[:MAX_SOUNDS])}
         figure, _ = draw_sounds(shown, sample_rate or 1, (2.6, 4.4))
         save_figure(figure, path)
 

@@ -22,7 +22,7 @@ from fastdpm.data.sound import write_wav
 from fastdpm.output.figures import (
     DOTS_PER_INCH,
     GAP,
-    MOST_SOUNDS,
+    MAX_SOUNDS,
     draw_sounds,
     draw_spectrum,
     enlarged,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 STRIP, ANIMATION, JOINED, EDITED = "strip.png", "animation.png", "joined.wav", "edited.png"
 FILES = (STRIP, ANIMATION, JOINED, EDITED)
-MOST_COLUMNS = 8
+MAX_COLUMNS = 8
 _MAX_ON_THE_WAY = 9  # odd, so that the middle can be among them
 _STRIP_SIDE, _FRAME_SIDE = 96, 256
 _FRAME_MS = 160
@@ -165,7 +165,7 @@ def write_pairs(path: Path, rows: Mapping[str, Tensor], data: DataSpec, title: s
     """
     image, rate = data.modality == "image", data.sample_rate or 1
     height, length = next(iter(rows.values())).shape[-2:]
-    columns = min(MOST_COLUMNS, max(len(samples) for samples in rows.values()))
+    columns = min(MAX_COLUMNS, max(len(samples) for samples in rows.values()))
     wide, high = (0.85, 0.85) if image else (1.7, 1.2)  # inches of a panel
     figure, axes = subplots(len(rows), columns, (wide * columns + 2.2, high * len(rows) + 0.6))
     for panels, (name, samples) in zip(axes, rows.items(), strict=True):
@@ -284,7 +284,7 @@ def _write_edited_lines(
     painted: NDArray[np.bool_] | None,
     sample_rate: int | None,
 ) -> None:
-    shown = {name: row[:MOST_SOUNDS].float().cpu().numpy() for name, row in rows.items()}
+    shown = {name: row[:MAX_SOUNDS].float().cpu().numpy() for name, row in rows.items()}
     count, _, length = next(iter(shown.values())).shape
     figure, axes = subplots(len(rows), count, (2.8 * count + 1.6, 1.9 * len(rows) + 0.5))
     place = np.arange(length) / (sample_rate or 1)

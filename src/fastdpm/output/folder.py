@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.structure import plain
 from fastdpm.data.files import check_writable
 from fastdpm.data.record import ARCHIVE, FORMATS, RECORD, SampleRecord, check_format, read_record
 from fastdpm.data.sound import at_level
 from fastdpm.data.spec import DataSpec
 from fastdpm.output import sample_files
-from fastdpm.output.figures import MOST_SOUNDS, write_picture
+from fastdpm.output.figures import MAX_SOUNDS, write_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdpm.core.plan import Plan
+    from fastdpm.core.recipe import Recipe
     from fastdpm.models.config import ModelConfig
 
 Draw = Callable[[Path, NDArray[Any], int], Path]
@@ -40,12 +42,16 @@ def free_folder(parent: Path, name: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
-def made_by(config: ModelConfig, plan: Plan | None = None) -> dict[str, Any]:
-    """What a record says about the model that made something, and about the plan if any."""
-    model = {"model": config.name, "weights_sha256": config.weights_sha256}
-    if plan is None:
-        return model
-    return {**model, "plan": {"label": plan.label, "fingerprint": plan.fingerprint}}
+def made_by(
+    config: ModelConfig, plan: Plan | None = None, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """What a record says about the model that made something, and the plan and recipe if any."""
+    made: dict[str, Any] = {"model": config.name, "weights_sha256": config.weights_sha256}
+    if plan is not None:
+        made["plan"] = {"label": plan.label, "fingerprint": plan.fingerprint}
+    if recipe is not None:
+        made["recipe"] = plain(recipe)
+    return made
 
 
 def write_samples(
@@ -91,6 +97,7 @@ class SampleFolder:
         path: The folder.
         data: What the samples are.
         identity: What decides the samples; the same in a run and its continuation.
+        facts: What else the record says from the start; not compared when a run continues.
         format: How they are written, one of :data:`fastdpm.data.record.FORMATS`; by default the
             first of the modality. "npz" is one archive: until :meth:`finish` puts the samples
             into it, each has a .npy file, so that an interrupted run keeps what it has.
@@ -109,6 +116,7 @@ class SampleFolder:
     archived: int = 0
     old: tuple[str, ...] = ()
     gain: list[float] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.format = check_format(self.format or None, self.data.modality)
@@ -120,6 +128,7 @@ class SampleFolder:
         data: DataSpec,
         identity: dict[str, Any],
         *,
+        facts: dict[str, Any] | None = None,
         format: str = "",
         overwrite: bool = False,
         resume: bool = False,
@@ -131,7 +140,7 @@ class SampleFolder:
                 differently.
             DataError: If the folder's record is damaged.
         """
-        folder = cls(path, data, identity, format)
+        folder = cls(path, data, identity, format, facts=facts or {})
         check_folder(path, overwrite=overwrite, resume=resume)
         if resume:
             folder._read_back()
@@ -202,7 +211,7 @@ class SampleFolder:
     @property
     def shown(self) -> int:
         """How many samples the picture shows at most."""
-        return _SHOWN_IN_GRID if self.data.modality == "image" else MOST_SOUNDS
+        return _SHOWN_IN_GRID if self.data.modality == "image" else MAX_SOUNDS
 
     def _parts(self) -> list[str]:
         """Names of the samples that have a file each."""
@@ -213,12 +222,16 @@ class SampleFolder:
     ) -> None:
         versions = {name: version(name) for name in _PACKAGES}
         versions["python"] = platform.python_version()
+        sample_rate = self.data.sample_rate
+        rate = {} if sample_rate is None else {"sample_rate": sample_rate}
         record = SampleRecord(
             [*([ARCHIVE] if self.archived else []), *self._parts()],
             picture,
             {
                 **self.identity,
                 "file_format": self.format,
+                **rate,
+                **self.facts,
                 **(facts or {}),
                 "versions": versions,
             },
@@ -235,9 +248,15 @@ class SampleFolder:
         for name, value in {**self.identity, "file_format": self.format}.items():
             found = facts.get(name)
             if found != value:
+                differs = (
+                    f"was written with `format` {found}, but this command says {value}"
+                    if name == "file_format"
+                    else f"was drawn with {name} {_words(found)}, but this command has"
+                    f" {_words(value)}"
+                )
                 raise InvalidArgumentError(
-                    f"{self.path} was drawn with {name} {_words(found)}, this command has"
-                    f" {_words(value)}: resume with the same choices, or choose another `out`"
+                    f"{self.path} {differs}: resume with the same settings, or choose another"
+                    " `out`"
                 )
         names = [Path(name) for name in record.files if name != ARCHIVE]
         self.done = {int(name.stem) for name in names if (self.path / name).is_file()}

@@ -63,7 +63,7 @@ def read_sample(path: Path, data: DataSpec) -> Values:
             return np.asarray(np.load(path, allow_pickle=False))
         if data.modality == "image":
             pixels = read_pixels(str(path), path.read_bytes())
-            every = pixels.repeat(data.shape[0] // len(pixels), axis=0)  # of an RGB image in greys
+            every = pixels.repeat(data.shape[0] // len(pixels), axis=0)  # of an RGB image in grays
             return every.transpose(1, 2, 0)
         return decode_sound(str(path), path.read_bytes())[0]
     except (DataError, OSError, ValueError, EOFError) as error:
@@ -71,7 +71,7 @@ def read_sample(path: Path, data: DataSpec) -> Values:
 
 
 def write_webp(path: Path, pixels: Values) -> None:
-    """Write one image, shape (H, W, C), as lossless WebP, which stores grey as RGB."""
+    """Write one image, shape (H, W, C), as lossless WebP, which stores gray as RGB."""
     buffer = io.BytesIO()
     color = pixels.repeat(3, axis=-1) if pixels.shape[-1] == 1 else pixels
     Image.fromarray(color).save(buffer, "WEBP", lossless=True)

@@ -183,7 +183,7 @@ def _checked_labels(data: TrainingData, num_classes: int) -> Tensor:
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= num_classes:
         raise DataError(
-            f"labels must lie in [0, {num_classes - 1}] for the {num_classes} classes of the"
+            f"labels must be in [0, {num_classes - 1}] for the {num_classes} classes of the"
             f" configuration, got {low if low < 0 else high}"
         )
     return data.labels.long()

@@ -76,14 +76,14 @@ class TrainOptions:
                     f"`{name}` must be at least {_MINIMA[name]}, got {value}"
                 )
             if name in _FRACTIONS and not 0 <= value < 1:
-                raise InvalidArgumentError(f"`{name}` must lie in [0, 1), got {value}")
+                raise InvalidArgumentError(f"`{name}` must be in [0, 1), got {value}")
         if not (self.learning_rate > 0 and self.gradient_clip > 0):
             raise InvalidArgumentError(
                 "`learning_rate` and `gradient_clip` must be above 0, got"
                 f" {self.learning_rate:g} and {self.gradient_clip:g}"
             )
         if not 0 <= self.seed < 2**32:
-            raise InvalidArgumentError(f"`seed` must lie in [0, 2^32), got {self.seed}")
+            raise InvalidArgumentError(f"`seed` must be in [0, 2^32), got {self.seed}")
         check_one_of("precision", self.precision, PRECISIONS)
 
 
@@ -129,7 +129,7 @@ class _RunConfig:
         for name, kind in _AUGMENTATIONS.items():
             if getattr(self.training, name, 0) and modality != kind:
                 raise InvalidArgumentError(
-                    f"{name} is for {kind} data, but the data is {modality}: remove it"
+                    f"{name} is for {kind} data, but the data is {modality}: drop it"
                 )
         self.MAKES.of(self)  # raises now, not after the training, if the values are invalid
 

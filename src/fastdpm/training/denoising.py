@@ -18,7 +18,7 @@ from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
 from fastdpm.models.model import Model
 from fastdpm.networks.build import build_network, check_fits
-from fastdpm.output.figures import MOST_SOUNDS
+from fastdpm.output.figures import MAX_SOUNDS
 from fastdpm.sampling.network import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData
@@ -83,7 +83,7 @@ class Denoising:
     def show(self, network: nn.Module, out: Path, log: Log) -> None:
         """Write a picture of 16 images or 8 sounds, sampled with the model's recipe."""
         model = Model(ModelConfig.of(self.config), network)
-        count = 16 if self.config.data.modality == "image" else MOST_SOUNDS
+        count = 16 if self.config.data.modality == "image" else MAX_SOUNDS
         samples = model.sample(count, condition=self._examples(count))
         draw(out, samples, self.config.data)
 

@@ -205,7 +205,7 @@ class Trainer:
         options = self.config.training
         seed = options.seed * 1_000_000_007 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)
-        loss = self.task.loss(partial(self._ask, seed), self.step, generator)
+        loss = self.task.loss(partial(self._predict_seeded, seed), self.step, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_clip)
@@ -215,8 +215,8 @@ class Trainer:
         self._average.update_parameters(self.network)
         return loss.detach()
 
-    def _ask(self, seed: int, *inputs: Tensor) -> Any:
-        """The network's answer, dropout drawn from the seed of the step."""
+    def _predict_seeded(self, seed: int, *inputs: Tensor) -> Any:
+        """Predict with dropout masks that depend only on ``seed``."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.autocast:
             torch.manual_seed(seed)
@@ -341,7 +341,7 @@ def _task(
     if isinstance(config, ClassifierConfig):
         return Classification(config, data, held_out)
     if held_out is not None:
-        raise InvalidArgumentError("`held_out` is only used for classifiers: remove it")
+        raise InvalidArgumentError("`held_out` is only used for classifiers: drop it")
     return Denoising(config, data)
 
 

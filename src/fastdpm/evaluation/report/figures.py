@@ -88,7 +88,7 @@ def _labeled_figure(comparison: Comparison) -> Figure:
 
 
 def _grouped_figure(comparison: Comparison) -> Figure:
-    """For each metric a panel per group, over all other curves in grey; one legend above."""
+    """For each metric a panel per group, over all other curves in gray; one legend above."""
     groups = list(dict.fromkeys(row.group for row in comparison.rows))
     looks = looks_by_choice(row.choice for row in comparison.rows)
     columns = {1: 1, 2: 2, 4: 2}.get(len(groups), 3)

@@ -198,7 +198,7 @@ def _draw_outside(panel: Axes, frame: Frame, level: Level, *, above: bool, row: 
 
 
 def draw_behind(panel: Axes, frame: Frame, rows: Sequence[Row]) -> None:
-    """Draw other curves in light grey, and the best of all as a band."""
+    """Draw other curves in light gray, and the best of all as a band."""
     x: list[float] = []
     y: list[float] = []
     for row in rows:

@@ -103,7 +103,7 @@ def from_pipeline(
     guided = guidance_scale not in (None, 1)
     if negative_prompt is not None and not (source.takes_text and guided):
         raise InvalidArgumentError(
-            f"`negative_prompt` has no effect on {kind} without guidance by text: remove it, or"
+            f"`negative_prompt` has no effect on {kind} without guidance by text: drop it, or"
             " set `guidance_scale` above 1"
         )
     if prompts:

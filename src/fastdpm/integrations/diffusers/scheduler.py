@@ -149,7 +149,7 @@ class FastDPMScheduler(PlanScheduler):
         full = self._full_plan
         if not 0 <= begin_index < full.num_rows:
             raise InvalidArgumentError(
-                f"`begin_index` must lie in [0, {full.num_rows - 1}] for {full.num_rows} rows,"
+                f"`begin_index` must be in [0, {full.num_rows - 1}] for {full.num_rows} rows,"
                 f" got {begin_index}"
             )
         if begin_index and _history(full) > 1:
@@ -238,7 +238,7 @@ class FastDPMScheduler(PlanScheduler):
                 f" {plan.label}: leave it at 0"
             )
         if not 0 <= eta <= 1:
-            raise InvalidArgumentError(f"`eta` must lie in [0, 1], got {eta:g}")
+            raise InvalidArgumentError(f"`eta` must be in [0, 1], got {eta:g}")
         return sampler.over(NoiseLevels(plan.level, plan.t)[row : row + 1], eta), 0
 
     def _advanced(self, plan: Plan, row: int, x: Tensor, eps: Tensor) -> Tensor:
