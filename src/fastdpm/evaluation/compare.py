@@ -106,7 +106,7 @@ class PreparedComparison(Generic[S]):
         """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
         return estimate_cost([trial.planned for trial in self.trials])
 
-    def run(self, command: str = "", tell: Callable[[str], object] = _ignore) -> Comparison:
+    def run(self, command: str = "", log: Callable[[str], object] = _ignore) -> Comparison:
         """Measure every cell; for the arguments, see :func:`compare`."""
         measure, config = self.measure, self.handle.config
         began = time.monotonic()
@@ -118,10 +118,12 @@ class PreparedComparison(Generic[S]):
             if cell.failed is None and trial.source is not None:
                 pictures[cell.id] = trial.source.pictures(_PICTURED)
             left = clock.after(cell)
-            tell(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
+            log(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
         left_out = list(measure.left_out)
         if importlib.util.find_spec("diffusers") is None:
-            left_out.append("diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`")
+            left_out.append(
+                "diffusers' samplers are left out: run `pip install 'fastdpm[diffusers]'`"
+            )
         return Comparison(
             model=ComparedModel(
                 config.name,
@@ -159,7 +161,7 @@ def compare(
     clip: str | None = None,
     reference_n: int | None = None,
     command: str = "",
-    tell: Callable[[str], object] = _ignore,
+    log: Callable[[str], object] = _ignore,
 ) -> Comparison:
     """Measure methods at several S on one network, with the same seeds and the same metrics.
 
@@ -168,7 +170,7 @@ def compare(
 
     Args:
         model: A model, or anything that :func:`fastdpm.load_model` takes.
-        steps: Values of S; by default the table's, or 5, 10, 20 and 50.
+        steps: Values of S; by default the table's, or those of 5, 10, 20 and 50 up to T.
         methods: Groups, keys or methods, as :func:`fastdpm.evaluation.methods.choose_methods`
             takes them; by default the table's, or all groups.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
@@ -181,7 +183,7 @@ def compare(
             the model's recipe.
         reference_n: Samples of the standard T-step samplers; by default at most 1,000.
         command: The command line that reproduces this comparison, for the report.
-        tell: Called with one line of text after each cell.
+        log: Called with one line of text after each cell.
 
     Raises:
         InvalidArgumentError: For the reasons of :func:`fastdpm.evaluation.evaluate.evaluate`, or
@@ -199,7 +201,7 @@ def compare(
         clip=clip,
         reference_n=reference_n,
     )
-    return prepared.run(command, tell)
+    return prepared.run(command, log)
 
 
 def prepare(
@@ -232,7 +234,8 @@ def prepare(
     config = handle.config
     check_used(config.data, settings, draw)
     schedule = VarianceSchedule.from_config(config.schedule)
-    counts = _counts(steps, table, schedule.num_train_steps)
+    few = any(not method.takes_all_steps for method in chosen)
+    counts = _counts(steps, table, schedule.num_train_steps) if few else []
     clip = config.recipe.clip if clip is None else clip
     measure = open_measure(config.data, settings)
     size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
@@ -272,14 +275,14 @@ def _check_sizes(
 def _counts(
     steps: Sequence[int] | None, table: CompareSettings | None, total: int
 ) -> Sequence[int]:
-    """The values of S, rising.
+    """The values of S, rising; the defaults up to T, or T alone if that is below all of them.
 
     Raises:
-        InvalidArgumentError: If one is outside [1, T].
+        InvalidArgumentError: If a value that was set is outside [1, T].
     """
-    counts = steps
-    if counts is None:
-        counts = _STEPS if table is None else table.steps
+    if steps is None and table is None:
+        return [count for count in _STEPS if count <= total] or [total]
+    counts = table.steps if steps is None and table is not None else steps or ()
     for count in counts:
         if not 1 <= count <= total:
             raise InvalidArgumentError(f"S must lie in [1, {total}] (T), got {count}")
@@ -339,7 +342,7 @@ def _line(cell: Cell, metric: Metric) -> str:
     if cell.failed is not None:
         return f"{name}: failed: {cell.failed}"
     score = cell.metrics[metric.key]
-    return f"{name}: {metric.name} {score.value:.4g} ± {score.error:.2g}"
+    return f"{name}: {metric.name} {score.text}"
 
 
 class _Clock:

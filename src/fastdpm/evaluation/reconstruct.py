@@ -148,7 +148,7 @@ def reconstruct(
         x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
         levels: S + 1 levels in sampling order.
         method: Encoding method; see :func:`fastdpm.inverse.encode.encode`.
-        solver: How implicit rows are solved; for the method "invertible" only.
+        solver: How implicit rows are solved; for the method "implicit" only.
         condition: What each sample is conditioned on.
         batch_size: Samples at a time.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row of
