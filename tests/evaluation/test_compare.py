@@ -236,6 +236,8 @@ def test_an_unknown_method_names_the_known_forms():
             choose_methods([name])
     with pytest.raises(InvalidArgumentError, match=tells("kappa", "[0, 1]", "2.0")):
         choose_methods(["var-linear-k2"])
+    with pytest.raises(InvalidArgumentError, match=tells("stepquadratic-k1", "step-quadratic-k1")):
+        choose_methods(["stepquadratic-k1"])
 
 
 @pytest.mark.parametrize(

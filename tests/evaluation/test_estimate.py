@@ -11,9 +11,10 @@ from fastdpm import Model, VarianceSchedule
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import compare, evaluate
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource
-from fastdpm.evaluation.estimate import CellCost, CostEstimate, Timing, duration, time_network
+from fastdpm.evaluation.estimate import CellCost, CostEstimate, Timing, time_network
 from fastdpm.evaluation.evaluate import MeasureOptions, choose_drawer
 from fastdpm.evaluation.methods import choose_methods
+from fastdpm.evaluation.scores import duration
 from tests.messages import tells
 
 
@@ -176,5 +177,6 @@ def test_seconds_add_up_over_samples_and_steps():
     assert re.search(tells(600, 2, "cpu", "2 ms", 8), str(estimate))
 
 
-def test_durations_are_easy_to_read():
-    assert [duration(s) for s in (4.4, 90, 180, 3 * 3600)] == ["4 s", "90 s", "3 min", "3.0 h"]
+def test_an_estimated_time_has_two_digits():
+    times = [duration(s, digits=2) for s in (0, 0.00131, 4.44, 119, 4002, 3.3 * 3600)]
+    assert times == ["0 s", "1.3 ms", "4.4 s", "120 s", "67 min", "3.3 h"]

@@ -22,15 +22,14 @@ from fastdpm.evaluation.estimate import (
     CostEstimate,
     PlannedCell,
     count_cells,
-    duration,
     estimate_cost,
 )
-from fastdpm.evaluation.evaluate import MeasureOptions, check_used, open_measure
+from fastdpm.evaluation.evaluate import MeasureOptions, check_used, open_measure, too_few
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
-from fastdpm.evaluation.scores import Metric
+from fastdpm.evaluation.scores import Metric, duration
 from fastdpm.models.find import FoundModel
 from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
@@ -93,6 +92,7 @@ class PreparedComparison(Generic[S]):
         trials: The cells.
         draw: Seed, precision, batch size and device.
         clip: How the implied clean data is clipped.
+        notes: What a reader must know.
     """
 
     handle: ModelHandle
@@ -101,6 +101,7 @@ class PreparedComparison(Generic[S]):
     trials: tuple[Trial[S], ...]
     draw: DrawOptions
     clip: str
+    notes: tuple[str, ...] = ()
 
     def estimate(self) -> CostEstimate:
         """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
@@ -119,7 +120,7 @@ class PreparedComparison(Generic[S]):
                 pictures[cell.id] = trial.source.pictures(_PICTURED)
             left = clock.after(cell)
             log(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
-        left_out = list(measure.left_out)
+        left_out = [*measure.left_out, *self.notes]
         if importlib.util.find_spec("diffusers") is None:
             left_out.append(
                 "diffusers' samplers are left out: run `pip install 'fastdpm[diffusers]'`"
@@ -165,8 +166,8 @@ def compare(
 ) -> Comparison:
     """Measure methods at several S on one network, with the same seeds and the same metrics.
 
-    To know the cost first, call :func:`prepare` with the same arguments, then ``estimate()`` and
-    ``run()`` of its result.
+    To know the cost first, call :func:`prepare` with the same arguments, then ``estimate()`` of
+    its result, a :class:`fastdpm.evaluation.CostEstimate`, and ``run()``.
 
     Args:
         model: A model, or anything that :func:`fastdpm.load_model` takes.
@@ -233,6 +234,7 @@ def prepare(
     handle = ModelHandle(model, draw.device)
     config = handle.config
     check_used(config.data, settings, draw)
+    draw = draw.for_data(config.data)
     schedule = VarianceSchedule.from_config(config.schedule)
     few = any(not method.takes_all_steps for method in chosen)
     counts = _counts(steps, table, schedule.num_train_steps) if few else []
@@ -244,7 +246,8 @@ def prepare(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
         for cell, drawer in _grid(chosen, counts, schedule, clip, measure.n, size)
     )
-    return PreparedComparison(handle, schedule, measure, trials, draw, clip)
+    notes = too_few(settings.n, measure)
+    return PreparedComparison(handle, schedule, measure, trials, draw, clip, notes)
 
 
 def _check_sizes(
@@ -360,4 +363,4 @@ class _Clock:
             self.cost += whole
             self.seconds += cell.seconds
         left = sum(total for _, total in self.left) * self.seconds / max(self.cost, 1)
-        return f"about {duration(left)} left"
+        return f"about {duration(left, digits=2)} left"

@@ -18,6 +18,7 @@ from torch import Tensor
 from fastdpm.core.choices import find_choice
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.recipe import Recipe
+from fastdpm.data.condition import ClassLabels
 from fastdpm.data.files import write_json, write_text
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
 from fastdpm.inverse.encode import decode, encode
@@ -137,6 +138,7 @@ def reconstruct(
     method: str = "invertible",
     *,
     solver: ImplicitOptions | None = None,
+    class_labels: ClassLabels | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
@@ -149,7 +151,9 @@ def reconstruct(
         levels: S + 1 levels in sampling order.
         method: Encoding method; see :func:`fastdpm.inverse.encode.encode`.
         solver: How implicit rows are solved; for the method "implicit" only.
-        condition: What each sample is conditioned on.
+        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
+            labels; sample i uses label i mod m.
+        condition: Condition of any other model; see :func:`fastdpm.inverse.encode.encode`.
         batch_size: Samples at a time.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row of
             encoding.
@@ -164,6 +168,7 @@ def reconstruct(
         levels,
         method,
         solver=solver,
+        class_labels=class_labels,
         condition=condition,
         batch_size=batch_size,
         callback=callback,

@@ -133,9 +133,8 @@ def _tensors(latents: Latents) -> dict[str, Tensor]:
 
 def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
     """Describe each sample that did not converge by its name, zero-based row and residual."""
-    last = latents.plan.num_rows - 1
     return [
-        f"{names[i]}: row {int(latents.row[i])} of 0 to {last}, residual"
+        f"{names[i]}: row {int(latents.row[i])} of {latents.plan.num_rows}, residual"
         f" {float(latents.residual[i]):.2g}"
         for i in torch.nonzero(latents.row >= 0).flatten().tolist()
     ]
@@ -147,8 +146,8 @@ def check_usable(latents: Latents, names: Sequence[str]) -> None:
     if len(lost):
         details = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
         raise SamplingError(
-            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(details)}): use another"
-            " method or more steps, or keep the best iterates"
+            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(details)}): use"
+            " more steps, another `method`, or `solver=ImplicitOptions(keep_best=True)`"
         )
 
 

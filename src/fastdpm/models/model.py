@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
@@ -50,6 +51,7 @@ class Decoder:
     name: str = ""
 
 
+@renamed("denoiser", "noise_predictor")
 class Model:
     """A network, its variance schedule and its recommended recipe.
 
