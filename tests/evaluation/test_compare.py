@@ -20,9 +20,9 @@ from fastdpm import (
 )
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.tensors import sha256, write_tensors
-from fastdpm.evaluation.compare import prepare
+from fastdpm.evaluation.comparing import prepare
 from fastdpm.evaluation.drawn import DrawOptions, PlanDrawer
-from fastdpm.evaluation.evaluate import MeasureOptions
+from fastdpm.evaluation.evaluating import MeasureOptions
 from fastdpm.evaluation.methods import choose_methods
 from fastdpm.evaluation.scores import read_scores
 from fastdpm.models.find import find_model

@@ -10,7 +10,7 @@ import soundfile
 from fastdpm import DataError, compare, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import drawn
-from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.evaluating import MeasureOptions, save_statistics
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.sources import to_samples
 from fastdpm.evaluation.statistics import read_statistics

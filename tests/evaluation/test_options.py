@@ -10,7 +10,7 @@ import torch
 from fastdpm import InvalidArgumentError, Model, VarianceSchedule, compare, evaluate
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation.drawn import DrawOptions
-from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.evaluating import MeasureOptions, save_statistics
 from fastdpm.evaluation.extract import FeatureExtractor
 from fastdpm.evaluation.methods import choose_methods
 from fastdpm.evaluation.sources import open_data

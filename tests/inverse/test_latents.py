@@ -16,8 +16,8 @@ from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.core.inverse import ENCODINGS
 from fastdpm.data.inputs import read_samples
 from fastdpm.data.mel import log_mel
-from fastdpm.inverse.encode import decode, encode
-from fastdpm.inverse.interpolate import arc_weights, between, interpolate
+from fastdpm.inverse.encoding import decode, encode
+from fastdpm.inverse.interpolation import arc_weights, between, interpolate
 from fastdpm.inverse.latents_file import (
     check_usable,
     read_latents,

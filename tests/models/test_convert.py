@@ -12,8 +12,8 @@ import torch
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.data.tensors import read_tensors, write_tensors
-from fastdpm.models import convert as module
-from fastdpm.models.convert import convert
+from fastdpm.models import conversion as module
+from fastdpm.models.conversion import convert
 from fastdpm.models.find import find_model
 from fastdpm.models.load import open_model
 from tests.messages import tells

@@ -63,8 +63,8 @@ def edit(
     What a mask keeps stays bit for bit as it was read. Writes the samples, sounds at the level
     of the originals, a picture of originals and results, and samples.json.
     """
-    from fastdpm.inverse.edit import edit as run_edit
-    from fastdpm.inverse.edit import levels_from, plan_edit
+    from fastdpm.inverse.editing import edit as run_edit
+    from fastdpm.inverse.editing import levels_from, plan_edit
     from fastdpm.output.figures_inverse import EDITED, write_edits
     from fastdpm.output.folder import made_by, write_samples
     from fastdpm.progress import sampling_bar
@@ -154,7 +154,7 @@ def _marked(
     mask: Path | None, times: tuple[float, float] | None, x: Tensor, data: DataSpec
 ) -> Tensor | None:
     """The mask as it fits the data, or None."""
-    from fastdpm.inverse.edit import check_mask, read_mask, span_mask
+    from fastdpm.inverse.editing import check_mask, read_mask, span_mask
 
     if times is not None:
         return check_mask(span_mask(times, x.shape[-1], data.sample_rate or 0), x)

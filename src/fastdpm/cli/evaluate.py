@@ -98,7 +98,7 @@ def evaluate(
     an interrupted run continues when it is started again.
     """
     from fastdpm.data.files import write_json
-    from fastdpm.evaluation import evaluate as stages
+    from fastdpm.evaluation import evaluating as stages
     from fastdpm.evaluation.drawn import DrawOptions
 
     kept = choices.open_cache(cache)

@@ -31,9 +31,9 @@ from torch import Tensor
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
+from fastdpm.sampling.loop import combine
 from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
 from fastdpm.sampling.noise import SampleNoise
-from fastdpm.sampling.run import combine
 from fastdpm.sampling.state import RowCallback
 
 Select = Callable[[Tensor], Network | NoisePredictor]

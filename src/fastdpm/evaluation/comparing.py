@@ -24,7 +24,7 @@ from fastdpm.evaluation.estimate import (
     count_cells,
     estimate_cost,
 )
-from fastdpm.evaluation.evaluate import MeasureOptions, check_used, open_measure, too_few
+from fastdpm.evaluation.evaluating import MeasureOptions, check_used, open_measure, too_few
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
@@ -187,7 +187,7 @@ def compare(
         log: Called with one line of text after each cell.
 
     Raises:
-        InvalidArgumentError: For the reasons of :func:`fastdpm.evaluation.evaluate.evaluate`, or
+        InvalidArgumentError: For the reasons of :func:`fastdpm.evaluation.evaluating.evaluate`, or
             if the table shows FID and the published statistics or the weights of Inception-v3 are
             missing.
     """
