@@ -25,7 +25,7 @@ _CONVERT = """
 import sys
 from pathlib import Path
 import safetensors.torch
-from fastdpm.models.convert import convert
+from fastdpm.models.conversion import convert
 from fastdpm.models.presets import read_preset
 from fastdpm.networks.build import check_fits
 

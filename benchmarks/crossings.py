@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import fastdpm
-from fastdpm.models.convert import convert
+from fastdpm.models.conversion import convert
 from fastdpm.networks.build import build_network
 
 ROOT = Path(fastdpm.__file__).parent

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastdpm.evaluation.cache import default_cache
-from fastdpm.evaluation.evaluate import MeasureOptions, evaluate, save_statistics
+from fastdpm.evaluation.evaluating import MeasureOptions, evaluate, save_statistics
 from fastdpm.evaluation.scores import Floor
 from fastdpm.evaluation.statistics import REFERENCE, read_statistics
 from fastdpm.models.features import FEATURES, find_features

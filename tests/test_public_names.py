@@ -29,6 +29,20 @@ def test_a_package_offers_every_name_that_it_lists(package):
         assert callable(getattr(room, name)), name
 
 
+def test_a_verb_is_the_same_function_in_its_package_and_at_the_top_level():
+    packages = {
+        "evaluation": ["compare", "evaluate", "reconstruct"],
+        "inverse": ["encode", "decode", "edit", "diffuse", "interpolate"],
+        "sampling": ["run"],
+        "models": ["convert"],
+    }
+    for package, verbs in packages.items():
+        for verb in verbs:
+            found = getattr(import_module(f"fastdpm.{package}"), verb)
+            assert found is getattr(fastdpm, verb)
+            assert callable(found)
+
+
 def test_the_top_level_lists_what_it_offers():
     for name in dir(fastdpm):
         assert getattr(fastdpm, name) is not None

@@ -12,21 +12,21 @@ from .core.plan import Plan as Plan
 from .core.recipe import Recipe as Recipe
 from .core.reverse import ddim_rev as ddim_rev
 from .core.schedule import VarianceSchedule as VarianceSchedule
-from .evaluation.compare import compare as compare
-from .evaluation.evaluate import evaluate as evaluate
-from .evaluation.reconstruct import reconstruct as reconstruct
+from .evaluation.comparing import compare as compare
+from .evaluation.evaluating import evaluate as evaluate
+from .evaluation.reconstruction import reconstruct as reconstruct
 from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
 from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler
-from .inverse.diffuse import diffuse as diffuse
-from .inverse.edit import edit as edit
-from .inverse.encode import decode as decode
-from .inverse.encode import encode as encode
-from .inverse.interpolate import interpolate as interpolate
+from .inverse.diffusion import diffuse as diffuse
+from .inverse.editing import edit as edit
+from .inverse.encoding import decode as decode
+from .inverse.encoding import encode as encode
+from .inverse.interpolation import interpolate as interpolate
 from .inverse.likelihood import bits_per_dimension as bits_per_dimension
-from .models.convert import convert as convert
+from .models.conversion import convert as convert
 from .models.load import load_model as load_model
 from .models.model import Model as Model
+from .sampling.loop import run as run
 from .sampling.noise import SampleNoise as SampleNoise
-from .sampling.run import run as run
 
 __version__: str

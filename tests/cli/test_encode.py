@@ -14,8 +14,8 @@ from PIL import Image
 
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.inputs import read_samples
-from fastdpm.evaluation.reconstruct import reconstruct
-from fastdpm.inverse import encode as latents_module
+from fastdpm.evaluation.reconstruction import reconstruct
+from fastdpm.inverse import encoding as latents_module
 from fastdpm.inverse.latents_file import read_latents
 from fastdpm.output import folder as output
 from fastdpm.sampling import implicit
@@ -254,7 +254,7 @@ def test_samples_that_do_not_converge_are_named_and_the_others_written(call, ima
     arguments = ("encode", "{image}", "in", "-S", "20", "--spacing", "quadratic")
     code, out, err = call(*arguments, "--by", "implicit", "--out", "a.safetensors")
     assert code == 1
-    assert re.search(tells(Path("in") / "b.png", "row 2 of 0 to 17", 0.25), out)
+    assert re.search(tells(Path("in") / "b.png", "row 2 of 18", 0.25), out)
     assert re.search(tells("1 of 3", "a.safetensors", "--by invertible", "--keep-best"), err)
     assert [Path(n).name for n in read_latents("a.safetensors").inputs] == ["a.png", "c.png"]
     code, out, _ = call(*arguments, "--by", "implicit", "--keep-best", "--out", "b.safetensors")

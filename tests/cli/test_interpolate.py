@@ -162,6 +162,6 @@ def test_an_end_that_does_not_converge_is_named(interpolate, images):
     )
     assert code == 1
     for name in ("a.png", "b.png"):
-        assert re.search(tells(name, "row 3 of 0 to 3"), out)
+        assert re.search(tells(name, "row 3 of 4"), out)
     assert re.search(tells("--by invertible", "--without-last-row", "--keep-best"), err)
     assert not Path("way").exists()

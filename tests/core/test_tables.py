@@ -21,7 +21,7 @@ from fastdpm.core.samplers import Sampler
 from fastdpm.evaluation import choose_methods
 from fastdpm.evaluation.cache import Cache
 from fastdpm.evaluation.drawn import DrawOptions
-from fastdpm.evaluation.evaluate import MeasureOptions
+from fastdpm.evaluation.evaluating import MeasureOptions
 from fastdpm.evaluation.report.write import write_report
 from fastdpm.evaluation.results import Comparison
 from fastdpm.models.presets import CompareSettings

@@ -88,7 +88,7 @@ def make_grid(kappas=(0.0, 1.0), steps=(5, 10, 20, 50), *, rivals=True) -> list[
                 cells.append(make_cell(group, choice, s, value, error=0.03 * value, **more))
 
     for kappa in kappas:
-        name = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}.get(kappa, f"kappa = {kappa:g}")
+        name = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}.get(kappa, f"DDIM-rev, kappa = {kappa:g}")
         add(name, CHOICES, 4 + 30 * kappa)
     if rivals:
         for name in ("DPM-Solver++ 2M", "DPM-Solver++ 3M", "third-order multistep"):

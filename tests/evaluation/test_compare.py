@@ -7,13 +7,23 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from fastdpm import InvalidArgumentError, MissingExtraError, SamplingError, compare, evaluate
+from fastdpm import (
+    InvalidArgumentError,
+    MissingExtraError,
+    Model,
+    SamplingError,
+    VarianceSchedule,
+    compare,
+    evaluate,
+)
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.tensors import sha256, write_tensors
+from fastdpm.evaluation.comparing import prepare
 from fastdpm.evaluation.drawn import DrawOptions, PlanDrawer
-from fastdpm.evaluation.evaluate import MeasureOptions
+from fastdpm.evaluation.evaluating import MeasureOptions
 from fastdpm.evaluation.methods import choose_methods
 from fastdpm.evaluation.scores import read_scores
 from fastdpm.models.find import find_model
@@ -25,14 +35,14 @@ from tests.messages import tells
 def run(folders, features, image_folder):
     """Compare methods of the small image model."""
 
-    def run(names, steps=(4,), n=20, kappas=None, tell=lambda line: None, reference_n=None):
+    def run(names, steps=(4,), n=20, kappas=None, log=lambda line: None, reference_n=None):
         return compare(
             folders["image"],
             steps,
             choose_methods(names, kappas),
             measuring=MeasureOptions(str(image_folder), n, features["image"]),
             reference_n=reference_n,
-            tell=tell,
+            log=log,
         )
 
     return run
@@ -53,6 +63,20 @@ def test_the_papers_grid_is_every_choice_at_every_s_and_the_standard_sampler_onc
     )
     assert set(found.pictures) == {c["id"] for c in cells}
     assert found.pictures[last["id"]].shape == (8, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("total", "names", "counts"),
+    [(30, ["var-linear-k0"], [5, 10, 20]), (3, ["var-linear-k0"], [3]), (30, ["standard"], [30])],
+)
+def test_default_steps_above_T_are_left_out(total, names, counts, features, image_folder):
+    schedule = VarianceSchedule.linear(total, 1e-4, 0.1)
+    model = Model.wrap(torch.nn.Conv2d(1, 1, 1).eval(), schedule, (1, 8, 8))
+    measuring = MeasureOptions(str(image_folder), 20, features["image"])
+    prepared = prepare(model, methods=names, measuring=measuring)
+    assert [trial.cell.num_steps for trial in prepared.trials] == counts
+    with pytest.raises(InvalidArgumentError, match=tells(40, f"[1, {total}]")):
+        prepare(model, [2, 40], ["var-linear-k0"], measuring=measuring)
 
 
 def test_any_kappa_and_the_multistep_plans_take_part(run):
@@ -125,7 +149,7 @@ def test_a_killed_comparison_repeats_no_finished_cell(run, monkeypatch):
 
 def test_a_method_that_cannot_take_s_says_so_in_its_own_cell(run):
     cells = run(["diffusers-pndm-leading", "step-linear-k0"], steps=(3, 5)).results["cells"]
-    assert "takes from 4 to 100 (T) steps S, got 3" in cells[0]["failed"]
+    assert re.search(tells("[4, 100]", 3), cells[0]["failed"])
     assert cells[0]["metrics"] == {}
     assert [c["failed"] for c in cells[1:]] == [None, None, None]
 
@@ -145,7 +169,7 @@ def test_a_sampler_that_breaks_down_does_not_end_the_comparison(run, monkeypatch
 
 def test_progress_is_reported_after_every_cell(run):
     lines: list[str] = []
-    run(["step-linear-k0", "var-linear-k0"], tell=lines.append)
+    run(["step-linear-k0", "var-linear-k0"], log=lines.append)
     assert len(lines) == 2
     assert lines[0].startswith("1 of 2: S = 4, DDIM-rev, STEP linear: FD (tiny-features ")
     assert lines[1].endswith("about 0 s left")
@@ -219,6 +243,8 @@ def test_an_unknown_method_names_the_known_forms():
             choose_methods([name])
     with pytest.raises(InvalidArgumentError, match=tells("kappa", "[0, 1]", "2.0")):
         choose_methods(["var-linear-k2"])
+    with pytest.raises(InvalidArgumentError, match=tells("stepquadratic-k1", "step-quadratic-k1")):
+        choose_methods(["stepquadratic-k1"])
 
 
 @pytest.mark.parametrize(

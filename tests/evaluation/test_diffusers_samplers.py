@@ -275,8 +275,8 @@ def test_all_methods_have_names_of_their_own():
     [
         ("diffusers-pndm-leading", 3, InvalidArgumentError, [4, 100, 3]),
         ("diffusers-plms-leading", 1, InvalidArgumentError, [2, 100, 1]),
-        ("diffusers-unipc-linspace", 0, InvalidArgumentError, ["1 to 100", 0]),
-        ("diffusers-ddim-leading", 101, InvalidArgumentError, ["1 to 100", 101]),
+        ("diffusers-unipc-linspace", 0, InvalidArgumentError, ["[1, 100]", 0]),
+        ("diffusers-ddim-leading", 101, InvalidArgumentError, ["[1, 100]", 101]),
         ("diffusers-ddim-trailing", 29, SamplingError, ["S = 29", "step -1"]),
         ("diffusers-dpmpp-2m-leading", 100, SamplingError, ["S = 100", "T = 100"]),
     ],

@@ -9,11 +9,12 @@ import torch
 
 from fastdpm import Model, VarianceSchedule
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.evaluation import compare, evaluate
+from fastdpm.evaluation import comparing, evaluating
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource
-from fastdpm.evaluation.estimate import CellCost, CostEstimate, Timing, duration, time_network
-from fastdpm.evaluation.evaluate import MeasureOptions, choose_drawer
+from fastdpm.evaluation.estimate import CellCost, CostEstimate, Timing, time_network
+from fastdpm.evaluation.evaluating import MeasureOptions, choose_drawer
 from fastdpm.evaluation.methods import choose_methods
+from fastdpm.evaluation.scores import duration
 from tests.messages import tells
 
 
@@ -31,7 +32,7 @@ def command(folders, image_folder, features) -> list[str]:
 
 def test_an_estimate_counts_what_is_not_in_the_cache(folders, measuring, own_cache):
     names = ["step-linear-k0"]
-    prepared = compare.prepare(folders["image"], (5, 4), names, measuring=measuring)
+    prepared = comparing.prepare(folders["image"], (5, 4), names, measuring=measuring)
     first = prepared.estimate()
     assert [(cell.num_steps, cell.left, cell.evaluations) for cell in first.cells] == [
         (4, 20, 4),
@@ -40,7 +41,7 @@ def test_an_estimate_counts_what_is_not_in_the_cache(folders, measuring, own_cac
     assert first.evaluations == 20 * (4 + 5)
     assert first.seconds > 0
     assert not own_cache.exists()
-    compare.compare(folders["image"], (4,), names, measuring=measuring)
+    comparing.compare(folders["image"], (4,), names, measuring=measuring)
     assert prepared.estimate().evaluations == 20 * 5
     prepared.run()
     assert (prepared.estimate().evaluations, prepared.estimate().timing) == (0, None)
@@ -49,40 +50,42 @@ def test_an_estimate_counts_what_is_not_in_the_cache(folders, measuring, own_cac
 def test_cells_that_share_their_samples_count_them_once(folders, measuring):
     (method,) = choose_methods(["step-linear-k0"])
     both = [method, replace(method, key="again")]
-    cells = compare.prepare(folders["image"], (5,), both, measuring=measuring).estimate().cells
+    cells = comparing.prepare(folders["image"], (5,), both, measuring=measuring).estimate().cells
     assert [cell.left for cell in cells] == [20, 0]
 
 
 def test_an_evaluation_that_needs_more_samples_counts_those(folders, measuring, measure):
     measure(folders["image"], n=25)
     more = MeasureOptions(measuring.against, 32, measuring.features)
-    assert evaluate.prepare(folders["image"], more).estimate().evaluations == 7 * 4
+    assert evaluating.prepare(folders["image"], more).estimate().evaluations == 7 * 4
 
 
 def test_samples_that_exist_cost_no_evaluations(image_folder, measuring):
-    assert evaluate.prepare(image_folder, measuring).estimate().evaluations == 0
+    assert evaluating.prepare(image_folder, measuring).estimate().evaluations == 0
 
 
 def test_the_recordings_of_a_vocoder_are_counted_one_by_one(folders, sound_folder):
     measuring = MeasureOptions(str(sound_folder), 3)
-    prepared = evaluate.prepare(folders["vocoder"], measuring)
+    prepared = evaluating.prepare(folders["vocoder"], measuring)
     found = prepared.estimate()
     assert found.evaluations == 3 * 3
     assert found.timing is not None
     assert found.timing.batch_size == 1
-    evaluate.evaluate(folders["vocoder"], str(sound_folder), n=2)
+    evaluating.evaluate(folders["vocoder"], str(sound_folder), n=2)
     assert prepared.estimate().evaluations == 3
 
 
 def test_methods_that_cannot_take_s_cost_nothing(folders, measuring):
     names = ["diffusers-pndm-leading"]
-    cells = compare.prepare(folders["image"], (3, 5), names, measuring=measuring).estimate().cells
+    cells = (
+        comparing.prepare(folders["image"], (3, 5), names, measuring=measuring).estimate().cells
+    )
     assert [(cell.total, cell.failed is None) for cell in cells] == [(0, False), (20 * 14, True)]
 
 
 @pytest.mark.parametrize("name", ["diffusers-pndm-leading", "diffusers-plms-leading"])
 def test_the_estimated_evaluations_are_those_that_are_made(folders, measuring, name):
-    prepared = compare.prepare(folders["image"], (5,), [name], measuring=measuring)
+    prepared = comparing.prepare(folders["image"], (5,), [name], measuring=measuring)
     (cost,), (cell,) = prepared.estimate().cells, prepared.run().cells
     assert cost.evaluations == cell.evaluations
 
@@ -132,7 +135,11 @@ def test_the_estimate_comes_first(command, folders, image_folder, features, tmp_
     (line,) = capsys.readouterr().out.splitlines()
     assert re.search(tells(20 * 4, "cpu", 20), line)
     assert fastdpm(command) == 0
-    assert re.search(tells(20 * 4, "cpu", 20), capsys.readouterr().out.splitlines()[0])
+    out = capsys.readouterr().out
+    assert re.search(tells(20 * 4, "cpu", 20), out.splitlines()[0])
+    assert "earlier" not in out
+    assert fastdpm(command) == 0
+    assert "drawn earlier in" in capsys.readouterr().out
 
 
 class Slow(torch.nn.Module):
@@ -176,5 +183,6 @@ def test_seconds_add_up_over_samples_and_steps():
     assert re.search(tells(600, 2, "cpu", "2 ms", 8), str(estimate))
 
 
-def test_durations_are_easy_to_read():
-    assert [duration(s) for s in (4.4, 90, 180, 3 * 3600)] == ["4 s", "90 s", "3 min", "3.0 h"]
+def test_an_estimated_time_has_two_digits():
+    times = [duration(s, digits=2) for s in (0, 0.00131, 4.44, 119, 4002, 3.3 * 3600)]
+    assert times == ["0 s", "1.3 ms", "4.4 s", "120 s", "67 min", "3.3 h"]

@@ -5,15 +5,17 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from fastdpm import DataError, InvalidArgumentError, evaluate, load_model
+from fastdpm import DataError, InvalidArgumentError, compare, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import drawn
-from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.evaluating import MeasureOptions, save_statistics
 from fastdpm.evaluation.metrics import Moments, frechet_distance
 from fastdpm.evaluation.sources import to_samples
 from fastdpm.evaluation.statistics import read_statistics
+from fastdpm.evaluation.vocoder import silent_part
 from fastdpm.models.features import load_features
 from tests.evaluation.conftest import score_values
 from tests.messages import tells
@@ -119,6 +121,26 @@ def test_a_vocoder_is_measured_against_its_recordings(folders, sound_folder, mon
     grown = evaluate(folders["vocoder"], str(sound_folder), n=5)
     assert indices == [3, 4]
     assert grown.scores["log_mel_error"].value != found.scores["log_mel_error"].value
+
+
+def test_digital_silence_and_missing_recordings_are_noted(folders, tmp_path):
+    quiet = np.random.default_rng(0).normal(0, 0.1, (3, 4000))
+    quiet[1, 1000:2000] = 0
+    quiet[2, :100] = 0
+    (tmp_path / "in").mkdir()
+    for i, sound in enumerate(quiet):
+        soundfile.write(tmp_path / "in" / f"{i}.wav", sound, 8000)
+    found = evaluate(folders["vocoder"], tmp_path / "in", n=5)
+    assert any(re.search(tells("1 of 3", "5%", "log-mel"), note) for note in found.notes)
+    assert any(re.search(tells(3, 5, "n", "recordings"), note) for note in found.notes)
+    first = evaluate(folders["vocoder"], tmp_path / "in", n=3)
+    assert not any("`n`" in note for note in first.notes)
+    measuring = MeasureOptions(str(tmp_path / "in"), 5)
+    compared = compare(folders["vocoder"], [3], ["var-linear-k1"], measuring=measuring)
+    assert any(re.search(tells(3, 5, "n", "recordings"), line) for line in compared.left_out)
+    assert any("log-mel" in note for note in compared.notes)
+    parts = [silent_part(sound) for sound in quiet.astype(np.float32)]
+    assert parts == pytest.approx([0, 0.25, 0], abs=0.03)
 
 
 def test_the_command_prints_every_metric_with_its_error(

@@ -9,7 +9,7 @@ import torch
 from fastdpm import DataError, load_model
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation import drawn
-from fastdpm.evaluation.evaluate import choose_drawer
+from fastdpm.evaluation.evaluating import choose_drawer
 from tests.evaluation.conftest import score_values
 from tests.messages import tells
 

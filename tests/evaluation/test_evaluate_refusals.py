@@ -8,7 +8,7 @@ from PIL import Image
 
 from fastdpm import DataError, InvalidArgumentError, MissingExtraError, evaluate
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.evaluating import MeasureOptions, save_statistics
 from tests.messages import tells
 
 

@@ -15,7 +15,7 @@ from fastdpm import compare, evaluate, progress
 from fastdpm.evaluation import measure, metrics, speech, vocoder
 from fastdpm.evaluation.cache import Cache, digest
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource
-from fastdpm.evaluation.evaluate import MeasureOptions, choose_drawer, open_measure
+from fastdpm.evaluation.evaluating import MeasureOptions, choose_drawer, open_measure
 from fastdpm.evaluation.measure import FEATURE_METRICS, FeatureMetric
 from fastdpm.evaluation.methods import choose_methods
 from fastdpm.evaluation.metrics import Moments
@@ -176,7 +176,7 @@ def test_a_bar_is_shown_only_where_something_is_drawn(
 
 
 def test_the_progress_bar_is_imported_where_it_is_shown():
-    code = "import sys, fastdpm.evaluation.compare; print('fastdpm.progress' in sys.modules)"
+    code = "import sys, fastdpm.evaluation.comparing; print('fastdpm.progress' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert found.stdout.strip() == b"False"
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastdpm import InvalidArgumentError, compare, evaluate
+from fastdpm import InvalidArgumentError, Model, VarianceSchedule, compare, evaluate
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.evaluation.drawn import DrawOptions
-from fastdpm.evaluation.evaluate import MeasureOptions, save_statistics
+from fastdpm.evaluation.evaluating import MeasureOptions, save_statistics
 from fastdpm.evaluation.extract import FeatureExtractor
 from fastdpm.evaluation.methods import choose_methods
 from fastdpm.evaluation.sources import open_data
@@ -156,6 +156,37 @@ def test_a_vocoder_takes_its_condition_from_the_recordings(folders, sound_folder
             measuring=MeasureOptions(str(sound_folder), 2),
             options=options,
         )
+
+
+def test_class_labels_are_the_condition_that_samples_are_drawn_with(features, image_folder):
+    class Labeled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(0.25))
+
+        def forward(self, x, t, labels):
+            return x * self.scale * labels.reshape(-1, 1, 1, 1)
+
+    schedule = VarianceSchedule.linear(20, 1e-4, 0.1)
+    model = Model.wrap(Labeled().eval(), schedule, (1, 8, 8), classes=4)
+    stated = {"n": 20, "features": features["image"]}
+
+    def score(**options):
+        found = evaluate(model, image_folder, options=DrawOptions(**options), **stated)
+        return found.scores["frechet_distance"]
+
+    assert score(class_labels=3) == score(condition=torch.tensor([3]))
+    assert score(class_labels=[0, 3]) != score(class_labels=3) != score()
+    with pytest.raises(InvalidArgumentError, match=tells("`class_labels`", "`condition`")):
+        score(class_labels=3, condition=torch.tensor([3]))
+    compared = compare(
+        model,
+        [model.config.recipe.num_steps],
+        ["var-linear-k0"],
+        measuring=MeasureOptions(str(image_folder), **stated),
+        options=DrawOptions(class_labels=3),
+    )
+    assert compared.cells[0].metrics["frechet_distance"] == score(class_labels=3)
 
 
 def test_sounds_that_fastdpm_wrote_are_never_scaled(folders, features, tmp_path, sound_folder):

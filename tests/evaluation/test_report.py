@@ -24,6 +24,17 @@ def test_every_file_is_written_and_the_json_comes_back_as_it_was(tmp_path, grid)
     assert json.loads(found[0].read_text()) == before == results
 
 
+def test_a_report_is_read_again_from_its_folder_or_file(tmp_path, grid):
+    comparison = Comparison.from_dict(make_results(grid))
+    comparison.write(tmp_path / "out")
+    assert Comparison.read(tmp_path / "out") == comparison
+    assert Comparison.read(str(tmp_path / "out" / "results.json")) == comparison
+    (tmp_path / "list.json").write_text("[]")
+    for name in ("absent", "out/results.csv", "list.json"):
+        with pytest.raises(DataError, match=tells("fastdpm compare")):
+            Comparison.read(tmp_path / name)
+
+
 def test_an_old_picture_does_not_outlive_its_report(tmp_path, grid):
     report(tmp_path, grid, make_images(grid))
     report(tmp_path, grid)

@@ -218,6 +218,21 @@ def test_a_table_is_markdown_of_one_metric_or_of_times(comparison):
         comparison.table("fid")
 
 
+def test_a_table_explains_its_marks_and_its_own_notes():
+    cells = [make_cell("DDIM-rev", choice, 5, 1.0) for choice in CHOICES[:3]]
+    cells[1]["notes"], cells[2]["notes"] = ["first remark"], ["second remark"]
+    cells.append(make_cell("standard sampler", "", 1000, 0.4, family="standard", method="s"))
+    cells[3]["notes"] = ["third remark"]
+    comparison = Comparison.from_dict(make_results(cells))
+    text = comparison.table()
+    assert "(note 2)" in text
+    assert "\n2. second remark" in text
+    assert "(note 3) |\n" in text
+    assert "†" in text.split("\n\n")[2]
+    assert "second remark" not in comparison.select(num_steps=5).table("seconds_per_sample")
+    assert "†" not in comparison.table("seconds_per_sample")
+
+
 def test_a_data_frame_has_the_columns_of_the_csv(comparison):
     pytest.importorskip("pandas", reason="pandas comes with fastdpm[eval]")
     frame = comparison.to_pandas()
@@ -264,3 +279,23 @@ def test_a_method_without_values_leaves_a_figure():
     cells = [make_cell("DDIM-rev", "VAR linear", 5, 1.0, failed="it broke", metrics={})]
     figure = distance_figure(Comparison.from_dict(make_results(cells, floor=False)))
     assert "no values" in _texts(figure)
+
+
+@pytest.mark.parametrize(("real", "shown"), [(0.21, True), (0.01, False)])
+def test_standard_samplers_alone_are_lines_without_empty_decades(real, shown):
+    results = make_results([make_cell("standard sampler", "", 1000, 0.42, family="standard")])
+    results["floor"] |= {"n": 2000, "metrics": {FD: {"value": real, "error": 0.001}}}
+    figure = distance_figure(Comparison.from_dict(results).select(metrics=FD))
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.42 < high < 10 * low
+    assert (low < real) == shown
+    assert f"{real:.3g}" in _texts(figure) or shown
+    assert "no values" not in _texts(figure)
+
+
+def test_the_samples_of_standard_samplers_alone_have_no_steps_to_choose(tmp_path):
+    cells = [make_cell("standard sampler", "", 1000, 0.42, family="standard")]
+    found = replace(Comparison.from_dict(make_results(cells)), pictures=make_images(cells))
+    found.plot_samples(tmp_path / "a.png")
+    with pytest.raises(InvalidArgumentError, match=tells("num_steps", "T")):
+        found.plot_samples(tmp_path / "a.png", num_steps=5)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastdpm import Model, Recipe, compare, evaluate
 from fastdpm.evaluation.drawn import ModelHandle
-from fastdpm.evaluation.evaluate import MeasureOptions
+from fastdpm.evaluation.evaluating import MeasureOptions
 from fastdpm.evaluation.methods import choose_methods
 from tests.evaluation.conftest import IMAGE_FEATURES, write_tiny_features
 from tests.integrations.parts import LINEAR, PROMPTS, make_text_unet, make_vae

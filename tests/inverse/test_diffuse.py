@@ -10,7 +10,7 @@ from fastdpm import (
     VarianceSchedule,
 )
 from fastdpm.core.choices import CHOICES
-from fastdpm.inverse.diffuse import check_level, diffuse, diffusion_chain
+from fastdpm.inverse.diffusion import check_level, diffuse, diffusion_chain
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()

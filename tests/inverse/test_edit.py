@@ -22,7 +22,7 @@ from fastdpm import (
     run,
 )
 from fastdpm.core import levels_all
-from fastdpm.inverse.edit import (
+from fastdpm.inverse.editing import (
     KnownPart,
     check_mask,
     edit,

@@ -11,9 +11,9 @@ from fastdpm import Recipe
 from fastdpm.core import inverse
 from fastdpm.core.inverse import EncodingMethod, first_order_inverse
 from fastdpm.core.reverse import ddim_rev
-from fastdpm.evaluation.reconstruct import recipe_grid, reconstruct
-from fastdpm.inverse.encode import decode, encode
-from fastdpm.inverse.interpolate import CLOSE, error_of_ends
+from fastdpm.evaluation.reconstruction import recipe_grid, reconstruct
+from fastdpm.inverse.encoding import decode, encode
+from fastdpm.inverse.interpolation import CLOSE, error_of_ends
 from fastdpm.inverse.latents_file import read_latents, write_latents
 from fastdpm.output.figures_inverse import write_psnr
 from fastdpm.sampling.implicit import ImplicitOptions

@@ -16,8 +16,8 @@ from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.core.inverse import ENCODINGS
 from fastdpm.data.inputs import read_samples
 from fastdpm.data.mel import log_mel
-from fastdpm.inverse.encode import decode, encode
-from fastdpm.inverse.interpolate import arc_weights, between, interpolate
+from fastdpm.inverse.encoding import decode, encode
+from fastdpm.inverse.interpolation import arc_weights, between, interpolate
 from fastdpm.inverse.latents_file import (
     check_usable,
     read_latents,
@@ -261,7 +261,7 @@ def test_samples_that_did_not_converge_are_reported_and_only_the_others_kept(ima
     levels = _levels(image_model, 4)
     lost = encode(image_model, images, levels, "implicit", solver=solver)
     assert not lost.usable.any()
-    assert re.search(tells("b", "row 3 of 0 to 3"), unsolved(lost, "abc")[1])
+    assert re.search(tells("b", "row 3 of 4"), unsolved(lost, "abc")[1])
     with pytest.raises(SamplingError, match=tells("3 of 3", "a", "b", "c", "row 3")):
         check_usable(lost, "abc")
     with pytest.raises(DataError):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fastdpm import Model, VarianceSchedule, ddim_rev, diffuse, levels_step
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.evaluation.reconstruct import reconstruct
-from fastdpm.inverse.encode import decode, encode
+from fastdpm.evaluation.reconstruction import reconstruct
+from fastdpm.inverse.encoding import decode, encode
 from fastdpm.inverse.latents_file import select
 from fastdpm.models import Decoder
 from fastdpm.sampling.implicit import ImplicitOptions, invert

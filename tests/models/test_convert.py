@@ -12,8 +12,8 @@ import torch
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
 from fastdpm.data.tensors import read_tensors, write_tensors
-from fastdpm.models import convert as module
-from fastdpm.models.convert import convert
+from fastdpm.models import conversion as module
+from fastdpm.models.conversion import convert
 from fastdpm.models.find import find_model
 from fastdpm.models.load import open_model
 from tests.messages import tells
@@ -40,7 +40,7 @@ def test_a_converted_model_samples_as_the_checkpoint_does(tiny, name):  # noqa: 
 
 
 def test_weights_keep_their_type_unless_halved(tiny):  # noqa: F811
-    convert(tiny / "tiny-image.pt", tiny / "full")
+    convert(str(tiny / "tiny-image.pt"), str(tiny / "full"))
     convert(tiny / "tiny-image.pt", tiny / "half", half=True)
     published = torch.load(tiny / "tiny-image.pt", weights_only=True)
     full = read_tensors(tiny / "full" / "model.safetensors")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fastdpm import InvalidArgumentError, ModelError, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
-from fastdpm.evaluation.evaluate import MeasureOptions
-from fastdpm.models.convert import convert
+from fastdpm.evaluation.evaluating import MeasureOptions
+from fastdpm.models.conversion import convert
 from fastdpm.models.formats.diffusers_folder import recipe_of
 from tests.integrations.parts import UNET, make_unet
 from tests.messages import tells
@@ -314,6 +314,6 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     (folder / "unet" / "y.bin").rename(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(
         ModelError,
-        match=tells("diffusion_pytorch_model.bin", "fastdpm.evaluation.evaluate.MeasureOptions"),
+        match=tells("diffusion_pytorch_model.bin", "fastdpm.evaluation.evaluating.MeasureOptions"),
     ):
         load_model(folder)

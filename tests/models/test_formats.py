@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
-from fastdpm.models.convert import convert
+from fastdpm.models.conversion import convert
 from fastdpm.models.find import find_model
 from fastdpm.models.formats import table
 from fastdpm.models.formats.format import Format, Shapes

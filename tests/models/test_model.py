@@ -16,7 +16,9 @@ from fastdpm import (
     VarianceSchedule,
     ddim_rev,
     levels_step,
+    levels_var,
     load_model,
+    reconstruct,
 )
 from fastdpm.sampling.state import SamplingState
 from tests.messages import tells
@@ -240,6 +242,9 @@ def test_class_labels_are_the_condition_of_a_model_with_classes(labels):
     wanted = model.sample(2, num_steps=3, condition=torch.tensor([2]))
     torch.testing.assert_close(model.sample(2, num_steps=3, class_labels=labels), wanted)
     assert not torch.equal(model.sample(2, num_steps=3, class_labels=[0]), wanted)
+    data, levels = wanted.clamp(-1, 1), levels_var(model.schedule, 3, "linear")
+    found = reconstruct(model, data, levels, class_labels=labels)
+    assert torch.equal(found.x, reconstruct(model, data, levels, condition=torch.tensor([2])).x)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_an_unknown_preset_names_the_known_ones():
 
 
 def test_a_table_may_hold_any_method_of_a_sampler():
+    assert CompareSettings((1,), ("var-linear-k0",), 2, "fid").steps == (1,)
     keys = ("dpmpp-2m-var-linear", "step-quadratic-k0.25", "standard-learned")
     assert CompareSettings((5,), keys, 10, "fid").methods == keys
 
@@ -140,9 +141,9 @@ def test_a_table_may_hold_any_method_of_a_sampler():
     ("changes", "values"),
     [
         ({"metric": "mos"}, ["metric", "fid", "sound", "vocoder", "mos"]),
-        ({"steps": ()}, [2, "[]"]),
-        ({"steps": (1, 5)}, [2, "[1, 5]"]),
-        ({"n": 1}, [2, "n 1"]),
+        ({"steps": ()}, [1, "[]"]),
+        ({"steps": (0, 5)}, [1, "[0, 5]"]),
+        ({"n": 1}, ["n", 2, 1]),
         ({"methods": ("var-cubic-k0",)}, ["var-cubic-k0", "var-linear-k0", "standard"]),
         ({"methods": ("var-linear-k2",)}, ["var-linear-k2", "var-linear-k0", "standard"]),
     ],

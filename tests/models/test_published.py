@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastdpm import load_model
-from fastdpm.models.convert import convert
+from fastdpm.models.conversion import convert
 from tests.networks.reference_adm import (
     adm_reference,
     cifar10_uncond_50m,

@@ -110,9 +110,9 @@ def compare(
     results.md, figures and report.html. An interrupted comparison continues when it is started
     again.
     """
-    from fastdpm.evaluation.compare import prepare
+    from fastdpm.evaluation.comparing import prepare
     from fastdpm.evaluation.drawn import DrawOptions
-    from fastdpm.evaluation.evaluate import MeasureOptions
+    from fastdpm.evaluation.evaluating import MeasureOptions
     from fastdpm.models.find import find_model
     from fastdpm.models.presets import read_preset
 

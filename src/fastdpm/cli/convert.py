@@ -45,7 +45,7 @@ def convert(
     ] = False,
 ) -> None:
     """Turn a published checkpoint into a model folder; no code in the file is run."""
-    from fastdpm.models.convert import convert as write_converted
+    from fastdpm.models.conversion import convert as write_converted
 
     config, notes = write_converted(
         source, out, preset=preset, layout=layout, name=name, half=half, overwrite=overwrite

@@ -30,7 +30,7 @@ def decode(
     Writes PNG files, or WAV files at the level of the originals, a picture of them, and
     samples.json.
     """
-    from fastdpm.inverse.encode import decode as decode_latents
+    from fastdpm.inverse.encoding import decode as decode_latents
     from fastdpm.inverse.latents_file import read_latents
     from fastdpm.models.find import find_model
     from fastdpm.output.folder import made_by, write_samples

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
-    from fastdpm.inverse.edit import EditPlan
+    from fastdpm.inverse.editing import EditPlan
 
 
 @changes(choices.RecipeOptions, without=("method",))
@@ -65,7 +65,7 @@ def edit(
     What a mask keeps stays bit for bit as it was read. Writes the samples, sounds at the level
     of the originals, a picture of originals and results, and samples.json.
     """
-    from fastdpm.inverse.edit import levels_from, plan_edit
+    from fastdpm.inverse.editing import levels_from, plan_edit
     from fastdpm.output.figures_inverse import EDITED, write_edits
     from fastdpm.output.folder import made_by, write_samples
 
@@ -115,7 +115,7 @@ def _run(
     settings: dict[str, Any],
 ) -> Tensor:
     """Edit all inputs under a progress bar."""
-    from fastdpm.inverse.edit import edit
+    from fastdpm.inverse.editing import edit
     from fastdpm.progress import sampling_bar
 
     with sampling_bar() as bar:
@@ -167,7 +167,7 @@ def _marked(
     mask: Path | None, times: tuple[float, float] | None, x: Tensor, data: DataSpec
 ) -> Tensor | None:
     """The mask as it fits the data, or None."""
-    from fastdpm.inverse.edit import check_mask, read_mask, span_mask
+    from fastdpm.inverse.editing import check_mask, read_mask, span_mask
 
     if times is not None:
         return check_mask(span_mask(times, x.shape[-1], data.sample_rate or 0), x)

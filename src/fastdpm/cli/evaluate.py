@@ -98,7 +98,7 @@ def evaluate(
     an interrupted run continues when it is started again.
     """
     from fastdpm.data.files import write_json
-    from fastdpm.evaluation import evaluate as stages
+    from fastdpm.evaluation import evaluating as stages
     from fastdpm.evaluation.drawn import DrawOptions
 
     kept = choices.open_cache(cache)
@@ -124,12 +124,13 @@ def evaluate(
             return
         options = DrawOptions(seed or 0, precision or "float32", batch_size, machine.device)
         prepared = stages.prepare(measured, measuring, recipe=recipe, plan=plan, options=options)
-        if not isinstance(measured, str):
-            console.print(str(prepared.estimate()))
+        cost = None if isinstance(measured, str) else prepared.estimate()
+        if cost is not None:
+            console.print(str(cost))
         if dry_run:
             return
         found = prepared.run()
-    _print(found)
+    _print(found, drawn="drawn earlier" if cost is not None and not cost.evaluations else "drawn")
     if save is not None:
         write_json(save, found.to_dict())
         console.print(f"saved to {save}")
@@ -172,7 +173,7 @@ def _refuse(samples: str, idle: list[str]) -> None:
         )
 
 
-def _print(found: Evaluation) -> None:
+def _print(found: Evaluation, drawn: str) -> None:
     from rich.table import Table
 
     table = Table("metric", "value ± standard error", "better")
@@ -183,5 +184,6 @@ def _print(found: Evaluation) -> None:
     print_notes(found.notes)
     if found.seconds is not None and found.evaluations is not None:
         console.print(
-            f"drawn in {found.seconds:.1f} s, {found.evaluations:g} network evaluations per sample"
+            f"{drawn} in {found.seconds:.1f} s, {found.evaluations:g} network evaluations per"
+            " sample"
         )

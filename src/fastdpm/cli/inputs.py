@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
-    from fastdpm.inverse.encode import Latents
+    from fastdpm.inverse.encoding import Latents
     from fastdpm.models.find import FoundModel
     from fastdpm.models.model import Model
     from fastdpm.sampling.implicit import ImplicitOptions
@@ -172,14 +172,14 @@ class Encoding(Options):
     def choose_levels(self, options: choices.RecipeOptions, found: FoundModel) -> NoiseLevels:
         """The levels to encode over, and checks of all choices that need no weights."""
         from fastdpm.core.inverse import find_encoding
-        from fastdpm.inverse.encode import check_solver, recommended_recipe
+        from fastdpm.inverse.encoding import check_solver, recommended_recipe
 
         check_solver(find_encoding(self.by), self.solver)
         return self.levels(options.recipe(recommended_recipe(found)), found)
 
     def encode(self, inputs: LoadedInputs, levels: NoiseLevels, batch_size: int | None) -> Latents:
         """Encode under a progress bar; notes on the levels are printed."""
-        from fastdpm.inverse.encode import encode
+        from fastdpm.inverse.encoding import encode
         from fastdpm.progress import sampling_bar
 
         print_notes(levels.notes)

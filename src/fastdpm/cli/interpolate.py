@@ -39,8 +39,8 @@ def interpolate(
     """
     import torch
 
-    from fastdpm.inverse.encode import decode, recommended_recipe
-    from fastdpm.inverse.interpolate import CLOSE, between, error_of_ends
+    from fastdpm.inverse.encoding import decode, recommended_recipe
+    from fastdpm.inverse.interpolation import CLOSE, between, error_of_ends
     from fastdpm.output.figures_inverse import write_way
     from fastdpm.output.folder import made_by, write_samples
 

@@ -28,13 +28,13 @@ def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
     Returns:
         A context with a folder to fill, which takes its place once it is complete.
     """
-    from fastdpm.evaluation import reconstruct
+    from fastdpm.evaluation import reconstruction
     from fastdpm.output import figures_inverse, folder
 
     record = read_record(out)
     samples = [path.name for path in (record.paths(out) if record else ())]
     pictures = (*folder.PICTURES.values(), *figures_inverse.FILES)
-    ours = {RECORD, *samples, *pictures, *reconstruct.FILES}
+    ours = {RECORD, *samples, *pictures, *reconstruction.FILES}
     check_new_folder(out, ours)
     if not overwrite:
         check_new_folder(out, advice=", or add `overwrite`")

@@ -19,7 +19,7 @@ from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, print_notes
 
 if TYPE_CHECKING:
-    from fastdpm.evaluation.reconstruct import Found
+    from fastdpm.evaluation.reconstruction import Found
 
 _MAX_LINES = 10
 
@@ -77,8 +77,8 @@ def reconstruct(
     as files would be, except in the relative error.
     """
     from fastdpm.core.inverse import find_encoding
-    from fastdpm.evaluation import reconstruct as measuring
-    from fastdpm.inverse.encode import check_solver, recommended_recipe
+    from fastdpm.evaluation import reconstruction as measuring
+    from fastdpm.inverse.encoding import check_solver, recommended_recipe
     from fastdpm.progress import sampling_bar
 
     methods = [find_encoding(n) for n in choices.parse_names("--by", encoding.by, ENCODINGS)]

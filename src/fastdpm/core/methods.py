@@ -90,7 +90,7 @@ def _over_levels(row: Sampler, choice: LevelChoice, kappa: float) -> NamedRecipe
     group = row.title
     if row.takes_kappa:
         key = f"{key}-k{kappa:g}"
-        suffix = f"kappa = {kappa:g}"
-        group = _REVERSE.get(kappa, suffix) if is_default else f"{row.title}, {suffix}"
+        own = _REVERSE.get(kappa) if is_default else None
+        group = own or f"{row.title}, kappa = {kappa:g}"
     recipe = Recipe(method=row.name, levels=choice.levels, spacing=choice.spacing, kappa=kappa)
     return NamedRecipe(key, row.family, group, choice.title, recipe)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import check_monotone
 from fastdpm.core.schedule import Array
@@ -32,6 +33,8 @@ _KEYS = MappingProxyType(
 )
 
 
+@renamed("told", "network_level")
+@renamed("asked", "network_level")
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Coefficients of a sampler, one row per network evaluation.

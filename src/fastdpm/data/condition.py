@@ -24,7 +24,7 @@ def one_condition(
     """The condition of samples, from the two arguments that can hold it.
 
     Raises:
-        InvalidArgumentError: If both are passed, there are no classes, or the labels are no
+        InvalidArgumentError: If both are passed, there are no classes, or the labels are not
             numbers.
     """
     if class_labels is None:

@@ -1,6 +1,10 @@
+from .comparing import compare as compare
 from .drawn import DrawOptions as DrawOptions
-from .evaluate import MeasureOptions as MeasureOptions
+from .estimate import CostEstimate as CostEstimate
+from .evaluating import MeasureOptions as MeasureOptions
+from .evaluating import evaluate as evaluate
 from .methods import choose_methods as choose_methods
-from .reconstruct import Reconstruction as Reconstruction
+from .reconstruction import Reconstruction as Reconstruction
+from .reconstruction import reconstruct as reconstruct
 from .results import Comparison as Comparison
 from .scores import Evaluation as Evaluation

@@ -101,7 +101,7 @@ class DiffusersMethod:
         """Raise InvalidArgumentError if it cannot take ``num_steps`` of ``total`` steps."""
         if not self.least <= num_steps <= total:
             raise InvalidArgumentError(
-                f"{self.key} takes from {self.least} to {total} (T) steps S, got {num_steps}"
+                f"{self.key} needs S in [{self.least}, {total}] (T), got {num_steps}"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import PRECISIONS
+from fastdpm.data.condition import ClassLabels, one_condition
+from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import tensor_digest
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.sources import ALL, Source, Values, check_batch_size, to_values
@@ -62,7 +64,8 @@ class DrawOptions:
         precision: Of the network: "float32", "bf16" or "fp16".
         batch_size: Samples at a time; by default chosen by their size. Changes no sample.
         device: Where the network runs; changes samples by rounding only.
-        condition: What the samples are conditioned on; see :meth:`fastdpm.Model.sample`.
+        condition: Condition of the samples; see :meth:`fastdpm.Model.sample`.
+        class_labels: Class labels of the samples; see :meth:`fastdpm.Model.sample`.
 
     Raises:
         InvalidArgumentError: If a value is out of range.
@@ -73,6 +76,7 @@ class DrawOptions:
     batch_size: int | None = None
     device: str = "auto"
     condition: Tensor | None = None
+    class_labels: ClassLabels | None = None
 
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)
@@ -82,7 +86,19 @@ class DrawOptions:
 
     def keywords(self) -> dict[str, Any]:
         """The arguments of a function that draws; it takes the device from the model."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
+        names = {f.name for f in fields(self)} - {"device", "class_labels"}
+        return {name: getattr(self, name) for name in names}
+
+    def for_data(self, data: DataSpec) -> DrawOptions:
+        """The options with the class labels, if any, as the condition.
+
+        Raises:
+            InvalidArgumentError: See :func:`fastdpm.data.condition.one_condition`.
+        """
+        condition = one_condition(self.condition, self.class_labels, data)
+        if condition is not None and condition.ndim == 0:
+            condition = condition[None]
+        return replace(self, condition=condition, class_labels=None)
 
 
 class PlanDrawer(Drawer):

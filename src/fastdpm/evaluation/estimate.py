@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from fastdpm.evaluation.drawn import ModelSource
+from fastdpm.evaluation.scores import duration
 from fastdpm.evaluation.sources import Source
 from fastdpm.sampling.network import evaluate_network
 from fastdpm.sampling.noise import SampleNoise
 
 _LIMIT = 2.0  # seconds; a network that takes longer for one sample is called once
 _REPEATS = 5
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 class PlannedCell(NamedTuple):
@@ -123,8 +123,8 @@ class CostEstimate:
         cells = f" in {len(self.cells)} cells" if len(self.cells) > 1 else ""
         return (
             f"estimate: {self.evaluations:,} network evaluations{cells},"
-            f" about {duration(self.seconds)} on {timing.device} (measured:"
-            f" {_short(timing.evaluation)} per evaluation of one sample, in batches of"
+            f" about {duration(self.seconds, digits=2)} on {timing.device} (measured:"
+            f" {duration(timing.evaluation, digits=2)} per evaluation of one sample, in batches of"
             f" {timing.batch_size}); features and metrics are not included"
         )
 
@@ -199,19 +199,3 @@ def _time_row(source: ModelSource, size: int) -> NDArray[Any]:
     model.finished(x).cpu()
     marks.append(time.perf_counter())
     return np.diff(marks) / size
-
-
-def duration(seconds: float) -> str:
-    """A time that is easy to read: seconds, minutes or hours."""
-    if seconds <= 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes <= 90 else f"{minutes / 60:.1f} h"
-
-
-def _short(seconds: float) -> str:
-    """A short time in a fitting unit, to two digits."""
-    size, unit = next((row for row in _UNITS if seconds >= row[0]), _UNITS[-1])
-    return (
-        f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
-    )

@@ -109,7 +109,7 @@ class FeatureMetric(Metric):
 def _frechet_note(count: int, reference: Statistics) -> str | None:
     width = reference.moments.mean.size
     note = (
-        f"{count:,} samples for {width:,} features: the Frechet distance is far above its value"
+        f"{count:,} samples for {width:,} features: the Fréchet distance is far above its value"
         " for many samples; compare it only with distances of equally many samples"
     )
     return note if count <= width else None
@@ -223,8 +223,8 @@ class FeatureMeasure(Measure[Source]):
         absent = [m.printed(self.network).name for m in wanted if m not in self.table]
         if absent:
             self.left_out = [
-                f"{', '.join(absent)} left out: {self.against} holds only a mean and a covariance;"
-                " measure against the data itself to get them"
+                f"{', '.join(absent)} are left out: {self.against} holds only a mean and a"
+                " covariance; measure against the data itself to get them"
             ]
 
     @cached_property

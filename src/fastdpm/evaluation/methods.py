@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -114,8 +115,15 @@ def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
         return [DIFFUSERS_METHODS[name]]
     if (named := find_named(name)) is not None:
         return [named]
+    near = difflib.get_close_matches(name, _known_keys(kappas), n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
     raise InvalidArgumentError(
         f"no method {name!r}: choose a group ({', '.join((*families(), _DIFFUSERS))}) or a key"
         " such as var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
-        " diffusers-ddim-trailing"
+        f" diffusers-ddim-trailing{meant}"
     )
+
+
+def _known_keys(kappas: Sequence[float]) -> list[str]:
+    keys = [row.key for row in named_recipes(kappas)]
+    return [*families(), _DIFFUSERS, *keys, *DIFFUSERS_METHODS]

@@ -62,7 +62,8 @@ def check_count(count: int, least: int, of: str = "") -> None:
     """Raise InvalidArgumentError if there are fewer than ``least`` samples."""
     if count < least:
         raise InvalidArgumentError(
-            f"{count} samples{of} are too few: the metrics need at least {least}"
+            f"{count} samples{of} are too few: the metrics need at least {least}, so draw more,"
+            " with a larger `n`"
         )
 
 
@@ -104,7 +105,7 @@ def frechet_distance(a: Moments, b: Moments, *, root_b: Array | None = None) -> 
 
 
 def frechet_score(features: Features, reference: Moments, strata: Strata | None = None) -> Score:
-    """Frechet distance of features, shape (n, d), to a reference.
+    """Fréchet distance of features, shape (n, d), to a reference.
 
     The error uses a faster, less accurate form of the distance.
 

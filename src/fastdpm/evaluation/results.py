@@ -8,6 +8,7 @@ Source: Kong & Ping 2021, arXiv:2106.00132, tables 1 to 4.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -88,6 +89,27 @@ class Comparison:
     command: str | None
     pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict, compare=False, repr=False)
     whole: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Comparison:
+        """Read what :meth:`write` or ``fastdpm compare`` wrote, to draw it again.
+
+        Args:
+            path: The folder of the report, or its ``results.json``.
+
+        Raises:
+            DataError: If there is no such file, or it is not a comparison of this version.
+        """
+        file = Path(path)
+        file = file / "results.json" if file.is_dir() else file
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"no comparison at {str(file)!r} ({type(error).__name__}): pass the folder that"
+                " `fastdpm compare` wrote"
+            ) from None
+        return cls.from_dict(results if isinstance(results, dict) else {})
 
     @classmethod
     def from_dict(cls, results: Mapping[str, Any]) -> Comparison:

@@ -138,12 +138,13 @@ class Floor:
         return finite(self.metrics)
 
 
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it, to three digits: "1.31 ms", "24.5 s", "3.2 min"."""
-    for unit, size, end in (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1), ("s", 1, 120), ("min", 60, 7200)):
-        if seconds < end:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 3600:.3g} h"
+def duration(seconds: float, digits: int = 3) -> str:
+    """A time in the unit that suits it: "1.31 ms", "24.5 s", "3.2 min"."""
+    if not seconds:
+        return "0 s"
+    units = (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1), ("s", 1, 120), ("min", 60, 7200))
+    unit, size = next(((unit, size) for unit, size, end in units if seconds < end), ("h", 3600))
+    return f"{float(f'{seconds / size:.{digits}g}'):g} {unit}"
 
 
 def number(value: Any) -> float | None:

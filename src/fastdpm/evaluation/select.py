@@ -64,6 +64,11 @@ def find_steps(steps: Sequence[int], num_steps: Iterable[int] | int) -> tuple[in
         InvalidArgumentError: If a value was not measured, or there are no values.
     """
     wanted = list(num_steps) if isinstance(num_steps, Iterable) else [num_steps]
+    if not steps:
+        raise InvalidArgumentError(
+            "this comparison has standard samplers only, which take all T steps, so `num_steps`"
+            " would have no effect: drop it"
+        )
     if not wanted or not set(wanted) <= set(steps):
         known = ", ".join(map(str, steps))
         raise InvalidArgumentError(f"`num_steps` must be among {known}, got {num_steps!r}")

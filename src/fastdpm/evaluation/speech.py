@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from fastdpm.core.errors import (
     DataError,
     InvalidArgumentError,
-    MissingExtraError,
     check_installed,
     check_one_of,
 )
@@ -80,7 +79,7 @@ class SpeechMetric(Metric):
         if wrong := self.wrong_rate(sample_rate):
             return f"{wrong}: it is left out"
         if self.library is not None and importlib.util.find_spec(self.library) is None:
-            return f"{self.key} is left out: {MissingExtraError(self.library, 'speech')}"
+            return f"{self.name} is left out: run `pip install 'fastdpm[speech]'`"
         return None
 
 

@@ -30,6 +30,8 @@ from fastdpm.sampling.state import Callback
 Sound = NDArray[np.float32]
 _VERSION = 1  # increase it if a metric of the same sounds changes
 _LEAST = 2
+_FRAME = 128  # samples; at most half of a frame of the log-mel distance
+_SILENCE_LIMIT = 0.05
 
 
 def read_recordings(path: str, data: DataSpec, n: int) -> list[Sound]:
@@ -170,6 +172,8 @@ class VocoderMeasure(Measure[SpokenRecordings]):
                 records.append(self._compare(part, callback))
         found = [(m, np.array([record[m.key] for record in records])) for m in self.metrics]
         lost = [(m, int((~np.isfinite(values)).sum())) for m, values in found]
+        notes = [f"{less} of {count} pairs have no {m.name}" for m, less in lost if less]
+        notes += _silence_note([sound for sound, _ in self.recordings[:count]])
         return Evaluation(
             source.label,
             count,
@@ -177,7 +181,7 @@ class VocoderMeasure(Measure[SpokenRecordings]):
             self.against,
             self.metrics,
             {m.key: mean_score(values) for m, values in found},
-            tuple(f"{less} of {count} pairs have no {m.name}" for m, less in lost if less),
+            tuple(notes),
             sum(record["seconds"] for record in records),
             float(np.mean([record["evaluations"] for record in records])),
         )
@@ -196,6 +200,23 @@ class VocoderMeasure(Measure[SpokenRecordings]):
             record |= dict(zip(("seconds", "evaluations"), part.cost(1), strict=True))
             self.cache.write_record("pairs", key, record)
         return record
+
+
+def silent_part(sound: Sound) -> float:
+    """The part of a recording's frames, of ``_FRAME`` samples, that hold exact zeros only."""
+    frames = sound[: len(sound) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    return float(np.mean(~frames.any(axis=1))) if len(frames) else 0.0
+
+
+def _silence_note(recordings: Sequence[Sound]) -> list[str]:
+    silent = sum(silent_part(sound) > _SILENCE_LIMIT for sound in recordings)
+    if not silent:
+        return []
+    return [
+        f"{silent} of {len(recordings)} recordings are digital silence (exact zeros) for more than"
+        f" {_SILENCE_LIMIT:.0%} of their length, which dominates log-mel distances: add quiet"
+        " noise to them, or trim them"
+    ]
 
 
 def _of_all(bar: Callback, index: int, count: int) -> Callback:

@@ -1,7 +1,11 @@
-from .diffuse import DiffusionChain as DiffusionChain
-from .diffuse import diffusion_chain as diffusion_chain
-from .encode import Latents as Latents
-from .encode import decode as decode
+from .diffusion import DiffusionChain as DiffusionChain
+from .diffusion import diffuse as diffuse
+from .diffusion import diffusion_chain as diffusion_chain
+from .editing import edit as edit
+from .encoding import Latents as Latents
+from .encoding import decode as decode
+from .encoding import encode as encode
+from .interpolation import interpolate as interpolate
 from .latents_file import read_latents as read_latents
 from .latents_file import write_latents as write_latents
 from .likelihood import Bound as Bound

@@ -1,6 +1,6 @@
 """Latents files: safetensors that include the plan that decodes them.
 
-The tensors have the names of the fields of :class:`fastdpm.inverse.encode.Latents`. The metadata
+The tensors have the names of the fields of :class:`fastdpm.inverse.encoding.Latents`. The metadata
 contains the format and its version, the plan as JSON, the method, the digest and name of the
 model, and the names of the inputs.
 """
@@ -22,7 +22,7 @@ from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
 from fastdpm.data.files import write_bytes
 from fastdpm.data.tensors import read_with_head
-from fastdpm.inverse.encode import Latents
+from fastdpm.inverse.encoding import Latents
 
 FORMAT, VERSION = "fastdpm-latents", "1"
 _TENSORS = ("x", "evaluations", "residual", "row")
@@ -55,7 +55,7 @@ def write_latents(
 
     Args:
         path: Path of the file, usually with the suffix .safetensors.
-        latents: Latents from :func:`fastdpm.inverse.encode.encode`, all of them finite.
+        latents: Latents from :func:`fastdpm.inverse.encoding.encode`, all of them finite.
         inputs: Name of each sample's input; sample numbers by default.
         gain: Factor that restores the volume of each sample's input, shape (n,); 1 by default.
 
@@ -133,9 +133,8 @@ def _tensors(latents: Latents) -> dict[str, Tensor]:
 
 def unsolved(latents: Latents, names: Sequence[str]) -> list[str]:
     """Describe each sample that did not converge by its name, zero-based row and residual."""
-    last = latents.plan.num_rows - 1
     return [
-        f"{names[i]}: row {int(latents.row[i])} of 0 to {last}, residual"
+        f"{names[i]}: row {int(latents.row[i])} of {latents.plan.num_rows}, residual"
         f" {float(latents.residual[i]):.2g}"
         for i in torch.nonzero(latents.row >= 0).flatten().tolist()
     ]
@@ -147,8 +146,8 @@ def check_usable(latents: Latents, names: Sequence[str]) -> None:
     if len(lost):
         details = unsolved(select(latents, lost), [names[i] for i in lost.tolist()])
         raise SamplingError(
-            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(details)}): use another"
-            " method or more steps, or keep the best iterates"
+            f"{len(lost)} of {len(latents.x)} did not converge ({'; '.join(details)}): use"
+            " more steps, another `method`, or `solver=ImplicitOptions(keep_best=True)`"
         )
 
 

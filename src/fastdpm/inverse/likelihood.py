@@ -30,7 +30,7 @@ from fastdpm.core.reverse import variance as noise_variance
 from fastdpm.data.condition import ClassLabels
 from fastdpm.data.spec import DataSpec
 from fastdpm.inverse.batches import batches, check_data, own_condition
-from fastdpm.inverse.diffuse import noised
+from fastdpm.inverse.diffusion import noised
 from fastdpm.models.model import Model
 from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
 from fastdpm.sampling.noise import SampleNoise

@@ -161,7 +161,7 @@ def _of_folder(folder: Path) -> FoundModel:
 
 
 def _no_weights(config: ModelConfig) -> NoReturn:
-    """Raise the error for a preset without a checkpoint; it tells where the weights are."""
+    """Raise the error for a preset without a checkpoint; it says where the weights are."""
     source = config.provenance
     where = ""
     if "checkpoint" in source:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
@@ -20,10 +21,10 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import ClassLabels, check_labels, check_mel, one_condition
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import ModelConfig
+from fastdpm.sampling.loop import run
 from fastdpm.sampling.network import Network, NoisePredictor, call_network
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
-from fastdpm.sampling.run import run
 from fastdpm.sampling.state import Callback, SamplingState, after_rows
 
 _CLIPS: dict[str, type[ClipX0] | type[DynamicThreshold]] = {
@@ -50,6 +51,7 @@ class Decoder:
     name: str = ""
 
 
+@renamed("denoiser", "noise_predictor")
 class Model:
     """A network, its variance schedule and its recommended recipe.
 

@@ -29,7 +29,7 @@ class CompareSettings:
     """The settings of a comparison in the paper.
 
     Attributes:
-        steps: Values of S, each at least 2.
+        steps: Values of S, each at least 1.
         methods: Names of sampling methods, such as "var-linear-k0" or "standard"; see
             :func:`fastdpm.core.methods.find_named`.
         n: Number of samples per method and S, at least 2.
@@ -47,10 +47,12 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         check_one_of("metric", self.metric, METRICS)
-        if not self.steps or min(self.steps) < 2 or self.n < 2:
+        if not self.steps or min(self.steps) < 1:
             raise InvalidArgumentError(
-                f"`steps` and `n` must be at least 2, got steps {list(self.steps)} and n {self.n}"
+                f"`steps` must hold values of at least 1, got {list(self.steps)}"
             )
+        if self.n < 2:
+            raise InvalidArgumentError(f"`n` must be at least 2, got {self.n}")
         for key in self.methods:
             reason = ""
             try:

@@ -1,4 +1,5 @@
 from .implicit import ImplicitOptions as ImplicitOptions
+from .loop import run as run
 from .network import NoisePredictor as NoisePredictor
 from .noise import SampleNoise as SampleNoise
 from .prediction import Autocast as Autocast

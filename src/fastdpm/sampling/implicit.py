@@ -28,11 +28,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
+from fastdpm.sampling.loop import combine
 from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
 from fastdpm.sampling.noise import SampleNoise
-from fastdpm.sampling.run import combine
 from fastdpm.sampling.state import RowCallback
 
 Select = Callable[[Tensor], Network | NoisePredictor]
@@ -52,6 +53,7 @@ _RIDGE = 1e-10
 _MIN_MAGNITUDE = 1e-3
 
 
+@renamed("most", "max_evaluations")
 @dataclass(frozen=True)
 class ImplicitOptions:
     """Options of the solver for implicit encoding.

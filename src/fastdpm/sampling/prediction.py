@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.sampling.network import (
     Network,
@@ -135,6 +136,7 @@ class DynamicThreshold(_ModifiedX0):
         return torch.maximum(torch.minimum(x0, bound), -bound) / bound
 
 
+@renamed("scale", "guidance_scale")
 class Guidance:
     """Apply classifier-free guidance, eps_u + scale (eps_c - eps_u), in one network call.
 

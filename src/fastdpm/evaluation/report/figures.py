@@ -80,10 +80,11 @@ def _labeled_figure(comparison: Comparison) -> Figure:
         sheet.write(frame, i * block)
         set_axes(panel, frame)
         draw_levels(panel, frame)
-        if not draw_curves(panel, frame, rows, looks):
+        if not draw_curves(panel, frame, rows, looks) and rows:
             _write_nothing(panel)
         draw_labels(panel, frame, rows, looks, (wide, _ONE_PANEL))
-    sheet.write_below(_LEFT + wide / 2, comparison.n)
+    if rows:  # lines alone say their evaluations in their labels
+        sheet.write_below(_LEFT + wide / 2, comparison.n)
     return sheet.figure
 
 
@@ -124,7 +125,16 @@ def _draw_group(panel: Axes, frame: Frame, group: str, looks: Mapping[str, Look]
 
 
 def _write_nothing(panel: Axes) -> None:
-    panel.text(0.5, 0.96, "no values", ha="center", va="top", transform=panel.transAxes)
+    panel.text(
+        0.5,
+        0.5,
+        "no values",
+        ha="center",
+        va="center",
+        transform=panel.transAxes,
+        zorder=5,
+        bbox={"facecolor": "white", "edgecolor": "none"},
+    )
 
 
 def _choice_keys(looks: Mapping[str, Look]) -> list[Line2D]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastdpm.evaluation.cells import Row
 from fastdpm.evaluation.report.tables import TIME, Entry, Table
-from fastdpm.evaluation.report.words import facts, legend, summary
+from fastdpm.evaluation.report.words import facts, legend, marks_legend, summary
 from fastdpm.evaluation.results import BEST, TIED, Comparison
 from fastdpm.evaluation.select import find_metric
 
@@ -16,7 +16,7 @@ _MARKED = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
 def table_text(comparison: Comparison, metric: str | None = None) -> str:
-    """The table of one metric, then that of the references.
+    """The table of one metric, then that of the references, its legend and its notes.
 
     Args:
         comparison: What was measured.
@@ -27,7 +27,15 @@ def table_text(comparison: Comparison, metric: str | None = None) -> str:
     """
     known = [*comparison.metrics, TIME]
     found = comparison.primary if metric is None else find_metric(known, metric, "metric")
-    return "\n".join(_tables(comparison, Table.of(comparison, found)))
+    table = Table.of(comparison, found)
+    lines = _tables(comparison, table)
+    entries = [entry for _, row in table.lines for entry in row]
+    if any(entry.mark for entry in entries):
+        lines += [_escaped(marks_legend(comparison)), ""]
+    entries += [line[-1] for line in table.references]
+    shown = {remark for entry in entries if not entry.failed for remark in entry.remarks}
+    lines += [line for i, line in _notes(comparison) if f"note {i}" in shown]
+    return "\n".join(lines)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -41,9 +49,14 @@ def markdown(comparison: Comparison) -> str:
         lines += _tables(comparison, table)
     if comparison.notes:
         lines += ["## Notes", ""]
-        lines += [f"{i}. {_escaped(note)}" for i, note in enumerate(comparison.notes, 1)]
+        lines += [line for _, line in _notes(comparison)]
         lines.append("")
     return "\n".join(lines + _reproduction(comparison))
+
+
+def _notes(comparison: Comparison) -> list[tuple[int, str]]:
+    """The number of each note, and its line."""
+    return [(i, f"{i}. {_escaped(note)}") for i, note in enumerate(comparison.notes, 1)]
 
 
 def _tables(comparison: Comparison, table: Table) -> list[str]:
@@ -76,7 +89,7 @@ def _reference_table(table: Table) -> list[str]:
     if not table.references:
         return []
     head = ["reference", "evaluations", "n", table.metric.name]
-    lines = [_line(map(_escaped, (*names, entry.text))) for *names, entry in table.references]
+    lines = [_line([*map(_escaped, names), _marked(entry)]) for *names, entry in table.references]
     return [_line(map(_escaped, head)), _line(["---", "---:", "---:", "---:"]), *lines, ""]
 
 

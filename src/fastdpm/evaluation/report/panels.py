@@ -23,6 +23,7 @@ _APART = 0.012  # of the width, between curves at one S, if those at the next S 
 _APART_OF_GAP = 0.5
 _TICKS_APART = 0.055
 _MAX_MARKS = 3
+_DECADE = 10
 _LINE, _STRIP = 0.125, 0.16  # inches, of a small text
 _HEAD = 0.05  # inches, from the edge to the middle of an arrowhead
 
@@ -81,18 +82,29 @@ class Frame:
     @cached_property
     def scale(self) -> Scale:
         """The value axis."""
-        scores = [cell.scores[self.metric.key] for cell in self.cells]
-        levels = [level.score for level in self.levels]
-        values = [level.value for level in levels]
+        scores = [cell.scores[self.metric.key] for cell in self.cells] or self._shown_levels()
+        values = [level.score.value for level in self.levels]
         strip = _STRIP / self.height
-        found = scale_of(self.metric, scores or levels, values, strip)
+        found = scale_of(self.metric, scores, values, strip)
         outside = Counter(
             (cell.group, cell.num_evaluations)
             for cell in self.cells
             if not found.holds(cell.scores[self.metric.key].value)
         )
         marks = min(_MAX_MARKS, max(outside.values(), default=0))
-        return scale_of(self.metric, scores or levels, values, strip, marks) if marks else found
+        return scale_of(self.metric, scores, values, strip, marks) if marks else found
+
+    def _shown_levels(self) -> list[Score]:
+        """The lines that decide the axis where there are no curves.
+
+        Real data more than a decade from the standard samplers are an arrow at the edge.
+        """
+        known = (cell.scores.get(self.metric.key) for cell in self.comparison.references)
+        standard = [score for score in known if score is not None]
+        floor = self.comparison.comparable_floor(self.metric)
+        if floor is None or not all(_near(floor.value, score.value) for score in standard):
+            return standard
+        return [*standard, floor]
 
     @property
     def title(self) -> str:
@@ -123,6 +135,11 @@ class Frame:
         """A number of evaluations, moved to the right by a part of the width."""
         low, high = self.costs
         return cost * math.exp(part * math.log(high / low))
+
+
+def _near(a: float, b: float) -> bool:
+    low, high = sorted((abs(a), abs(b)))
+    return high <= _DECADE * low
 
 
 def measured(cells: Iterable[Cell], metric: Metric) -> list[Cell]:

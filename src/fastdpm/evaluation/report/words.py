@@ -66,7 +66,7 @@ def legend(comparison: Comparison) -> list[str]:
     """How to read the marks of a table."""
     lines = [
         "S is the number of steps; the number of network evaluations is shown if it differs.",
-        _PAIRED if comparison.paired else _COMBINED,
+        marks_legend(comparison),
         "The best of many methods is partly the best by chance.",
     ]
     if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
@@ -80,6 +80,11 @@ def legend(comparison: Comparison) -> list[str]:
             " it depends on the machine and the batch size."
         )
     return lines
+
+
+def marks_legend(comparison: Comparison) -> str:
+    """What the marks of the best entries mean."""
+    return _PAIRED if comparison.paired else _COMBINED
 
 
 def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:

@@ -42,7 +42,7 @@ def write_report(
         raise InvalidArgumentError(
             f"`formats` must be a list of {', '.join(FIGURE_FORMATS)}, got {formats!r}"
         )
-    distance, samples = distance_figure(comparison.select(metrics=[comparison.primary.key])), None
+    distance = distance_figure(comparison.select(metrics=[comparison.primary.key]))
     sheet = samples_figure(comparison)
     figures = {"distance": distance} | ({"samples": sheet[0]} if sheet else {})
     pictures = {
@@ -50,14 +50,18 @@ def write_report(
         for name, figure in figures.items()
         for kind in dict.fromkeys([*formats, "png"])
     }
-    samples = pictures.get("samples.png")
     record = json.dumps(comparison.results, indent=1, ensure_ascii=False, allow_nan=False)
     texts = {
         "results.json": record + "\n",
         "results.csv": csv_text(comparison),
         "results.md": markdown(comparison),
     }
-    html = page(comparison, pictures["distance.png"], samples, sheet[1] if sheet else None)
+    html = page(
+        comparison,
+        pictures["distance.png"],
+        pictures.get("samples.png"),
+        sheet[1] if sheet else None,
+    )
     out.mkdir(parents=True, exist_ok=True)
     for name in (f"{name}.{kind}" for name in ("distance", "samples") for kind in FIGURE_FORMATS):
         (out / name).unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from fastdpm.integrations.diffusers.base import (
     PlanScheduler,
     Prediction,
 )
-from fastdpm.sampling.run import Noise, add_noise, combine
+from fastdpm.sampling.loop import Noise, add_noise, combine
 
 Generator = torch.Generator | list[torch.Generator]
 

@@ -22,15 +22,14 @@ from fastdpm.evaluation.estimate import (
     CostEstimate,
     PlannedCell,
     count_cells,
-    duration,
     estimate_cost,
 )
-from fastdpm.evaluation.evaluate import MeasureOptions, check_used, open_measure
+from fastdpm.evaluation.evaluating import MeasureOptions, check_used, open_measure, too_few
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
-from fastdpm.evaluation.scores import Metric
+from fastdpm.evaluation.scores import Metric, duration
 from fastdpm.models.find import FoundModel
 from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
@@ -93,6 +92,7 @@ class PreparedComparison(Generic[S]):
         trials: The cells.
         draw: Seed, precision, batch size and device.
         clip: How the implied clean data is clipped.
+        notes: What a reader must know.
     """
 
     handle: ModelHandle
@@ -101,12 +101,13 @@ class PreparedComparison(Generic[S]):
     trials: tuple[Trial[S], ...]
     draw: DrawOptions
     clip: str
+    notes: tuple[str, ...] = ()
 
     def estimate(self) -> CostEstimate:
         """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
         return estimate_cost([trial.planned for trial in self.trials])
 
-    def run(self, command: str = "", tell: Callable[[str], object] = _ignore) -> Comparison:
+    def run(self, command: str = "", log: Callable[[str], object] = _ignore) -> Comparison:
         """Measure every cell; for the arguments, see :func:`compare`."""
         measure, config = self.measure, self.handle.config
         began = time.monotonic()
@@ -118,10 +119,12 @@ class PreparedComparison(Generic[S]):
             if cell.failed is None and trial.source is not None:
                 pictures[cell.id] = trial.source.pictures(_PICTURED)
             left = clock.after(cell)
-            tell(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
-        left_out = list(measure.left_out)
+            log(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
+        left_out = [*measure.left_out, *self.notes]
         if importlib.util.find_spec("diffusers") is None:
-            left_out.append("diffusers' samplers left out: run `pip install 'fastdpm[diffusers]'`")
+            left_out.append(
+                "diffusers' samplers are left out: run `pip install 'fastdpm[diffusers]'`"
+            )
         return Comparison(
             model=ComparedModel(
                 config.name,
@@ -159,16 +162,16 @@ def compare(
     clip: str | None = None,
     reference_n: int | None = None,
     command: str = "",
-    tell: Callable[[str], object] = _ignore,
+    log: Callable[[str], object] = _ignore,
 ) -> Comparison:
     """Measure methods at several S on one network, with the same seeds and the same metrics.
 
-    To know the cost first, call :func:`prepare` with the same arguments, then ``estimate()`` and
-    ``run()`` of its result.
+    To know the cost first, call :func:`prepare` with the same arguments, then ``estimate()`` of
+    its result, a :class:`fastdpm.evaluation.CostEstimate`, and ``run()``.
 
     Args:
         model: A model, or anything that :func:`fastdpm.load_model` takes.
-        steps: Values of S; by default the table's, or 5, 10, 20 and 50.
+        steps: Values of S; by default the table's, or those of 5, 10, 20 and 50 up to T.
         methods: Groups, keys or methods, as :func:`fastdpm.evaluation.methods.choose_methods`
             takes them; by default the table's, or all groups.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
@@ -181,10 +184,10 @@ def compare(
             the model's recipe.
         reference_n: Samples of the standard T-step samplers; by default at most 1,000.
         command: The command line that reproduces this comparison, for the report.
-        tell: Called with one line of text after each cell.
+        log: Called with one line of text after each cell.
 
     Raises:
-        InvalidArgumentError: For the reasons of :func:`fastdpm.evaluation.evaluate.evaluate`, or
+        InvalidArgumentError: For the reasons of :func:`fastdpm.evaluation.evaluating.evaluate`, or
             if the table shows FID and the published statistics or the weights of Inception-v3 are
             missing.
     """
@@ -199,7 +202,7 @@ def compare(
         clip=clip,
         reference_n=reference_n,
     )
-    return prepared.run(command, tell)
+    return prepared.run(command, log)
 
 
 def prepare(
@@ -231,8 +234,10 @@ def prepare(
     handle = ModelHandle(model, draw.device)
     config = handle.config
     check_used(config.data, settings, draw)
+    draw = draw.for_data(config.data)
     schedule = VarianceSchedule.from_config(config.schedule)
-    counts = _counts(steps, table, schedule.num_train_steps)
+    few = any(not method.takes_all_steps for method in chosen)
+    counts = _counts(steps, table, schedule.num_train_steps) if few else []
     clip = config.recipe.clip if clip is None else clip
     measure = open_measure(config.data, settings)
     size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
@@ -241,7 +246,8 @@ def prepare(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
         for cell, drawer in _grid(chosen, counts, schedule, clip, measure.n, size)
     )
-    return PreparedComparison(handle, schedule, measure, trials, draw, clip)
+    notes = too_few(settings.n, measure)
+    return PreparedComparison(handle, schedule, measure, trials, draw, clip, notes)
 
 
 def _check_sizes(
@@ -272,14 +278,14 @@ def _check_sizes(
 def _counts(
     steps: Sequence[int] | None, table: CompareSettings | None, total: int
 ) -> Sequence[int]:
-    """The values of S, rising.
+    """The values of S, rising; the defaults up to T, or T alone if that is below all of them.
 
     Raises:
-        InvalidArgumentError: If one is outside [1, T].
+        InvalidArgumentError: If a value that was set is outside [1, T].
     """
-    counts = steps
-    if counts is None:
-        counts = _STEPS if table is None else table.steps
+    if steps is None and table is None:
+        return [count for count in _STEPS if count <= total] or [total]
+    counts = table.steps if steps is None and table is not None else steps or ()
     for count in counts:
         if not 1 <= count <= total:
             raise InvalidArgumentError(f"S must be in [1, {total}] (T), got {count}")
@@ -339,7 +345,7 @@ def _line(cell: Cell, metric: Metric) -> str:
     if cell.failed is not None:
         return f"{name}: failed: {cell.failed}"
     score = cell.metrics[metric.key]
-    return f"{name}: {metric.name} {score.value:.4g} ± {score.error:.2g}"
+    return f"{name}: {metric.name} {score.text}"
 
 
 class _Clock:
@@ -357,4 +363,4 @@ class _Clock:
             self.cost += whole
             self.seconds += cell.seconds
         left = sum(total for _, total in self.left) * self.seconds / max(self.cost, 1)
-        return f"about {duration(left)} left"
+        return f"about {duration(left, digits=2)} left"

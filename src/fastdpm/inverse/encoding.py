@@ -25,7 +25,7 @@ from fastdpm.models.find import FoundModel
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions, invert
-from fastdpm.sampling.run import run
+from fastdpm.sampling.loop import run
 from fastdpm.sampling.state import Callback, RowCallback, after_rows
 
 _NUM_STEPS = 50

@@ -19,7 +19,7 @@ from fastdpm.models.formats.diffusers_folder import model_name
 
 def convert(
     source: str | Path,
-    out: Path,
+    out: str | Path,
     *,
     preset: str | Path | None = None,
     layout: str | None = None,
@@ -51,6 +51,7 @@ def convert(
         ModelError: If the checkpoint is damaged, would execute code when read, or does not fit
             the preset.
     """
+    out = Path(out)
     replaced = MODEL_FILES if overwrite else ()
     advice = "" if overwrite else ", or set `overwrite` to replace a model folder"
     with new_folder(out, replaced, advice) as folder:

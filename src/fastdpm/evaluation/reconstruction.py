@@ -18,9 +18,10 @@ from torch import Tensor
 from fastdpm.core.choices import find_choice
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.recipe import Recipe
+from fastdpm.data.condition import ClassLabels
 from fastdpm.data.files import write_json, write_text
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
-from fastdpm.inverse.encode import decode, encode
+from fastdpm.inverse.encoding import decode, encode
 from fastdpm.inverse.latents_file import select
 from fastdpm.models.model import Model
 from fastdpm.output.figures_inverse import MAX_COLUMNS, write_pairs, write_psnr
@@ -137,6 +138,7 @@ def reconstruct(
     method: str = "invertible",
     *,
     solver: ImplicitOptions | None = None,
+    class_labels: ClassLabels | None = None,
     condition: Tensor | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
@@ -147,9 +149,11 @@ def reconstruct(
         model: The model that encodes and decodes.
         x: Data in [-1, 1], shape (n, *data shape); latent states of a latent model.
         levels: S + 1 levels in sampling order.
-        method: Encoding method; see :func:`fastdpm.inverse.encode.encode`.
-        solver: How implicit rows are solved; for the method "invertible" only.
-        condition: What each sample is conditioned on.
+        method: Encoding method; see :func:`fastdpm.inverse.encoding.encode`.
+        solver: How implicit rows are solved; for the method "implicit" only.
+        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
+            labels; sample i uses label i mod m.
+        condition: Condition of any other model; see :func:`fastdpm.inverse.encoding.encode`.
         batch_size: Samples at a time.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row of
             encoding.
@@ -164,6 +168,7 @@ def reconstruct(
         levels,
         method,
         solver=solver,
+        class_labels=class_labels,
         condition=condition,
         batch_size=batch_size,
         callback=callback,

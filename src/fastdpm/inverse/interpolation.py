@@ -22,7 +22,7 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.data.condition import ClassLabels
-from fastdpm.inverse.encode import Latents, decode, encode
+from fastdpm.inverse.encoding import Latents, decode, encode
 from fastdpm.inverse.latents_file import check_usable
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions
@@ -52,7 +52,7 @@ def interpolate(
         b: Last sample, in the same shape.
         levels: S + 1 levels in sampling order.
         n: Number of samples, at least 2, evenly spaced along the arc.
-        method: How to encode both ends; see :func:`fastdpm.inverse.encode.encode`. It determines
+        method: How to encode both ends; see :func:`fastdpm.inverse.encoding.encode`. It determines
             how closely the first and last result match ``a`` and ``b``.
         solver: Options of the solver, for the method "implicit" only.
         class_labels: Zero-based class labels, for models with classes: one for all samples, or m

@@ -21,7 +21,7 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import forward_variances
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import Model
-from fastdpm.sampling.run import Noise
+from fastdpm.sampling.loop import Noise
 
 
 def diffuse(

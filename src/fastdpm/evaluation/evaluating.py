@@ -194,8 +194,8 @@ def prepare(
     check_used(handle.config.data, measuring, options)
     drawer = choose_drawer(handle, recipe, plan)
     measure = open_measure(handle.config.data, measuring)
-    source = measure.source(handle, drawer, options)
-    return PreparedEvaluation(measure, source, _too_few(measuring.n, measure.n))
+    source = measure.source(handle, drawer, options.for_data(handle.config.data))
+    return PreparedEvaluation(measure, source, too_few(measuring.n, measure))
 
 
 def _check_no_model(
@@ -207,8 +207,8 @@ def _check_no_model(
         for name in ("seed", "precision")
     }
     idle = [name for name, stated in changed.items() if stated]
-    if options.condition is not None:
-        idle.append("condition")
+    values = ("condition", "class_labels")  # a tensor has no truth value
+    idle += [name for name in values if getattr(options, name) is not None]
     if idle:
         raise InvalidArgumentError(
             f"{samples} is not a model, so {' and '.join(f'`{name}`' for name in idle)} would have"
@@ -230,16 +230,21 @@ def _prepare_data(samples: str | LabeledArray, measuring: MeasureOptions) -> Pre
         scale=measuring.scale_to_peak,
         batch_size=measuring.batch_size,
     )
-    notes = _too_few(measuring.n, source.total)
+    notes = _fewer(measuring.n, source.total, "samples")
     if source.size < source.total:
         notes = (f"{source.size:,} of the {source.total:,} samples, drawn at random",)
     return PreparedEvaluation(measure, source, notes)
 
 
-def _too_few(n: int | None, available: int) -> tuple[str, ...]:
+def too_few(n: int | None, measure: Measure[Any]) -> tuple[str, ...]:
+    """A note if fewer samples of a model are measured than were set, as of few recordings."""
+    return _fewer(n, measure.n, "recordings" if isinstance(measure, VocoderMeasure) else "samples")
+
+
+def _fewer(n: int | None, available: int, kind: str) -> tuple[str, ...]:
     if n is None or n <= available:
         return ()
-    return (f"{n:,} samples requested, {available:,} available",)
+    return (f"{available:,} {kind}, fewer than the {n:,} of `n`",)
 
 
 def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Statistics:
@@ -252,8 +257,8 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
     check_not_statistics(samples)
     if is_model(samples):
         raise InvalidArgumentError(
-            f"{samples} is a model, but statistics are those of data: choose a folder or a file of"
-            " samples"
+            f"{samples} is a model, but statistics can only be computed from data: choose a folder"
+            " or a file of samples"
         )
     idle = {"against": measuring.against is not None, "scale_to_peak": measuring.scale_to_peak}
     if any(idle.values()):

@@ -26,11 +26,11 @@ from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.condition import ClassLabels
 from fastdpm.inverse.batches import batches, check_data, own_condition
-from fastdpm.inverse.diffuse import check_level, noised
+from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
+from fastdpm.sampling.loop import Noise, run
 from fastdpm.sampling.network import Network, NoisePredictor, predict_eps, split_variance
 from fastdpm.sampling.noise import SampleNoise
-from fastdpm.sampling.run import Noise, run
 from fastdpm.sampling.state import Callback, after_rows
 
 
