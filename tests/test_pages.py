@@ -110,7 +110,8 @@ WRITTEN = {
     "Training run": _CHECKPOINT_KEYS,
     "Plan": {*_KEYS.values(), "label", "notes", "fingerprint"},
     "Latents": {*latents_file._TENSORS, *latents_file._OPTIONAL, *latents_file._HEAD, "gain"},
-    "Results of measurements": fields(Evaluation, Comparison, ComparedModel, Cell) - {"pictures"},
+    "Results of measurements": fields(Evaluation, Comparison, ComparedModel, Cell)
+    - {"pictures", "whole"},
     "Caches": set(STAGES),
 }
 

@@ -374,3 +374,14 @@ def test_another_model_of_the_same_name_is_another_comparison(
     assert fastdpm(["compare", str(folders["image"]), *stated]) == 0
     assert fastdpm(["compare", str(other), *stated]) == 2
     assert re.search(tells(tmp_path / "out", "--overwrite"), capsys.readouterr().err)
+
+
+def test_one_s_and_one_method_may_stand_alone(folders, features, image_folder):
+    measuring = MeasureOptions(against=str(image_folder), n=20, features=features["image"])
+    alone, listed = (
+        compare(folders["image"], steps, methods, measuring=measuring)
+        for steps, methods in ((1, "var-linear-k0"), ([1], ["var-linear-k0"]))
+    )
+    assert alone.cells == listed.cells
+    assert alone.cells[0].failed is None
+    assert alone.left_out == ()

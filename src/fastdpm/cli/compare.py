@@ -142,6 +142,7 @@ def compare(
             clip=clip,
             reference_n=reference_n,
         )
+        console.print(prepared.measure.label)
         _print_cost(prepared.estimate(), cells=dry_run)
         if dry_run or out is None:
             return

@@ -126,6 +126,7 @@ def evaluate(
         prepared = stages.prepare(measured, measuring, recipe=recipe, plan=plan, options=options)
         cost = None if isinstance(measured, str) else prepared.estimate()
         if cost is not None:
+            console.print(prepared.measure.label)
             console.print(str(cost))
         if dry_run:
             return

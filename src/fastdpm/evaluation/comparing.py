@@ -121,10 +121,6 @@ class PreparedComparison(Generic[S]):
             left = clock.after(cell)
             log(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
         left_out = [*measure.left_out, *self.notes]
-        if importlib.util.find_spec("diffusers") is None:
-            left_out.append(
-                "diffusers' samplers are left out: run `pip install 'fastdpm[diffusers]'`"
-            )
         return Comparison(
             model=ComparedModel(
                 config.name,
@@ -152,8 +148,8 @@ class PreparedComparison(Generic[S]):
 
 def compare(
     model: str | Path | FoundModel | Model,
-    steps: Sequence[int] | None = None,
-    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] | int | None = None,
+    methods: Sequence[str | Method] | str | None = None,
     *,
     kappas: Sequence[float] | None = None,
     table: CompareSettings | None = None,
@@ -171,7 +167,7 @@ def compare(
 
     Args:
         model: A model, or anything that :func:`fastdpm.load_model` takes.
-        steps: Values of S; by default the table's, or those of 5, 10, 20 and 50 up to T.
+        steps: Values of S, or one; by default the table's, or those of 5, 10, 20 and 50 up to T.
         methods: Groups, keys or methods, as :func:`fastdpm.evaluation.methods.choose_methods`
             takes them; by default the table's, or all groups.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
@@ -207,8 +203,8 @@ def compare(
 
 def prepare(
     model: str | Path | FoundModel | Model,
-    steps: Sequence[int] | None = None,
-    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] | int | None = None,
+    methods: Sequence[str | Method] | str | None = None,
     *,
     kappas: Sequence[float] | None = None,
     table: CompareSettings | None = None,
@@ -222,6 +218,8 @@ def prepare(
     The arguments are those of :func:`compare`.
     """
     settings, draw = measuring or MeasureOptions(), options or DrawOptions()
+    steps = [steps] if isinstance(steps, int) else steps
+    left_out = methods is None and importlib.util.find_spec("diffusers") is None
     if methods is None and table is not None:
         methods = table.methods
     chosen = choose_methods(methods, kappas)
@@ -247,6 +245,8 @@ def prepare(
         for cell, drawer in _grid(chosen, counts, schedule, clip, measure.n, size)
     )
     notes = too_few(settings.n, measure)
+    if left_out and table is None:
+        notes += ("diffusers' samplers are left out: run `pip install 'fastdpm[diffusers]'`",)
     return PreparedComparison(handle, schedule, measure, trials, draw, clip, notes)
 
 

@@ -119,12 +119,10 @@ def evaluate(
     """Measure samples against a reference. Every stage is cached and never computed twice.
 
     Args:
-        samples: A model (name, folder or object), which draws the samples; or a folder, zip
-            archive or Parquet file of images or sounds, a ``.npz`` or ``.npy`` file, a tensor or
-            array, or "sklearn:digits".
-        against: The reference: data as above, a tensor or array of such data, or a file of
-            statistics. By default the data that the built-in feature network was trained on. A
-            vocoder needs recordings here.
+        samples: A model (name, folder or object); or a folder, zip archive or Parquet file of
+            images or sounds, a ``.npz`` or ``.npy`` file, a tensor or array, "sklearn:digits".
+        against: The reference: data as above, or a file of statistics; by default the data that
+            the built-in feature network was trained on. A vocoder needs recordings here.
         n: Number of samples to measure; of files, drawn at random. By default all samples of
             files, 10,000 images, 1,000 sounds, or 100 recordings of a vocoder.
         recipe: How the model samples; by default its recommended recipe.
@@ -134,8 +132,7 @@ def evaluate(
             called FID.
         options: Seed, precision, batch size, device and condition of the model. Of these, samples
             that exist already take the batch size and the device only.
-        cache: Where the stages are kept; by default
-            :func:`fastdpm.evaluation.cache.default_cache`.
+        cache: Where stages are kept; see :func:`fastdpm.evaluation.cache.default_cache`.
         progress: Show a progress bar while a model draws.
         scale_to_peak: Scale the measured sounds to the peak that the feature network was trained
             on, as references always are. For real recordings; samples of a model are measured at
@@ -318,8 +315,7 @@ def check_used(data: DataSpec, measuring: MeasureOptions, options: DrawOptions) 
         )
     if measuring.batch_size is not None or options.batch_size is not None:
         raise InvalidArgumentError(
-            "a vocoder draws one recording at a time, so `batch_size` would have no effect: drop"
-            " it"
+            "a vocoder draws one recording at a time: drop `batch_size`, which has no effect"
         )
     if options.condition is not None:
         raise InvalidArgumentError(

@@ -44,6 +44,11 @@ class Measure(ABC, Generic[S]):
     left_out: Sequence[str] = ()
     floor: Floor | None = None
 
+    @property
+    def label(self) -> str:
+        """What samples are compared with and by which features, in one line."""
+        return f"measured against {self.against} ({self.network})"
+
     @abstractmethod
     def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> S:
         """The samples that a model draws, to be measured."""

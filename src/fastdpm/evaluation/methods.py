@@ -64,7 +64,7 @@ def open_drawer(
 
 
 def choose_methods(
-    names: Sequence[str | Method] | None = None, kappas: Sequence[float] | None = None
+    names: Sequence[str | Method] | str | None = None, kappas: Sequence[float] | None = None
 ) -> tuple[Method, ...]:
     """Choose methods by key or by group. Each is chosen once, in the order of ``names``.
 
@@ -83,6 +83,8 @@ def choose_methods(
     installed = importlib.util.find_spec("diffusers") is not None
     if names is None:
         names = [*families(), _DIFFUSERS] if installed else families()
+    elif isinstance(names, str):
+        names = [names]
     taking = families(kappa=True)
     if kappas is not None and not any(name in names for name in taking):
         raise InvalidArgumentError(
