@@ -334,7 +334,7 @@ def test_sounds_have_their_own_distances(call, tmp_path):
     assert (tmp_path / "rec" / "samples.png").stat().st_size > 5000
 
 
-def test_a_reconstruction_without_a_latent_has_no_value(call, images, tmp_path):
+def test_a_reconstruction_without_a_latent_has_no_value(call, images, tmp_path, soon_given_up):
     code, out, _ = call(
         *("reconstruct", "{image}", "in", "-S", "4", "--by", "implicit"),
         *("--tolerance", "1e-30", "--out", "rec"),

@@ -156,7 +156,7 @@ def test_bad_input_is_refused_in_one_line(interpolate, images, arguments, values
     assert not Path("way").exists()
 
 
-def test_an_end_that_does_not_converge_is_named(interpolate, images):
+def test_an_end_that_does_not_converge_is_named(interpolate, images, soon_given_up):
     code, out, err = interpolate(
         *("a.png", "b.png", "-S", "4", "--by", "implicit", "--tolerance", "1e-30", "--out", "way")
     )
