@@ -222,3 +222,14 @@ def test_scores_of_the_same_seeds_are_compared_by_the_error_of_their_difference(
     columns = dict(zip(lines[0].split(","), lines[2].split(","), strict=True))
     assert float(columns[f"{FD}_minus_best"]) == pytest.approx(0.05)
     assert float(columns[f"{FD}_minus_best_error"]) == pytest.approx(0.01)
+
+
+def test_a_table_alone_explains_its_marks_and_has_the_notes_on_all_cells():
+    cells = [make_cell("DDIM-rev", choice, 5, 1.0, notes=["on all"]) for choice in ("a", "b", "c")]
+    cells[1]["notes"] = ["on all", "on one"]
+    cells[2] = make_cell("DDPM-rev", "a", 5, 2.0, notes=["on all", "on precision"])
+    text = Comparison.from_dict(make_results(cells)).table()
+    assert "1. on all" in text
+    assert "(note 2)" in text
+    assert "2. on one" in text
+    assert "†: " in text

@@ -193,7 +193,7 @@ def levels_var(
         notes.append(
             f"the noisiest level is {level[0]:.4g}, cleaner than that of the training"
             f" ({schedule.levels[-1]:.4g}), because VAR keeps the authors' bound on its variances;"
-            " `bounded=False` (--unbounded on the command line) lifts the bound"
+            " bounded=False (--unbounded on the command line) lifts the bound"
         )
     else:
         level = _levels_of(variances(_root(excess, limit, label)))

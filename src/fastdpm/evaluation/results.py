@@ -221,6 +221,11 @@ class Comparison:
         found = dict.fromkeys(note for cell in self.cells for note in cell.notes)
         return tuple(sorted(found, key=lambda note: not self._is_shared(note)))
 
+    @property
+    def shared_notes(self) -> tuple[str, ...]:
+        """The notes on all cells, which come first in :attr:`notes`."""
+        return tuple(note for note in self.notes if self._is_shared(note))
+
     def note_numbers(self, cell: Cell) -> list[int]:
         """Numbers, from 1, of the notes on this cell, without those on all cells."""
         own = (note for note in cell.notes if not self._is_shared(note))

@@ -34,7 +34,8 @@ def table_text(comparison: Comparison, metric: str | None = None) -> str:
         lines += [_escaped(marks_legend(comparison)), ""]
     entries += [line[-1] for line in table.references]
     shown = {remark for entry in entries if not entry.failed for remark in entry.remarks}
-    lines += [line for i, line in _notes(comparison) if f"note {i}" in shown]
+    shared = len(comparison.shared_notes)
+    lines += [line for i, line in _notes(comparison) if f"note {i}" in shown or i <= shared]
     return "\n".join(lines)
 
 
