@@ -97,7 +97,7 @@ def test_a_dry_run_prints_the_estimate_and_writes_nothing(command, tmp_path, cap
     assert sorted(tmp_path.rglob("*")) == before
     out = capsys.readouterr().out
     total = 20 * (3 + 5 + 100 + 14 + 3 + 5)
-    assert re.search(tells(f"{total:,}", 7, "cpu"), out.splitlines()[0])
+    assert re.search(tells(f"{total:,}", 7, "cpu"), out.splitlines()[1])
     rows = {re.split("  +", line)[1]: line for line in out.splitlines() if line.startswith("  ")}
     assert rows["DDIM-rev, STEP linear"].split()[-2:] == ["3", "5"]
     assert rows["PNDM (diffusers), leading"].split()[-2:] == ["none", "14"]
@@ -126,17 +126,18 @@ def test_the_estimate_comes_first(command, folders, image_folder, features, tmp_
     names = command.index("--methods") + 1
     command[names] = "step-linear-k0"
     assert fastdpm([*command, "--out", str(tmp_path / "out")]) == 0
-    first, *rest = capsys.readouterr().out.splitlines()
+    against, first, *rest = capsys.readouterr().out.splitlines()
+    assert re.search(tells("40 samples of images"), against)
     assert re.search(tells(20 * (3 + 5), "cpu"), first)
     assert "1 of 2" in rest[0]
     command = ["evaluate", str(folders["image"]), "-n", "20", "--against", str(image_folder)]
     command += ["--features", features["image"]]
     assert fastdpm([*command, "--dry-run"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+    _, line = capsys.readouterr().out.splitlines()
     assert re.search(tells(20 * 4, "cpu", 20), line)
     assert fastdpm(command) == 0
     out = capsys.readouterr().out
-    assert re.search(tells(20 * 4, "cpu", 20), out.splitlines()[0])
+    assert re.search(tells(20 * 4, "cpu", 20), out.splitlines()[1])
     assert "earlier" not in out
     assert fastdpm(command) == 0
     assert "drawn earlier in" in capsys.readouterr().out
