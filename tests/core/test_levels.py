@@ -119,6 +119,16 @@ def test_a_single_step_goes_from_full_noise_to_clean_data(choose, spacing):
     assert levels.level.tolist() == [float(DDPM.R(1000)), 1.0]
 
 
+@pytest.mark.parametrize("choose", [levels_step, levels_var])
+def test_a_number_of_steps_is_a_whole_number_of_any_type(choose):
+    wanted = choose(AUDIO, 10).level
+    for count in (10.0, np.int64(10)):
+        np.testing.assert_array_equal(choose(AUDIO, count).level, wanted)
+    for wrong in (5.5, "3", True, None, [2]):
+        with pytest.raises(InvalidArgumentError, match=tells("`num_steps`", repr(wrong))):
+            choose(AUDIO, wrong)
+
+
 @pytest.mark.parametrize("num_steps", [0, -3, 201])
 @pytest.mark.parametrize("choose", [levels_step, levels_var])
 def test_the_number_of_steps_is_bounded(choose, num_steps):

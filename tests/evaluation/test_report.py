@@ -37,7 +37,7 @@ def test_a_report_is_read_again_from_its_folder_or_file(tmp_path, grid):
 
 def test_an_old_picture_does_not_outlive_its_report(tmp_path, grid):
     report(tmp_path, grid, make_images(grid))
-    report(tmp_path, grid)
+    report(tmp_path, grid[1:])
     assert not (tmp_path / "out" / "samples.png").exists()
 
 
@@ -62,3 +62,22 @@ def test_other_results_are_refused_in_one_line_and_nothing_is_written(tmp_path, 
     assert isinstance(caught.value, FastDPMError)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_only_figures_of_an_earlier_report_are_removed(tmp_path, grid):
+    results = make_results(grid)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("samples.png", "distance.pdf"):
+        (mine / name).write_text("mine")
+    write(mine, results, {})
+    assert (mine / "samples.png").read_text() == "mine"
+    out = tmp_path / "out"
+    write(out, results, make_images(grid))
+    before = (out / "samples.png").read_bytes()
+    Comparison.read(out).write(out, formats=["pdf"])
+    assert (out / "samples.png").read_bytes() == before
+    assert not (out / "distance.png").exists()
+    other = make_results(grid[:3])
+    write(out, other, {})
+    assert not (out / "samples.png").exists()

@@ -168,7 +168,7 @@ def _describe(error: OSError) -> str:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(
         f"Error: {line}", style="red", markup=False
     )
     return code

@@ -117,7 +117,9 @@ def compare(
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
-    command = choices.command_line("--dry-run", "--overwrite", "--format=")
+    command = choices.command_line(
+        "--dry-run", "--overwrite", "--verbose", "--format=", "--threads="
+    )
     figures = choices.parse_names("--format", formats, FORMATS)
     counts, names, kappas = _parse_grid(steps, methods, kappa)
     if out is None and not dry_run:

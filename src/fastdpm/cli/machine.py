@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 from fastdpm.cli.expand import Options
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
+from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from fastdpm.models.config import ModelConfig
     from fastdpm.models.find import FoundModel
     from fastdpm.models.model import Model
+
+_MAX_THREADS = 1024  # many more crash the libraries that start them
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Machine(Options):
         """Use the number of threads that is set, or PyTorch's own."""
         import torch
 
+        if self.threads is not None and self.threads > _MAX_THREADS:
+            raise InvalidArgumentError(
+                f"`threads` must be at most {_MAX_THREADS:,}, got {self.threads:,}"
+            )
         if self.threads is None:
             self._use(torch.get_num_threads(), "chosen by PyTorch")
         else:

@@ -26,7 +26,7 @@ def models(
     `fastdpm plan MODEL` shows a model's recommended recipe.
     """
     table = _presets() if presets else _built_in()
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def _table(last: str) -> Table:

@@ -10,6 +10,7 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
+from fastdpm.core.errors import InvalidArgumentError
 
 
 def plan(
@@ -30,6 +31,8 @@ def plan(
 
     check_output(plot, FIGURE_SUFFIXES)
     check_output(save)
+    if save is not None and plot is not None and save.resolve() == plot.resolve():
+        raise InvalidArgumentError("--save and --plot name the same file: choose two")
     found = find_model(model, checkpoint)
     compiled = options.recipe(found.config.recipe).compile(found.schedule)
     typer.echo(str(compiled))

@@ -118,7 +118,7 @@ def reconstruct(
 
 def _print_position(text: str) -> None:
     """Say which reconstruction comes next, on the terminal that shows its progress."""
-    terminal = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    terminal = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if terminal.is_terminal:
         terminal.print(text)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 
-console = Console(soft_wrap=True, highlight=False, markup=False)
+console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 # Names in Python whose options are called otherwise.
 _RENAMED = {

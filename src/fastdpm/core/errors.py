@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Collection
+from typing import Any
 
 
 class FastDPMError(Exception):
@@ -54,6 +55,34 @@ def check_one_of(name: str, value: object, known: Collection[str]) -> None:
     if not isinstance(value, str) or value not in known:
         shown = f"`{name}`" if name.isidentifier() else name
         raise InvalidArgumentError(f"{shown} must be one of {', '.join(known)}, got {value!r}")
+
+
+def whole_number(name: str, value: Any) -> int:
+    """An argument as an int: any whole number, also of NumPy, and 10.0.
+
+    Raises:
+        InvalidArgumentError: If it is not a whole number.
+    """
+    try:
+        if not isinstance(value, bool | str) and value == int(value):
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass  # refused below
+    raise InvalidArgumentError(f"`{name}` must be a whole number, got {value!r}")
+
+
+def positive_or_none(name: str, value: Any) -> int | None:
+    """An optional argument as an int of at least 1.
+
+    Raises:
+        InvalidArgumentError: If it is not a whole number, or below 1.
+    """
+    if value is None:
+        return None
+    number = whole_number(name, value)
+    if number < 1:
+        raise InvalidArgumentError(f"`{name}` must be at least 1, got {number}")
+    return number
 
 
 def first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.errors import InvalidArgumentError, check_one_of, whole_number
 from fastdpm.core.schedule import Array, VarianceSchedule
 
 
@@ -129,7 +129,7 @@ def levels_step(
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
     """
-    _check_choice(schedule, num_steps, spacing)
+    num_steps = _check_choice(schedule, num_steps, spacing)
     label = f"STEP {spacing}, S = {num_steps}"
     if num_steps == 1:
         return _single(schedule, label)
@@ -169,7 +169,7 @@ def levels_var(
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2, and the bound of the authors' code.
     """
-    _check_choice(schedule, num_steps, spacing)
+    num_steps = _check_choice(schedule, num_steps, spacing)
     label = f"VAR {spacing}, S = {num_steps}"
     if num_steps == 1:
         return _single(schedule, label)
@@ -292,12 +292,15 @@ def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
     )
 
 
-def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
+def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> int:
+    """The number of steps as an int, in range."""
+    num_steps = whole_number("num_steps", num_steps)
     if not 1 <= num_steps <= schedule.num_train_steps:
         raise InvalidArgumentError(
             f"`num_steps` (S) must be in [1, {schedule.num_train_steps}] (T), got {num_steps}"
         )
     check_one_of("spacing", spacing, ("linear", "quadratic"))
+    return num_steps
 
 
 def _single(schedule: VarianceSchedule, label: str) -> NoiseLevels:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
-from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
+from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of, whole_number
 from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import digest, versions
@@ -222,6 +222,7 @@ def prepare(
     left_out = methods is None and importlib.util.find_spec("diffusers") is None
     if methods is None and table is not None:
         methods = table.methods
+    kappas = None if kappas is None else [float(kappa) for kappa in kappas]
     chosen = choose_methods(methods, kappas)
     _check_sizes(chosen, steps, settings.n, reference_n)
     if clip is not None:
@@ -285,10 +286,11 @@ def _counts(
     """
     if steps is None and table is None:
         return [count for count in _STEPS if count <= total] or [total]
-    counts = table.steps if steps is None and table is not None else steps or ()
+    chosen = table.steps if steps is None and table is not None else steps
+    counts = [whole_number("steps", count) for count in (() if chosen is None else chosen)]
     for count in counts:
         if not 1 <= count <= total:
-            raise InvalidArgumentError(f"S must be in [1, {total}] (T), got {count}")
+            raise InvalidArgumentError(f"`steps` (S) must be in [1, {total}] (T), got {count}")
     return sorted(set(counts))
 
 

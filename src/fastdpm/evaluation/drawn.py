@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none, whole_number
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import PRECISIONS
 from fastdpm.data.condition import ClassLabels, one_condition
 from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import tensor_digest
 from fastdpm.evaluation.cache import Cache, digest, versions
-from fastdpm.evaluation.sources import ALL, Source, Values, check_batch_size, to_values
+from fastdpm.evaluation.sources import ALL, Source, Values, to_values
 from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.identity import config_digest, weights_digest
 from fastdpm.models.load import open_model
@@ -80,9 +80,10 @@ class DrawOptions:
 
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "seed", whole_number("seed", self.seed))
         if self.seed < 0:
             raise InvalidArgumentError(f"`seed` must be at least 0, got {self.seed}")
-        check_batch_size(self.batch_size)
+        object.__setattr__(self, "batch_size", positive_or_none("batch_size", self.batch_size))
 
     def keywords(self) -> dict[str, Any]:
         """The arguments of a function that draws; it takes the device from the model."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, positive_or_none
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -29,7 +29,6 @@ from fastdpm.evaluation.sources import (
     DataSource,
     LabeledArray,
     Source,
-    check_batch_size,
     check_scaled,
     image_data,
     in_memory,
@@ -72,9 +71,8 @@ class MeasureOptions:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise InvalidArgumentError(f"`n` must be at least 1, got {self.n}")
-        check_batch_size(self.batch_size)
+        for name in ("n", "batch_size"):
+            object.__setattr__(self, name, positive_or_none(name, getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -319,7 +317,7 @@ def check_used(data: DataSpec, measuring: MeasureOptions, options: DrawOptions) 
         )
     if options.condition is not None:
         raise InvalidArgumentError(
-            "a vocoder is conditioned on the recordings it is measured against: drop `condition`"
+            "a vocoder is conditioned on the recordings themselves: drop `condition`"
         )
 
 

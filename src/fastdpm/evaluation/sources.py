@@ -128,12 +128,6 @@ def to_samples(values: Values) -> Tensor:
     return from_pixels(values) if values.dtype == np.uint8 else from_pcm(values)
 
 
-def check_batch_size(batch_size: int | None) -> None:
-    """Raise InvalidArgumentError if a batch size is below 1."""
-    if batch_size is not None and batch_size < 1:
-        raise InvalidArgumentError(f"`batch_size` must be at least 1, got {batch_size}")
-
-
 class DataSource(Source):
     """Samples that exist already.
 

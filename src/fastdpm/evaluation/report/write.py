@@ -16,7 +16,7 @@ from fastdpm.evaluation.report.frame import csv_text
 from fastdpm.evaluation.report.html import page
 from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.report.samples import samples_figure
-from fastdpm.evaluation.results import Comparison
+from fastdpm.evaluation.results import FORMAT, Comparison
 from fastdpm.output.figures import figure_bytes
 
 
@@ -62,13 +62,29 @@ def write_report(
         pictures.get("samples.png"),
         sheet[1] if sheet else None,
     )
+    kept = [name for name in pictures if name.partition(".")[2] in formats]
+    stale = _stale(out, kept, record + "\n")
     out.mkdir(parents=True, exist_ok=True)
-    for name in (f"{name}.{kind}" for name in ("distance", "samples") for kind in FIGURE_FORMATS):
-        (out / name).unlink(missing_ok=True)
     for name, text in texts.items():
         write_bytes(out / name, text.encode())
-    kept = [name for name in pictures if name.partition(".")[2] in formats]
     for name in kept:
         write_bytes(out / name, pictures[name])
     write_text(out / "report.html", html)
+    for path in stale:
+        path.unlink(missing_ok=True)
     return [out / name for name in (*texts, *kept, "report.html")]
+
+
+def _stale(out: Path, kept: Sequence[str], record: str) -> list[Path]:
+    """Figures of an earlier report in the folder that the new one does not replace.
+
+    The samples of the same comparison stay, if this one was read from a file and has none.
+    """
+    try:
+        earlier = (out / "results.json").read_text(encoding="utf-8")
+        ours = json.loads(earlier).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return []  # not a report: its files are someone else's
+    names = ("distance",) if earlier == record else ("distance", "samples")
+    figures = [f"{name}.{kind}" for name in names for kind in FIGURE_FORMATS]
+    return [out / name for name in figures if ours and name not in kept]
