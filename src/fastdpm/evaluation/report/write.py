@@ -85,6 +85,8 @@ def _stale(out: Path, kept: Sequence[str], record: str) -> list[Path]:
         ours = json.loads(earlier).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return []  # not a report: its files are someone else's
-    names = ("distance",) if earlier == record else ("distance", "samples")
+    redrawn = any(name.startswith("samples") for name in kept)
+    unchanged = earlier == record and not redrawn
+    names = ("distance",) if unchanged else ("distance", "samples")
     figures = [f"{name}.{kind}" for name in names for kind in FIGURE_FORMATS]
     return [out / name for name in figures if ours and name not in kept]
