@@ -387,17 +387,11 @@ def test_one_s_and_one_method_may_stand_alone(folders, features, image_folder):
     assert alone.cells == listed.cells
     assert alone.cells[0].failed is None
     assert alone.left_out == ()
-    whole: Any = np.int64
-    steps: Any = np.arange(1, 2)
-    kappas: Any = np.array([1.0])
-    numpy = compare(
-        folders["image"],
-        steps,
-        "paper",
-        kappas=kappas,
-        measuring=replace(measuring, n=whole(20)),
-        options=DrawOptions(seed=whole(0)),
-    )
+    as_arrays: Any = map(np.asarray, (20, 0, [1], [1.0]))
+    n, seed, steps, kappas = as_arrays
+    arguments: Any = {"steps": steps, "kappas": kappas, "options": DrawOptions(seed=seed[()])}
+    measured = replace(measuring, n=n[()])
+    numpy = compare(folders["image"], methods="paper", measuring=measured, **arguments)
     assert alone.cells[0].metrics in [cell.metrics for cell in numpy.cells]
     with pytest.raises(InvalidArgumentError, match=tells("`steps`", 1.5)):
         compare(folders["image"], [1.5], measuring=measuring)  # type: ignore[list-item]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastdpm.core.errors import MissingExtraError
@@ -19,7 +20,12 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
 
     So do its differences from the best cell of the same S and from the standard sampler.
     """
-    return [_record(comparison, cell) for cell in comparison.cells]
+    best = {
+        (metric.key, s): comparison.best(metric, s)
+        for metric in comparison.metrics
+        for s in comparison.steps
+    }
+    return [_record(comparison, cell, best) for cell in comparison.cells]
 
 
 def csv_text(comparison: Comparison) -> str:
@@ -47,16 +53,18 @@ def data_frame(comparison: Comparison) -> pandas.DataFrame:
     return pandas.DataFrame.from_records(records(comparison))
 
 
-def _record(comparison: Comparison, cell: Cell) -> dict[str, Any]:
+def _record(
+    comparison: Comparison, cell: Cell, best: Mapping[tuple[str, int], Cell | None]
+) -> dict[str, Any]:
     names = ("method", "family", "group", "choice", "num_steps")
     record: dict[str, Any] = {name: getattr(cell, name) for name in names}
     record["evaluations"] = cell.num_evaluations if cell.failed is None else None
     record["n"] = cell.n
     for metric in comparison.metrics:
-        best = None if cell.takes_all_steps else comparison.best(metric, cell.num_steps)
+        rival = None if cell.takes_all_steps else best[metric.key, cell.num_steps]
         standard = comparison.reference(metric)
         record |= _columns(metric.key, cell.scores.get(metric.key))
-        for name, other in (("best", best), ("standard", standard)):
+        for name, other in (("best", rival), ("standard", standard)):
             apart = None if other is None else comparison.difference(cell, other, metric)
             record |= _columns(f"{metric.key}_minus_{name}", apart)
     for name in ("seconds", "seconds_per_sample", "plan", "id"):
