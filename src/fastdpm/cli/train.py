@@ -79,8 +79,13 @@ def train(
     options = settings.training
     machine.use_stated_threads()
     check_folder(out, resume=resume)
-    rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
-    held_out = None if test is None else load_training_data(test, settings.data).to(where)
+    labeled = not isinstance(settings, TrainConfig)
+    rows = load_training_data(
+        data, settings.data, horizontal_flip=options.horizontal_flip, labeled=labeled
+    )
+    held_out = None
+    if test is not None:
+        held_out = load_training_data(test, settings.data, labeled=labeled).to(where)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
     command = choices.command_line()
     trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)

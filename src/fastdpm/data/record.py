@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import read_json
 from fastdpm.data.files import write_json
 
 RECORD = "samples.json"
@@ -56,6 +56,33 @@ class SampleRecord:
             )
         return paths
 
+    @property
+    def sample_rate(self) -> int | None:
+        """The sample rate of sounds in Hz, if the record states one."""
+        rate = self.facts.get("sample_rate")
+        return rate if isinstance(rate, int) else None
+
+    def labels(self, folder: Path, count: int) -> list[int] | None:
+        """The class labels of the samples, if the record states them.
+
+        Args:
+            folder: The folder, for messages.
+            count: Number of samples.
+
+        Raises:
+            DataError: If they are not one integer for each sample.
+        """
+        labels = self.facts.get("labels")
+        if labels is None:
+            return None
+        whole = isinstance(labels, list) and all(type(label) is int for label in labels)
+        if not whole or len(labels) != count:
+            raise DataError(
+                f"`labels` in {folder / RECORD} must be {count} integers, one for each sample:"
+                " sample again, or delete them"
+            )
+        return list(labels)
+
     def write(self, folder: Path) -> None:
         """Write the record to ``samples.json`` in ``folder``."""
         body = {"format": _FORMAT, "complete": self.picture is not None, **self.facts}
@@ -99,7 +126,7 @@ def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
     if not path.is_file():
         return None
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path)
         files = [str(Path(name)) for name in body["files"]]
         valid = not own or body["format"] == _FORMAT
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from fastdpm.core.errors import InvalidArgumentError, positive_or_none
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.data.arrays import LabeledArray
 from fastdpm.data.datasets import Dataset
 from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
@@ -27,7 +28,6 @@ from fastdpm.evaluation.scores import Evaluation
 from fastdpm.evaluation.sources import (
     ALL,
     DataSource,
-    LabeledArray,
     Source,
     check_scaled,
     image_data,
@@ -358,10 +358,13 @@ def _open(
         data = find_features(features)[1].data
         return open_samples(samples, data.modality) if isinstance(samples, str) else samples, data
     opened = open_samples(samples) if isinstance(samples, str) else samples
-    if isinstance(opened, LabeledArray) or opened.modality == "image":
+    if isinstance(opened, LabeledArray):
+        images = opened.values.ndim == 4
+    else:
+        images = opened.modality == "image"
+    if images:
         return opened, image_data(opened)
-    file = next(iter(opened))
-    _, rate = decode_sound(file.name, file.data)
+    rate = _sample_rate(opened)
     for name in builtin_features():
         data = find_features(name)[1].data
         if data.sample_rate == rate:
@@ -369,6 +372,20 @@ def _open(
     raise InvalidArgumentError(
         f"no built-in feature network takes sounds at {rate} Hz: resample them, or set `features`"
         " to a feature network that `fastdpm train` made"
+    )
+
+
+def _sample_rate(sounds: Dataset | LabeledArray) -> int:
+    """The sample rate in Hz of sounds: of the first file, or as the record of an array states."""
+    if isinstance(sounds, Dataset):
+        file = next(iter(sounds))
+        return decode_sound(file.name, file.data)[1]
+    if sounds.sample_rate is not None:
+        return sounds.sample_rate
+    raise InvalidArgumentError(
+        f"{sounds.label} of shape {sounds.values.shape} holds no images (n, H, W, C), and an array"
+        " does not state the sample rate of sounds: set `features` to the feature network that"
+        f" takes them, such as {', '.join(builtin_features())}"
     )
 
 
