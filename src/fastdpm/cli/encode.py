@@ -49,7 +49,6 @@ def encode(
     levels = encoding.choose_levels(options, model)
     loaded = source.read(model, inputs, machine, n)
     latents = encoding.encode(loaded, levels, source.batch_size)
-    advice = print_unconverged(latents, loaded.names)
     kept = latents.usable
     count, total = int(kept.sum()), len(kept)
     if count:
@@ -61,6 +60,8 @@ def encode(
             ],
             gain=loaded.gain[kept],
         )
+    advice = print_unconverged(latents, loaded.names)
+    if count:
         each = float(latents.evaluations[kept].double().mean())
         console.print(f"{count} of {total} encoded by {latents.plan.label}: {out}")
         console.print(f"network evaluations per input: {each:.4g}")

@@ -131,9 +131,10 @@ def evaluate(
         if dry_run:
             return
         found = prepared.run()
-    _print(found, drawn="drawn earlier" if cost is not None and not cost.evaluations else "drawn")
     if save is not None:
         write_json(save, found.to_dict())
+    _print(found, drawn="drawn earlier" if cost is not None and not cost.evaluations else "drawn")
+    if save is not None:
         console.print(f"saved to {save}")
 
 

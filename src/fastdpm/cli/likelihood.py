@@ -88,17 +88,19 @@ def likelihood(
             batch_size=source.batch_size,
             callback=bar,
         )
-    _print(bound, why, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
     if save is not None:
         head = {"format": "fastdpm-likelihood", "version": 1, **made_by(config)}
         made = {"seed": seed, "clip": recipe.clip, **bound.record()}
         write_json(save, head | made | {"inputs": loaded.file_names})
-        console.print(f"saved to {save}")
     if plot is not None:
         from fastdpm.output.figures_likelihood import write_terms
 
         write_terms(plot, {_label(levels): bound})
-        console.print(f"drawn to {plot}")
+    _print(bound, why, seconds)
+    for done, path in (("saved", save), ("drawn", plot)):
+        if path is not None:
+            console.print(f"{done} to {path}")
 
 
 def _label(levels: NoiseLevels) -> str:

@@ -8,7 +8,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from fastdpm.cli import choices
@@ -16,7 +15,7 @@ from fastdpm.cli.inputs import ENCODINGS, Encoding, InputPaths, Limit, LoadedInp
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, print_notes
+from fastdpm.cli.terminal import console, errors, print_notes
 
 if TYPE_CHECKING:
     from fastdpm.evaluation.reconstruction import Found
@@ -118,9 +117,8 @@ def reconstruct(
 
 def _print_position(text: str) -> None:
     """Say which reconstruction comes next, on the terminal that shows its progress."""
-    terminal = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    if terminal.is_terminal:
-        terminal.print(text)
+    if errors.is_terminal:
+        errors.print(text)
 
 
 def _print(loaded: LoadedInputs, found: Sequence[Found], record: str) -> None:

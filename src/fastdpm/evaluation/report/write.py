@@ -66,7 +66,7 @@ def write_report(
     stale = _stale(out, kept, record + "\n")
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        write_bytes(out / name, text.encode())
+        write_text(out / name, text)
     for name in kept:
         write_bytes(out / name, pictures[name])
     write_text(out / "report.html", html)
