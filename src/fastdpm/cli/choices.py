@@ -235,10 +235,11 @@ def parse_names(option: str, text: str | None, known: OneOf) -> list[str]:
 
 def read_plan(path: Path) -> Plan:
     """A plan saved by `fastdpm plan --save`."""
+    from fastdpm.core.limits import read_text
     from fastdpm.core.plan import Plan
 
     try:
-        return Plan.from_json(path.read_text(encoding="utf-8"))
+        return Plan.from_json(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidArgumentError(f"no plan at {str(path)!r}: {reason}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,8 @@ from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import read_json
 from fastdpm.data.files import check_writable
 
 if TYPE_CHECKING:
@@ -222,10 +222,10 @@ def _check_folder(out: Path, command: str, model: FoundModel, *, overwrite: bool
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:
-        record = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        record = read_json(out / "results.json")
         known = record["format"] == "fastdpm-comparison"
         earlier = record["command"], record["model"]["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, DataError):
         known, earlier = False, None
     if not known:
         raise InvalidArgumentError(f"{out} holds other files: choose another --out")

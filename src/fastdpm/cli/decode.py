@@ -11,6 +11,7 @@ from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.terminal import console, counted
+from fastdpm.data.record import label_facts
 
 
 def decode(
@@ -47,6 +48,8 @@ def decode(
         "n": len(data),
         "inputs": list(saved.inputs),
     }
+    if loaded.config.data.classes is not None and saved.latents.condition is not None:
+        facts |= label_facts(saved.latents.condition.tolist(), range(len(data)))
     with filled as folder:
         picture = write_samples(folder, loaded.config.data, data, saved.gain, facts)
     each = counted(plan.num_rows, "network evaluation")

@@ -14,6 +14,7 @@ from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, counted, print_notes
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.record import label_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +101,8 @@ def edit(
         "painted": share,
         "n": len(found),
     }
+    if config.data.classes is not None and loaded.condition is not None:
+        facts |= label_facts(loaded.condition.tolist(), range(len(found)))
     with filled as folder:
         write_samples(folder, config.data, found, loaded.gain, facts)
         write_edits(folder / EDITED, loaded.x, found, marked, config.data)

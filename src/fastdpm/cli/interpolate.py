@@ -14,6 +14,8 @@ from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
+from fastdpm.data.record import label_facts
 
 
 @encodes
@@ -44,6 +46,7 @@ def interpolate(
     from fastdpm.output.figures_inverse import write_way
     from fastdpm.output.folder import made_by, write_samples
 
+    check_limit("`n`", n, MAX_SAMPLES)
     filled = results_folder(out, overwrite)
     found = source.find()
     levels = encoding.choose_levels(options, found)
@@ -70,6 +73,10 @@ def interpolate(
         "error_of_ends": error,
         "latents_standard_deviation": ends.deviation,
     }
+    if model.config.data.classes is not None and loaded.condition is not None:
+        ends_of = loaded.condition.tolist()
+        if len(set(ends_of)) == 1:
+            facts |= label_facts(ends_of[:1], range(n))
     with filled as folder:
         picture = write_samples(folder, model.config.data, samples, gain, facts, write_way)
     console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {out}")

@@ -13,6 +13,7 @@ from fastdpm.cli.outputs import Overwrite
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, counted, print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,15 +124,19 @@ def _write(
     model: Model, plan: Plan, folder: SampleFolder, count: int, options: dict[str, Any]
 ) -> None:
     """Draw the samples that the folder lacks, finish it, and print what was done."""
+    from fastdpm.data.record import label_facts
+
     todo = [i for i in range(count) if i not in folder.done]
     began = time.perf_counter()
     if todo:
         _draw(model, plan, folder, todo, options)
     seconds = time.perf_counter() - began
     total = model.schedule.num_train_steps
+    labels = None if model.config.data.classes is None else options["condition"].tolist()
     picture = folder.finish(
         {"n": len(folder.done), "network_evaluations": plan.num_rows, "T": total}
         | {"seconds": round(seconds, 3)}
+        | label_facts(labels, sorted(folder.done))
     )
     _print(folder, len(todo), picture, plan.num_rows, total, seconds)
 
@@ -155,6 +160,8 @@ def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:
 
 def _number(n: int | None, chosen: Tensor | None, name: str) -> int | None:
     """The number of samples if it is known; at least one for each condition that is set."""
+    if n is not None:
+        check_limit("`n`", n, MAX_SAMPLES)
     if chosen is None:
         return n
     if n is not None and n < len(chosen):

@@ -137,6 +137,20 @@ def array_names(path: Path) -> list[str]:
         return []
 
 
+def has_objects(path: Path) -> bool:
+    """Whether a ``.npy`` file holds pickled objects, judged by its header.
+
+    Raises:
+        DataError: If the header is damaged.
+    """
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            return bool(_read_header(file)[2].hasobject)
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
 def fit_array(array: LabeledArray, data: DataSpec, *, any_length: bool = False) -> Values:
     """Samples in memory as uint8 images (n, C, H, W), or float32 of shape (n, *data shape).
 
@@ -189,11 +203,22 @@ def check_range(label: str, values: Values | Tensor) -> None:
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)) or max(-low, high) > 1:
         raise DataError(f"{label} holds values that are not finite or outside [-1, 1]")
-    if len(values) > 1 and low >= 0 and high > 0:
+    if in_unit_range(values):
         raise DataError(
             f"{label} has no value below 0, but floats must be in [-1, 1]: convert values in"
             " [0, 1] by 2 * x - 1"
         )
+
+
+def in_unit_range(values: Values | Tensor) -> bool:
+    """Whether finite floats, shape (n, ...), are those of several samples in [0, 1].
+
+    Bright samples in [-1, 1] are not: a single sample could be one, and so could 8-bit pixels,
+    which are odd multiples of 1/255 then.
+    """
+    if len(values) < 2 or float(values.min()) < 0 or float(values.max()) <= 0:
+        return False
+    return float(abs(values * 255 % 2 - 1).max()) > 1e-3
 
 
 class _Archive:
@@ -230,12 +255,7 @@ class _Archive:
 
 def _read_npy(path: Path, file: IO[bytes], size: int) -> Values:
     """An array from a stream of ``size`` bytes, of which the header must not state more."""
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    try:
-        shape, fortran, dtype = read_header(file)
-    except (RecursionError, MemoryError):  # of Python's parser, at brackets inside each other
-        raise ValueError("its header is damaged") from None
+    shape, fortran, dtype = _read_header(file)
     if dtype.hasobject:
         raise DataError(
             f"{path} is a pickled array, which could execute code and is not read: save it as"
@@ -255,6 +275,16 @@ def _read_npy(path: Path, file: IO[bytes], size: int) -> Values:
         done += len(part)
     values = buffer.view(dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type that a ``.npy`` file states."""
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        return read_header(file)
+    except (RecursionError, MemoryError):  # of Python's parser, at brackets inside each other
+        raise ValueError("its header is damaged") from None
 
 
 def _damaged(path: Path, error: Exception) -> Exception:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.limits import read_bytes
+from fastdpm.data.arrays import read_array
 from fastdpm.data.mel import log_mel, whole_frames
 from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
@@ -161,7 +163,7 @@ def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
 
     Raises:
         InvalidArgumentError: If the file does not exist, or holds no numbers.
-        DataError: If it cannot be read, or the sound has another sample rate.
+        DataError: If it is damaged, cannot be read, or the sound has another sample rate.
     """
     if path.is_dir():
         raise InvalidArgumentError(
@@ -169,14 +171,15 @@ def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
         )
     if not path.is_file():
         raise InvalidArgumentError(f"no condition at {str(path)!r}: pass a sound or mel file")
-    if path.suffix == ".npy":
-        try:
-            return torch.from_numpy(np.load(path, allow_pickle=False)).float()
-        except (ValueError, EOFError, TypeError) as error:
-            raise InvalidArgumentError(f"{path} is not an array of numbers: {error}") from None
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        values = read_array(path)
+        if values.dtype.kind not in "fiu":
+            raise InvalidArgumentError(f"{path} is not an array of numbers, got {values.dtype}")
+        return torch.from_numpy(values.astype(np.float32))
+    if suffix == ".safetensors":
         return read_mel(path).float()
-    sound = read_sound(str(path), path.read_bytes(), data)
+    sound = read_sound(str(path), read_bytes(path), data)
     return log_mel(torch.from_numpy(whole_frames(sound, mel))[None], mel)
 
 

@@ -83,6 +83,22 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
     return pixels[:1] if gray else pixels
 
 
+def read_rgba(name: str, data: bytes) -> NDArray[np.uint8]:
+    """Decode any image as RGBA pixels, shape (H, W, 4).
+
+    Raises:
+        DataError: If the image is incomplete or too large.
+    """
+    try:
+        with _bounded(), Image.open(io.BytesIO(data)) as image:
+            _check_size(name, image)
+            return np.asarray(image.convert("RGBA"))
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # decoders fail in many ways on damaged bytes
+        raise DataError(f"{name} is not a complete image: {first_line(error)}") from None
+
+
 def to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """Convert pixels (C, H, W) to gray if ``channels`` is 1, and to RGB otherwise."""
     if channels == 1 and len(pixels) == 3:

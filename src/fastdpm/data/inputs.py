@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.core.limits import read_bytes
+from fastdpm.core.limits import MAX_SAMPLES, check_limit, read_bytes
 from fastdpm.data.arrays import LabeledArray, fit_array, open_array
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
 from fastdpm.data.images import read_pixels, to_channels
@@ -86,6 +86,8 @@ def read_samples(
         )
     if resample and data.modality == "image":
         raise InvalidArgumentError("`resample` is for sounds: drop it")
+    if n is not None:
+        check_limit("`n`", n, MAX_SAMPLES)
     paths = [path] if isinstance(path, str | Path) else path
     samples = chain.from_iterable(_samples(Path(each), data, resize, resample) for each in paths)
     inputs = list(islice(samples, n))

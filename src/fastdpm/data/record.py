@@ -91,6 +91,13 @@ class SampleRecord:
         write_json(folder / RECORD, body)
 
 
+def label_facts(labels: Sequence[int] | None, samples: Sequence[int]) -> dict[str, Any]:
+    """The entry of a record for class labels, of which sample i has number i mod m."""
+    if labels is None:
+        return {}
+    return {"labels": [int(labels[i % len(labels)]) for i in samples]}
+
+
 def format_names() -> list[str]:
     """All formats of samples; those of one modality are in :data:`FORMATS`, its default first."""
     return list(dict.fromkeys(name for names in FORMATS.values() for name in names))
@@ -129,9 +136,19 @@ def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
         body = read_json(path)
         files = [str(Path(name)) for name in body["files"]]
         valid = not own or body["format"] == _FORMAT
+        known = all(isinstance(name, str) for name in body["files"])
+        valid = valid and known and _is_gain(body.get("gain"), len(files))
     except (OSError, ValueError, KeyError, TypeError):
         valid, files = False, []
     if not valid or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
         raise DataError(f"{path} is not a record of samples: delete it, or choose another folder")
     facts = {name: value for name, value in body.items() if name not in _OWN_KEYS}
-    return SampleRecord(files, body.get("picture"), facts, body.get("gain"))
+    picture = body.get("picture")
+    return SampleRecord(files, picture and str(picture), facts, body.get("gain"))
+
+
+def _is_gain(gain: Any, count: int) -> bool:
+    """Whether the factors of a record are as they are written."""
+    if gain is None:
+        return True
+    return isinstance(gain, list) and all(isinstance(factor, int | float) for factor in gain)

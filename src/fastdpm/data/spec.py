@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, check_one_of
+from fastdpm.core.limits import MAX_CLASSES, MAX_COUNT, MAX_SAMPLE_VALUES, check_limit
 
 MODALITIES = ("image", "audio", "series")
 MEL_SCALES = ("log10", "natural", "decibel")
 MEL_FILTERS = ("slaney", "htk")
-MAX_SIZE = 2**31 - 1  # of counts and sizes in a configuration
+_MAX_FILTERS = 2**26  # bands times half a window
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class MelSpec:
         check_one_of("mel filters", self.filters, MEL_FILTERS)
         for name in ("sample_rate", "n_fft", "hop_length", "bands"):
             _check_count(f"mel {name}", getattr(self, name))
+        check_limit("mel n_fft times bands", self.n_fft * self.bands, _MAX_FILTERS)
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise InvalidArgumentError(
                 f"mel frequencies must satisfy 0 <= f_min < f_max <= {self.sample_rate / 2:g} Hz,"
@@ -111,9 +113,9 @@ class DataSpec:
                 f"shape of {self.modality} data must have {axes} sizes of at least 1,"
                 f" got {list(self.shape)}"
             )
-        if math.prod(self.shape) > MAX_SIZE:
+        if math.prod(self.shape) > MAX_SAMPLE_VALUES:
             raise InvalidArgumentError(
-                f"shape is too large: a sample may have at most {MAX_SIZE} values, got"
+                f"shape is too large: a sample may have at most {MAX_SAMPLE_VALUES:,} values, got"
                 f" {list(self.shape)}"
             )
         if self.sample_rate is not None:
@@ -127,7 +129,7 @@ class DataSpec:
     def _check_condition(self) -> None:
         """Check classes and mel."""
         if self.classes is not None:
-            _check_count("classes", self.classes)
+            _check_count("classes", self.classes, MAX_CLASSES)
             if self.mel is not None:
                 raise InvalidArgumentError(
                     f"data has either classes or a mel condition, got {self.classes} classes and"
@@ -155,9 +157,8 @@ def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
         )
 
 
-def _check_count(name: str, value: int) -> None:
-    """Raise InvalidArgumentError unless a count lies in [1, MAX_SIZE]."""
+def _check_count(name: str, value: int, limit: int = MAX_COUNT) -> None:
+    """Raise InvalidArgumentError unless a count lies in [1, limit]."""
     if value < 1:
         raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
-    if value > MAX_SIZE:
-        raise InvalidArgumentError(f"{name} is too large: at most {MAX_SIZE}, got {value}")
+    check_limit(name, value, limit)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastdpm.core.errors import FastDPMError, ModelError
+from fastdpm.core.limits import check_regular
 from fastdpm.data.files import write_chunks
 
 TYPES = {
@@ -52,6 +53,7 @@ def read_with_head(
         kind: The error to raise if the file is damaged or of another format.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return dict(file.metadata() or {}), tensors

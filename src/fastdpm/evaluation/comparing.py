@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of, whole_number
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import digest, versions
@@ -258,6 +259,7 @@ def _check_sizes(
     reference_n: int | None,
 ) -> None:
     """Raise InvalidArgumentError if a number has no effect on these methods."""
+    check_limit("`reference_n`", reference_n or 0, MAX_SAMPLES)
     standard = [method for method in methods if method.takes_all_steps]
     if not standard and reference_n is not None:
         raise InvalidArgumentError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, positive_or_none
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -73,6 +74,7 @@ class MeasureOptions:
     def __post_init__(self) -> None:
         for name in ("n", "batch_size"):
             object.__setattr__(self, name, positive_or_none(name, getattr(self, name)))
+        check_limit("`n`", self.n or 0, MAX_SAMPLES)
 
 
 @dataclass(frozen=True)

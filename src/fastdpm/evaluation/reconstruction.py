@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from torch import Tensor
 from fastdpm.core.choices import find_choice
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.recipe import Recipe
+from fastdpm.core.text import csv_table
 from fastdpm.data.condition import ClassLabels
 from fastdpm.data.files import write_json, write_text
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
@@ -283,11 +282,7 @@ def _csv(results: Sequence[Mapping[str, Any]]) -> str:
         for result in results
         for sample in result["samples"]
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_table(list(lines[0]), lines)
 
 
 def _finished(model: Model, x: Tensor, size: int) -> Tensor:

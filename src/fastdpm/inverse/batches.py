@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.data.arrays import in_unit_range
 from fastdpm.data.condition import ClassLabels, one_condition
 from fastdpm.models.model import Model
 
@@ -41,6 +42,11 @@ def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
     if bounded and model.decoder is None and float(x.abs().max()) > 1 + 1e-6:
         raise InvalidArgumentError(
             f"data must be in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
+        )
+    if bounded and model.decoder is None and in_unit_range(x):
+        raise InvalidArgumentError(
+            "the data has no value below 0, but it must be in [-1, 1]: convert values in [0, 1] by"
+            " 2 * x - 1"
         )
 
 

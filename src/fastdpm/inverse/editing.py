@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.limits import read_bytes
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.data.arrays import read_array
 from fastdpm.data.condition import ClassLabels
+from fastdpm.data.images import read_rgba
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
@@ -291,12 +293,10 @@ def read_mask(path: Path) -> Tensor:
             f"there is no mask at {str(path)!r}: pass an image or a .npy file"
         )
     try:
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-            return torch.from_numpy(np.ascontiguousarray(values))
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError) as error:
+        if path.suffix.lower() == ".npy":
+            return torch.from_numpy(np.ascontiguousarray(read_array(path)))
+        pixels = read_rgba(str(path), read_bytes(path))
+    except (OSError, ValueError, TypeError, DataError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a mask: {error}") from None
     other = pixels[(pixels != 0) & (pixels != 255)]
     if other.size or (pixels[..., 3] != 255).any() or np.ptp(pixels[..., :3], axis=-1).any():

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fastdpm.core import inverse
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
+from fastdpm.core.limits import parse_json
 from fastdpm.core.plan import Plan
 from fastdpm.data.files import write_bytes
 from fastdpm.data.tensors import read_with_head
@@ -195,8 +196,8 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
 
 def _read_names(path: Path, text: str, count: int) -> tuple[str, ...]:
     try:
-        names = json.loads(text)
-    except json.JSONDecodeError:
+        names = parse_json(text)
+    except ValueError:
         names = None
     if not isinstance(names, list) or len(names) != count:
         raise DataError(f"{path} is damaged: it must contain {count} names of inputs")

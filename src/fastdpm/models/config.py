@@ -5,7 +5,6 @@ Configurations are validated when they are built. PyTorch is not needed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
+from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError, check_one_of
+from fastdpm.core.limits import read_json
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
@@ -188,9 +188,10 @@ def is_diffusers_folder(folder: Path) -> bool:
     """Whether a folder holds a pipeline or a network of diffusers."""
     if (folder / DIFFUSERS_PIPELINE).is_file():
         return True
+    path = folder / CONFIG
     try:
-        return "_class_name" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return path.is_file() and "_class_name" in read_json(path)
+    except (OSError, ValueError, TypeError, DataError):
         return False
 
 
@@ -206,6 +207,6 @@ def read_config(folder: Path, kind: type[Config]) -> Config:
     """
     path = folder / CONFIG
     try:
-        return kind.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        return kind.from_dict(read_json(path))
+    except (OSError, ValueError, DataError) as error:
         raise ModelError(f"{path}: {error}") from None

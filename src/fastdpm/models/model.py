@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -203,6 +204,7 @@ class Model:
             InvalidArgumentError: If an argument is invalid or does not fit the model.
             SamplingError: If the network's output is unusable.
         """
+        check_limit("`n`", n, MAX_SAMPLES)
         recipe = self.config.recipe.replace(
             num_steps=num_steps,
             levels=levels,

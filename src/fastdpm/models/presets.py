@@ -8,12 +8,12 @@ Source: Kong & Ping 2021, arXiv:2106.00132; their code, https://github.com/FengN
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.limits import parse_toml, read_text
 from fastdpm.core.methods import find_named
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
@@ -178,7 +178,7 @@ def read_preset(name_or_file: str | Path) -> Preset:
     else:
         check_one_of("preset", name, presets())
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_text(path))
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a preset: {error}") from None
     return build(Preset, values, f"preset {name}")

@@ -8,7 +8,6 @@ and sounds and series as float32.
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastdpm.core.errors import DataError
+from fastdpm.data.arrays import read_array, read_arrays
 from fastdpm.data.files import write_bytes
 from fastdpm.data.images import read_pixels
 from fastdpm.data.pixels import to_pixels, write_png
@@ -60,7 +60,7 @@ def read_sample(path: Path, data: DataSpec) -> Values:
     """
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            return read_array(path)
         if data.modality == "image":
             pixels = read_pixels(str(path), path.read_bytes())
             every = pixels.repeat(data.shape[0] // len(pixels), axis=0)  # of an RGB image in grays
@@ -101,9 +101,8 @@ def read_archive(path: Path) -> Values:
         DataError: If it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file["samples"])
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        return read_arrays(path, ["samples"])["samples"]
+    except (OSError, DataError) as error:
         raise DataError(
             f"{path} is damaged: delete the folder and sample again ({error})"
         ) from None

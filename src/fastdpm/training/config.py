@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.limits import parse_toml, read_text
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
@@ -219,7 +219,7 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
             f"no training configuration {str(name_or_path)!r}: pass a TOML file, or one of {known}"
         )
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = parse_toml(read_text(path))
     except ValueError as error:  # not TOML, not UTF-8, or an integer of too many digits
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
     if "classes" in data:

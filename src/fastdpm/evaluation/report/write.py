@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import parse_json, read_text
 from fastdpm.data.files import FIGURE_FORMATS, write_bytes, write_text
 from fastdpm.evaluation.report.figures import distance_figure
 from fastdpm.evaluation.report.frame import csv_text
@@ -81,9 +82,9 @@ def _stale(out: Path, kept: Sequence[str], record: str) -> list[Path]:
     The samples of the same comparison stay, if this one was read from a file and has none.
     """
     try:
-        earlier = (out / "results.json").read_text(encoding="utf-8")
-        ours = json.loads(earlier).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+        earlier = read_text(out / "results.json")
+        ours = parse_json(earlier).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError, DataError):
         return []  # not a report: its files are someone else's
     redrawn = any(name.startswith("samples") for name in kept)
     unchanged = earlier == record and not redrawn
