@@ -218,7 +218,8 @@ def in_unit_range(values: Values | Tensor) -> bool:
     """
     if len(values) < 2 or float(values.min()) < 0 or float(values.max()) <= 0:
         return False
-    return float(abs(values * 255 % 2 - 1).max()) > 1e-3
+    even = values * 255 % 2 - 1
+    return float(max(even.max(), -even.min())) > 1e-3
 
 
 class _Archive:

@@ -43,7 +43,8 @@ def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
         raise InvalidArgumentError(
             f"data must be in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
         )
-    if bounded and model.decoder is None and in_unit_range(x):
+    images = model.config.data.modality == "image" and model.decoder is None
+    if bounded and images and in_unit_range(x):
         raise InvalidArgumentError(
             "the data has no value below 0, but it must be in [-1, 1]: convert values in [0, 1] by"
             " 2 * x - 1"
