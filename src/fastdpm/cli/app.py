@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache as cached
 from typing import Annotated, Any
 
 import typer
@@ -66,6 +67,7 @@ def _shortened(parameter: Any, *, hide_help: bool = False) -> Any:
     return parameter
 
 
+@cached
 def make_app(command: str | None = None) -> typer.Typer:
     """The application; the options of ``command`` alone, or of all, are complete."""
     app = typer.Typer(

@@ -30,7 +30,7 @@ MAX_SAMPLES = 10**7  # to draw, read or measure in one call
 MAX_TRAIN_STEPS = 10**5  # T of a schedule
 MAX_SAMPLE_VALUES = 2**28  # of one sample of a model
 MAX_CLASSES = 10**6
-MAX_LAYERS = 20_000  # modules of a network
+MAX_LAYERS = 10_000  # modules of a network
 MAX_WEIGHTS = 10**10  # numbers in all tensors of a network
 MAX_COUNT = 2**31 - 1  # any other size in a configuration
 

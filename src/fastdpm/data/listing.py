@@ -79,7 +79,9 @@ def find_entries(folder: Path) -> list[Entry]:
 
 def is_hidden(inner: PurePath) -> bool:
     """Whether a path inside a folder is hidden, or left there by the system."""
-    return any(part.startswith(".") or part.lower() in _SYSTEM for part in inner.parts)
+    return any(
+        (part.startswith(".") and part != "..") or part.lower() in _SYSTEM for part in inner.parts
+    )
 
 
 def choose(
