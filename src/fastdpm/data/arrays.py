@@ -31,7 +31,7 @@ _DAMAGED = (
     *(struct.error, zlib.error, zipfile.BadZipFile),
 )
 _MEMBER = ".npy"
-_CHUNK = 2**24
+_CHUNK = 2**18
 
 
 @dataclass(frozen=True, eq=False)

@@ -296,7 +296,9 @@ def read_mask(path: Path) -> Tensor:
         if path.suffix.lower() == ".npy":
             return torch.from_numpy(np.ascontiguousarray(read_array(path)))
         pixels = read_rgba(str(path), read_bytes(path))
-    except (OSError, ValueError, TypeError, DataError) as error:
+    except DataError as error:  # which names the file
+        raise InvalidArgumentError(str(error)) from None
+    except (OSError, ValueError, TypeError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a mask: {error}") from None
     other = pixels[(pixels != 0) & (pixels != 255)]
     if other.size or (pixels[..., 3] != 255).any() or np.ptp(pixels[..., :3], axis=-1).any():
