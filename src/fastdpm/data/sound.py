@@ -21,6 +21,19 @@ _BYTE_ORDERS = {b"RIFF": "<u4", b"RIFX": ">u4", b"FORM": ">u4"}
 _LENGTH_UNKNOWN = 0x7FFFF000
 
 
+class _Bytes(io.BytesIO):
+    """Bytes in which a damaged file can seek to before the start, which libsndfile then reports.
+
+    An exception in the callback would print a traceback.
+    """
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return super().seek(0, io.SEEK_END)
+
+
 def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
     """Decode a mono sound file (WAV, FLAC, Ogg, MP3, AIFF) and scale it to the model's peak.
 
@@ -61,7 +74,7 @@ def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Bytes(data)) as file:
             frames, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
             if frames * channels > MAX_SOUND_VALUES:
                 raise DataError(

@@ -204,6 +204,8 @@ class FileSource(DataSource):
 class ArraySource(DataSource):
     """Arrays in memory or in an ``.npz`` file: uint8 images or float sounds.
 
+    Sounds of another length are placed in a window like those of :class:`FileSource`.
+
     Args:
         array: The samples; see :func:`fastdpm.data.arrays.fit_array`.
         data: Modality and shape that they must have.
@@ -222,7 +224,11 @@ class ArraySource(DataSource):
         batch_size: int | None = None,
     ) -> None:
         self.data = data
-        values = fit_array(array, data)
+        values = fit_array(array, data, any_length=data.modality == "audio")
+        if data.modality == "audio" and values.shape[-1] != data.shape[-1]:
+            sounds = torch.from_numpy(values[:, 0])
+            windows = [_in_window(x, data.shape[-1], i) for i, x in enumerate(sounds)]
+            values = torch.stack(windows)[:, None].numpy()
         if values.dtype != np.uint8:
             values = to_values(torch.from_numpy(values))
         super().__init__(array.label, len(values), n, batch_size)

@@ -29,6 +29,7 @@ MAX_FEATURES = 2000
 INCEPTION = "inception-v3"
 _FORMAT = "fastdpm-statistics"
 _INCEPTION_WIDTH = 2048
+_LARGEST = 1e60  # of features and their squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ def read_statistics(path: Path) -> Statistics:
         )
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is damaged: {error}: save the statistics again") from None
-    _check_whole(path, moments)
+    _check_whole(path, moments, statistics.features, statistics.probs)
     return statistics
 
 
@@ -211,12 +212,15 @@ def _read_npz(path: Path) -> Statistics:
     return Statistics(INCEPTION, "", path.name, moments)
 
 
-def _check_whole(path: Path, moments: Moments) -> None:
+def _check_whole(path: Path, moments: Moments, *tables: NDArray[Any] | None) -> None:
     width = moments.mean.size
     if moments.mean.shape != (width,) or moments.cov.shape != (width, width):
         raise DataError(
             f"{path} holds a mean of shape {moments.mean.shape} and a covariance of shape"
             f" {moments.cov.shape}, which do not fit together: compute the statistics again"
         )
-    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
-        raise DataError(f"{path} holds values that are not finite: compute the statistics again")
+    known = [table for table in (moments.mean, moments.cov, *tables) if table is not None]
+    if not all((np.abs(table) < _LARGEST).all() for table in known):
+        raise DataError(
+            f"{path} holds values that are not finite or too large: compute the statistics again"
+        )
