@@ -220,7 +220,7 @@ def _check_whole(path: Path, moments: Moments, *tables: NDArray[Any] | None) -> 
             f" {moments.cov.shape}, which do not fit together: compute the statistics again"
         )
     known = [table for table in (moments.mean, moments.cov, *tables) if table is not None]
-    if not all((np.abs(table) < _LARGEST).all() for table in known):
+    if not all(float(np.abs(table).max(initial=0)) < _LARGEST for table in known):
         raise DataError(
             f"{path} holds values that are not finite or too large: compute the statistics again"
         )
