@@ -139,7 +139,7 @@ def check_unpacked(name: str | Path, packed: int, unpacked: int) -> None:
 
 def _shallow(values: Any) -> Any:
     level = [values]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         inner = [value for value in level if isinstance(value, dict | list)]
         if not inner:
             return values

@@ -17,7 +17,6 @@ from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.arrays import LabeledArray
 from fastdpm.data.datasets import Dataset
-from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
@@ -31,10 +30,12 @@ from fastdpm.evaluation.sources import (
     DataSource,
     Source,
     check_scaled,
+    holds_images,
     image_data,
     in_memory,
     open_data,
     open_samples,
+    sample_rate_of,
 )
 from fastdpm.evaluation.statistics import (
     REFERENCE,
@@ -360,13 +361,9 @@ def _open(
         data = find_features(features)[1].data
         return open_samples(samples, data.modality) if isinstance(samples, str) else samples, data
     opened = open_samples(samples) if isinstance(samples, str) else samples
-    if isinstance(opened, LabeledArray):
-        images = opened.values.ndim == 4
-    else:
-        images = opened.modality == "image"
-    if images:
+    if holds_images(opened):
         return opened, image_data(opened)
-    rate = _sample_rate(opened)
+    rate = sample_rate_of(opened)
     for name in builtin_features():
         data = find_features(name)[1].data
         if data.sample_rate == rate:
@@ -374,20 +371,6 @@ def _open(
     raise InvalidArgumentError(
         f"no built-in feature network takes sounds at {rate} Hz: resample them, or set `features`"
         " to a feature network that `fastdpm train` made"
-    )
-
-
-def _sample_rate(sounds: Dataset | LabeledArray) -> int:
-    """The sample rate in Hz of sounds: of the first file, or as the record of an array states."""
-    if isinstance(sounds, Dataset):
-        file = next(iter(sounds))
-        return decode_sound(file.name, file.data)[1]
-    if sounds.sample_rate is not None:
-        return sounds.sample_rate
-    raise InvalidArgumentError(
-        f"{sounds.label} of shape {sounds.values.shape} holds no images (n, H, W, C), and an array"
-        " does not state the sample rate of sounds: set `features` to the feature network that"
-        f" takes them, such as {', '.join(builtin_features())}"
     )
 
 

@@ -24,10 +24,11 @@ from fastdpm.data.datasets import DIGITS, DIGITS_TEST, Dataset, digits_part, ope
 from fastdpm.data.images import decode_image, read_pixels
 from fastdpm.data.listing import EncodedFile
 from fastdpm.data.pixels import from_pixels, to_pixels
-from fastdpm.data.sound import from_pcm, read_sound, to_pcm
+from fastdpm.data.sound import decode_sound, from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import bytes_digest
 from fastdpm.evaluation.cache import digest
+from fastdpm.models.features import builtin_features
 from fastdpm.sampling.state import Callback
 
 if TYPE_CHECKING:
@@ -303,6 +304,27 @@ def check_scaled(samples: str, opened: Dataset | LabeledArray, data: DataSpec) -
         why = "the feature network was trained on sounds at their own level"
     if why is not None:
         raise InvalidArgumentError(f"{why}, so `scale_to_peak` would have no effect: drop it")
+
+
+def holds_images(samples: Dataset | LabeledArray) -> bool:
+    """Whether samples are images; an array of images has four axes."""
+    if isinstance(samples, LabeledArray):
+        return samples.values.ndim == 4
+    return samples.modality == "image"
+
+
+def sample_rate_of(sounds: Dataset | LabeledArray) -> int:
+    """The sample rate in Hz of sounds: of the first file, or as the record of an array states."""
+    if isinstance(sounds, Dataset):
+        file = next(iter(sounds))
+        return decode_sound(file.name, file.data)[1]
+    if sounds.sample_rate is not None:
+        return sounds.sample_rate
+    raise InvalidArgumentError(
+        f"{sounds.label} of shape {sounds.values.shape} holds no images (n, H, W, C), and an array"
+        " does not state the sample rate of sounds: set `features` to the feature network that"
+        f" takes them, such as {', '.join(builtin_features())}"
+    )
 
 
 def image_data(samples: Dataset | LabeledArray) -> DataSpec:
