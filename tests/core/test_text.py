@@ -3,6 +3,7 @@
 import csv
 import io
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +92,13 @@ def test_large_files_and_devices_are_not_read(tmp_path):
     for path, kind in ((tmp_path / "zero", "device"), (tmp_path, "folder")):
         with pytest.raises(DataError, match=tells(path, kind)):
             limits.read_bytes(path)
+
+
+def test_the_page_lists_every_limit():
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    table = page.partition("## Limits")[2].partition("## ")[0]
+    for name, value in vars(limits).items():
+        if not name.isupper() or name.startswith("_"):
+            continue
+        size = f"{value >> 30} GiB" if value >= 2**30 else f"{value >> 20} MiB"
+        assert (size if "BYTES" in name else f"{value:,}") in table, name

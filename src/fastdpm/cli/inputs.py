@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 InputPaths = Annotated[
     list[Path],
     typer.Argument(
-        help="Images or mono sounds, or folders, zip archives or Parquet files of them.",
+        help="Images or mono sounds, or folders, zip archives, Parquet or .npz files of them.",
         metavar="INPUT",
     ),
 ]

@@ -32,7 +32,7 @@ def train(
     data: Annotated[
         str,
         Panel.INPUT.option(
-            help="Parquet file, folder or zip of images or sounds, or sklearn:digits.",
+            help="Parquet file, folder, zip or .npz of images or sounds, or sklearn:digits.",
             metavar="PATH",
         ),
     ],
