@@ -32,6 +32,7 @@ MAX_SAMPLE_VALUES = 2**28  # of one sample of a model
 MAX_CLASSES = 10**6
 MAX_LAYERS = 10_000  # modules of a network
 MAX_WEIGHTS = 10**10  # numbers in all tensors of a network
+MAX_TENSORS = 100_000  # in a safetensors file
 MAX_COUNT = 2**31 - 1  # any other size in a configuration
 
 _KINDS = {

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastdpm.core.errors import FastDPMError, ModelError
-from fastdpm.core.limits import check_regular
+from fastdpm.core.limits import MAX_TENSORS, check_regular
 from fastdpm.data.files import write_chunks
 
 TYPES = {
@@ -55,7 +55,12 @@ def read_with_head(
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            if len(names) > MAX_TENSORS:
+                raise kind(
+                    f"{path} holds {len(names):,} tensors: at most {MAX_TENSORS:,} are read"
+                )
+            tensors = {name: file.get_tensor(name) for name in names}
             return dict(file.metadata() or {}), tensors
     except (SafetensorError, OSError) as error:
         raise kind(f"{path} is not a complete safetensors file: {error}") from None
