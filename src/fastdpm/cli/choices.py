@@ -14,12 +14,14 @@ import typer
 
 from fastdpm.cli.expand import OneOf, Options
 from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.cache import Cache
+    from fastdpm.models.find import FoundModel
 
 Clip = Annotated[
     str | None,
@@ -195,6 +197,15 @@ class Sampling(RecipeOptions):
                 f"--plan already decides {' and '.join(idle)}: use one or the other"
             )
         return recipe, read_plan(self.plan)
+
+
+def find(model: str, checkpoint: Path | None) -> FoundModel:
+    """Find a model, and print what was chosen and assumed about its weights."""
+    from fastdpm.models.find import find_model
+
+    found = find_model(model, checkpoint)
+    print_notes(found.notes)
+    return found
 
 
 def command_line(*without: str) -> str:

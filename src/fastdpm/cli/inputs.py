@@ -95,9 +95,7 @@ class Source(Options):
 
     def find(self) -> FoundModel:
         """Find the model; its weights are not read yet."""
-        from fastdpm.models.find import find_model
-
-        return find_model(self.model, self.checkpoint)
+        return choices.find(self.model, self.checkpoint)
 
     def read(
         self, found: FoundModel, paths: list[Path], machine: Machine, n: int | None = None

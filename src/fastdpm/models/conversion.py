@@ -63,7 +63,8 @@ def convert(
             found = find_model(preset, source, layout)
         _, weights = found.read()
         if name is None:
-            name = model_name(out.name) if found.notes else found.config.name
+            several = "fits" in found.config.provenance
+            name = model_name(out.name) if several else found.config.name
         conversion = {
             "converted_from": Path(source).name,
             "checkpoint_sha256": found.config.weights_sha256,

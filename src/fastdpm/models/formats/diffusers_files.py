@@ -1,0 +1,195 @@
+"""Finding the U-Net, the scheduler and the weights in a folder of diffusers.
+
+A pipeline folder holds ``model_index.json``, ``unet/`` and ``scheduler/``; in the first published
+ones, the files of both are next to ``model_index.json``. Training scripts write folders
+``checkpoint-N`` with ``unet/`` and, for averaged weights, ``unet_ema/``, without a scheduler.
+Weights are one file, of a variant such as fp16, or several files with an index.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.models.config import CONFIG, DIFFUSERS_PIPELINE, OTHER_NETWORKS, training_checkpoints
+
+SCHEDULER = "scheduler_config.json"
+FROM_PIPELINE = "open it in Python with fastdpm.integrations.diffusers.from_pipeline"
+_STEM = "diffusion_pytorch_model"
+_FILE = re.compile(rf"{_STEM}(?:\.(?P<variant>[\w-]+))?\.(?P<kind>safetensors|bin)")
+_INDEX = re.compile(
+    rf"{_STEM}(?:\.(?P<before>[\w-]+))?\.(?P<kind>safetensors|bin)\.index(?:\.(?P<after>[\w-]+))?"
+    r"\.json"
+)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+_DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # of the training scripts of diffusers
+
+
+class Parts(NamedTuple):
+    """What a folder of diffusers consists of.
+
+    Attributes:
+        unet: Folder of the U-Net.
+        scheduler: Configuration of the scheduler.
+        notes: Notes for the user on what was chosen or assumed.
+    """
+
+    unet: Path
+    scheduler: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class WeightsFiles(NamedTuple):
+    """The weights of a U-Net.
+
+    Attributes:
+        path: The weights file, or the index of several.
+        files: The weights files.
+        notes: Notes for the user.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_parts(folder: Path) -> Parts:
+    """Find the U-Net and the scheduler in a folder.
+
+    Averaged weights (``unet_ema``) are preferred, and the latest of several checkpoints. If a
+    folder of a training script has no scheduler, the script's default is assumed.
+
+    Raises:
+        InvalidArgumentError: If the pipeline has other networks, or no U-Net.
+        ModelError: If there is no scheduler, or a file cannot be read.
+    """
+    place, notes = folder, []
+    others = training_checkpoints(folder)
+    if others:
+        place = others[-1]
+        rest = f", the latest of {len(others)}" if len(others) > 1 else ""
+        notes.append(f"{place.name} is used{rest}")
+    unet = _unet_folder(place)
+    averaged = unet.name != "unet_ema" and place / "unet_ema"
+    if averaged and (averaged / CONFIG).is_file():
+        unet = averaged
+    if unet.name == "unet_ema":
+        notes.append(f"the averaged weights in {unet.name} are used")
+    elif (unet.parent / "unet_ema" / CONFIG).is_file():
+        notes.append(f"{unet.name} is not averaged: unet_ema beside it holds averaged weights")
+    scheduler = _scheduler(place, unet)
+    if scheduler is None:
+        if unet.name != "unet_ema" and not unet.parent.name.startswith("checkpoint-"):
+            raise ModelError(
+                f"{folder} holds no {SCHEDULER}, so the variance schedule of its network is"
+                " unknown: save the scheduler there"
+            )
+        scheduler = dict(_DEFAULT_SCHEDULER)
+        notes.append(
+            f"there is no {SCHEDULER}, so the default of diffusers' training scripts is assumed:"
+            " T = 1,000, linear betas from 0.0001 to 0.02, prediction epsilon; save the scheduler"
+            f" to {unet} if it was another one"
+        )
+    return Parts(unet, scheduler, tuple(notes))
+
+
+def find_weights(folder: Path) -> WeightsFiles:
+    """Find the weights of a U-Net: one file, several with an index, or those of a variant.
+
+    Raises:
+        InvalidArgumentError: If there are several variants.
+        ModelError: If there are no weights, or a file of the index is missing.
+    """
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in sorted(folder.glob(f"{_STEM}*")):
+        whole, index = _FILE.fullmatch(path.name), _INDEX.fullmatch(path.name)
+        match = whole or index
+        if match is None or not path.is_file() or (whole and _SHARD.search(path.name)):
+            continue
+        variant = whole["variant"] if whole else match["before"] or match["after"]
+        rank = (match["kind"] == "bin") + 2 * (whole is None)
+        found.setdefault(variant or "", []).append((rank, path))
+    if not found:
+        others = sorted(p.name for p in folder.glob(f"{_STEM}*"))
+        detail = f", only {others[0]}" if others else ""
+        raise ModelError(
+            f"{folder} holds no weights file {_STEM}.safetensors or {_STEM}.bin{detail}"
+        )
+    if "" not in found and len(found) > 1:
+        raise InvalidArgumentError(
+            f"{folder} holds the variants {', '.join(found)} of its weights: keep one of them"
+        )
+    variant = "" if "" in found else next(iter(found))
+    path = min(found[variant])[1]
+    notes = (f"the weights are the variant {variant}",) if variant else ()
+    files = _shards(path) if path.suffix == ".json" else (path,)
+    return WeightsFiles(path, files, notes)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        ModelError: If it cannot be read, or is not an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """The files that an index names; all of them are beside it."""
+    parts = read_json(index).get("weight_map")
+    if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+        raise ModelError(f"{index} has no weight_map from tensors to files: download it again")
+    names = sorted(set(parts.values()))
+    missing = [n for n in names if Path(n).name != n or not (index.parent / n).is_file()]
+    if missing or not names:
+        raise ModelError(
+            f"{index} names {len(names)} files, of which {len(missing)} are missing"
+            f" ({', '.join(missing[:4])}): download them too"
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _unet_folder(folder: Path) -> Path:
+    """The folder of the U-Net: that of a pipeline's U-Net, or ``folder`` itself.
+
+    Raises:
+        InvalidArgumentError: If the pipeline has other networks, or no U-Net.
+    """
+    path = folder / DIFFUSERS_PIPELINE
+    index = read_json(path) if path.is_file() else {}
+    parts = {n for n, v in index.items() if isinstance(v, list) and any(v)}
+    latent = [name for name in OTHER_NETWORKS if name in parts or (folder / name).is_dir()]
+    if latent:
+        raise InvalidArgumentError(
+            f"{folder} is a pipeline with {' and '.join(latent)}: {FROM_PIPELINE}"
+        )
+    for name in ("unet", "unet_ema"):
+        if (folder / name / CONFIG).is_file():
+            return folder / name
+    if index and not (folder / CONFIG).is_file():
+        raise InvalidArgumentError(
+            f"{folder} is a {index.get('_class_name')} without a U-Net, it contains"
+            f" {', '.join(sorted(parts)) or 'nothing'}: pass the folder of a pipeline with a U-Net"
+        )
+    return folder
+
+
+def _scheduler(folder: Path, unet: Path) -> dict[str, Any] | None:
+    """The scheduler configuration of a U-Net; None if there is none."""
+    folders = [folder / "scheduler", folder, unet]
+    if unet == folder:  # possibly the unet/ of a pipeline folder
+        folders.append(folder.parent / "scheduler")
+    if unet.parent.name.startswith("checkpoint-"):  # the pipeline may be around its checkpoints
+        folders += [unet.parent / "scheduler", unet.parent.parent / "scheduler"]
+    found = next((each / SCHEDULER for each in folders if (each / SCHEDULER).is_file()), None)
+    return None if found is None else read_json(found)
