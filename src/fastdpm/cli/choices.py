@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Clip = Annotated[
     str | None,
     Panel.SAMPLING.option(
-        help="Clip the predicted clean data: not at all, to [-1, 1] (x0), or to a dynamic range."
+        help="Clip the predicted clean data to [-1, 1] (x0) or to a dynamic range, or the state of"
+        " each row to [-1, 1]."
     ),
     OneOf("fastdpm.core.recipe:CLIPS"),
 ]
@@ -56,7 +57,8 @@ Checkpoint = Annotated[
 Condition = Annotated[
     str | None,
     Panel.MODEL.option(
-        help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors file.",
+        help="For vocoders: a sound file, or a mel spectrogram in a .npy, .pt or .safetensors"
+        " file.",
         metavar="PATH",
     ),
 ]

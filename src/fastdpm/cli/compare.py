@@ -84,8 +84,8 @@ def compare(
     clip: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Clip the predicted clean data, for all methods; by default as in the model's"
-            " recipe."
+            help="What to clip, for all methods: the predicted clean data (x0, dynamic) or the"
+            " state; by default as in the model's recipe."
         ),
         OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,

@@ -67,8 +67,8 @@ class Source(Options):
     condition: Annotated[
         str | None,
         Panel.MODEL.option(
-            help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors"
-            " file; by default each sound's own.",
+            help="For vocoders: a sound file, or a mel spectrogram in a .npy, .pt or"
+            " .safetensors file; by default each sound's own.",
             metavar="PATH",
         ),
     ] = None

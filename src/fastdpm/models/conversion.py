@@ -15,6 +15,7 @@ from fastdpm.models.config import MODEL_FILES, ModelConfig
 from fastdpm.models.find import find_model
 from fastdpm.models.folder import write_folder
 from fastdpm.models.formats.diffusers_folder import model_name
+from fastdpm.networks.weights import check_finite
 
 
 def convert(
@@ -49,7 +50,7 @@ def convert(
     Raises:
         InvalidArgumentError: If ``out`` cannot be written, or no preset fits the checkpoint.
         ModelError: If the checkpoint is damaged, would execute code when read, or does not fit
-            the preset.
+            the preset, or a weight is not finite or out of the range of float16.
     """
     out = Path(out)
     replaced = MODEL_FILES if overwrite else ()
@@ -62,6 +63,8 @@ def convert(
         else:
             found = find_model(preset, source, layout)
         _, weights = found.read()
+        if found.weights is not None:
+            check_finite(found.weights, weights)
         if name is None:
             several = "fits" in found.config.provenance
             name = model_name(out.name) if several else found.config.name

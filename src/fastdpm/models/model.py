@@ -183,7 +183,7 @@ class Model:
             spacing: Spacing of the levels: "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].
             method: Name of the sampler; see :class:`fastdpm.Recipe`.
-            clip: How to clip the predicted clean data: "none", "x0" or "dynamic".
+            clip: What to clip: "none", "x0", "dynamic" or "state"; see :class:`fastdpm.Recipe`.
             seed: Random seed, at least 0.
             batch_size: Number of samples per batch; by default it depends on their size.
             class_labels: Zero-based class labels, for models with classes: one for all samples, or
@@ -263,6 +263,7 @@ class Model:
                 noise.start(shape, device=self.device),
                 noise=noise,
                 callback=after_rows(callback, first, len(samples), plan.num_rows),
+                clip_state=clip == "state",
             )
             yield batch, self.finished(x)
 
@@ -283,7 +284,10 @@ class Model:
     def noise_predictor(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | NoisePredictor:
-        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions."""
+        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions.
+
+        ``clip="state"`` changes nothing here; pass ``clip_state`` to ``run``.
+        """
         check_one_of("clip", clip, CLIPS)
         check_one_of("precision", precision, PRECISIONS)
 
@@ -295,7 +299,7 @@ class Model:
         if precision != "float32":
             network = Autocast(plain, getattr(torch, PRECISIONS[precision]))
         predictor = as_eps(network, self.config.prediction)
-        return predictor if clip == "none" else _CLIPS[clip](predictor)
+        return _CLIPS[clip](predictor) if clip in _CLIPS else predictor
 
     @torch.no_grad()
     def finished(self, x: Tensor) -> Tensor:

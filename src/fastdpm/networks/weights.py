@@ -61,6 +61,16 @@ def check_same(
         raise ModelError(f"{path} does not fit {network}: {'; '.join(faults)}")
 
 
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError if a weight is NaN or infinite."""
+    damaged = [n for n, t in tensors.items() if not bool(torch.isfinite(t).all())]
+    if damaged:
+        raise ModelError(
+            f"{path} holds NaN or infinity in {_list_names('tensors', sorted(damaged))}: the"
+            " training diverged, or the file is damaged; use an earlier checkpoint"
+        )
+
+
 def _usable(tensor: Tensor, expected: Tensor | None) -> bool:
     """Whether a tensor can be stored in a file and loaded into the network's tensor."""
     plain = tensor.layout == torch.strided and not tensor.is_meta and tensor.dtype in TYPES
