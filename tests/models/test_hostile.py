@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import warnings
 import zipfile
@@ -91,6 +92,15 @@ def _header(header: Any, body: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
+def _entry(dtype: str, size: int, end: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [size], "data_offsets": [0, end]}
+
+
+def _process(betas: Tensor) -> bytes:
+    """A diffusion process: the network and the buffer of its schedule."""
+    return _saved({"betas": betas, **{f"m.{name}": tensor for name, tensor in _state().items()}})
+
+
 def _script() -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
@@ -147,10 +157,10 @@ CORPUS: dict[str, Callable[[], bytes]] = {
     "complex": lambda: _saved(_with(conv_in_bias=torch.ones(8, dtype=torch.complex64))),
     "sparse": lambda: _saved(_with(conv_in_bias=torch.ones(8).to_sparse())),
     "meta": lambda: _saved(_with(conv_in_bias=torch.ones(8, device="meta"))),
-    "averaged list": lambda: _saved({"model": _state(), "ema": {"shadow_params": [torch.ones(1)] * 300}}),
-    "betas above one": lambda: _saved({"betas": torch.full((9,), 2.0), **{f"m.{n}": t for n, t in _state().items()}}),
-    "betas of nan": lambda: _saved({"betas": torch.full((9,), torch.nan), **{f"m.{n}": t for n, t in _state().items()}}),
-    "betas of a square": lambda: _saved({"betas": torch.ones(2, 2), **{f"m.{n}": t for n, t in _state().items()}}),
+    "averaged list": lambda: _saved({"model": _state(), "ema": [torch.ones(1)] * 300}),
+    "betas above one": lambda: _process(torch.full((9,), 2.0)),
+    "betas of nan": lambda: _process(torch.full((9,), torch.nan)),
+    "betas of a square": lambda: _process(torch.ones(2, 2)),
     "code": lambda: _saved({"model": _state(), "x": _Runs(os.mkdir, "ran")}),
     "code of builtins": lambda: _saved({"model": _state(), "x": _Runs(eval, "1")}),
     "code before 1.6": lambda: _saved({"x": _Runs(os.mkdir, "ran")}, zipped=False),
@@ -168,9 +178,9 @@ CORPUS: dict[str, Callable[[], bytes]] = {
     "header no json": lambda: _header(b"{nonsense"),
     "header a list": lambda: _header(b"{}[]"),
     "header without tensors": lambda: _header({}),
-    "header of a huge tensor": lambda: _header({"temb.dense.0.weight": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
-    "header of no dtype": lambda: _header({"temb.dense.0.weight": {"dtype": "X", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
-    "header that overlaps": lambda: _header({n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in ("a", "b")}, bytes(4)),
+    "header of a huge tensor": lambda: _header({"a": _entry("F32", 2**40, 2**42)}),
+    "header of no dtype": lambda: _header({"a": _entry("X", 1, 4)}, bytes(4)),
+    "header that overlaps": lambda: _header(dict.fromkeys("ab", _entry("F32", 1, 4)), bytes(4)),
 }  # fmt: skip
 
 
@@ -194,15 +204,14 @@ def test_the_file_that_is_damaged_here_opens(place):
 
 @pytest.mark.parametrize("seed", range(16))
 def test_a_bit_that_flips_is_noticed_or_changes_nothing(place, seed):
-    path = place / "flip.pt"
+    path, failure = place / "flip.pt", ""
     path.write_bytes(_flipped(_saved(_state()), seed))
     try:
         weights = open_model(find_model(path)).network.state_dict()
     except FastDPMError as error:
-        assert "flip.pt" in str(error)
-        assert "\n" not in str(error)
-    else:
-        assert all(torch.equal(weights[name], tensor) for name, tensor in _state().items())
+        weights, failure = {}, str(error)
+    unchanged = all(torch.equal(weights.get(n, t * torch.nan), t) for n, t in _state().items())
+    assert unchanged or re.fullmatch(r".*flip\.pt.*", failure)
 
 
 @pytest.mark.parametrize("case", CORPUS)
