@@ -49,6 +49,20 @@ def test_weights_keep_their_type_unless_halved(tiny):  # noqa: F811
     assert all(torch.equal(half[n], w.half()) for n, w in published.items())
 
 
+def test_half_precision_that_would_lose_a_weight_is_refused(tiny):  # noqa: F811
+    state = _state(CASES["tiny-image"]["network"])
+    state["conv_in.weight"][0, 0, 0, 0] = -70_000.0
+    torch.save(state, tiny / "wide.pt")
+    with pytest.raises(ModelError, match=tells("conv_in.weight", "7e+04", "6.55e+04")):
+        convert(tiny / "wide.pt", tiny / "out", half=True)
+    assert _left(tiny) == []
+    convert(tiny / "wide.pt", tiny / "out")
+    state["conv_in.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(state, tiny / "wide.pt")
+    with pytest.raises(ModelError, match=tells("wide.pt", "conv_in.weight", "NaN")):
+        convert(tiny / "wide.pt", tiny / "other")
+
+
 def test_several_presets_that_fit_leave_the_folder_to_name_the_model(tiny):  # noqa: F811
     text = (tiny / "tiny-image.toml").read_text()
     (tiny / "tiny-other.toml").write_text(text.replace('"tiny-image"', '"tiny-other"'))

@@ -9,8 +9,8 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,12 @@ def _flipped(data: bytes, seed: int) -> bytes:
     return bytes(changed)
 
 
+def _cut(layout: str, length: int) -> bytes:
+    if layout == "safetensors":
+        return _safe(_state())[:length]
+    return _saved(_state(), zipped=layout == "zip")[:length]
+
+
 def _archive(**entries: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -119,9 +125,9 @@ def _nested(depth: int) -> Any:
 CUTS = (1, 3, 7, 20, 64, 200, 1000, 5000, 20_000, -2000, -200, -21, -1)
 OPCODES = b"\x80\x02"
 CORPUS: dict[str, Callable[[], bytes]] = {
-    **{f"zip cut {n}": (lambda n=n: _saved(_state())[:n]) for n in CUTS},
-    **{f"old cut {n}": (lambda n=n: _saved(_state(), zipped=False)[:n]) for n in CUTS},
-    **{f"safetensors cut {n}": (lambda n=n: _safe(_state())[:n]) for n in CUTS[1:]},
+    **{f"zip cut {n}": partial(_cut, "zip", n) for n in CUTS},
+    **{f"old cut {n}": partial(_cut, "old", n) for n in CUTS},
+    **{f"safetensors cut {n}": partial(_cut, "safetensors", n) for n in CUTS[1:]},
     "empty": lambda: b"",
     "zeros": lambda: bytes(1000),
     "text": lambda: b"hello\n",
@@ -185,14 +191,14 @@ CORPUS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory) -> Iterator[Path]:
     from fastdpm.models import presets
 
     place: Path = tmp_path_factory.mktemp("hostile")
     _write_preset(place / "tiny-image.toml", **CASES["tiny-image"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "PRESETS", place)
-        yield place  # type: ignore[misc]
+        yield place
 
 
 def test_the_file_that_is_damaged_here_opens(place):

@@ -15,6 +15,7 @@ from fastdpm.models.presets import read_preset
 from fastdpm.networks.build import build_network
 from tests.messages import tells
 from tests.models.test_find import ADM, CASES, SCHEDULE, _state, _write_preset, tiny  # noqa: F401
+from tests.networks.reference_diffwave import authors_reference, authors_shapes, random_state
 
 LMNT: dict[str, Any] = {
     "type": "lmnt-diffwave",
@@ -163,7 +164,7 @@ def test_a_file_without_a_presets_name_says_what_was_assumed(tiny, capsys, name,
     assert note in capsys.readouterr().out
 
 
-def test_the_file_of_ones_own_changes_a_preset(monkeypatch, tmp_path):
+def test_the_file_of_ones_own_changes_a_preset(tmp_path):
     own = tmp_path / "mine.toml"
     own.write_text('base = "sc09-diffwave"\n[network]\nstep_in_residual = false\n'
                    '[schedule]\ntype = "cosine"\nnum_train_steps = 200\n')  # fmt: skip
@@ -176,20 +177,19 @@ def test_the_file_of_ones_own_changes_a_preset(monkeypatch, tmp_path):
         read_preset(own)
 
 
-def test_the_step_embedding_enters_the_residual_path_or_not(monkeypatch):
-    """The two networks differ by what the step embedding adds to the residual output."""
-    spec = CASES["tiny-sound"]["network"]
+@pytest.mark.parametrize("in_place", [True, False])
+def test_the_step_embedding_enters_the_residual_path_or_not(in_place):
+    spec = CASES["tiny-sound"]["network"] | {"step_in_residual": in_place}
+    state = random_state(authors_shapes(8, 3))
     torch.manual_seed(0)
-    inside = build_network(spec).eval()
-    outside = build_network(spec | {"step_in_residual": False}).eval()
-    outside.load_state_dict(inside.state_dict())
-    block_in, block_out = (n.residual_layer.residual_blocks[0] for n in (inside, outside))  # type: ignore[union-attr, index]
-    x, embedding = torch.randn(2, 8, 64), torch.randn(2, 16)
+    network = build_network(spec | {"embed_channels": [128, 512, 512]}).eval()
+    network.load_state_dict(state)
+    x, t = torch.randn(2, 1, 64), torch.tensor([3.0, 17.5])
+    expected = authors_reference(state, x, t, dilation_cycle=2, in_place=in_place)
     with torch.no_grad():
-        (r_in, s_in), (r_out, s_out) = block_in(x, embedding), block_out(x, embedding)
-        step = block_in.fc_t(embedding)[:, :, None]
-    assert torch.equal(s_in, s_out)
-    torch.testing.assert_close(r_in - r_out, (step * 0.5**0.5).expand(r_in.shape))
+        torch.testing.assert_close(network(x, t), expected, rtol=1e-5, atol=1e-5)
+    other = authors_reference(state, x, t, dilation_cycle=2, in_place=not in_place)
+    assert (other - expected).norm() > 0.01 * expected.norm()
 
 
 def test_heads_of_an_adm_are_an_option_of_the_preset(tiny):  # noqa: F811

@@ -28,20 +28,6 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # of the training scripts of diffusers
 
 
-class Parts(NamedTuple):
-    """What a folder of diffusers consists of.
-
-    Attributes:
-        unet: Folder of the U-Net.
-        scheduler: Configuration of the scheduler.
-        notes: Notes for the user on what was chosen or assumed.
-    """
-
-    unet: Path
-    scheduler: dict[str, Any]
-    notes: tuple[str, ...]
-
-
 class WeightsFiles(NamedTuple):
     """The weights of a U-Net.
 
@@ -56,44 +42,63 @@ class WeightsFiles(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_parts(folder: Path) -> Parts:
-    """Find the U-Net and the scheduler in a folder.
+def find_unet(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Find the folder of a U-Net: averaged weights first, and the latest of several checkpoints.
 
-    Averaged weights (``unet_ema``) are preferred, and the latest of several checkpoints. If a
-    folder of a training script has no scheduler, the script's default is assumed.
+    Returns:
+        The folder, and notes for the user on what was chosen.
 
     Raises:
         InvalidArgumentError: If the pipeline has other networks, or no U-Net.
-        ModelError: If there is no scheduler, or a file cannot be read.
+        ModelError: If a file cannot be read.
     """
-    place, notes = folder, []
-    others = training_checkpoints(folder)
-    if others:
-        place = others[-1]
-        rest = f", the latest of {len(others)}" if len(others) > 1 else ""
-        notes.append(f"{place.name} is used{rest}")
+    notes = []
+    checkpoints = training_checkpoints(folder)
+    if checkpoints:
+        rest = f", the latest of {len(checkpoints)}" if len(checkpoints) > 1 else ""
+        notes.append(f"{checkpoints[-1].name} is used{rest}")
+    place = checkpoints[-1] if checkpoints else folder
     unet = _unet_folder(place)
-    averaged = unet.name != "unet_ema" and place / "unet_ema"
-    if averaged and (averaged / CONFIG).is_file():
-        unet = averaged
+    if unet != place and (place / "unet_ema" / CONFIG).is_file():
+        unet = place / "unet_ema"
     if unet.name == "unet_ema":
-        notes.append(f"the averaged weights in {unet.name} are used")
+        notes.append("the averaged weights in unet_ema are used")
     elif (unet.parent / "unet_ema" / CONFIG).is_file():
         notes.append(f"{unet.name} is not averaged: unet_ema beside it holds averaged weights")
-    scheduler = _scheduler(place, unet)
-    if scheduler is None:
-        if unet.name != "unet_ema" and not unet.parent.name.startswith("checkpoint-"):
-            raise ModelError(
-                f"{folder} holds no {SCHEDULER}, so the variance schedule of its network is"
-                " unknown: save the scheduler there"
-            )
-        scheduler = dict(_DEFAULT_SCHEDULER)
-        notes.append(
-            f"there is no {SCHEDULER}, so the default of diffusers' training scripts is assumed:"
-            " T = 1,000, linear betas from 0.0001 to 0.02, prediction epsilon; save the scheduler"
-            f" to {unet} if it was another one"
+    return unet, tuple(notes)
+
+
+def find_scheduler(folder: Path, unet: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read the configuration of the scheduler of a U-Net.
+
+    Args:
+        folder: The folder that the user named.
+        unet: The folder of the U-Net.
+
+    Returns:
+        The configuration, and a note if it was assumed: folders of training scripts may have none.
+
+    Raises:
+        ModelError: If there is no scheduler, or the file cannot be read.
+    """
+    folders = [folder / "scheduler", folder, unet, unet.parent / "scheduler"]
+    in_training = unet.name == "unet_ema" or unet.parent.name.startswith("checkpoint-")
+    if in_training:  # the pipeline may be around its checkpoints
+        folders.append(unet.parent.parent / "scheduler")
+    found = next((each / SCHEDULER for each in folders if (each / SCHEDULER).is_file()), None)
+    if found is not None:
+        return read_json(found), ()
+    if not in_training:
+        raise ModelError(
+            f"{folder} holds no {SCHEDULER}, so the variance schedule of its network is"
+            " unknown: save the scheduler there"
         )
-    return Parts(unet, scheduler, tuple(notes))
+    note = (
+        f"there is no {SCHEDULER}, so the default of diffusers' training scripts is assumed:"
+        " T = 1,000, linear betas from 0.0001 to 0.02, prediction epsilon; save the scheduler"
+        f" to {unet} if it was another one"
+    )
+    return dict(_DEFAULT_SCHEDULER), (note,)
 
 
 def find_weights(folder: Path) -> WeightsFiles:
@@ -182,14 +187,3 @@ def _unet_folder(folder: Path) -> Path:
             f" {', '.join(sorted(parts)) or 'nothing'}: pass the folder of a pipeline with a U-Net"
         )
     return folder
-
-
-def _scheduler(folder: Path, unet: Path) -> dict[str, Any] | None:
-    """The scheduler configuration of a U-Net; None if there is none."""
-    folders = [folder / "scheduler", folder, unet]
-    if unet == folder:  # possibly the unet/ of a pipeline folder
-        folders.append(folder.parent / "scheduler")
-    if unet.parent.name.startswith("checkpoint-"):  # the pipeline may be around its checkpoints
-        folders += [unet.parent / "scheduler", unet.parent.parent / "scheduler"]
-    found = next((each / SCHEDULER for each in folders if (each / SCHEDULER).is_file()), None)
-    return None if found is None else read_json(found)

@@ -22,7 +22,8 @@ from fastdpm.models.formats.checkpoint import read_checkpoint
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.models.formats.diffusers_files import (
     WeightsFiles,
-    find_parts,
+    find_scheduler,
+    find_unet,
     find_weights,
     read_json,
 )
@@ -67,7 +68,7 @@ def read_diffusers_folder(folder: Path) -> DiffusersModel:
             schedule.
         ModelError: If a file is missing or damaged.
     """
-    unet_folder, scheduler, notes = find_parts(folder)
+    unet_folder, notes = find_unet(folder)
     network = read_json(unet_folder / CONFIG)
     kind = str(network.get("_class_name"))
     _check_class(unet_folder / CONFIG, kind)
@@ -77,6 +78,7 @@ def read_diffusers_folder(folder: Path) -> DiffusersModel:
         data = data_of(kind, arguments)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{unet_folder / CONFIG}: {error}") from None
+    scheduler, assumed = find_scheduler(folder, unet_folder)
     files = find_weights(unet_folder)
     config = ModelConfig(
         name=model_name(_published_name(folder)),
@@ -88,7 +90,8 @@ def read_diffusers_folder(folder: Path) -> DiffusersModel:
         provenance={"layout": f"diffusers {network.get('_diffusers_version', '')}".strip()},
         weights_sha256=_digest(files),
     )
-    return DiffusersModel(config, files.path, lambda: _read(files, kind), notes + files.notes)
+    notes += assumed + files.notes
+    return DiffusersModel(config, files.path, lambda: _read(files, kind), notes)
 
 
 def _check_class(path: Path, kind: str) -> None:
