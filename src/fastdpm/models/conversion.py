@@ -15,7 +15,6 @@ from fastdpm.models.config import MODEL_FILES, ModelConfig
 from fastdpm.models.find import find_model
 from fastdpm.models.folder import write_folder
 from fastdpm.models.formats.diffusers_folder import model_name
-from fastdpm.networks.weights import check_finite
 
 
 def convert(
@@ -63,8 +62,6 @@ def convert(
         else:
             found = find_model(preset, source, layout)
         _, weights = found.read()
-        if found.weights is not None:
-            check_finite(found.weights, weights)
         if name is None:
             several = "fits" in found.config.provenance
             name = model_name(out.name) if several else found.config.name

@@ -10,7 +10,7 @@ from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
 from fastdpm.data.condition import read_mel
 from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.model import Model
-from fastdpm.networks.weights import check_finite, put_weights
+from fastdpm.networks.weights import put_weights
 
 
 def load_model(
@@ -42,8 +42,6 @@ def open_model(found: FoundModel, device: str = "cpu") -> Model:
     """Load a model returned by :func:`fastdpm.models.find.find_model`; see :func:`load_model`."""
     target = find_device(device)
     network, weights = found.read()
-    if found.weights is not None:
-        check_finite(found.weights, weights)
     model = Model(found.config, put_weights(network, weights).to(target))
     if found.conditions is not None:
         try:
