@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,18 +109,10 @@ def find_weights(folder: Path) -> WeightsFiles:
         InvalidArgumentError: If there are several variants.
         ModelError: If there are no weights, or a file of the index is missing.
     """
-    found: dict[str, list[tuple[int, Path]]] = {}
-    for path in sorted(folder.glob(f"{_STEM}*")):
-        whole, index = _FILE.fullmatch(path.name), _INDEX.fullmatch(path.name)
-        match = whole or index
-        if match is None or not path.is_file() or (whole and _SHARD.search(path.name)):
-            continue
-        variant = whole["variant"] if whole else match["before"] or match["after"]
-        rank = (match["kind"] == "bin") + 2 * (whole is None)
-        found.setdefault(variant or "", []).append((rank, path))
+    names = [path.name for path in folder.glob(f"{_STEM}*") if path.is_file()]
+    found = _by_variant(names)
     if not found:
-        others = sorted(p.name for p in folder.glob(f"{_STEM}*"))
-        detail = f", only {others[0]}" if others else ""
+        detail = f", only {min(names)}" if names else ""
         raise ModelError(
             f"{folder} holds no weights file {_STEM}.safetensors or {_STEM}.bin{detail}"
         )
@@ -128,10 +121,41 @@ def find_weights(folder: Path) -> WeightsFiles:
             f"{folder} holds the variants {', '.join(found)} of its weights: keep one of them"
         )
     variant = "" if "" in found else next(iter(found))
-    path = min(found[variant])[1]
+    path = folder / found[variant]
     notes = (f"the weights are the variant {variant}",) if variant else ()
     files = _shards(path) if path.suffix == ".json" else (path,)
     return WeightsFiles(path, files, notes)
+
+
+def weights_among(names: Collection[str]) -> list[str]:
+    """The names of the weights among the files of a folder, such as one on a hub.
+
+    Returns:
+        One file, an index and its files, or nothing if there are no weights or several variants.
+    """
+    found = _by_variant(names)
+    if "" not in found and len(found) != 1:
+        return []
+    chosen = found.get("") or next(iter(found.values()))
+    index = _INDEX.fullmatch(chosen)
+    if index is None:
+        return [chosen]
+    parts = (name for name in names if _SHARD.search(name) and name.endswith(f".{index['kind']}"))
+    return [chosen, *sorted(parts)]
+
+
+def _by_variant(names: Collection[str]) -> dict[str, str]:
+    """The weights file or index of each variant; the variant "" is that without a name."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in sorted(names):
+        whole, index = _FILE.fullmatch(name), _INDEX.fullmatch(name)
+        match = whole or index
+        if match is None or (whole and _SHARD.search(name)):
+            continue
+        variant = whole["variant"] if whole else match["before"] or match["after"]
+        rank = (match["kind"] == "bin") + 2 * (whole is None)
+        found.setdefault(variant or "", []).append((rank, name))
+    return {variant: min(ranked)[1] for variant, ranked in found.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
