@@ -1,9 +1,12 @@
 """Every published layout gives the same network, and code in a file is never executed."""
 
+import argparse
+import datetime
 import os
 import pickle
+from collections import defaultdict, deque
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -116,6 +119,63 @@ def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path):
     torch.save(saved, tmp_path / "model.pt")
     content = read_checkpoint(tmp_path / "model.pt")
     assert (content["loss"], content["step"]) == (0.25, 7)
+
+
+def test_a_value_that_is_not_read_is_named_and_the_file_is_not_called_damaged(tmp_path):
+    torch.save({"w": torch.ones(2), "a": np.array([{}], dtype=object)}, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match=tells("numpy.dtypes.ObjectDType")) as caught:
+        read_checkpoint(tmp_path / "model.pt")
+    assert "download" not in str(caught.value)
+
+
+BESIDE = {
+    "number": np.float16(0.5),
+    "text": np.str_("run"),
+    "array": np.arange(6.0).reshape(2, 3),
+    "texts": np.array(["a", "bb"]),
+    "default": defaultdict(list, {"a": [1]}),
+    "queue": deque([1, 2], maxlen=3),
+    "arguments": argparse.Namespace(lr=0.1),
+    "path": Path("/a/b"),
+    "windows": PureWindowsPath("c:/a"),
+    "time": datetime.datetime(2021, 6, 1, tzinfo=datetime.UTC),
+    "range": range(3),
+    "version": torch.__version__,
+    "random": np.random.get_state(),  # noqa: NPY002
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_plain_values_beside_the_weights_are_read(tmp_path, name, zipped):
+    saved = {"model": {"w": torch.ones(2)}, "beside": BESIDE[name]}
+    torch.save(saved, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "m.pt")
+    assert torch.equal(found["model"]["w"], torch.ones(2))
+    stand_in = {"queue": [1, 2], "range": (0, 3, 1), "windows": PurePosixPath("c:\\/a")}
+    stand_in["version"] = str(torch.__version__)
+    if name != "random":
+        np.testing.assert_equal(found["beside"], stand_in.get(name, BESIDE[name]))
+
+
+def test_an_entry_that_does_not_match_its_checksum_is_named(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.arange(100.0)}, path)
+    whole = path.read_bytes()
+    at = whole.index(torch.arange(100.0).numpy().tobytes())
+    path.write_bytes(whole[: at + 7] + b"\1" + whole[at + 8 :])
+    with pytest.raises(ModelError, match=tells("model.pt", "model/data/0")):
+        read_checkpoint(path)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert torch.equal(read_checkpoint(tmp_path / "model.pt")["w"], torch.ones(2))
 
 
 class _Trap:

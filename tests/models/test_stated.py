@@ -158,6 +158,7 @@ def test_a_file_without_a_presets_name_says_what_was_assumed(tiny, capsys, name,
     (note,) = find_model(path).notes
     assert re.search(tells(f"{name}.pt", name, *values, "docs/open.md"), note)
     assert find_model(name, path).notes == ()
+    assert load_model(path).notes == (note,)
     assert fastdpm(["plan", path, "-S", "2"]) == 0
     assert note in capsys.readouterr().out
     assert fastdpm(["sample", path, "-S", "2", "-n", "1", "--out", str(tiny / "out")]) == 0

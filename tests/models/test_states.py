@@ -164,6 +164,10 @@ def test_averaged_weights_in_a_file_beside_it_are_named(tmp_path):
     assert found is not None
     assert re.search(tells("model000500.pt", "ema_0.9999_000500.pt"), found[1][0])
     assert choose_weights(tmp_path / "ema_0.9999_000500.pt", RAW, MARK) == (found[0], ())
+    torch.save(RAW, tmp_path / "last-EMA.ckpt")
+    found = choose_weights(tmp_path / "last.ckpt", RAW, MARK)
+    assert found is not None
+    assert re.search(tells("last.ckpt", "last-EMA.ckpt"), found[1][0])
 
 
 def test_content_that_contains_itself_ends(tmp_path):

@@ -12,6 +12,7 @@ import argparse
 import datetime
 import pathlib
 import pickletools
+import re
 import types
 import warnings
 import zipfile
@@ -70,6 +71,11 @@ def read_pickled(path: Path, kind: type[FastDPMError] = ModelError) -> Any:
             raise kind(
                 f"{path} would run {code} when it is read, which is refused: save only the"
                 " weights, with torch.save(network.state_dict(), FILE), where the file was made"
+            ) from None
+        if zipped:  # and intact
+            raise kind(
+                f"{path} holds a value that is not read ({_reason(error)}): save only the weights,"
+                " with torch.save(network.state_dict(), FILE), where the file was made"
             ) from None
         raise kind(
             f"{path} is not a complete checkpoint: {_reason(error)}; download it again"
@@ -193,5 +199,7 @@ def _empty_array(*_: object) -> Any:
 def _reason(error: Exception) -> str:
     """The reason in torch's message, without its advice to execute the file."""
     _, _, reason = str(error).partition("WeightsUnpickler error: ")
+    if found := re.search(r"but got <class '([\w.]+)'>", reason):
+        return found[1]
     lines = reason.strip().splitlines() or [first_line(error)]
     return lines[0].partition(". ")[0].rstrip(".")

@@ -63,6 +63,7 @@ class Model:
             (m, bands, frames) for a vocoder, class labels (m,) for a model with classes, or
             whatever the network accepts, (m, ...). None for an unconditional model.
         decoder: Decoder of a latent model, or None.
+        notes: What was chosen and assumed when a checkpoint was opened, in words.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Model:
             conditions = torch.arange(config.data.classes)
         self.conditions = conditions
         self.decoder = decoder
+        self.notes: tuple[str, ...] = ()
         weight = next(network.parameters(), torch.empty(0))
         self.device = weight.device
         # The type of the network's inputs; states can be float64, and steps need float32 at least.

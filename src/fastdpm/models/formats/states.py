@@ -213,9 +213,10 @@ def _one_of(path: Path, sets: list[Weights]) -> Weights:
 
 
 def _beside(path: Path) -> tuple[str, ...]:
-    """A note if averaged weights are in another file, as guided-diffusion saves them."""
+    """A note if averaged weights are in another file, as guided-diffusion and NeMo save them."""
     number = re.fullmatch(r"model(\d+)", path.stem)
     others = sorted(path.parent.glob(f"ema_*_{number[1]}{path.suffix}")) if number else []
+    others += [p for p in [path.with_name(f"{path.stem}-EMA{path.suffix}")] if p.is_file()]
     if not others:
         return ()
     return (f"{path.name} is not averaged: {others[-1].name} beside it holds averaged weights",)
