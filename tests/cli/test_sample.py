@@ -113,7 +113,8 @@ def test_a_vocoder_takes_its_examples_a_sound_or_a_mel(sample, tmp_path):
     tone = 0.5 * np.sin(np.arange(1001) * 0.3)
     soundfile.write(tmp_path / "tone.wav", tone, 8000)
     np.save(tmp_path / "mel.npy", np.zeros((8, 25), dtype=np.float32))
-    for source, samples in (("tone.wav", 1008), ("mel.npy", 400)):
+    torch.save(torch.zeros(8, 26), tmp_path / "tone.wav.pt")
+    for source, samples in (("tone.wav", 1008), ("mel.npy", 400), ("tone.wav.pt", 416)):
         code, _, err = sample("--condition", source, "--out", f"of-{samples}", model="vocoder")
         assert code == 0, err
         sound, _ = soundfile.read(tmp_path / f"of-{samples}" / "000000.wav")
@@ -329,6 +330,13 @@ def test_usage_errors_are_one_line_with_exit_code_2(sample, tmp_path, arguments,
         (lambda p: np.save(p / "c.npy", np.zeros((9, 30))), ["(9, 30)", 8]),
         (lambda p: np.save(p / "c.npy", np.zeros((8, 2))), ["(8, 2)"]),
         (lambda p: (p / "c.npy").write_bytes(b"x"), ["c.npy"]),
+        (lambda p: torch.save({"mel": torch.zeros(8, 30)}, p / "c.pt"), ["c.pt", "dict"]),
+        (
+            lambda p: torch.save(torch.zeros(8, 30, dtype=torch.int64), p / "c.pt"),
+            ["c.pt", "torch.int64"],
+        ),
+        (lambda p: torch.save(torch.zeros(9, 30), p / "c.pt"), ["(9, 30)", 8]),
+        (lambda p: (p / "c.pt").write_bytes(b"\x80\x02cos\nmkdir\n."), ["c.pt", "os.mkdir"]),
         (lambda p: (p / "c.safetensors").write_bytes(b"x"), ["c.safetensors"]),
     ],
 )

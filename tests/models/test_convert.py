@@ -28,7 +28,7 @@ def _left(folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_converted_model_samples_as_the_checkpoint_does(tiny, name):  # noqa: F811
     config, notes = convert(tiny / f"{name}.pt", tiny / "out")
-    assert notes == ()
+    assert re.search(tells(f"{name}.pt", name, "T = 50"), "".join(notes))
     assert config.provenance["converted_from"] == f"{name}.pt"
     folder, file = load_model(tiny / "out"), load_model(tiny / f"{name}.pt")
     condition = torch.rand(1, 8, 32) if config.data.mel else None
@@ -49,12 +49,26 @@ def test_weights_keep_their_type_unless_halved(tiny):  # noqa: F811
     assert all(torch.equal(half[n], w.half()) for n, w in published.items())
 
 
+def test_half_precision_that_would_lose_a_weight_is_refused(tiny):  # noqa: F811
+    state = _state(CASES["tiny-image"]["network"])
+    state["conv_in.weight"][0, 0, 0, 0] = -70_000.0
+    torch.save(state, tiny / "wide.pt")
+    with pytest.raises(ModelError, match=tells("conv_in.weight", "7e+04", "6.55e+04")):
+        convert(tiny / "wide.pt", tiny / "out", half=True)
+    assert _left(tiny) == []
+    convert(tiny / "wide.pt", tiny / "out")
+    state["conv_in.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(state, tiny / "wide.pt")
+    with pytest.raises(ModelError, match=tells("wide.pt", "conv_in.weight", "NaN")):
+        convert(tiny / "wide.pt", tiny / "other")
+
+
 def test_several_presets_that_fit_leave_the_folder_to_name_the_model(tiny):  # noqa: F811
     text = (tiny / "tiny-image.toml").read_text()
     (tiny / "tiny-other.toml").write_text(text.replace('"tiny-image"', '"tiny-other"'))
     config, notes = convert(tiny / "tiny-image.pt", tiny / "mine")
     assert config.name == "mine"
-    assert len(notes) == 1
+    assert len(notes) == 2
     named, _ = convert(tiny / "tiny-image.pt", tiny / "other", preset="tiny-other", name="third")
     assert named.name == "third"
     assert named.provenance["preset"] == "tiny-other"

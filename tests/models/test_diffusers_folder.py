@@ -279,8 +279,8 @@ def _rename_weights(name: str) -> Callable[[Path], None]:
         (_change_scheduler(prediction_type="flow_prediction"), ["flow_prediction"]),
         (_change_index(vae=["diffusers", "AutoencoderKL"]), ["vae"]),
         (_without_unet, ["FluxPipeline", "transformer"]),
-        (_rename_weights(f"{WEIGHTS}.fp16.safetensors"), [f"{WEIGHTS}.fp16.safetensors"]),
-        (_rename_weights(f"{WEIGHTS}.safetensors.index.json"), ["max_shard_size"]),
+        (_rename_weights(f"{WEIGHTS}.onnx"), [f"{WEIGHTS}.onnx"]),
+        (_rename_weights(f"{WEIGHTS}.safetensors.index.json"), ["index.json", "read"]),
         (_rename_weights("x"), [f"{WEIGHTS}.safetensors", f"{WEIGHTS}.bin"]),
     ],
 )  # fmt: skip

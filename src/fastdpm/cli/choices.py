@@ -14,17 +14,20 @@ import typer
 
 from fastdpm.cli.expand import OneOf, Options
 from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.cache import Cache
+    from fastdpm.models.find import FoundModel
 
 Clip = Annotated[
     str | None,
     Panel.SAMPLING.option(
-        help="Clip the predicted clean data: not at all, to [-1, 1] (x0), or to a dynamic range."
+        help="Clip the predicted clean data to [-1, 1] (x0) or to a dynamic range, or the state of"
+        " each row to [-1, 1]."
     ),
     OneOf("fastdpm.core.recipe:CLIPS"),
 ]
@@ -54,7 +57,8 @@ Checkpoint = Annotated[
 Condition = Annotated[
     str | None,
     Panel.MODEL.option(
-        help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors file.",
+        help="For vocoders: a sound file, or a mel spectrogram in a .npy, .pt or .safetensors"
+        " file.",
         metavar="PATH",
     ),
 ]
@@ -195,6 +199,15 @@ class Sampling(RecipeOptions):
                 f"--plan already decides {' and '.join(idle)}: use one or the other"
             )
         return recipe, read_plan(self.plan)
+
+
+def find(model: str, checkpoint: Path | None) -> FoundModel:
+    """Find a model, and print what was chosen and assumed about its weights."""
+    from fastdpm.models.find import find_model
+
+    found = find_model(model, checkpoint)
+    print_notes(found.notes)
+    return found
 
 
 def command_line(*without: str) -> str:

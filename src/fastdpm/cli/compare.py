@@ -84,8 +84,8 @@ def compare(
     clip: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Clip the predicted clean data, for all methods; by default as in the model's"
-            " recipe."
+            help="What to clip, for all methods: the predicted clean data (x0, dynamic) or the"
+            " state; by default as in the model's recipe."
         ),
         OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,
@@ -113,7 +113,6 @@ def compare(
     from fastdpm.evaluation.comparing import prepare
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluating import MeasureOptions
-    from fastdpm.models.find import find_model
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
@@ -124,7 +123,7 @@ def compare(
     counts, names, kappas = _parse_grid(steps, methods, kappa)
     if out is None and not dry_run:
         raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
-    found_model = find_model(model, checkpoint)
+    found_model = choices.find(model, checkpoint)
     if out is not None and not dry_run:
         _check_folder(out, command, found_model, overwrite=overwrite)
     preset = read_preset(model) if checkpoint is not None else None

@@ -33,13 +33,12 @@ def decode(
     """
     from fastdpm.inverse.encoding import decode as decode_latents
     from fastdpm.inverse.latents_file import read_latents
-    from fastdpm.models.find import find_model
     from fastdpm.output.folder import made_by, write_samples
 
     filled = results_folder(out, overwrite)
     saved = read_latents(latents)
     plan = saved.latents.plan
-    loaded = machine.open(find_model(model, checkpoint), len(saved.latents.x), batch_size)
+    loaded = machine.open(choices.find(model, checkpoint), len(saved.latents.x), batch_size)
     data = loaded.finished(decode_latents(loaded, saved.latents, batch_size))
     facts = {
         **made_by(loaded.config, plan),

@@ -159,11 +159,11 @@ def _check_places(save: Path | None, save_statistics: Path | None) -> None:
 def _found(samples: str, checkpoint: Path | None) -> str | FoundModel:
     """The model, or the name of the samples."""
     from fastdpm.evaluation.statistics import check_not_statistics
-    from fastdpm.models.find import find_model, is_model
+    from fastdpm.models.find import is_model
 
     check_not_statistics(samples)
     is_one = checkpoint is not None or is_model(samples)
-    return find_model(samples, checkpoint) if is_one else samples
+    return choices.find(samples, checkpoint) if is_one else samples
 
 
 def _refuse(samples: str, idle: list[str]) -> None:

@@ -67,8 +67,8 @@ class Source(Options):
     condition: Annotated[
         str | None,
         Panel.MODEL.option(
-            help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors"
-            " file; by default each sound's own.",
+            help="For vocoders: a sound file, or a mel spectrogram in a .npy, .pt or"
+            " .safetensors file; by default each sound's own.",
             metavar="PATH",
         ),
     ] = None
@@ -95,9 +95,7 @@ class Source(Options):
 
     def find(self) -> FoundModel:
         """Find the model; its weights are not read yet."""
-        from fastdpm.models.find import find_model
-
-        return find_model(self.model, self.checkpoint)
+        return choices.find(self.model, self.checkpoint)
 
     def read(
         self, found: FoundModel, paths: list[Path], machine: Machine, n: int | None = None

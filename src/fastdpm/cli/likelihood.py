@@ -70,7 +70,10 @@ def likelihood(
     check_output(plot, FIGURE_SUFFIXES, inputs)
     model = source.find()
     config = model.config
-    recipe = options.recipe(config.recipe, clip)
+    recommended = config.recipe
+    if recommended.clip == "state":  # which has no likelihood
+        recommended = recommended.replace(clip="none")
+    recipe = options.recipe(recommended, clip)
     levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
     loaded = source.read(model, inputs, machine, n)

@@ -26,13 +26,12 @@ def plan(
 ) -> None:
     """Print, draw or save the coefficients that `sample` runs; no weights are loaded."""
     from fastdpm.data.files import FIGURE_SUFFIXES, write_text
-    from fastdpm.models.find import find_model
 
     check_output(plot, FIGURE_SUFFIXES)
     check_output(save)
     if save is not None and plot is not None and save.resolve() == plot.resolve():
         raise InvalidArgumentError("--save and --plot name the same file: choose two")
-    found = find_model(model, checkpoint)
+    found = choices.find(model, checkpoint)
     compiled = options.recipe(found.config.recipe).compile(found.schedule)
     if plot is not None:
         from fastdpm.output.figures import write_plan

@@ -66,10 +66,9 @@ def sample(
     Writes one file for each sample, a picture of the first ones, and samples.json.
     """
     from fastdpm.data.record import check_format
-    from fastdpm.models.find import find_model
 
     _check_out(out, overwrite=overwrite, resume=resume)
-    found = find_model(model, checkpoint)
+    found = choices.find(model, checkpoint)
     config = found.config
     recipe, saved = sampling.choose(config.recipe)
     plan = saved or recipe.compile(found.schedule)

@@ -18,7 +18,7 @@ from fastdpm.core.levels import (
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import VarianceSchedule
 
-CLIPS = ("none", "x0", "dynamic")
+CLIPS = ("none", "x0", "dynamic", "state")
 PRECISIONS = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 _CUSTOM = ("at_levels", "at_steps", "variances")
 _COMPUTED = ("num_steps", "levels", "spacing", "bounded")
@@ -34,8 +34,9 @@ class Recipe:
         spacing: Spacing of the levels: "linear" or "quadratic".
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
         method: Name of a sampler in :data:`fastdpm.core.samplers.SAMPLERS`.
-        clip: How to clip the predicted clean data: "none", "x0" (to [-1, 1]) or
-            "dynamic" (dynamic thresholding).
+        clip: What to clip: "none"; the predicted clean data, to [-1, 1] ("x0") or to a dynamic
+            range ("dynamic", dynamic thresholding); or the state after each row, to [-1, 1]
+            ("state", as in LMNT's DiffWave).
         bounded: Keep the authors' bound on VAR's variances.
         at_levels: Custom levels, rising. They replace ``levels``, ``spacing`` and ``num_steps``.
         at_steps: Custom zero-based real-valued steps, falling. They replace the same choices.

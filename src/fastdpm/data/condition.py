@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.core.limits import read_bytes
 from fastdpm.data.arrays import read_array
 from fastdpm.data.mel import log_mel, whole_frames
+from fastdpm.data.pickled import read_pickled
 from fastdpm.data.sound import read_sound
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.data.tensors import read_tensors
@@ -155,9 +156,10 @@ def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
     """Read the mel spectrograms of a file.
 
     Args:
-        path: A mel spectrogram, .npy or .safetensors (tensor "mel"), shape (bands, frames) or
+        path: A mel spectrogram, .npy, .pt or .safetensors (tensor "mel"), shape (bands, frames) or
             (m, bands, frames), on the scale of :func:`fastdpm.data.mel.log_mel`; or a mono
-            sound at the model's sample rate, padded with silence to whole frames.
+            sound at the model's sample rate, padded with silence to whole frames. A .pt file
+            holds one tensor, as the DiffWave authors save it (``*.wav.pt``).
         data: What the model was trained on.
         mel: The spectrogram that it takes.
 
@@ -179,8 +181,21 @@ def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
         return torch.from_numpy(values.astype(np.float32))
     if suffix == ".safetensors":
         return read_mel(path).float()
+    if suffix in (".pt", ".pth"):
+        return _saved_mel(path)
     sound = read_sound(str(path), read_bytes(path), data)
     return log_mel(torch.from_numpy(whole_frames(sound, mel))[None], mel)
+
+
+def _saved_mel(path: Path) -> Tensor:
+    """Read a tensor that ``torch.save`` wrote, without executing code."""
+    content = read_pickled(path, DataError)
+    if not isinstance(content, Tensor) or not content.is_floating_point():
+        kind = str(content.dtype) if isinstance(content, Tensor) else type(content).__name__
+        raise InvalidArgumentError(
+            f"{path} must hold one mel spectrogram, a tensor of real numbers, got {kind}"
+        )
+    return content.detach().float()
 
 
 def read_mel(path: Path) -> Tensor:

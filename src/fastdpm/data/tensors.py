@@ -78,6 +78,9 @@ def write_tensors(
 
     Returns:
         The SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        ModelError: If a finite value is out of the range of ``dtype``.
     """
     stored = {name: stored_type(tensor, dtype) for name, tensor in tensors.items()}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -94,7 +97,7 @@ def write_tensors(
     digest = hashlib.sha256()
 
     def hashed() -> Iterator[bytes | memoryview]:
-        values = (tensor_bytes(tensor.to("cpu", stored[n])) for n, tensor in tensors.items())
+        values = (tensor_bytes(_stored(n, t, stored[n])) for n, t in tensors.items())
         for chunk in chain[bytes | memoryview]([len(head).to_bytes(8, "little"), head], values):
             digest.update(chunk)
             yield chunk
@@ -106,6 +109,20 @@ def write_tensors(
 def stored_type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """The type to store a tensor as: ``dtype`` for a floating-point one, otherwise its own."""
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it is stored; raises ModelError if that makes a finite value infinite."""
+    converted = tensor.to("cpu", dtype)
+    if dtype != tensor.dtype and dtype.is_floating_point:
+        lost = torch.isinf(converted) & torch.isfinite(tensor.to("cpu"))
+        if lost.any():
+            largest = float(tensor.abs().max())
+            raise ModelError(
+                f"the weight {name} has values up to {largest:.4g}, but {dtype} ends at"
+                f" {torch.finfo(dtype).max:.4g}: store the weights in their own type"
+            )
+    return converted
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

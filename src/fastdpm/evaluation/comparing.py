@@ -92,7 +92,7 @@ class PreparedComparison(Generic[S]):
         measure: Measures the samples.
         trials: The cells.
         draw: Seed, precision, batch size and device.
-        clip: How the implied clean data is clipped.
+        clip: What is clipped; see :class:`fastdpm.Recipe`.
         notes: What a reader must know.
     """
 
@@ -177,8 +177,8 @@ def compare(
             and the number of samples where they are not set.
         measuring: Reference, number of samples, feature network and cache.
         options: Seed, precision, batch size, device and condition.
-        clip: How the implied clean data is clipped, the same for all methods; by default as in
-            the model's recipe.
+        clip: What is clipped (see :class:`fastdpm.Recipe`), the same for all methods; by default
+            as in the model's recipe.
         reference_n: Samples of the standard T-step samplers; by default at most 1,000.
         command: The command line that reproduces this comparison, for the report.
         log: Called with one line of text after each cell.

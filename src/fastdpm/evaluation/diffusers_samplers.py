@@ -154,7 +154,8 @@ def sample_diffusers(
         num_steps: S, from the smallest number that the method can take to T. PNDM makes S + 9
             network evaluations, because it starts with Runge-Kutta steps, and PLMS S + 1.
         samples: Indices of the samples, each at least 0.
-        clip: "none", "x0" or "dynamic", applied as in our plans.
+        clip: "none", "x0", "dynamic" or "state", applied as in our plans; states are clipped after
+            each network evaluation.
         seed: At least 0.
         batch_size: Samples at a time; by default chosen by their size.
         condition: See :meth:`fastdpm.Model.sample`.
@@ -191,6 +192,7 @@ def sample_diffusers(
             each = after_rows(callback, first, len(samples), len(chain.steps))
             for evaluation in range(len(chain.steps)):
                 x = chain.step(network, evaluation, x, generators)
+                x = x.clamp(-1, 1) if clip == "state" else x
                 if each is not None:
                     each(evaluation, x)
             yield batch, model.finished(x), chain.evaluations

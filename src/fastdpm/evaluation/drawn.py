@@ -37,7 +37,7 @@ class Drawer(ABC):
         label: Its name, for people.
         rows: Network evaluations of a sample.
         noise_rows: Steps of a sample that draw noise.
-        clip: How the implied clean data is clipped: "none", "x0" or "dynamic".
+        clip: What is clipped: "none", "x0", "dynamic" or "state".
         plan: The plan it samples by, if it does.
     """
 

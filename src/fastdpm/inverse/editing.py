@@ -143,7 +143,7 @@ def edit(
             run, the data under the mask has no influence.
         levels: Levels of the model's schedule; by default those of the recommended recipe.
         kappa: Stochasticity in [0, 1]; by default that of the recommended recipe.
-        clip: "none", "x0" or "dynamic"; by default that of the recommended recipe.
+        clip: "none", "x0", "dynamic" or "state"; by default that of the recommended recipe.
         seed: Random seed. Sample i depends on the seed, on i and on its own data.
         class_labels: Zero-based class labels, for models with classes: one for all samples, or m
             labels; sample i uses label i mod m.
@@ -188,7 +188,14 @@ def edit(
             network = KnownPart(network, data, painted, reverse, noise)
             start = torch.where(painted, z, start) if plan.unseen else start
         row_callback = after_rows(callback, indices.start, len(x), reverse.num_rows)
-        state = run(reverse, network, start, noise=noise, callback=row_callback)
+        state = run(
+            reverse,
+            network,
+            start,
+            noise=noise,
+            callback=row_callback,
+            clip_state=clip == "state",
+        )
         results.append(model.finished(state).float().cpu())
     edited = torch.cat(results)
     if unknown is None:

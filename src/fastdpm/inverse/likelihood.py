@@ -122,7 +122,8 @@ def bits_per_dimension(
         variance: Variance of p(x' | x): "small" is the posterior variance, "large" the forward
             variance, which gives a much smaller bound with few steps, and "learned" the network's
             interpolation between them.
-        clip: How to clip the clean data that a prediction implies; see :class:`fastdpm.Recipe`.
+        clip: How to clip the clean data that a prediction implies: "none", "x0" or "dynamic"; see
+            :class:`fastdpm.Recipe`. Clipped states have no likelihood.
         rounding: Values are rounded to the nearest gray level; this is the largest distance
             allowed, in steps, in [0, 0.5]. By default 0.1, or 0.5 for sounds, because scaling to
             the model's peak moves them off their gray levels.
@@ -141,16 +142,7 @@ def bits_per_dimension(
         InvalidArgumentError: If the data or an argument is invalid or does not fit the model.
         SamplingError: If the network's output is unusable.
     """
-    check_one_of("variance", variance, VARIANCES)
-    if rounding is None:
-        rounding = 0.5 if model.config.data.modality == "audio" else 0.1
-    if not 0 <= rounding <= 0.5:
-        raise InvalidArgumentError(f"`rounding` must be in [0, 0.5] (steps), got {rounding:g}")
-    if model.decoder is not None:
-        raise InvalidArgumentError(
-            f"model {model.config.name!r} is latent: the bound would be that of its latent states,"
-            " which have no gray levels"
-        )
+    rounding = _check_options(model, variance, clip, rounding)
     check_data(model, x)
     model.check_plan(levels)
     coefficients = bound_coefficients(levels)
@@ -175,6 +167,25 @@ def bits_per_dimension(
                 after(row, batch)
         parts.append(torch.stack(terms, dim=1).cpu())
     return Bound(levels, torch.cat(parts) / math.log(2), grey, variance, moved)
+
+
+def _check_options(model: Model, variance: str, clip: str, rounding: float | None) -> float:
+    """Check the options of :func:`bits_per_dimension`; return the rounding in steps."""
+    check_one_of("variance", variance, VARIANCES)
+    if clip == "state":
+        raise InvalidArgumentError(
+            "`clip` must not be 'state', because clipped states have no likelihood: use 'none'"
+        )
+    if rounding is None:
+        rounding = 0.5 if model.config.data.modality == "audio" else 0.1
+    if not 0 <= rounding <= 0.5:
+        raise InvalidArgumentError(f"`rounding` must be in [0, 0.5] (steps), got {rounding:g}")
+    if model.decoder is not None:
+        raise InvalidArgumentError(
+            f"model {model.config.name!r} is latent: the bound would be that of its latent states,"
+            " which have no gray levels"
+        )
+    return rounding
 
 
 def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[GreyLevels, str]:

@@ -185,14 +185,35 @@ def find_in(base: Path, what: str, name_or_path: str | Path) -> Path:
 
 
 def is_diffusers_folder(folder: Path) -> bool:
-    """Whether a folder holds a pipeline or a network of diffusers."""
-    if (folder / DIFFUSERS_PIPELINE).is_file():
+    """Whether a folder holds a pipeline or a network of diffusers, or checkpoints of one."""
+    if (folder / DIFFUSERS_PIPELINE).is_file() or training_checkpoints(folder):
+        return True
+    if (folder / "unet" / CONFIG).is_file() or (folder / "unet_ema" / CONFIG).is_file():
         return True
     path = folder / CONFIG
     try:
         return path.is_file() and "_class_name" in read_json(path)
     except (OSError, ValueError, TypeError, DataError):
         return False
+
+
+def training_checkpoints(folder: Path) -> list[Path]:
+    """The folders ``checkpoint-N`` that a training script of diffusers wrote, the latest last.
+
+    Empty if ``folder`` holds a model itself.
+    """
+    parts = ("", "unet", "unet_ema")
+    if any((folder / part / CONFIG).is_file() for part in parts):
+        return []
+    if (folder / DIFFUSERS_PIPELINE).is_file():
+        return []
+    found = [
+        (int(number), path)
+        for path in folder.glob("checkpoint-*")
+        if (number := path.name.removeprefix("checkpoint-")).isdecimal()
+        and any((path / part / CONFIG).is_file() for part in parts[1:])
+    ]
+    return [path for _, path in sorted(found)]
 
 
 def read_config(folder: Path, kind: type[Config]) -> Config:

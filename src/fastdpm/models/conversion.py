@@ -49,7 +49,7 @@ def convert(
     Raises:
         InvalidArgumentError: If ``out`` cannot be written, or no preset fits the checkpoint.
         ModelError: If the checkpoint is damaged, would execute code when read, or does not fit
-            the preset.
+            the preset, or a weight is not finite or out of the range of float16.
     """
     out = Path(out)
     replaced = MODEL_FILES if overwrite else ()
@@ -63,7 +63,8 @@ def convert(
             found = find_model(preset, source, layout)
         _, weights = found.read()
         if name is None:
-            name = model_name(out.name) if found.notes else found.config.name
+            several = "fits" in found.config.provenance
+            name = model_name(out.name) if several else found.config.name
         conversion = {
             "converted_from": Path(source).name,
             "checkpoint_sha256": found.config.weights_sha256,

@@ -64,6 +64,7 @@ class Model:
             (m, bands, frames) for a vocoder, class labels (m,) for a model with classes, or
             whatever the network accepts, (m, ...). None for an unconditional model.
         decoder: Decoder of a latent model, or None.
+        notes: What was chosen and assumed when a checkpoint was opened, in words.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Model:
             conditions = torch.arange(config.data.classes)
         self.conditions = conditions
         self.decoder = decoder
+        self.notes: tuple[str, ...] = ()
         weight = next(network.parameters(), torch.empty(0))
         self.device = weight.device
         # The type of the network's inputs; states can be float64, and steps need float32 at least.
@@ -184,7 +186,7 @@ class Model:
             spacing: Spacing of the levels: "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].
             method: Name of the sampler; see :class:`fastdpm.Recipe`.
-            clip: How to clip the predicted clean data: "none", "x0" or "dynamic".
+            clip: What to clip: "none", "x0", "dynamic" or "state"; see :class:`fastdpm.Recipe`.
             seed: Random seed, at least 0.
             batch_size: Number of samples per batch; by default it depends on their size.
             class_labels: Zero-based class labels, for models with classes: one for all samples, or
@@ -265,6 +267,7 @@ class Model:
                 noise.start(shape, device=self.device),
                 noise=noise,
                 callback=after_rows(callback, first, len(samples), plan.num_rows),
+                clip_state=clip == "state",
             )
             yield batch, self.finished(x)
 
@@ -285,7 +288,10 @@ class Model:
     def noise_predictor(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | NoisePredictor:
-        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions."""
+        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions.
+
+        ``clip="state"`` changes nothing here; pass ``clip_state`` to ``run``.
+        """
         check_one_of("clip", clip, CLIPS)
         check_one_of("precision", precision, PRECISIONS)
 
@@ -297,7 +303,7 @@ class Model:
         if precision != "float32":
             network = Autocast(plain, getattr(torch, PRECISIONS[precision]))
         predictor = as_eps(network, self.config.prediction)
-        return predictor if clip == "none" else _CLIPS[clip](predictor)
+        return _CLIPS[clip](predictor) if clip in _CLIPS else predictor
 
     @torch.no_grad()
     def finished(self, x: Tensor) -> Tensor:

@@ -168,6 +168,9 @@ def is_preset(name: str) -> bool:
 def read_preset(name_or_file: str | Path) -> Preset:
     """Read a preset by its name, or from your own TOML file.
 
+    A TOML file can name a built-in preset as ``base`` and change some of its settings: the keys of
+    ``network`` and ``data`` one by one, any other key as a whole.
+
     Raises:
         InvalidArgumentError: If there is no such preset, or the file is not a valid preset.
     """
@@ -181,4 +184,17 @@ def read_preset(name_or_file: str | Path) -> Preset:
         values = parse_toml(read_text(path))
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a preset: {error}") from None
+    if "base" in values:
+        values = _based(values, path)
     return build(Preset, values, f"preset {name}")
+
+
+def _based(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a built-in preset with those of a file in their place."""
+    check_one_of("base", values["base"], presets())
+    base = parse_toml(read_text(PRESETS / f"{values['base']}.toml"))
+    own = {key: value for key, value in values.items() if key != "base"}
+    for key in ("network", "data"):
+        if isinstance(own.get(key), dict):
+            own[key] = base[key] | own[key]
+    return base | {"name": path.stem} | own
