@@ -73,6 +73,7 @@ def test_files_of_another_record_are_not_taken_for_our_own(tmp_path, body):
     ],
 )
 def test_absurd_sizes_are_refused_in_one_line(arguments, name, value):
-    with pytest.raises(InvalidArgumentError, match=tells(name, "too large", value)) as caught:
+    shown = value if name == "shape" else f"{value:,}"
+    with pytest.raises(InvalidArgumentError, match=tells(name, "too large", shown)) as caught:
         DataSpec(**arguments)
     assert "\n" not in str(caught.value)
