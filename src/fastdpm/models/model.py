@@ -288,10 +288,7 @@ class Model:
     def noise_predictor(
         self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
     ) -> Network | NoisePredictor:
-        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions.
-
-        ``clip="state"`` changes nothing here; pass ``clip_state`` to ``run``.
-        """
+        """Return the network for one batch and :func:`fastdpm.run`, which itself clips states."""
         check_one_of("clip", clip, CLIPS)
         check_one_of("precision", precision, PRECISIONS)
 

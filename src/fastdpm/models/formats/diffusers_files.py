@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastdpm.core import limits
-from fastdpm.core.errors import InvalidArgumentError, ModelError
+from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError
 from fastdpm.models.config import CONFIG, DIFFUSERS_PIPELINE, OTHER_NETWORKS, training_checkpoints
 
 SCHEDULER = "scheduler_config.json"
@@ -166,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = limits.read_json(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path} must hold a JSON object, got {type(values).__name__}")
