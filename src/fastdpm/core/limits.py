@@ -112,6 +112,11 @@ def parse_toml(text: str) -> dict[str, Any]:
     return values
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; see :func:`read_json`."""
+    return parse_toml(read_text(path))
+
+
 def read_json(path: Path) -> Any:
     """The values of a JSON file.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.limits import parse_toml, read_text
+from fastdpm.core.limits import read_toml
 from fastdpm.core.methods import find_named
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
@@ -181,7 +181,7 @@ def read_preset(name_or_file: str | Path) -> Preset:
     else:
         check_one_of("preset", name, presets())
     try:
-        values = parse_toml(read_text(path))
+        values = read_toml(path)
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a preset: {error}") from None
     if "base" in values:
@@ -192,7 +192,7 @@ def read_preset(name_or_file: str | Path) -> Preset:
 def _based(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values of a built-in preset with those of a file in their place."""
     check_one_of("base", values["base"], presets())
-    base = parse_toml(read_text(PRESETS / f"{values['base']}.toml"))
+    base = read_toml(PRESETS / f"{values['base']}.toml")
     own = {key: value for key, value in values.items() if key != "base"}
     for key in ("network", "data"):
         if isinstance(own.get(key), dict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.limits import parse_toml, read_text
+from fastdpm.core.limits import read_toml
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
@@ -219,7 +219,7 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
             f"no training configuration {str(name_or_path)!r}: pass a TOML file, or one of {known}"
         )
     try:
-        data = parse_toml(read_text(path))
+        data = read_toml(path)
     except ValueError as error:  # not TOML, not UTF-8, or an integer of too many digits
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
     if "classes" in data:
