@@ -32,7 +32,7 @@ def test_a_record_survives_its_file(tmp_path):
     assert read_record(tmp_path) is None
     record = SampleRecord(["000001.wav"], None, {"seed": 3, "n": 1}, [0.5])
     record.write(tmp_path)
-    assert read_record(tmp_path, own=True) == record
+    assert read_record(tmp_path) == record
     body = json.loads((tmp_path / "samples.json").read_text())
     keys = ["format", "complete", "seed", "n", "gain", "files", "picture"]
     assert list(body) == keys
@@ -47,21 +47,6 @@ def test_what_is_no_record_is_refused(tmp_path, body):
     (tmp_path / "samples.json").write_text(body)
     with pytest.raises(DataError, match=tells("samples.json")):
         read_record(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"files": ["000001.png"]},
-        {"format": "fastdpm-samples", "files": ["notes.txt"]},
-        {"format": "fastdpm-samples", "files": ["../000001.png"]},
-    ],
-)
-def test_files_of_another_record_are_not_taken_for_our_own(tmp_path, body):
-    (tmp_path / "samples.json").write_text(json.dumps(body))
-    assert read_record(tmp_path) is not None
-    with pytest.raises(DataError, match=tells("samples.json")):
-        read_record(tmp_path, own=True)
 
 
 @pytest.mark.parametrize(

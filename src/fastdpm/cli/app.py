@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import cache as cached
+from signal import SIGTERM
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +30,13 @@ from fastdpm.cli.plan import plan
 from fastdpm.cli.push import push
 from fastdpm.cli.reconstruct import reconstruct
 from fastdpm.cli.sample import sample
-from fastdpm.cli.terminal import console, errors, in_options, replace_what_streams_lack
+from fastdpm.cli.terminal import (
+    console,
+    errors,
+    in_options,
+    replace_what_streams_lack,
+    termination_interrupts,
+)
 from fastdpm.cli.train import train
 from fastdpm.cli.usage import current_names, describe_usage
 from fastdpm.core.errors import FastDPMError
@@ -112,6 +119,12 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; every failure a user can cause is one line on the error stream."""
+    with termination_interrupts() as terminated:
+        code = _run(arguments)
+    return 128 + SIGTERM if terminated and code == 130 else code
+
+
+def _run(arguments: list[str]) -> int:
     arguments = current_names(arguments)
     command = next(iter(arguments or _words_to_complete()), "")
     app = make_app(command)

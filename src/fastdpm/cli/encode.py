@@ -40,12 +40,17 @@ def encode(
 
     By default, the levels are those of the model's recommended recipe at S = 50.
     """
-    from fastdpm.inverse.latents_file import select, write_latents
+    from fastdpm.inverse.latents_file import read_latents, select, write_latents
 
     check_output(out, (".safetensors",), inputs)
-    if out.exists() and not overwrite:
-        raise InvalidArgumentError(f"{out} already exists: choose another --out, or --overwrite")
+    if out.exists():
+        if not overwrite:
+            raise InvalidArgumentError(
+                f"{out} already exists: choose another --out, or --overwrite"
+            )
+        read_latents(out)  # replaces latents alone
     model = source.find()
+    check_output(out, inputs=model.files)
     levels = encoding.choose_levels(options, model)
     loaded = source.read(model, inputs, machine, n)
     latents = encoding.encode(loaded, levels, source.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
@@ -102,7 +104,7 @@ def evaluate(
     from fastdpm.evaluation.drawn import DrawOptions
 
     kept = choices.open_cache(cache)
-    _check_places(save, save_statistics)
+    _check_places(save, save_statistics, (samples, checkpoint, against, inception))
     measured = _found(samples, checkpoint)
     recipe, plan = None, None
     if isinstance(measured, str):
@@ -143,17 +145,16 @@ def drawing_batch(found: FoundModel, batch_size: int | None) -> int | None:
     return batch_size if found.config.data.mel is None else 1
 
 
-def _check_places(save: Path | None, save_statistics: Path | None) -> None:
-    """Refuse a file that could not be written later."""
-    from fastdpm.data.files import check_place
-
+def _check_places(
+    save: Path | None, save_statistics: Path | None, read: Sequence[str | Path | None]
+) -> None:
+    """Refuse a file that could not be written later, or that is read."""
     if save is not None and save_statistics is not None:
         raise InvalidArgumentError(
             "--save-statistics measures nothing, so --save would have no effect: drop one of them"
         )
     for path in (save, save_statistics):
-        if path is not None:
-            check_place(path)
+        check_output(path, inputs=[Path(name) for name in read if name is not None])
 
 
 def _found(samples: str, checkpoint: Path | None) -> str | FoundModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,6 +52,30 @@ class LoadedInputs:
     x: Tensor
     gain: Tensor
     condition: Tensor | None
+    read: tuple[Path | None, ...]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The class label of each sample, for the record."""
+        from fastdpm.data.record import label_facts
+
+        if self.condition is None or self.model.config.data.classes is None:
+            return {}
+        return label_facts(self.condition.tolist(), range(len(self.x)))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the results, for the record: digests of the model and of its data."""
+        from fastdpm.data.tensors import values_digest
+        from fastdpm.models.identity import config_digest
+
+        condition = None if self.condition is None else values_digest(self.condition)
+        return {
+            "network": config_digest(self.model.config),
+            "inputs": self.file_names,
+            "data": values_digest(self.x),
+            "condition": condition,
+        }
 
     @property
     def file_names(self) -> list[str]:
@@ -118,7 +142,8 @@ class Source(Options):
                 f"{len(x)} inputs need one `{name}` for all or one for each, got {len(condition)}"
             )
         model = machine.open(found, len(x), self.batch_size)
-        return LoadedInputs(model, names, x, gain, condition)
+        read = (*found.files, *paths, None if self.condition is None else Path(self.condition))
+        return LoadedInputs(model, names, x, gain, condition, read)
 
 
 def _encodings() -> str:

@@ -10,7 +10,7 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.inputs import Encoding, Source, encodes, note_deviation, print_unconverged
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
@@ -27,8 +27,7 @@ def interpolate(
     n: Annotated[
         int, Panel.OUTPUT.option("-n", help="Number of samples, with both ends.", min=2)
     ] = 9,
-    out: OutFolder,
-    overwrite: Overwrite = False,
+    folder: OutFolder,
     encoding: Encoding,
     options: choices.RecipeOptions,
     machine: Machine,
@@ -41,13 +40,14 @@ def interpolate(
     """
     import torch
 
+    from fastdpm.core.inverse import find_encoding
     from fastdpm.inverse.encoding import decode, recommended_recipe
     from fastdpm.inverse.interpolation import CLOSE, between, error_of_ends
     from fastdpm.output.figures_inverse import write_way
-    from fastdpm.output.folder import made_by, write_samples
+    from fastdpm.output.folder import SampleFolder, made_by
 
     check_limit("`n`", n, MAX_SAMPLES)
-    filled = results_folder(out, overwrite)
+    folder.check()
     found = source.find()
     levels = encoding.choose_levels(options, found)
     loaded = source.read(found, [a, b], machine, n=3)
@@ -56,31 +56,40 @@ def interpolate(
             f"an interpolation has two ends, but A and B hold {len(loaded.names)} or more samples:"
             " pass one file each"
         )
-    model = loaded.model
-    ends = encoding.encode(loaded, levels, source.batch_size)
-    advice = print_unconverged(ends, loaded.names)
-    if not ends.usable.all():
-        raise SamplingError(f"an end did not converge: {advice}")
+    model, plan = loaded.model, find_encoding(encoding.by).decoding(levels)
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
-    samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
-    error = error_of_ends(loaded.x, samples)
-    gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
-    facts = {
-        **made_by(model.config, ends.plan, options.recipe(recommended_recipe(found))),
+    identity = {
+        **made_by(model.config, plan, options.recipe(recommended_recipe(found))),
+        **loaded.identity,
         "without_last_row": encoding.without_last_row,
-        "encoded": ends.method,
-        "ends": loaded.file_names,
-        "error_of_ends": error,
-        "latents_standard_deviation": ends.deviation,
+        "encoded": encoding.by,
+        "solver": str(encoding.solver),
+        "n": n,
     }
     if model.config.data.classes is not None and loaded.condition is not None:
         ends_of = loaded.condition.tolist()
         if len(set(ends_of)) == 1:
-            facts |= label_facts(ends_of[:1], range(n))
-    with filled as folder:
-        picture = write_samples(folder, model.config.data, samples, gain, facts, write_way)
-    console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {out}")
-    console.print(f"picture: {out / picture}; its ends differ from A and B by {error:.1g}")
+            identity |= label_facts(ends_of[:1], range(n))
+    with folder.claim("interpolate", identity, loaded.read) as run:
+        ends = encoding.encode(loaded, levels, source.batch_size)
+        advice = print_unconverged(ends, loaded.names)
+        if not ends.usable.all():
+            raise SamplingError(f"an end did not converge: {advice}")
+        samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
+        error = error_of_ends(loaded.x, samples)
+        gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
+        written = SampleFolder(run, model.config.data, gain=gain)
+        if todo := written.todo(n):
+            written.write(todo, samples[todo])
+        facts = {
+            "ends": loaded.file_names,
+            "error_of_ends": error,
+            "latents_standard_deviation": ends.deviation,
+        }
+        rate = model.config.data.sample_rate or 0
+        picture = written.finish(facts, lambda place, values: write_way(place, values, rate))
+    console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {run.path}")
+    console.print(f"picture: {picture}; its ends differ from A and B by {error:.1g}")
     if error > CLOSE:
         console.print("note: --by invertible or implicit ends at A and B themselves")
     note_deviation(ends)

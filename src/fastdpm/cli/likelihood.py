@@ -69,6 +69,8 @@ def likelihood(
     check_output(save, (".json",), inputs)
     check_output(plot, FIGURE_SUFFIXES, inputs)
     model = source.find()
+    for path in (save, plot):
+        check_output(path, inputs=model.files)
     config = model.config
     recommended = config.recipe
     if recommended.clip == "state":  # which has no likelihood

@@ -32,6 +32,8 @@ def plan(
     if save is not None and plot is not None and save.resolve() == plot.resolve():
         raise InvalidArgumentError("--save and --plot name the same file: choose two")
     found = choices.find(model, checkpoint)
+    for path in (save, plot):
+        check_output(path, inputs=found.files)
     compiled = options.recipe(found.config.recipe).compile(found.schedule)
     if plot is not None:
         from fastdpm.output.figures import write_plan

@@ -5,7 +5,10 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Iterable, Mapping
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -58,6 +61,7 @@ _RENAMED = {
     "bounded": "unbounded",
     "grey": "grey_levels",
     "held_out": "test",
+    "file_format": "format",
 }
 _ARGUMENT = re.compile(r"`([a-z_][a-z0-9_]*)`")
 
@@ -68,6 +72,29 @@ def replace_what_streams_lack(*streams: IO[str] | None) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_REPLACE)
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[list[int]]:
+    """Let a termination (SIGTERM) end a command as Ctrl-C does.
+
+    Yields:
+        A list that holds the signal once it came.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def counted(number: int, noun: str) -> str:

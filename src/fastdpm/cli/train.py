@@ -7,13 +7,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.expand import changes
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastdpm.training.loop import Progress
 
 
+@changes(OutFolder, out="Folder of the run; the model is written to its model/.")
 def train(
     *,
     config: Annotated[
@@ -55,12 +57,7 @@ def train(
         Panel.TRAINING.option(help="Samples in one step; by default the configuration's.", min=1),
     ] = None,
     machine: Machine,
-    out: Annotated[
-        Path, Panel.OUTPUT.option(help="Folder of the run; the model is written to its model/.")
-    ],
-    resume: Annotated[
-        bool, Panel.OUTPUT.option("--resume", help="Continue from the folder's checkpoint.")
-    ] = False,
+    folder: OutFolder,
 ) -> None:
     """Train a model, or a feature network that measures samples, on a CPU or a GPU.
 
@@ -70,7 +67,7 @@ def train(
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
-    from fastdpm.training.loop import Trainer, check_folder
+    from fastdpm.training.loop import Trainer
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
     if test is not None and isinstance(settings, TrainConfig):
@@ -78,7 +75,7 @@ def train(
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
-    check_folder(out, resume=resume)
+    folder.check()
     labeled = not isinstance(settings, TrainConfig)
     rows = load_training_data(
         data, settings.data, horizontal_flip=options.horizontal_flip, labeled=labeled
@@ -87,31 +84,37 @@ def train(
     if test is not None:
         held_out = load_training_data(test, settings.data, labeled=labeled).to(where)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
-    command = choices.command_line()
-    trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)
-    if resume:
+    command = choices.command_line("--resume", "--overwrite")
+    identity = settings.decisive | {"samples": len(rows)}
+    with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
+        device = rows.to(where)
+        trainer = Trainer(settings, device, run, where, command, console.print, held_out)
         trainer.resume()
-        console.print(f"continuing at step {trainer.step:,}")
-    with _stop_at_signal() as stop:
-        finished = trainer.train(
-            seconds=math.inf if minutes is None else 60 * minutes,
-            report=_Reporter(options.steps),
-            should_stop=stop.is_set,
-        )
-    if finished:
-        console.print(f"step {trainer.step:,}: model written to {out / 'model'}")
-        if isinstance(settings, TrainConfig):
-            console.print(f"try it: fastdpm sample {out / 'model'}")
-    else:
-        raise InterruptedRunError(f"stopped at step {trainer.step:,}: add --resume to continue")
+        if trainer.step:
+            console.print(f"continuing at step {trainer.step:,}")
+        with _stop_at_signal() as stop:
+            finished = trainer.train(
+                seconds=math.inf if minutes is None else 60 * minutes,
+                report=_Reporter(options.steps),
+                should_stop=lambda: bool(stop),
+            )
+        if not finished:
+            error = InterruptedRunError(
+                f"stopped at step {trainer.step:,}: add --resume to the same command to continue"
+            )
+            error.exit_code = 128 + stop[0]
+            raise error
+    console.print(f"step {trainer.step:,}: model written to {run.path / 'model'}")
+    if isinstance(settings, TrainConfig):
+        console.print(f"try it: fastdpm sample {run.path / 'model'}")
 
 
 @contextmanager
-def _stop_at_signal() -> Iterator[Event]:
-    """Note Ctrl-C or a termination, so that the current step is finished first."""
-    stop = Event()
+def _stop_at_signal() -> Iterator[list[int]]:
+    """Note Ctrl-C or a termination by its number, so that the current step is finished first."""
+    stop: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    before = [signal.signal(number, lambda n, _: stop.append(n)) for number in numbers]
     try:
         yield stop
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "audio": ("wav", "flac", "npz"),
     "series": ("npy", "npz"),
 }
-_SAMPLE_NAME = re.compile(r"\d+\.(png|webp|wav|flac|npy)|samples\.npz")
 
 
 @dataclass(frozen=True)
@@ -118,13 +116,8 @@ def check_format(name: str | None, modality: str) -> str:
     return name or known[0]
 
 
-def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
+def read_record(folder: Path) -> SampleRecord | None:
     """Read the record of a folder; None if it has none.
-
-    Args:
-        folder: The folder of samples.
-        own: Also require the format and the file names that this package writes. Set this
-            before deleting the files that the record lists.
 
     Raises:
         DataError: If the record is damaged or of another format.
@@ -135,13 +128,13 @@ def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
     try:
         body = read_json(path)
         files = [str(Path(name)) for name in body["files"]]
-        valid = not own or body["format"] == _FORMAT
         known = all(isinstance(name, str) for name in body["files"])
-        valid = valid and known and _is_gain(body.get("gain"), len(files))
+        if not known or not _is_gain(body.get("gain"), len(files)):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
-        valid, files = False, []
-    if not valid or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
-        raise DataError(f"{path} is not a record of samples: delete it, or choose another folder")
+        raise DataError(
+            f"{path} is not a record of samples: delete it, or choose another folder"
+        ) from None
     facts = {name: value for name, value in body.items() if name not in _OWN_KEYS}
     picture = body.get("picture")
     return SampleRecord(files, picture and str(picture), facts, body.get("gain"))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import FastDPMError, ModelError
 from fastdpm.core.limits import MAX_TENSORS, check_regular
+from fastdpm.data.files import sha256 as sha256
 from fastdpm.data.files import write_chunks
 
 TYPES = {
@@ -148,9 +149,3 @@ def bytes_digest(*parts: bytes | memoryview) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """Measuring many methods at many S on one network: the paper's grid.
 
-Every cell is measured through the cache, so a comparison that was interrupted continues when it
-is started again.
+Every cell is measured through the cache, so a comparison that was interrupted continues from
+there.
 """
 
 from __future__ import annotations
@@ -108,9 +108,14 @@ class PreparedComparison(Generic[S]):
         """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
         return estimate_cost([trial.planned for trial in self.trials])
 
+    @property
+    def planned(self) -> Comparison:
+        """The comparison before its cells are measured."""
+        return self._comparison([trial.cell for trial in self.trials])
+
     def run(self, command: str = "", log: Callable[[str], object] = _ignore) -> Comparison:
         """Measure every cell; for the arguments, see :func:`compare`."""
-        measure, config = self.measure, self.handle.config
+        measure = self.measure
         began = time.monotonic()
         cells, pictures = [], {}
         clock = _Clock([trial.planned for trial in self.trials])
@@ -121,7 +126,15 @@ class PreparedComparison(Generic[S]):
                 pictures[cell.id] = trial.source.pictures(_PICTURED)
             left = clock.after(cell)
             log(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
-        left_out = [*measure.left_out, *self.notes]
+        return replace(
+            self._comparison(cells),
+            seconds=round(time.monotonic() - began, 1),
+            command=command,
+            pictures=pictures,
+        )
+
+    def _comparison(self, cells: Sequence[Cell]) -> Comparison:
+        measure, config = self.measure, self.handle.config
         return Comparison(
             model=ComparedModel(
                 config.name,
@@ -137,13 +150,12 @@ class PreparedComparison(Generic[S]):
             clip=self.clip,
             precision=self.draw.precision,
             metrics=measure.metrics,
-            left_out=tuple(left_out),
+            left_out=(*measure.left_out, *self.notes),
             floor=measure.floor,
             cells=tuple(cells),
-            seconds=round(time.monotonic() - began, 1),
+            seconds=None,
             versions=versions(*filter(importlib.util.find_spec, _PACKAGES)),
-            command=command,
-            pictures=pictures,
+            command=None,
         )
 
 

@@ -11,6 +11,7 @@ arXiv:2201.09865, section 4.1, for inpainting (without its resampling).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.arrays import read_array
 from fastdpm.data.condition import ClassLabels
 from fastdpm.data.images import read_rgba
-from fastdpm.inverse.batches import batches, check_data, own_condition
+from fastdpm.inverse.batches import check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
 from fastdpm.sampling.loop import Noise, run
@@ -171,23 +172,72 @@ def edit(
         raise InvalidArgumentError(
             "`level`, `strength`, `levels` and `kappa` have no effect with `plan`: drop them"
         )
-    else:
-        model.check_plan(plan.plan)
+    edits = edit_batches(
+        model,
+        x,
+        plan,
+        mask=mask,
+        clip=clip,
+        seed=seed,
+        class_labels=class_labels,
+        condition=condition,
+        batch_size=batch_size,
+        callback=callback,
+    )
+    return torch.cat([edited for _, edited in edits])
+
+
+def edit_batches(
+    model: Model,
+    x: Tensor,
+    plan: EditPlan,
+    *,
+    samples: Sequence[int] | None = None,
+    mask: Tensor | None = None,
+    clip: str | None = None,
+    seed: int = 0,
+    class_labels: ClassLabels | None = None,
+    condition: Tensor | None = None,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Edit data batch by batch; see :func:`edit`.
+
+    Args:
+        model: A model that is not latent.
+        x: Data in [-1, 1], shape (n, *data shape).
+        plan: A plan from :func:`plan_edit`.
+        samples: Indices of the samples to edit; all by default.
+        mask: See :func:`edit`, as for the other arguments.
+        clip: "none", "x0" or "dynamic".
+        seed: Random seed.
+        class_labels: Zero-based class labels.
+        condition: Condition of any other model.
+        batch_size: Number of samples per batch.
+        callback: Called after each row.
+
+    Yields:
+        The indices of the samples of a batch, and their edited data.
+    """
+    model.check_plan(plan.plan)
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
     condition = own_condition(model, x, condition, class_labels)
     reverse, clip = plan.plan, model.config.recipe.clip if clip is None else clip
-    results = []
-    for indices, data, chosen in batches(model, x, condition, batch_size):
+    todo = range(len(x)) if samples is None else samples
+    for first, indices in model.split(todo, batch_size, condition):
+        real = x[list(indices)]
+        data = real.to(model.device, torch.float64)
+        chosen = model.condition_of(condition, indices)
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
         start = noised(data, float(reverse.level[0]), z)
         network = model.noise_predictor(chosen, clip=clip)
         if unknown is not None:
-            painted = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
+            painted = unknown.to(data.device).expand(x.shape)[list(indices)]
             network = KnownPart(network, data, painted, reverse, noise)
             start = torch.where(painted, z, start) if plan.unseen else start
-        row_callback = after_rows(callback, indices.start, len(x), reverse.num_rows)
+        row_callback = after_rows(callback, first, len(todo), reverse.num_rows)
         state = run(
             reverse,
             network,
@@ -196,11 +246,10 @@ def edit(
             callback=row_callback,
             clip_state=clip == "state",
         )
-        results.append(model.finished(state).float().cpu())
-    edited = torch.cat(results)
-    if unknown is None:
-        return edited
-    return torch.where(unknown.to(edited.device), edited, x.float().cpu())
+        edited = model.finished(state).float().cpu()
+        if unknown is not None:
+            edited = torch.where(painted.cpu(), edited, real.float().cpu())
+        yield indices, edited
 
 
 def levels_from(

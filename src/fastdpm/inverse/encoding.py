@@ -8,6 +8,7 @@ Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inve
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,6 +179,29 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
     Raises:
         InvalidArgumentError: If another model encoded the latents, or their shape is wrong.
     """
+    out = torch.full_like(latents.x, torch.nan)
+    for batch, decoded in decode_batches(model, latents, batch_size):
+        out[batch] = decoded
+    return out
+
+
+def decode_batches(
+    model: Model,
+    latents: Latents,
+    batch_size: int | None = None,
+    samples: Sequence[int] | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Decode latents batch by batch; see :func:`decode`.
+
+    Args:
+        model: The model that encoded them.
+        latents: The latents.
+        batch_size: Number of samples per batch; by default it depends on their size.
+        samples: Indices of the samples to decode; all by default.
+
+    Yields:
+        The indices of the samples of a batch that have a latent, and their data.
+    """
     if latents.model != model_digest(model):
         raise InvalidArgumentError(
             f"these latents were encoded by model {latents.model_name!r}, whose weights or"
@@ -191,13 +215,15 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
             f" {tuple(latents.x.shape[1:])}: encode again"
         )
     size = model.batch_size(batch_size, condition)
-    out = torch.full_like(latents.x, torch.nan)
-    for batch in torch.split(torch.nonzero(latents.usable).flatten(), size):
+    usable = torch.nonzero(latents.usable).flatten()
+    if samples is not None:
+        usable = usable[torch.isin(usable, torch.tensor(samples, dtype=usable.dtype))]
+    for batch in torch.split(usable, size) if len(usable) else ():
         chosen = None if latents.condition is None else latents.condition[batch].to(model.device)
         x = latents.x[batch].to(model.device, torch.float64)
         past = () if latents.past is None else (latents.past[batch].to(x),)
-        out[batch] = run(latents.plan, model.noise_predictor(chosen), x, past=past).float().cpu()
-    return out
+        data = run(latents.plan, model.noise_predictor(chosen), x, past=past)
+        yield batch.tolist(), data.float().cpu()
 
 
 def _run(

@@ -59,6 +59,11 @@ class FoundModel:
         """The variances that the model was trained with."""
         return VarianceSchedule.from_config(self.config.schedule)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that it is read from, as far as they are known."""
+        return [path for path in (self.weights, self.conditions) if path is not None]
+
     def checksum(self) -> str:
         """The SHA-256 of the weights, from the configuration or computed from the file.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -20,7 +21,7 @@ from fastdpm.core.errors import DataError
 from fastdpm.data.arrays import read_array, read_arrays
 from fastdpm.data.files import write_bytes
 from fastdpm.data.images import read_pixels
-from fastdpm.data.pixels import to_pixels, write_png
+from fastdpm.data.pixels import from_pixels, to_pixels, write_png
 from fastdpm.data.sound import decode_sound, to_pcm, write_wav
 from fastdpm.data.spec import DataSpec
 
@@ -33,6 +34,14 @@ def to_values(samples: Tensor, data: DataSpec) -> Values:
         return to_pixels(samples)
     values = samples.float().cpu().numpy()
     return values[:, 0] if data.modality == "audio" else values
+
+
+def from_values(values: Values, data: DataSpec) -> Tensor:
+    """The values of files as samples in [-1, 1], shape (n, *data shape)."""
+    if data.modality == "image":
+        return from_pixels(values).movedim(-1, 1)
+    samples = torch.from_numpy(values)
+    return samples[:, None] if data.modality == "audio" else samples
 
 
 def write_sample(path: Path, values: Values, data: DataSpec) -> None:
