@@ -41,17 +41,19 @@ def decode(
     plan = saved.latents.plan
     loaded = machine.open(find_model(model, checkpoint), len(saved.latents.x), batch_size)
     data = loaded.finished(decode_latents(loaded, saved.latents, batch_size))
+    evaluations = saved.latents.decoding_evaluations
     facts = {
         **made_by(loaded.config, plan),
         "encoded": saved.latents.method,
-        "network_evaluations": plan.num_rows,
+        "network_evaluations": evaluations,
         "n": len(data),
         "inputs": list(saved.inputs),
+        "guidance": saved.latents.guidance.record,
     }
     if loaded.config.data.classes is not None and saved.latents.condition is not None:
         facts |= label_facts(saved.latents.condition.tolist(), range(len(data)))
     with filled as folder:
         picture = write_samples(folder, loaded.config.data, data, saved.gain, facts)
-    each = counted(plan.num_rows, "network evaluation")
+    each = counted(evaluations, "network evaluation")
     console.print(f"{len(data)} decoded in {each} each: {out}")
     console.print(f"picture: {out / picture}")

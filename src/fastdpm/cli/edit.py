@@ -55,6 +55,7 @@ def edit(
         ),
     ] = None,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
@@ -77,7 +78,7 @@ def edit(
     model = source.find()
     config = model.config
     times = _check_mask_options(mask, span, config.data)
-    recipe = options.recipe(config.recipe, clip)
+    recipe = guiding.recipe(options.recipe(config.recipe, clip))
     levels = recipe.choose_levels(model.schedule)
     if strength is not None or at_level is not None:
         levels_from(levels, model.schedule, **start)
@@ -87,18 +88,21 @@ def edit(
     how = plan_edit(loaded.model, **start, masked=masked, levels=levels, kappa=kappa)
     if masked and how.unseen:  # only then does sampling start from pure noise
         print_notes(levels.notes)
+    guidance = loaded.model.check_guidance(recipe.guidance, loaded.condition)
+    evaluations = guidance.evaluations(how.plan.network_level)
     settings = {"clip": recipe.clip, "seed": seed}
     began = time.perf_counter()
-    found = _run(loaded, how, marked, source.batch_size, settings)
+    found = _run(loaded, how, marked, source.batch_size, settings | {"guidance_scale": guidance})
     seconds = time.perf_counter() - began
     share = None if marked is None else round(float(marked.double().mean()), 6)
     facts = made_by(config, how.plan, recipe) | settings
     facts |= {
         "strength": strength,
         "at_level": at_level,
-        "network_evaluations": how.plan.num_rows,
+        "network_evaluations": evaluations,
         "inputs": loaded.file_names,
         "painted": share,
+        "guidance": guidance.record,
         "n": len(found),
     }
     if config.data.classes is not None and loaded.condition is not None:
@@ -106,7 +110,7 @@ def edit(
     with filled as folder:
         write_samples(folder, config.data, found, loaded.gain, facts)
         write_edits(folder / EDITED, loaded.x, found, marked, config.data)
-    _print(how.plan, len(found), share, seconds)
+    _print(how.plan, evaluations, len(found), share, seconds)
     console.print(f"written to {out}; picture of originals and results: {out / EDITED}")
 
 
@@ -134,10 +138,10 @@ def _run(
         )
 
 
-def _print(plan: Plan, number: int, share: float | None, seconds: float) -> None:
+def _print(plan: Plan, evaluations: int, number: int, share: float | None, seconds: float) -> None:
     """How many samples were edited, from which level, and what it took."""
     done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
-    each = counted(plan.num_rows, "network evaluation")
+    each = counted(evaluations, "network evaluation")
     console.print(
         f"{number} {done}, from level {plan.level[0]:.4g} in {each} each; {seconds:.1f} s"
     )

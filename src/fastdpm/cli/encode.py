@@ -34,6 +34,7 @@ def encode(
     n: Limit = None,
     encoding: Encoding,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` turns back into them.
@@ -47,8 +48,9 @@ def encode(
         raise InvalidArgumentError(f"{out} already exists: choose another --out, or --overwrite")
     model = source.find()
     levels = encoding.choose_levels(options, model)
+    guidance = guiding.recipe(model.config.recipe).guidance
     loaded = source.read(model, inputs, machine, n)
-    latents = encoding.encode(loaded, levels, source.batch_size)
+    latents = encoding.encode(loaded, levels, guidance, source.batch_size)
     kept = latents.usable
     count, total = int(kept.sum()), len(kept)
     if count:

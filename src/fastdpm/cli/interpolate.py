@@ -31,6 +31,7 @@ def interpolate(
     overwrite: Overwrite = False,
     encoding: Encoding,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Interpolate between two images or sounds, along the sphere of their latents.
@@ -50,6 +51,7 @@ def interpolate(
     filled = results_folder(out, overwrite)
     found = source.find()
     levels = encoding.choose_levels(options, found)
+    recipe = guiding.recipe(options.recipe(recommended_recipe(found)))
     loaded = source.read(found, [a, b], machine, n=3)
     if len(loaded.names) != 2:
         raise InvalidArgumentError(
@@ -57,7 +59,7 @@ def interpolate(
             " pass one file each"
         )
     model = loaded.model
-    ends = encoding.encode(loaded, levels, source.batch_size)
+    ends = encoding.encode(loaded, levels, recipe.guidance, source.batch_size)
     advice = print_unconverged(ends, loaded.names)
     if not ends.usable.all():
         raise SamplingError(f"an end did not converge: {advice}")
@@ -66,9 +68,10 @@ def interpolate(
     error = error_of_ends(loaded.x, samples)
     gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
     facts = {
-        **made_by(model.config, ends.plan, options.recipe(recommended_recipe(found))),
+        **made_by(model.config, ends.plan, recipe),
         "without_last_row": encoding.without_last_row,
         "encoded": ends.method,
+        "guidance": ends.guidance.record,
         "ends": loaded.file_names,
         "error_of_ends": error,
         "latents_standard_deviation": ends.deviation,

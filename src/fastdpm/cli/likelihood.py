@@ -47,6 +47,7 @@ def likelihood(
         int | None, Panel.LIKELIHOOD.option("--gray-levels", help=_grey_levels, min=2)
     ] = None,
     clip: choices.Clip = None,
+    guiding: choices.Guiding,
     seed: choices.Seed = 0,
     machine: Machine,
     save: Annotated[
@@ -70,7 +71,7 @@ def likelihood(
     check_output(plot, FIGURE_SUFFIXES, inputs)
     model = source.find()
     config = model.config
-    recipe = options.recipe(config.recipe, clip)
+    recipe = guiding.recipe(options.recipe(config.recipe, clip))
     levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
     loaded = source.read(model, inputs, machine, n)
@@ -85,6 +86,7 @@ def likelihood(
             clip=recipe.clip,
             seed=seed,
             condition=loaded.condition,
+            guidance_scale=recipe.guidance,
             batch_size=source.batch_size,
             callback=bar,
         )

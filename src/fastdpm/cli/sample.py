@@ -39,6 +39,7 @@ def sample(
         ),
     ] = None,
     sampling: choices.Sampling,
+    guiding: choices.Guiding,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
@@ -72,7 +73,9 @@ def sample(
     found = find_model(model, checkpoint)
     config = found.config
     recipe, saved = sampling.choose(config.recipe)
+    recipe = guiding.recipe(recipe)
     plan = saved or recipe.compile(found.schedule)
+    recipe.guidance.per_row(plan.network_level)  # refuses a wrong number of scales
     check_format(format, config.data.modality)
 
     # From here on with PyTorch, whose import takes longer than all of the above.
@@ -80,7 +83,7 @@ def sample(
     from fastdpm.data.condition import read_condition
     from fastdpm.output import folder as output
 
-    chosen = read_condition(condition, class_labels, config.data)
+    chosen = read_condition(condition, class_labels, config.data, config.null_class)
     count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
     path = out or output.free_folder(Path("samples"), config.name)
     output.check_folder(path, overwrite=overwrite, resume=resume)
@@ -89,13 +92,14 @@ def sample(
     if saved is not None:
         loaded.check_plan(saved)
     conditions = loaded.check_condition(chosen)
+    guidance = loaded.check_guidance(recipe.guidance, conditions)
     if count is None:
         count = 16 if conditions is None else len(conditions)
     settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
     folder = output.SampleFolder.open(
         path,
         config.data,
-        _identity(config, plan, conditions, settings),
+        _identity(config, plan, conditions, settings | {"guidance": guidance.record}),
         facts={} if saved is not None else {"recipe": plain(recipe)},
         format=format or "",
         overwrite=overwrite,
@@ -104,6 +108,7 @@ def sample(
     if saved is not None or recipe != config.recipe:
         print_notes(plan.notes)
     options = settings | {"batch_size": batch_size, "condition": conditions}
+    options["guidance_scale"] = guidance
     _write(loaded, plan, folder, count, options)
 
 
@@ -133,12 +138,13 @@ def _write(
     seconds = time.perf_counter() - began
     total = model.schedule.num_train_steps
     labels = None if model.config.data.classes is None else options["condition"].tolist()
+    evaluations = options["guidance_scale"].evaluations(plan.network_level)
     picture = folder.finish(
-        {"n": len(folder.done), "network_evaluations": plan.num_rows, "T": total}
+        {"n": len(folder.done), "network_evaluations": evaluations, "T": total}
         | {"seconds": round(seconds, 3)}
         | label_facts(labels, sorted(folder.done))
     )
-    _print(folder, len(todo), picture, plan.num_rows, total, seconds)
+    _print(folder, len(todo), picture, evaluations, total, seconds)
 
 
 def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:

@@ -19,19 +19,26 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.limits import read_bytes
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.arrays import read_array
-from fastdpm.data.condition import ClassLabels
+from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.data.images import read_rgba
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
 from fastdpm.sampling.loop import Noise, run
-from fastdpm.sampling.network import Network, NoisePredictor, predict_eps, split_variance
+from fastdpm.sampling.network import (
+    Network,
+    NoisePredictor,
+    count_evaluations,
+    predict_eps,
+    split_variance,
+)
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -69,6 +76,10 @@ class KnownPart(NoisePredictor):
         eps, learned = split_variance(predict_eps(self.network, merged, t, level), x)
         eps = torch.where(self.unknown, eps, z)
         return eps if learned is None else torch.cat([eps, learned], dim=1)
+
+    def evaluations(self, level: float) -> int:
+        """See :class:`fastdpm.sampling.network.NoisePredictor`."""
+        return count_evaluations(self.network, level)
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,8 @@ def edit(
     clip: str | None = None,
     seed: int = 0,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     plan: EditPlan | None = None,
     callback: Callback | None = None,
@@ -145,10 +157,12 @@ def edit(
         kappa: Stochasticity in [0, 1]; by default that of the recommended recipe.
         clip: "none", "x0" or "dynamic"; by default that of the recommended recipe.
         seed: Random seed. Sample i depends on the seed, on i and on its own data.
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
+        guidance_scale: Scale of classifier-free guidance, one for each row that runs, or a
+            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
         batch_size: Number of samples per batch; by default it depends on their size.
         plan: A plan from :func:`plan_edit`, which replaces ``level``, ``strength``, ``levels`` and
             ``kappa``.
@@ -175,19 +189,24 @@ def edit(
         model.check_plan(plan.plan)
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
-    condition = own_condition(model, x, condition, class_labels)
+    own = own_condition(model, x, condition, class_labels)
     reverse, clip = plan.plan, model.config.recipe.clip if clip is None else clip
+    guidance = model.check_guidance(guidance_scale, own)
+    guiding = guidance.over(reverse.network_level)
+    evaluations = guidance.evaluations(reverse.network_level)
     results = []
-    for indices, data, chosen in batches(model, x, condition, batch_size):
+    for indices, data, chosen in batches(model, x, own, batch_size):
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
         start = noised(data, float(reverse.level[0]), z)
-        network = model.noise_predictor(chosen, clip=clip)
+        network = model.noise_predictor(chosen, clip=clip, **guiding)
         if unknown is not None:
             painted = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
             network = KnownPart(network, data, painted, reverse, noise)
             start = torch.where(painted, z, start) if plan.unseen else start
-        row_callback = after_rows(callback, indices.start, len(x), reverse.num_rows)
+        row_callback = after_rows(
+            callback, indices.start, len(x), reverse.num_rows, evaluations=evaluations
+        )
         state = run(reverse, network, start, noise=noise, callback=row_callback)
         results.append(model.finished(state).float().cpu())
     edited = torch.cat(results)

@@ -287,6 +287,6 @@ class SampleFolder:
 def _words(value: Any) -> str:
     return (
         f"{value.get('label')} ({value.get('fingerprint')})"
-        if isinstance(value, dict)
+        if isinstance(value, dict) and "label" in value
         else str(value)
     )
