@@ -114,8 +114,7 @@ class Model:
             sample_rate: Sample rate in Hz, for sound.
             classes: Number of classes, if the network accepts class labels, shape (batch,), int64.
             class_names: Names of the classes, in the order of their labels.
-            null_class: Whether the label ``classes``, one more than that of the last class, stands
-                for "no class".
+            null_class: Whether the label after that of the last class stands for "no class".
             conditions: Default conditions; see :class:`Model`.
             unconditional: The condition that stands for no condition, with the shape of one
                 condition, if ``null_class`` does not say it.
@@ -188,9 +187,8 @@ class Model:
             guidance_rescale: How far guided predictions are rescaled, in [0, 1].
             seed: Random seed, at least 0.
             batch_size: Number of samples per batch; by default it depends on their size.
-            class_labels: For models with classes, labels from 0 or names: one for all samples, or
-                m of them; sample i uses label i mod m. By default all classes in turn. "none" is
-                the null class, if the model has one.
+            class_labels: For models with classes, labels from 0 or names, one or m: sample i uses
+                label i mod m. By default all classes in turn. "none" is the null class.
             condition: Condition of any other model: mel spectrograms of shape (bands, frames) or
                 (m, bands, frames) for a vocoder, or whatever the network accepts, (m, ...). Sample
                 i uses condition i mod m. By default ``conditions`` of the model.
