@@ -183,6 +183,19 @@ def test_classes_are_known(tmp_path):
     assert (by_label - model.sample(2, num_steps=3)).abs().max() > 1e-3
 
 
+def test_the_last_label_can_be_the_null_class_of_a_converted_folder(tmp_path):
+    convert(_write(tmp_path / "x", make_unet(num_class_embeds=4)), tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    config = json.loads(path.read_text())
+    config["network"]["null_class"], config["data"]["classes"] = True, 3
+    path.write_text(json.dumps(config))
+    model = load_model(tmp_path / "m")
+    assert model.conditions is not None
+    assert (model.null_class, model.conditions.tolist()) == (3, [0, 1, 2])
+    none = model.sample(1, num_steps=2, class_labels="none")
+    assert torch.equal(none, model.sample(1, num_steps=2, class_labels=1, guidance_scale=0))
+
+
 def test_the_published_network_is_the_same_at_full_size(tmp_path):
     network = make_unet(**CIFAR10)
     assert sum(p.numel() for p in network.parameters()) == 35_746_307
@@ -316,6 +329,6 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     (folder / "unet" / "y.bin").rename(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(
         ModelError,
-        match=tells("diffusion_pytorch_model.bin", "fastdpm.evaluation.evaluating.MeasureOptions"),
+        match=tells("diffusion_pytorch_model.bin", "fastdpm.evaluation.options.MeasureOptions"),
     ):
         load_model(folder)

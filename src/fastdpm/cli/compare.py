@@ -59,6 +59,15 @@ def compare(
     ] = None,
     methods: Annotated[str | None, Panel.SAMPLING.option(help=_methods_help)] = None,
     kappa: Annotated[str | None, Panel.SAMPLING.option(help=_kappa_help)] = None,
+    guidance_scale: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            "--guidance",
+            help="Scales of classifier-free guidance, separated by commas: every method is"
+            " measured at each; by default as in the model's recipe.",
+            metavar="X,...",
+        ),
+    ] = None,
     n: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -117,6 +126,7 @@ def compare(
     )
     figures = choices.parse_names("--format", formats, FORMATS)
     counts, names, kappas = _parse_grid(steps, methods, kappa)
+    scales = choices.parse("--guidance", guidance_scale, float) or None
     if not dry_run:
         if folder.out is None:
             raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
@@ -133,6 +143,7 @@ def compare(
             counts,
             names,
             kappas=kappas,
+            guidance_scale=scales,
             table=None if preset is None else preset.compare,
             measuring=measuring,
             options=DrawOptions(seed, precision, batch_size, machine.device),

@@ -41,14 +41,16 @@ def decode(
     plan = saved.latents.plan
     found = choices.find(model, checkpoint)
     loaded = machine.open(found, len(saved.latents.x), batch_size)
+    evaluations = saved.latents.decoding_evaluations
     identity = {
         **made_by(loaded.config, plan),
         "network": config_digest(loaded.config),
         "encoded": saved.latents.method,
         "latents": sha256(latents),
-        "network_evaluations": plan.num_rows,
+        "network_evaluations": evaluations,
         "n": len(saved.latents.x),
         "inputs": list(saved.inputs),
+        "guidance": saved.latents.guidance.record,
     }
     if loaded.config.data.classes is not None and saved.latents.condition is not None:
         identity |= label_facts(saved.latents.condition.tolist(), range(len(saved.latents.x)))
@@ -58,6 +60,6 @@ def decode(
         for indices, data in decode_batches(loaded, saved.latents, batch_size, todo):
             samples.write(indices, loaded.finished(data))
         picture = samples.finish()
-    each = counted(plan.num_rows, "network evaluation")
+    each = counted(evaluations, "network evaluation")
     console.print(f"{len(samples.done)} decoded in {each} each: {run.path}")
     console.print(f"picture: {picture}")

@@ -56,6 +56,7 @@ def edit(
         ),
     ] = None,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
@@ -80,9 +81,9 @@ def edit(
     model = source.find()
     config = model.config
     times = _check_mask_options(mask, span, config.data)
-    recipe = options.recipe(config.recipe, clip)
+    recipe = guiding.recipe(options.recipe(config.recipe, clip))
     levels = recipe.choose_levels(model.schedule)
-    if strength is not None or at_level is not None:
+    if any(value is not None for value in start.values()):
         levels_from(levels, model.schedule, **start)
     loaded = source.read(model, inputs, machine, n)
     marked = _marked(mask, times, loaded.x, config.data)
@@ -90,23 +91,24 @@ def edit(
     how = plan_edit(loaded.model, **start, masked=masked, levels=levels, kappa=kappa)
     if masked and how.unseen:  # only then does sampling start from pure noise
         print_notes(levels.notes)
+    guidance = loaded.model.check_guidance(recipe.guidance, loaded.condition)
+    evaluations = guidance.evaluations(how.plan.network_level)
     settings = {"clip": recipe.clip, "seed": seed}
     share = None if marked is None else round(float(marked.double().mean()), 6)
     identity = made_by(config, how.plan, recipe) | loaded.identity | loaded.labels | settings
     identity |= {
         "strength": strength,
         "at_level": at_level,
-        "network_evaluations": how.plan.num_rows,
+        "network_evaluations": evaluations,
         "painted": share,
+        "guidance": guidance.record,
         "mask": None if marked is None else values_digest(marked),
         "n": len(loaded.x),
     }
-    began = time.perf_counter()
     with folder.claim("edit", identity, [*loaded.read, mask]) as run:
         samples = SampleFolder(run, config.data, gain=loaded.gain)
-        rest = {"mask": marked, "batch_size": source.batch_size}
-        _write(loaded, how, samples, settings | rest)
-        seconds = time.perf_counter() - began
+        rest = {"mask": marked, "batch_size": source.batch_size, "guidance_scale": guidance}
+        seconds = _write(loaded, how, samples, settings | rest)
 
         def draw(place: Path, values: NDArray[Any]) -> Path:
             results = sound.at_level(from_values(values, config.data), 1 / loaded.gain)
@@ -114,18 +116,18 @@ def edit(
             return samples.draw(place, values)
 
         samples.finish(draw=draw)
-    _print(how.plan, len(loaded.x), share, seconds)
+    _print(how.plan, evaluations, len(loaded.x), share, seconds)
     console.print(f"written to {run.path}; picture of originals and results: {run.path / EDITED}")
 
 
 def _write(
     loaded: LoadedInputs, how: EditPlan, samples: SampleFolder, options: dict[str, Any]
-) -> None:
-    """Edit the inputs whose results are missing, under a progress bar."""
+) -> float:
+    """Edit the inputs whose results are missing, under a progress bar; returns the seconds."""
     from fastdpm.inverse.editing import edit_batches
     from fastdpm.progress import sampling_bar
 
-    todo = samples.todo(len(loaded.x))
+    began, todo = time.perf_counter(), samples.todo(len(loaded.x))
     with sampling_bar() as bar:
         for indices, edited in edit_batches(
             loaded.model,
@@ -137,12 +139,13 @@ def _write(
             **options,
         ):
             samples.write(indices, edited)
+    return time.perf_counter() - began
 
 
-def _print(plan: Plan, number: int, share: float | None, seconds: float) -> None:
+def _print(plan: Plan, evaluations: int, number: int, share: float | None, seconds: float) -> None:
     """How many samples were edited, from which level, and what it took."""
     done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
-    each = counted(plan.num_rows, "network evaluation")
+    each = counted(evaluations, "network evaluation")
     console.print(
         f"{number} {done}, from level {plan.level[0]:.4g} in {each} each; {seconds:.1f} s"
     )

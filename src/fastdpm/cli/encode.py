@@ -34,6 +34,7 @@ def encode(
     n: Limit = None,
     encoding: Encoding,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` turns back into them.
@@ -52,8 +53,9 @@ def encode(
     model = source.find()
     check_output(out, inputs=model.files)
     levels = encoding.choose_levels(options, model)
+    guidance = guiding.recipe(model.config.recipe).guidance
     loaded = source.read(model, inputs, machine, n)
-    latents = encoding.encode(loaded, levels, source.batch_size)
+    latents = encoding.encode(loaded, levels, guidance, source.batch_size)
     kept = latents.usable
     count, total = int(kept.sum()), len(kept)
     if count:

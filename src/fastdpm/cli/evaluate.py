@@ -53,6 +53,7 @@ def evaluate(
     features: choices.Features = None,
     inception: choices.Inception = None,
     sampling: choices.Sampling,
+    guiding: choices.Guiding,
     seed: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -109,11 +110,13 @@ def evaluate(
     recipe, plan = None, None
     if isinstance(measured, str):
         idle = {"--seed": seed is not None, "--precision": precision is not None}
-        idle |= dict.fromkeys(sampling.names(), True) | {"--dry-run": dry_run}
+        idle |= dict.fromkeys([*sampling.names(), *guiding.names()], True)
+        idle |= {"--dry-run": dry_run}
         _refuse(samples, [name for name, stated in idle.items() if stated])
         machine.use_stated_threads()
     else:
         recipe, plan = sampling.choose(measured.config.recipe)
+        recipe = guiding.recipe(recipe)
         machine.use_threads(measured.config, n, drawing_batch(measured, batch_size))
     measuring = stages.MeasureOptions(
         against, n, features, inception, machine.device, kept, True, scale_to_peak, batch_size

@@ -18,6 +18,7 @@ from fastdpm.core.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdpm.core.guidance import GuidanceScale
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
     from fastdpm.inverse.encoding import Latents
@@ -100,8 +101,9 @@ class Source(Options):
         str | None,
         Panel.MODEL.option(
             "--class",
-            help="For models with classes: one label for all inputs, or one for each: 3,1,4.",
-            metavar="N,...",
+            help="For models with classes: one name or label for all inputs, or one for each, such"
+            " as horse,3; none is no class, for models with a null class.",
+            metavar="NAME,...",
         ),
     ] = None
     resize: Annotated[
@@ -129,11 +131,12 @@ class Source(Options):
         from fastdpm.data.inputs import read_samples
 
         data = found.config.data
-        condition = read_condition(self.condition, self.class_labels, data)
+        null = found.config.null_class
+        condition = read_condition(self.condition, self.class_labels, data, null)
         if condition is None and data.classes is not None:
             raise InvalidArgumentError(
-                f"{self.model} has {data.classes} classes: set `class_labels`, to one label for"
-                " all inputs or one for each"
+                f"{self.model} has {data.classes} classes: set `class_labels`, to one name or"
+                " label for all inputs or one for each"
             )
         names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
         if condition is not None and len(condition) not in (1, len(x)):
@@ -200,7 +203,13 @@ class Encoding(Options):
         check_solver(find_encoding(self.by), self.solver)
         return self.levels(options.recipe(recommended_recipe(found)), found)
 
-    def encode(self, inputs: LoadedInputs, levels: NoiseLevels, batch_size: int | None) -> Latents:
+    def encode(
+        self,
+        inputs: LoadedInputs,
+        levels: NoiseLevels,
+        guidance: GuidanceScale,
+        batch_size: int | None,
+    ) -> Latents:
         """Encode under a progress bar; notes on the levels are printed."""
         from fastdpm.inverse.encoding import encode
         from fastdpm.progress import sampling_bar
@@ -214,6 +223,7 @@ class Encoding(Options):
                 self.by,
                 solver=self.solver,
                 condition=inputs.condition,
+                guidance_scale=guidance,
                 batch_size=batch_size,
                 callback=bar,
             )

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.inputs import Encoding, Source, encodes, note_deviation, print_unconverged
+from fastdpm.cli.inputs import (
+    Encoding,
+    LoadedInputs,
+    Source,
+    encodes,
+    note_deviation,
+    print_unconverged,
+)
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
@@ -30,6 +37,7 @@ def interpolate(
     folder: OutFolder,
     encoding: Encoding,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Interpolate between two images or sounds, along the sphere of their latents.
@@ -50,6 +58,7 @@ def interpolate(
     folder.check()
     found = source.find()
     levels = encoding.choose_levels(options, found)
+    recipe = guiding.recipe(options.recipe(recommended_recipe(found)))
     loaded = source.read(found, [a, b], machine, n=3)
     if len(loaded.names) != 2:
         raise InvalidArgumentError(
@@ -57,21 +66,20 @@ def interpolate(
             " pass one file each"
         )
     model, plan = loaded.model, find_encoding(encoding.by).decoding(levels)
+    guidance = model.check_guidance(recipe.guidance, loaded.condition)
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
     identity = {
-        **made_by(model.config, plan, options.recipe(recommended_recipe(found))),
+        **made_by(model.config, plan, recipe),
         **loaded.identity,
         "without_last_row": encoding.without_last_row,
         "encoded": encoding.by,
         "solver": str(encoding.solver),
+        "guidance": guidance.record,
         "n": n,
     }
-    if model.config.data.classes is not None and loaded.condition is not None:
-        ends_of = loaded.condition.tolist()
-        if len(set(ends_of)) == 1:
-            identity |= label_facts(ends_of[:1], range(n))
+    identity |= _shared_label(loaded, n)
     with folder.claim("interpolate", identity, loaded.read) as run:
-        ends = encoding.encode(loaded, levels, source.batch_size)
+        ends = encoding.encode(loaded, levels, guidance, source.batch_size)
         advice = print_unconverged(ends, loaded.names)
         if not ends.usable.all():
             raise SamplingError(f"an end did not converge: {advice}")
@@ -86,10 +94,19 @@ def interpolate(
             "error_of_ends": error,
             "latents_standard_deviation": ends.deviation,
         }
-        rate = model.config.data.sample_rate or 0
-        picture = written.finish(facts, lambda place, values: write_way(place, values, rate))
+        picture = written.finish(
+            facts, lambda *drawn: write_way(*drawn, model.config.data.sample_rate or 0)
+        )
     console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {run.path}")
     console.print(f"picture: {picture}; its ends differ from A and B by {error:.1g}")
     if error > CLOSE:
         console.print("note: --by invertible or implicit ends at A and B themselves")
     note_deviation(ends)
+
+
+def _shared_label(loaded: LoadedInputs, n: int) -> dict[str, Any]:
+    """What a record says about the class of the samples, if both ends have the same."""
+    if loaded.model.config.data.classes is None or loaded.condition is None:
+        return {}
+    labels = loaded.condition.tolist()
+    return label_facts(labels[:1], range(n)) if len(set(labels)) == 1 else {}

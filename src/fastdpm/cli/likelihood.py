@@ -47,6 +47,7 @@ def likelihood(
         int | None, Panel.LIKELIHOOD.option("--gray-levels", help=_grey_levels, min=2)
     ] = None,
     clip: choices.Clip = None,
+    guiding: choices.Guiding,
     seed: choices.Seed = 0,
     machine: Machine,
     save: Annotated[
@@ -75,7 +76,7 @@ def likelihood(
     recommended = config.recipe
     if recommended.clip == "state":  # which has no likelihood
         recommended = recommended.replace(clip="none")
-    recipe = options.recipe(recommended, clip)
+    recipe = guiding.recipe(options.recipe(recommended, clip))
     levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
     loaded = source.read(model, inputs, machine, n)
@@ -90,6 +91,7 @@ def likelihood(
             clip=recipe.clip,
             seed=seed,
             condition=loaded.condition,
+            guidance_scale=recipe.guidance,
             batch_size=source.batch_size,
             callback=bar,
         )

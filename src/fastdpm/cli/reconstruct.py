@@ -65,6 +65,7 @@ def reconstruct(
         ),
         replace(choices.SPACINGS, several=True),
     ] = None,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Encode and decode images or sounds, and measure how close the results are.
@@ -91,6 +92,7 @@ def reconstruct(
     model = source.find()
     grid = measuring.recipe_grid(recommended_recipe(model), counts, kinds, spacings)
     chosen = {key: encoding.levels(recipe, model) for key, recipe in grid.items()}
+    guidance = guiding.recipe(model.config.recipe).guidance
     loaded = source.read(model, inputs, machine, n)
     print_notes(dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes))
     runs = list(product(chosen.items(), methods))
@@ -100,6 +102,7 @@ def reconstruct(
         "levels": [compiled.label for compiled in chosen.values()],
         "by": [method.name for method in methods],
         "solver": str(encoding.solver),
+        "guidance": guidance.record,
     }
     with folder.claim("reconstruct", identity, loaded.read) as run:
         parts = ReconstructionParts(run)
@@ -115,6 +118,7 @@ def reconstruct(
                     method.name,
                     solver=encoding.solver if method.solved else None,
                     condition=loaded.condition,
+                    guidance_scale=guidance,
                     batch_size=source.batch_size,
                     callback=bar,
                 )

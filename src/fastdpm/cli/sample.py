@@ -40,6 +40,7 @@ def sample(
         ),
     ] = None,
     sampling: choices.Sampling,
+    guiding: choices.Guiding,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
@@ -65,7 +66,9 @@ def sample(
     found = choices.find(model, checkpoint)
     config = found.config
     recipe, saved = sampling.choose(config.recipe)
+    recipe = guiding.recipe(recipe)
     plan = saved or recipe.compile(found.schedule)
+    recipe.guidance.per_row(plan.network_level)  # refuses a wrong number of scales
     written_as = check_format(format, config.data.modality)
 
     # From here on with PyTorch, whose import takes longer than all of the above.
@@ -73,20 +76,23 @@ def sample(
     from fastdpm.data.condition import read_condition
     from fastdpm.output.folder import SampleFolder
 
-    chosen = read_condition(condition, class_labels, config.data)
+    chosen = read_condition(condition, class_labels, config.data, config.null_class)
     count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
     loaded = machine.open(found, count, batch_size)
     if saved is not None:
         loaded.check_plan(saved)
     conditions = loaded.check_condition(chosen)
+    guidance = loaded.check_guidance(recipe.guidance, conditions)
     if count is None:
         count = 16 if conditions is None else len(conditions)
     settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
-    identity = _identity(config, plan, conditions, settings) | {"file_format": written_as}
+    deciding = settings | {"guidance": guidance.record, "file_format": written_as}
+    identity = _identity(config, plan, conditions, deciding)
     inputs = (*found.files, sampling.plan, None if condition is None else Path(condition))
     if saved is not None or recipe != config.recipe:
         print_notes(plan.notes)
     options = settings | {"batch_size": batch_size, "condition": conditions}
+    options["guidance_scale"] = guidance
     with folder.claim("sample", identity, inputs, name=config.name) as run:
         facts = {} if saved is not None else {"recipe": plain(recipe)}
         samples = SampleFolder(run, config.data, facts, format=written_as)
@@ -123,10 +129,11 @@ def _write(
     seconds = time.perf_counter() - began
     total = model.schedule.num_train_steps
     labels = None if model.config.data.classes is None else options["condition"].tolist()
-    facts = {"n": len(samples.done), "network_evaluations": plan.num_rows, "T": total}
+    evaluations = options["guidance_scale"].evaluations(plan.network_level)
+    facts = {"n": len(samples.done), "network_evaluations": evaluations, "T": total}
     facts |= {"seconds": round(seconds, 3)} | label_facts(labels, sorted(samples.done))
     picture = samples.finish(facts)
-    return _Done(len(todo), picture, plan.num_rows, total, seconds)
+    return _Done(len(todo), picture, evaluations, total, seconds)
 
 
 def _check_is_folder(out: Path | None) -> None:

@@ -76,7 +76,7 @@ def train(
     options = settings.training
     machine.use_stated_threads()
     folder.check()
-    labeled = not isinstance(settings, TrainConfig)
+    labeled = not isinstance(settings, TrainConfig) or settings.data.classes is not None
     rows = load_training_data(
         data, settings.data, horizontal_flip=options.horizontal_flip, labeled=labeled
     )

@@ -10,14 +10,16 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Generic
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of, whole_number
-from fastdpm.core.limits import MAX_SAMPLES, check_limit
-from fastdpm.core.recipe import CLIPS
+from fastdpm.core.guidance import GuidanceScale
+from fastdpm.core.recipe import CLIPS, Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import digest, versions
+from fastdpm.evaluation.checks import check_sizes, check_used
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import (
     CostEstimate,
@@ -25,7 +27,7 @@ from fastdpm.evaluation.estimate import (
     count_cells,
     estimate_cost,
 )
-from fastdpm.evaluation.evaluating import MeasureOptions, check_used, open_measure, too_few
+from fastdpm.evaluation.evaluating import MeasureOptions, open_measure, too_few
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
@@ -35,6 +37,9 @@ from fastdpm.models.find import FoundModel
 from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
 from fastdpm.models.presets import CompareSettings
+
+Scales = float | GuidanceScale | Sequence[float | GuidanceScale]
+"""Scales of guidance of a comparison, one or several."""
 
 _STEPS = (5, 10, 20, 50)
 _PICTURED = 8
@@ -165,6 +170,7 @@ def compare(
     methods: Sequence[str | Method] | str | None = None,
     *,
     kappas: Sequence[float] | None = None,
+    guidance_scale: Scales | None = None,
     table: CompareSettings | None = None,
     measuring: MeasureOptions | None = None,
     options: DrawOptions | None = None,
@@ -184,6 +190,8 @@ def compare(
         methods: Groups, keys or methods, as :func:`fastdpm.evaluation.methods.choose_methods`
             takes them; by default the table's, or all groups.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
+        guidance_scale: Scales of classifier-free guidance, one or several: every method is
+            measured at each. By default that of the model's recipe.
         table: A table of the paper, as a preset describes it
             (:attr:`fastdpm.models.presets.Preset.compare`). It provides ``steps``, ``methods``
             and the number of samples where they are not set.
@@ -205,6 +213,7 @@ def compare(
         steps,
         methods,
         kappas=kappas,
+        guidance_scale=guidance_scale,
         table=table,
         measuring=measuring,
         options=options,
@@ -220,6 +229,7 @@ def prepare(
     methods: Sequence[str | Method] | str | None = None,
     *,
     kappas: Sequence[float] | None = None,
+    guidance_scale: Scales | None = None,
     table: CompareSettings | None = None,
     measuring: MeasureOptions | None = None,
     options: DrawOptions | None = None,
@@ -237,7 +247,7 @@ def prepare(
         methods = table.methods
     kappas = None if kappas is None else [float(kappa) for kappa in kappas]
     chosen = choose_methods(methods, kappas)
-    _check_sizes(chosen, steps, settings.n, reference_n)
+    check_sizes(chosen, steps, settings.n, reference_n)
     if clip is not None:
         check_one_of("clip", clip, CLIPS)
     find_device(draw.device)
@@ -246,7 +256,11 @@ def prepare(
     handle = ModelHandle(model, draw.device)
     config = handle.config
     check_used(config.data, settings, draw)
-    draw = draw.for_data(config.data)
+    draw = draw.for_model(handle)
+    guidances = [
+        handle.check_guidance(guidance, draw.condition)
+        for guidance in _guidances(guidance_scale, config.recipe)
+    ]
     schedule = VarianceSchedule.from_config(config.schedule)
     few = any(not method.takes_all_steps for method in chosen)
     counts = _counts(steps, table, schedule.num_train_steps) if few else []
@@ -256,7 +270,7 @@ def prepare(
     check_count(size, measure.least)
     trials = tuple(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
-        for cell, drawer in _grid(chosen, counts, schedule, clip, measure.n, size)
+        for cell, drawer in _grid(chosen, counts, guidances, schedule, clip, measure.n, size)
     )
     notes = too_few(settings.n, measure)
     if left_out and table is None:
@@ -264,30 +278,23 @@ def prepare(
     return PreparedComparison(handle, schedule, measure, trials, draw, clip, notes)
 
 
-def _check_sizes(
-    methods: Sequence[Method],
-    steps: Sequence[int] | None,
-    n: int | None,
-    reference_n: int | None,
-) -> None:
-    """Raise InvalidArgumentError if a number has no effect on these methods."""
-    check_limit("`reference_n`", reference_n or 0, MAX_SAMPLES)
-    standard = [method for method in methods if method.takes_all_steps]
-    if not standard and reference_n is not None:
-        raise InvalidArgumentError(
-            "`methods` holds no standard sampler, so `reference_n` would have no effect: drop it"
-        )
-    if standard and len(standard) == len(methods):
-        if steps is not None:
-            raise InvalidArgumentError(
-                "`methods` holds standard samplers only, which take all T steps, so `steps` would"
-                " have no effect: drop it"
-            )
-        if n is not None and reference_n is not None:
-            raise InvalidArgumentError(
-                "`methods` holds standard samplers only, so `n` would have no effect beside"
-                " `reference_n`: drop one of them"
-            )
+def _guidances(scales: Scales | None, recipe: Recipe) -> list[GuidanceScale]:
+    """The scales of guidance to measure, each once; the recipe's if there are none.
+
+    The interval and the rescaling of the recipe are kept.
+    """
+    if scales is None:
+        return [recipe.guidance]
+    several = [scales] if isinstance(scales, int | float | GuidanceScale) else list(scales)
+    if not several:
+        raise InvalidArgumentError("`guidance_scale` must have at least one number, got none")
+    found = [
+        scale
+        if isinstance(scale, GuidanceScale)
+        else recipe.replace(guidance_scale=scale).guidance
+        for scale in several
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _counts(
@@ -321,34 +328,36 @@ def _from_table(table: CompareSettings, settings: MeasureOptions) -> MeasureOpti
 def _grid(
     methods: Sequence[Method],
     steps: Sequence[int],
+    guidances: Sequence[GuidanceScale],
     schedule: VarianceSchedule,
     clip: str,
     n: int,
     reference_n: int,
 ) -> list[tuple[Cell, Drawer | None]]:
-    """Every method at every S; the standard samplers, which take all T steps, once."""
+    """Every method at every S and guidance; the standard samplers take all T steps instead."""
     grid = []
-    for method in methods:
-        all_steps = method.takes_all_steps
+    for method, guidance in product(methods, guidances):
+        all_steps, text = method.takes_all_steps, guidance.describe()
         for count in (schedule.num_train_steps,) if all_steps else steps:
             drawer, failed = None, None
             try:
-                drawer = open_drawer(method, schedule, count, clip)
+                drawer = open_drawer(method, schedule, count, clip, guidance)
             except InvalidArgumentError as error:
                 failed = str(error)
             plan = drawer.plan if drawer else None
             size = reference_n if all_steps else n
             cell = Cell(
-                id=digest(method.key, count, size)[:12],
+                id=digest(method.key, count, size, *([text] if text else []))[:12],
                 method=method.key,
                 family=method.family,
                 group=method.group,
-                choice=method.choice,
+                choice=", ".join(filter(None, (method.choice, text))),
                 num_steps=count,
                 n=size,
                 notes=plan.notes if plan else (),
                 plan=plan.fingerprint if plan else None,
                 failed=failed,
+                guidance=text,
             )
             grid.append((cell, drawer))
     if not grid:

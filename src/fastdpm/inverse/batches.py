@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.arrays import in_unit_range
-from fastdpm.data.condition import ClassLabels, one_condition
+from fastdpm.data.condition import ClassLabels, Condition, one_condition
 from fastdpm.models.model import Model
 
 
@@ -52,7 +52,7 @@ def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
 
 
 def own_condition(
-    model: Model, x: Tensor, condition: Tensor | None, class_labels: ClassLabels | None = None
+    model: Model, x: Tensor, condition: Condition | None, class_labels: ClassLabels | None = None
 ) -> Tensor | None:
     """Resolve the condition of data.
 
@@ -72,8 +72,8 @@ def own_condition(
     several = model.conditions is not None and len(model.conditions) > 1
     if condition is None and model.config.data.classes is not None:
         raise InvalidArgumentError(
-            f"model {model.config.name!r} has classes: pass `class_labels`, one label for all"
-            " samples or one per sample"
+            f"model {model.config.name!r} has classes: pass `class_labels`, one label or name for"
+            " all samples or one per sample"
         )
     if condition is None and several:
         raise InvalidArgumentError(

@@ -20,19 +20,26 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.limits import read_bytes
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.arrays import read_array
-from fastdpm.data.condition import ClassLabels
+from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.data.images import read_rgba
 from fastdpm.inverse.batches import check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
 from fastdpm.sampling.loop import Noise, run
-from fastdpm.sampling.network import Network, NoisePredictor, predict_eps, split_variance
+from fastdpm.sampling.network import (
+    Network,
+    NoisePredictor,
+    count_evaluations,
+    predict_eps,
+    split_variance,
+)
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -70,6 +77,10 @@ class KnownPart(NoisePredictor):
         eps, learned = split_variance(predict_eps(self.network, merged, t, level), x)
         eps = torch.where(self.unknown, eps, z)
         return eps if learned is None else torch.cat([eps, learned], dim=1)
+
+    def evaluations(self, level: float) -> int:
+        """See :class:`fastdpm.sampling.network.NoisePredictor`."""
+        return count_evaluations(self.network, level)
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,8 @@ def edit(
     clip: str | None = None,
     seed: int = 0,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     plan: EditPlan | None = None,
     callback: Callback | None = None,
@@ -146,10 +158,12 @@ def edit(
         kappa: Stochasticity in [0, 1]; by default that of the recommended recipe.
         clip: "none", "x0", "dynamic" or "state"; by default that of the recommended recipe.
         seed: Random seed. Sample i depends on the seed, on i and on its own data.
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
+        guidance_scale: Scale of classifier-free guidance, one for each row that runs, or a
+            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
         batch_size: Number of samples per batch; by default it depends on their size.
         plan: A plan from :func:`plan_edit`, which replaces ``level``, ``strength``, ``levels`` and
             ``kappa``.
@@ -181,6 +195,7 @@ def edit(
         seed=seed,
         class_labels=class_labels,
         condition=condition,
+        guidance_scale=guidance_scale,
         batch_size=batch_size,
         callback=callback,
     )
@@ -197,7 +212,8 @@ def edit_batches(
     clip: str | None = None,
     seed: int = 0,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -209,10 +225,11 @@ def edit_batches(
         plan: A plan from :func:`plan_edit`.
         samples: Indices of the samples to edit; all by default.
         mask: See :func:`edit`, as for the other arguments.
-        clip: "none", "x0" or "dynamic".
+        clip: "none", "x0", "dynamic" or "state".
         seed: Random seed.
-        class_labels: Zero-based class labels.
+        class_labels: Labels or names of classes.
         condition: Condition of any other model.
+        guidance_scale: Scale of guidance.
         batch_size: Number of samples per batch.
         callback: Called after each row.
 
@@ -222,22 +239,27 @@ def edit_batches(
     model.check_plan(plan.plan)
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
-    condition = own_condition(model, x, condition, class_labels)
+    own = own_condition(model, x, condition, class_labels)
     reverse, clip = plan.plan, model.config.recipe.clip if clip is None else clip
+    guidance = model.check_guidance(guidance_scale, own)
+    guiding = guidance.over(reverse.network_level)
+    evaluations = guidance.evaluations(reverse.network_level)
     todo = range(len(x)) if samples is None else samples
-    for first, indices in model.split(todo, batch_size, condition):
+    for first, indices in model.split(todo, batch_size, own):
         real = x[list(indices)]
         data = real.to(model.device, torch.float64)
-        chosen = model.condition_of(condition, indices)
+        chosen = model.condition_of(own, indices)
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
         start = noised(data, float(reverse.level[0]), z)
-        network = model.noise_predictor(chosen, clip=clip)
+        network = model.noise_predictor(chosen, clip=clip, **guiding)
         if unknown is not None:
             painted = unknown.to(data.device).expand(x.shape)[list(indices)]
             network = KnownPart(network, data, painted, reverse, noise)
             start = torch.where(painted, z, start) if plan.unseen else start
-        row_callback = after_rows(callback, first, len(todo), reverse.num_rows)
+        row_callback = after_rows(
+            callback, first, len(todo), reverse.num_rows, evaluations=evaluations
+        )
         state = run(
             reverse,
             network,

@@ -13,14 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from fastdpm.core import inverse
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
+from fastdpm.core.guidance import GuidanceScale
 from fastdpm.core.limits import parse_json
 from fastdpm.core.plan import Plan
+from fastdpm.core.structure import build
 from fastdpm.data.files import write_bytes
 from fastdpm.data.tensors import bytes_digest, read_with_head, tensor_digest
 from fastdpm.inverse.encoding import Latents
@@ -74,6 +77,9 @@ def write_latents(
     tensors["gain"] = torch.ones(len(names)) if gain is None else gain
     tensors["gain"] = tensors["gain"].double()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    guidance = (
+        {"guidance": json.dumps(latents.guidance.record)} if latents.guidance.enabled else {}
+    )
     head = {
         "digest": _digest(tensors),
         "format": FORMAT,
@@ -84,6 +90,7 @@ def write_latents(
         "model": latents.model,
         "model_name": latents.model_name,
         "inputs": json.dumps(names),
+        **guidance,
     }
     write_bytes(Path(path), save(tensors, head))
 
@@ -122,7 +129,8 @@ def read_latents(path: str | Path) -> SavedLatents:
         )
     fields = {name: tensors.get(name) for name in (*_TENSORS, *_OPTIONAL)}
     names = {name: head[name] for name in ("method", "model", "model_name")}
-    latents = Latents(plan=plan, **names, **fields)  # type: ignore[arg-type]
+    guidance = _read_guidance(path, head.get("guidance", "{}"), plan)
+    latents = Latents(plan=plan, guidance=guidance, **names, **fields)  # type: ignore[arg-type]
     _check_finite(str(path), latents)
     return SavedLatents(latents, inputs, tensors["gain"])
 
@@ -204,6 +212,16 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
             f"{path} is damaged: its plan needs {1 + plan.num_past} states, but it contains"
             f" {1 + int('past' in tensors)}"
         )
+
+
+def _read_guidance(path: Path, text: str, plan: Plan) -> GuidanceScale:
+    """The guidance in the metadata; none in files that were encoded without it."""
+    try:
+        guidance = build(GuidanceScale, parse_json(text), "guidance")
+        guidance.per_row(np.arange(float(plan.num_rows + plan.num_past)))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    return guidance
 
 
 def _read_names(path: Path, text: str, count: int) -> tuple[str, ...]:

@@ -127,6 +127,11 @@ class ModelConfig(FolderConfig):
             )
         VarianceSchedule.from_config(self.schedule)
 
+    @property
+    def null_class(self) -> int | None:
+        """The label that stands for "no class": one more than the last class; None without it."""
+        return self.data.classes if self.network.get("null_class") is True else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig(FolderConfig):

@@ -125,7 +125,10 @@ def _completed(
             f" describes a {kind}: choose another preset"
         )
     try:
-        network = form.infer(shapes, config.data.shape[-1]) | config.network
+        inferred = form.infer(shapes, config.data.shape[-1])
+        if config.null_class is not None and inferred.get("num_classes"):
+            inferred["num_classes"] -= 1  # the last row of the embedding is the null class
+        network = inferred | config.network
     except (ModelError, LookupError, ArithmeticError, ValueError) as error:
         raise ModelError(
             f"{path} does not fit preset {preset.name}: its tensors are not those of {form.title}"

@@ -16,7 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdpm.networks.embedding import activated, step_embedding
+from fastdpm.networks.embedding import (
+    activated,
+    add_labels,
+    make_label_embedding,
+    step_embedding,
+)
 
 
 def _norm(groups: int, channels: int) -> nn.GroupNorm:
@@ -154,6 +159,11 @@ class UNet(nn.Module):
         dropout: Probability in [0, 1).
         resample_with_conv: Resample with a convolution.
         num_groups: Groups of every group norm.
+        num_classes: Number of classes; None for a network without class labels.
+        null_class: Whether there is one more label, ``num_classes``, that stands for "no class".
+
+    Raises:
+        InvalidArgumentError: If there is a null class, but no other class.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
@@ -170,6 +180,8 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         resample_with_conv: bool = True,
         num_groups: int = 32,
+        num_classes: int | None = None,
+        null_class: bool = False,
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
@@ -181,6 +193,8 @@ class UNet(nn.Module):
         width = self.block_options[0]
         dense = {"0": nn.Linear(base_channels, width), "1": nn.Linear(width, width)}
         self.temb = nn.Sequential(OrderedDict(dense=activated(dense, nn.SiLU())))
+        self.num_classes = num_classes
+        self.label_emb = make_label_embedding(num_classes, null_class, width)
         self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
         down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
         self.down = nn.ModuleList(self._stage(inputs, i) for i, inputs in enumerate(down))
@@ -206,18 +220,24 @@ class UNet(nn.Module):
             stage.downsample = _downsample(self.widths[i], self.resample_with_conv)
         return stage
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Predict eps.
 
         Args:
             x: Noisy images, shape (batch, in_channels, H, W).
             t: Real-valued zero-based steps, shape (batch,), float32 or float64.
+            y: Class labels from 0, shape (batch,), int64. Required if and only if the network
+                has classes.
 
         Returns:
             Shape (batch, out_channels, H, W).
+
+        Raises:
+            InvalidArgumentError: If the labels are missing, not expected, or not one per image.
         """
         embedding = step_embedding(t, self.base_channels)
         temb = self.temb(embedding.to(self.conv_in.weight.dtype))
+        temb = add_labels(temb, y, self.label_emb)
         h: Tensor = self.conv_in(x)
         skips = [h]
         down, up = cast("list[Stage]", self.down), cast("list[Stage]", self.up)

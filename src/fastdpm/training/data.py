@@ -51,10 +51,16 @@ class TrainingData:
         return replace(self, **moved)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms, or None."""
+        """A random batch in [-1, 1], shape (size, ...), and what it is conditioned on.
+
+        That is its mel spectrograms for a vocoder, its labels (size,) for a model with classes,
+        else None.
+        """
         device = self.values.device
         index = torch.randint(len(self), (size,), generator=generator, device=device)
         samples = self.pick(index, generator)
+        if self.spec.classes is not None and self.labels is not None:
+            return samples, self.labels[index].long()
         mel = None if self.spec.mel is None else log_mel(samples[:, 0], self.spec.mel)
         return samples, mel
 
@@ -161,3 +167,19 @@ def _labels(files: Sequence[EncodedFile], labeled: bool) -> Tensor | None:
             f"{wrong[0].name} has label {wrong[0].label!r}: labels must be integers, from 0"
         )
     return None if wrong else torch.tensor([file.label for file in files])
+
+
+def checked_labels(data: TrainingData, num_classes: int) -> Tensor:
+    """The labels of the data as int64; raises DataError if there are none, or out of range."""
+    if data.labels is None:
+        raise DataError(
+            "training with classes needs labels, but this data has none: use a Parquet file with a"
+            " column 'label', or sklearn:digits"
+        )
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"labels must be in [0, {num_classes - 1}] for the {num_classes} classes of the"
+            f" configuration, got {low if low < 0 else high}"
+        )
+    return data.labels.long()

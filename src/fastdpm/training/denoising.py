@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
@@ -21,7 +20,7 @@ from fastdpm.networks.build import build_network, check_fits
 from fastdpm.output.figures import MAX_SOUNDS
 from fastdpm.sampling.network import call_network
 from fastdpm.training.config import TrainConfig
-from fastdpm.training.data import TrainingData
+from fastdpm.training.data import TrainingData, checked_labels
 from fastdpm.training.task import Log, Predict, draw
 
 _NUM_EXAMPLES = 6
@@ -37,15 +36,14 @@ class Denoising:
     Raises:
         InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
             schedule.
+        DataError: If the model has classes, and the data has no labels or other ones.
     """
 
     loss_name = "mean squared error of eps"
 
     def __init__(self, config: TrainConfig, data: TrainingData) -> None:
         if config.data.classes is not None:
-            raise InvalidArgumentError(
-                "training of networks with classes is not supported: remove data.classes"
-            )
+            checked_labels(data, config.data.classes)
         check_fits(config.network, config.data, learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
         config.recipe.compile(schedule)  # raises now, not after the training, if it does not fit
@@ -65,6 +63,7 @@ class Denoising:
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
         """The mean squared error of eps, at steps uniform over the schedule."""
         x0, condition = self.data.batch(self.config.training.batch_size, generator)
+        condition = self._dropped(condition, generator)
         # Stratified steps over the batch: the same expected loss with less variance.
         offset = torch.rand(1, generator=generator, device=self.device)
         spread = torch.arange(len(x0), device=self.device) / len(x0)
@@ -73,6 +72,14 @@ class Denoising:
         level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
         x = level * x0 + (1 - level**2).sqrt() * noise
         return F.mse_loss(call_network(predict, x, t.float(), condition).float(), noise)
+
+    def _dropped(self, labels: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """The labels with some of them replaced by the null class."""
+        share, null = self.config.training.label_dropout, self.config.data.classes
+        if labels is None or null is None or not share:
+            return labels
+        kept = torch.rand(labels.shape, generator=generator, device=labels.device) >= share
+        return labels.where(kept, null)
 
     def inputs(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """See :class:`fastdpm.training.task.Task`."""
@@ -95,5 +102,7 @@ class Denoising:
 
     def _examples(self, count: int) -> Tensor | None:
         """Mel spectrograms of ``count`` training windows, always the same; None without mel."""
+        if self.config.data.mel is None:
+            return None
         generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
         return self.data.batch(count, generator)[1]
