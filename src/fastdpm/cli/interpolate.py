@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,11 @@ from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.data.record import label_facts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdpm.output.folder import SampleFolder
 
 
 @encodes
@@ -87,16 +92,14 @@ def interpolate(
         error = error_of_ends(loaded.x, samples)
         gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
         written = SampleFolder(run, model.config.data, gain=gain)
-        if todo := written.todo(n):
-            written.write(todo, samples[todo])
+        _write_missing(written, samples)
         facts = {
             "ends": loaded.file_names,
             "error_of_ends": error,
             "latents_standard_deviation": ends.deviation,
         }
-        picture = written.finish(
-            facts, lambda *drawn: write_way(*drawn, model.config.data.sample_rate or 0)
-        )
+        rate = model.config.data.sample_rate or 0
+        picture = written.finish(facts, lambda place, values: write_way(place, values, rate))
     console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {run.path}")
     console.print(f"picture: {picture}; its ends differ from A and B by {error:.1g}")
     if error > CLOSE:
@@ -110,3 +113,9 @@ def _shared_label(loaded: LoadedInputs, n: int) -> dict[str, Any]:
         return {}
     labels = loaded.condition.tolist()
     return label_facts(labels[:1], range(n)) if len(set(labels)) == 1 else {}
+
+
+def _write_missing(folder: SampleFolder, samples: Tensor) -> None:
+    """Write the samples, shape (n, ...), that the folder lacks."""
+    if todo := folder.todo(len(samples)):
+        folder.write(todo, samples[todo])
