@@ -80,7 +80,7 @@ def _mark(path: Path) -> tuple[int, int]:
 
 def _record(path: Path) -> str:
     """A digest of the record of a run; of checkpoints, whether their checksums are right."""
-    lines = [_parsed(line) for line in path.read_text().splitlines()]
+    lines: list[dict[str, Any]] = [{**_parsed(line)} for line in path.read_text().splitlines()]
     for line in lines:
         name = str(line.get("file", ""))
         if name.endswith(".pt") and (path.parent / name).is_file():

@@ -142,8 +142,12 @@ class Counter:
         return done
 
     def enter(self, module: Any, inputs: tuple[Any, ...]) -> None:
-        """Count the samples that a network is asked about; zeros only try whether they fit it."""
-        if self.depth == 0 and inputs and inputs[0].device.type != "meta" and inputs[0].any():
+        """Count the samples that a network is asked about.
+
+        Not those of feature networks, which get no steps, nor zeros, which only try a network.
+        """
+        asked = len(inputs) > 1 and inputs[0].device.type != "meta" and inputs[0].any()
+        if self.depth == 0 and asked:
             self.evaluations += len(inputs[0])
             self.shared[:8] = struct.pack("q", self.evaluations)
         self.depth += 1
