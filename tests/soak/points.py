@@ -73,6 +73,7 @@ class Trial:
     faults: Faults = field(default_factory=dict)
     visitors: dict[str, bytes] = field(default_factory=dict)
     evaluations: int = 0
+    starts: int = 0
 
     def fault(self, kind: str, what: str) -> None:
         """Note a fault."""
@@ -82,6 +83,7 @@ class Trial:
         """Run a command in the folder."""
         outcome = run(line, self.place, self.log, **stop)  # type: ignore[arg-type]
         self.evaluations += outcome.evaluations
+        self.starts += 1
         if "Traceback" in outcome.text:
             self.fault("unclear", f"a traceback: {_last(outcome)}")
         return outcome
@@ -174,10 +176,10 @@ class Trial:
             return  # which asks to start again
         for name in judge.repeated(before, judge.finished(self.place)):
             self.fault("repeated", name)
-        lost = reference.case.lost
+        case, stops = reference.case, 2 if self.point.kind == "twice" else 1
         more = self.evaluations - reference.outcome.evaluations
-        allowed = None if lost is None else lost * (2 if self.point.kind == "twice" else 1)
-        if allowed is not None and more > allowed:
+        more -= case.estimate * (self.starts - 1)
+        if case.lost is not None and more > case.lost * stops:
             self.fault("repeated", f"{more} network evaluations")
 
     def _check_guests(self, when: str) -> None:
