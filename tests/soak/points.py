@@ -172,14 +172,15 @@ class Trial:
         for kind, names in judge.compare(reference.new, found).items():
             for name in names:
                 self.fault(kind, name)
-        if "--overwrite" in reference.case.arguments and self.point.kind in ("again", *SIGNALS):
-            return  # which asks to start again
+        case, restarts = reference.case, self.point.kind in ("again", *SIGNALS)
+        if case.lost is None or ("--overwrite" in case.arguments and restarts):
+            return  # it starts from the beginning again
         for name in judge.repeated(before, judge.finished(self.place)):
             self.fault("repeated", name)
-        case, stops = reference.case, 2 if self.point.kind == "twice" else 1
+        stops = 2 if self.point.kind == "twice" else 1
         more = self.evaluations - reference.outcome.evaluations
         more -= case.estimate * (self.starts - 1)
-        if case.lost is not None and more > case.lost * stops:
+        if more > case.lost * stops:
             self.fault("repeated", f"{more} network evaluations")
 
     def _check_guests(self, when: str) -> None:
