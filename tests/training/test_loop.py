@@ -12,7 +12,6 @@ import torch
 
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
 from fastdpm.data.run_folder import RunFolder
-from fastdpm.data.spec import DataSpec
 from fastdpm.training.config import TrainConfig, TrainOptions
 from fastdpm.training.data import TrainingData
 from fastdpm.training.loop import Progress, Trainer, share_of_rate, time_left
@@ -325,7 +324,6 @@ def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
 @pytest.mark.parametrize(
     ("change", "values"),
     [
-        ({"data": DataSpec("image", (1, 8, 8), classes=3)}, ["data.classes"]),
         ({"recipe": Recipe(num_steps=5000)}, ["[1, 100]", 5000]),
         ({"network": {**IMAGE.network, "out_channels": 2}}, ["(2, 8, 8)", "(1, 8, 8)"]),
         ({"network": {**IMAGE.network, "in_channels": 3}}, ["(1, 8, 8)"]),

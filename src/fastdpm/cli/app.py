@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
-from functools import cache as cached
 from signal import SIGTERM
 from typing import Annotated, Any
 
@@ -74,7 +73,6 @@ def _shortened(parameter: Any, *, hide_help: bool = False) -> Any:
     return parameter
 
 
-@cached
 def make_app(command: str | None = None) -> typer.Typer:
     """The application; the options of ``command`` alone, or of all, are complete."""
     app = typer.Typer(

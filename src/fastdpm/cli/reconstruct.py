@@ -105,6 +105,9 @@ def reconstruct(
         "guidance": guidance.record,
     }
     with folder.claim("reconstruct", identity, loaded.read) as run:
+        if run.record.complete:
+            console.print(f"{run.path} has all of these reconstructions")
+            return
         parts = ReconstructionParts(run)
         for i, (((choice, count), compiled), method) in enumerate(runs, 1):
             if i <= len(parts.found):

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from fastdpm.core.errors import DataError
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
+from fastdpm.data.record import RECORD
+from fastdpm.data.run_record import RUN
 
 MODALITIES = ("image", "audio")
 READ: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -93,7 +95,7 @@ def choose(
         path: The folder or archive.
         modality: "image" or "audio"; None for the one that the files have.
         entries: Its files, without hidden ones.
-        alone: Raise an error if there are any other files.
+        alone: Raise an error if there are any other files than samples and records of a run.
 
     Raises:
         DataError: If there are files of both modalities, or of formats that are not read; or if
@@ -106,7 +108,11 @@ def choose(
     modality = modality or single_modality(path, present)
     _check_read(path, modality, entries)
     chosen = _of(entries, READ[modality])
-    others = [entry.name for entry in entries if entry.suffix not in READ[modality]]
+    others = [
+        entry.name
+        for entry in entries
+        if entry.suffix not in READ[modality] and entry.inner.name not in (RECORD, RUN)
+    ]
     if alone and chosen and others:
         kind = "an image" if modality == "image" else "a sound"
         raise DataError(

@@ -123,12 +123,20 @@ class RunFolder:
         part.mkdir()
         try:
             yield part
-            self._move(part)
-        finally:
+            names = self._checked(part)
+        except BaseException:
             shutil.rmtree(part, ignore_errors=True)
+            raise
+        # If it is interrupted from here on, the next start goes on.
+        self.record.append(self.folder, {name: sha256(part / name) for name in names})
+        self._place(part, names)
+        shutil.rmtree(part, ignore_errors=True)
         for name in remove:
             if self.record.owns(self.folder, name):
                 (self.folder / name).unlink()
+        for place in {(self.folder / name).parent for name in remove} - {self.folder}:
+            with suppress(OSError):
+                place.rmdir()  # if it is empty
 
     @property
     def replaces(self) -> bool:
@@ -305,14 +313,14 @@ class RunFolder:
         if folder != self._target:
             remove_empty(folder)
 
-    def _move(self, part: Path) -> None:
+    def _checked(self, part: Path) -> list[str]:
+        """Names of the files of a batch, which replace none but files of the run."""
         names = _in_order(part)
         for name in names:
             self._check_place(self.folder, self.record, name)
             if self._replaced is not None:
                 self._check_place(self._target, self._replaced, name)
-        self.record.append(self.folder, {name: sha256(part / name) for name in names})
-        self._place(part, names)
+        return names
 
     def _place(self, part: Path, names: Collection[str]) -> None:
         for name in names:
