@@ -300,7 +300,8 @@ class _Chain:
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]
         with self.in_one_line(f"diffusers fails at evaluation {row}"):
-            new = self.scheduler.step(eps, timestep, x, return_dict=False, **noise)[0]
+            # Schedulers keep earlier outputs, which the network may overwrite.
+            new = self.scheduler.step(eps.clone(), timestep, x, return_dict=False, **noise)[0]
         if not isinstance(new, Tensor) or not torch.isfinite(new).all():
             raise self.error(f"evaluation {row} of diffusers returns values that are not finite")
         return new

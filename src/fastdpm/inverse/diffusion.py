@@ -21,7 +21,7 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import forward_variances
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.models.model import Model
-from fastdpm.sampling.loop import Noise
+from fastdpm.sampling.noise import Noise, draw
 
 
 def diffuse(
@@ -62,9 +62,9 @@ def diffuse(
     if (level is None) == (step is None):
         raise InvalidArgumentError("pass exactly one of `level` and `step`")
     if level is None:
-        return noised(x0, float(schedule.R(step or 0.0)), noise(row, x0))
+        return noised(x0, float(schedule.R(step or 0.0)), draw(noise, row, x0))
     check_level(schedule, level)
-    return noised(x0, level, noise(row, x0))
+    return noised(x0, level, draw(noise, row, x0))
 
 
 def check_level(schedule: VarianceSchedule, level: float) -> float:
@@ -115,7 +115,7 @@ class DiffusionChain:
         """
         x = x0
         for row in range(self.num_steps):
-            x = float(self.keep[row]) * x + float(self.add[row]) * noise(row, x)
+            x = float(self.keep[row]) * x + float(self.add[row]) * draw(noise, row, x)
             yield x
 
 

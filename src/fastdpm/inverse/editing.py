@@ -32,7 +32,7 @@ from fastdpm.data.images import read_rgba
 from fastdpm.inverse.batches import check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
-from fastdpm.sampling.loop import Noise, run
+from fastdpm.sampling.loop import run
 from fastdpm.sampling.network import (
     Network,
     NoisePredictor,
@@ -40,7 +40,7 @@ from fastdpm.sampling.network import (
     predict_eps,
     split_variance,
 )
-from fastdpm.sampling.noise import SampleNoise
+from fastdpm.sampling.noise import Noise, SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
 

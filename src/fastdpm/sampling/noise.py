@@ -6,7 +6,7 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,36 @@ from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 
+Noise = Callable[[int, Tensor], Tensor]
+
 _START = 0
+
+
+def draw(noise: Noise, row: int, x: Tensor) -> Tensor:
+    """Draw the noise of a row for states ``x``.
+
+    Raises:
+        InvalidArgumentError: If ``noise`` returns anything but a tensor in the shape, type and
+            device of ``x``, or changes ``x``.
+    """
+    # Inference tensors have no version counter.
+    own, before = (x.clone(), 0) if x.is_inference() else (x, x._version)
+    z = noise(row, own)
+    if own is x and x._version != before:
+        raise InvalidArgumentError(
+            f"row {row}: `noise` changed the state in place: return a new tensor, such as"
+            " torch.randn_like(x)"
+        )
+    found = _described(z) if isinstance(z, Tensor) else type(z).__name__
+    if not isinstance(z, Tensor) or found != _described(x):
+        raise InvalidArgumentError(
+            f"row {row}: `noise` must return a tensor like the state, {_described(x)}, got {found}"
+        )
+    return z
+
+
+def _described(x: Tensor) -> str:
+    return f"shape {tuple(x.shape)}, {x.dtype} on {x.device}"
 
 
 class SampleNoise:
@@ -64,7 +93,10 @@ class SampleNoise:
         self, counter: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> Tensor:
         out = torch.empty(
-            (len(self.samples), *shape), dtype=dtype, pin_memory=device.type == "cuda"
+            (len(self.samples), *shape),
+            dtype=dtype,
+            device="cpu",
+            pin_memory=device.type == "cuda",
         )
         for i, sample in enumerate(self.samples):
             key = np.array([self.seed, sample], dtype=np.uint64)

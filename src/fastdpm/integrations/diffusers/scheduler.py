@@ -26,7 +26,8 @@ from fastdpm.integrations.diffusers.base import (
     PlanScheduler,
     Prediction,
 )
-from fastdpm.sampling.loop import Noise, add_noise, combine
+from fastdpm.sampling.loop import add_noise, combine
+from fastdpm.sampling.noise import Noise, draw
 
 Generator = torch.Generator | list[torch.Generator]
 
@@ -291,7 +292,7 @@ class FastDPMScheduler(PlanScheduler):
             return variance_noise.to(x.device, x.dtype)
         if self._noise is not None:
             first = self._begin_index if self.plan is self._full_plan else 0
-            return self._noise(row - first, x)
+            return draw(self._noise, row - first, x)
         noise: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return noise
 
