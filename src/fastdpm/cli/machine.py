@@ -25,7 +25,7 @@ class Machine(Options):
     device: Annotated[
         str,
         Panel.COMPUTATION.option(
-            help="Device: auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.",
+            help="Device: auto, cpu, cuda, cuda:N or mps; auto uses a CUDA GPU if there is one.",
             metavar="DEVICE",
         ),
     ] = "auto"

@@ -54,7 +54,7 @@ def as_tensor(condition: Condition) -> Tensor:
         InvalidArgumentError: If it does not hold numbers.
     """
     try:
-        return torch.as_tensor(condition)
+        return torch.as_tensor(condition, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise InvalidArgumentError(
             f"`condition` must hold numbers of equal shapes, got {condition!r}"
@@ -80,7 +80,7 @@ def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tens
             for label in several
         ]
     try:
-        found = torch.as_tensor(several)
+        found = torch.as_tensor(several, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InvalidArgumentError(f"`class_labels` must be integers, got {labels!r}") from None
     return check_labels(found, data, null_class)

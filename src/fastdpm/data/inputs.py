@@ -95,7 +95,9 @@ def read_samples(
         raise InvalidArgumentError("no input: pass images, sounds or folders of them")
     names, x, gain = zip(*inputs, strict=True)
     _check_same_shape(names, x)
-    return Samples(list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64))
+    return Samples(
+        list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64, device="cpu")
+    )
 
 
 def _samples(

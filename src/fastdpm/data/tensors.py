@@ -23,6 +23,7 @@ from fastdpm.core.limits import MAX_TENSORS, check_regular
 from fastdpm.data.files import sha256 as sha256
 from fastdpm.data.files import write_chunks
 
+_WITHOUT_FLOAT64 = ("mps",)
 TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -33,6 +34,11 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """The device of float64 states of a network on ``device``, which may have no float64."""
+    return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -179,7 +179,7 @@ def reconstruct(
         callback=callback,
     )
     kept = latents.usable
-    back = torch.full(x.shape, torch.nan)
+    back = torch.full(x.shape, torch.nan, device="cpu")
     if kept.any():
         back[kept] = decode(model, select(latents, kept), batch_size)
     real = x.detach().float().cpu()
@@ -308,7 +308,7 @@ def _power(x: Tensor) -> Tensor:
 def _log_mel(real: Tensor, back: Tensor, kept: Tensor, sample_rate: int) -> Values | None:
     if sample_rate < LEAST_RATE or real.shape[-1] < least_length(sample_rate):
         return None
-    found = torch.full((len(real),), torch.nan, dtype=torch.float64)
+    found = torch.full((len(real),), torch.nan, dtype=torch.float64, device="cpu")
     if kept.any():
         pairs = (real[kept, 0].numpy(), back[kept, 0].numpy())
         scores = compare_sounds(*pairs, sample_rate, metrics=["log_mel_error"])

@@ -408,6 +408,6 @@ def span_mask(span: tuple[float, float], samples: int, sample_rate: int) -> Tens
             f"a span must be within the {samples / sample_rate:g} seconds of the sound and end"
             f" after it begins, got {span[0]:g}:{span[1]:g}"
         )
-    mask = torch.zeros(samples, dtype=torch.bool)
+    mask = torch.zeros(samples, dtype=torch.bool, device="cpu")
     mask[first:last] = True
     return mask

@@ -24,6 +24,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array
 from fastdpm.data.condition import ClassLabels, Condition
+from fastdpm.data.tensors import float64_device
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.find import FoundModel
 from fastdpm.models.identity import model_digest
@@ -251,10 +252,10 @@ def decode_batches(
     size = model.batch_size(batch_size, condition)
     usable = torch.nonzero(latents.usable).flatten()
     if samples is not None:
-        usable = usable[torch.isin(usable, torch.tensor(samples, dtype=usable.dtype))]
+        usable = usable[torch.isin(usable, torch.tensor(samples, dtype=usable.dtype, device="cpu"))]
     for batch in torch.split(usable, size) if len(usable) else ():
         chosen = None if latents.condition is None else latents.condition[batch].to(model.device)
-        x = latents.x[batch].to(model.device, torch.float64)
+        x = latents.x[batch].to(float64_device(model.device), torch.float64)
         past = () if latents.past is None else (latents.past[batch].to(x),)
         data = run(latents.plan, model.noise_predictor(chosen, **guiding), x, past=past)
         yield batch.tolist(), data.float().cpu()
@@ -282,10 +283,12 @@ def _run(
         "x": (last_two[0] if pair else last).float().cpu(),
         "past": last.float().cpu() if pair else None,
         "evaluations": torch.full(
-            (count,), sum(count_evaluations(network, r) for r in plan.network_level.tolist())
+            (count,),
+            sum(count_evaluations(network, r) for r in plan.network_level.tolist()),
+            device="cpu",
         ),
-        "residual": torch.zeros(count),
-        "row": torch.full((count,), -1),
+        "residual": torch.zeros(count, device="cpu"),
+        "row": torch.full((count,), -1, device="cpu"),
     }
 
 
@@ -301,7 +304,10 @@ def _solve(
     """Encode a batch by inverting the rows of the plan that decodes."""
     result = invert(
         plan,
-        lambda at: model.noise_predictor(None if condition is None else condition[at], **guiding),
+        lambda at: model.noise_predictor(
+            None if condition is None else condition.index_select(0, at.to(condition.device)),
+            **guiding,
+        ),
         x,
         solver,
         callback=after_row,

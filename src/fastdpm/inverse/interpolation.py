@@ -92,7 +92,11 @@ def interpolate(
         batch_size=batch_size,
     )
     check_usable(ends, ("the first sample", "the last sample"))
-    return decode(model, between(ends, torch.linspace(0, 1, n, dtype=torch.float64)), batch_size)
+    return decode(
+        model,
+        between(ends, torch.linspace(0, 1, n, dtype=torch.float64, device="cpu")),
+        batch_size,
+    )
 
 
 def between(ends: Latents, fraction: Tensor) -> Latents:
@@ -123,9 +127,9 @@ def between(ends: Latents, fraction: Tensor) -> Latents:
         ends,
         x=_combine(weights, ends.x),
         past=None if ends.past is None else _combine(weights, ends.past),
-        evaluations=torch.zeros(count, dtype=ends.evaluations.dtype),
+        evaluations=torch.zeros(count, dtype=ends.evaluations.dtype, device="cpu"),
         residual=ends.residual.max().expand(count).clone(),
-        row=torch.full((count,), -1),
+        row=torch.full((count,), -1, device="cpu"),
         condition=_between_conditions(ends.condition, linear),
     )
 
@@ -152,7 +156,7 @@ def arc_weights(a: Tensor, b: Tensor, fraction: Tensor) -> Tensor:
     """
     flat_a, flat_b = a.double().flatten(), b.double().flatten()
     length = flat_a.norm() * flat_b.norm()
-    cosine = (flat_a @ flat_b / length).clamp(-1, 1) if length > 0 else torch.ones(())
+    cosine = (flat_a @ flat_b / length).clamp(-1, 1) if length > 0 else flat_a.new_ones(())
     angle = torch.arccos(cosine)
     if torch.sin(angle) < _LEAST_SINE:
         return torch.stack([1 - fraction, fraction], dim=1)

@@ -74,7 +74,7 @@ def write_latents(
         )
     _check_finite("these latents", latents)
     tensors = _tensors(latents)
-    tensors["gain"] = torch.ones(len(names)) if gain is None else gain
+    tensors["gain"] = torch.ones(len(names), device="cpu") if gain is None else gain
     tensors["gain"] = tensors["gain"].double()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     guidance = (

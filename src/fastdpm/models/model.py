@@ -71,12 +71,12 @@ class Model:
         self.network = network
         self.schedule = VarianceSchedule.from_config(config.schedule)
         if conditions is None and config.data.classes is not None:
-            conditions = torch.arange(config.data.classes)
+            conditions = torch.arange(config.data.classes, device="cpu")
         self.conditions = conditions
         self.unconditional = unconditional_of(config, unconditional, conditions)
         self.decoder = decoder
         self.notes: tuple[str, ...] = ()
-        weight = next(network.parameters(), torch.empty(0))
+        weight = next(network.parameters(), torch.empty(0, device="cpu"))
         self.device = weight.device
         # The type of the network's inputs; states can be float64, and steps need float32 at least.
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -195,7 +195,7 @@ class Model:
                 (m, bands, frames) for a vocoder, or whatever the network accepts, (m, ...). Sample
                 i uses condition i mod m. By default ``conditions`` of the model.
             precision: Precision of the network: "float32", "bf16" or "fp16".
-            progress: Show a progress bar.
+            progress: Show a progress bar, or where none can be drawn a line every 10 seconds.
             callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
         Returns:
@@ -315,6 +315,7 @@ class Model:
         return make_predictor(
             self.network,
             self.config,
+            self.device,
             self.dtype,
             condition,
             null,

@@ -111,7 +111,7 @@ def from_pipeline(
         conditions |= _encoded(pipeline, prompts, negative_prompt)
     if POOLED in conditions:
         height, width = source.data.shape[1:]
-        sizes = torch.tensor([[height, width, 0, 0, height, width]])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device="cpu")
         conditions[SIZES] = (sizes.repeat(len(prompts), 1), sizes)
     return source.model(conditions, guidance_scale if guided else None)
 
