@@ -21,7 +21,7 @@ class OnDevice(Tensor):
     def __new__(cls, held: Tensor, requires_grad: bool = False) -> OnDevice:
         if held.dtype in (torch.float64, torch.complex128):
             raise TypeError("the device has no float64")
-        made: OnDevice = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: OnDevice = Tensor._make_wrapper_subclass(
             cls,
             held.shape,
             strides=held.stride(),
@@ -33,7 +33,9 @@ class OnDevice(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _evaluated(func, args, kwargs or {})
 
 

@@ -1,4 +1,4 @@
-"""Progress of sampling on the error stream: a bar, or a line now and then where none can be drawn."""
+"""Progress of sampling on the error stream: a bar, or a line every 10 seconds."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ def sampling_bar() -> Iterator[Callback]:
             yield advance
     else:
         yield _lines(console)
+
+
+@contextmanager
+def reporting(callback: Callback | None) -> Iterator[Callback]:
+    """Show progress as :func:`sampling_bar` does, and call ``callback`` too, if there is one."""
+    with sampling_bar() as advance:
+
+        def report(state: SamplingState) -> None:
+            advance(state)
+            if callback is not None:
+                callback(state)
+
+        yield report
 
 
 @contextmanager

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.limits import MAX_TRAIN_STEPS, check_limit
 
 Array = NDArray[np.float64]
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+_MAX_STEPS = 1_000_000
 _SHIFT = np.arange(20.0)
 
 
@@ -47,7 +49,11 @@ class VarianceSchedule:
         for table in (self.betas, self.levels):
             table.flags.writeable = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VarianceSchedule.from_config, (self.config,)
+
     @classmethod
+    @checked
     def linear(
         cls, num_train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> VarianceSchedule:
@@ -78,6 +84,7 @@ class VarianceSchedule:
         return cls(betas, config, lambda t: gamma_form(t) + np.interp(t, steps, correction))
 
     @classmethod
+    @checked
     def scaled_linear(
         cls, num_train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
     ) -> VarianceSchedule:
@@ -99,6 +106,7 @@ class VarianceSchedule:
         return cls(betas, config, _interpolated(betas))
 
     @classmethod
+    @checked
     def cosine(cls, num_train_steps: int = 1000, max_beta: float = 0.999) -> VarianceSchedule:
         """Create a schedule whose alpha_bar is a squared cosine, with betas up to ``max_beta``.
 
@@ -117,19 +125,17 @@ class VarianceSchedule:
         return cls(betas, config, _interpolated(betas))
 
     @classmethod
+    @checked
     def from_betas(cls, betas: ArrayLike) -> VarianceSchedule:
         """Create a schedule from any variances beta_1 ... beta_T, shape (T,).
 
         Between integer steps, log R is interpolated by monotone cubics (PCHIP).
 
         Raises:
-            InvalidArgumentError: If ``betas`` is empty, not one-dimensional, or has a value
-                outside (0, 1). A last beta of 1 (zero terminal SNR) has no level.
+            InvalidArgumentError: If ``betas`` is empty, not one-dimensional, falls, or has a
+                value outside (0, 1). A last beta of 1 (zero terminal SNR) has no level.
         """
-        try:
-            table = np.asarray(betas, dtype=np.float64).copy()
-        except (TypeError, ValueError):
-            raise InvalidArgumentError("`betas` must be numbers of shape (T,)") from None
+        table = np.array(betas, dtype=np.float64)
         if table.ndim != 1 or table.size == 0:
             raise InvalidArgumentError(f"`betas` must have shape (T,), got {table.shape}")
         check_limit("the number of `betas`", table.size, MAX_TRAIN_STEPS)
@@ -139,10 +145,18 @@ class VarianceSchedule:
                 f"`betas` must be in (0, 1), got {table[bad[0]]:g} at step {bad[0] + 1} of"
                 f" {table.size}: rescale the schedule, or drop a last step with zero signal"
             )
+        falls = np.flatnonzero(np.diff(table) < 0)
+        if falls.size:
+            step = int(falls[0]) + 2
+            raise InvalidArgumentError(
+                f"`betas` must not fall, got {table[step - 1]:g} at step {step} after"
+                f" {table[step - 2]:g}: list them from clean data to noise"
+            )
         config = {"type": "betas", "betas": table.tolist()}
         return cls(table, config, _interpolated(table))
 
     @classmethod
+    @checked
     def from_config(cls, config: dict[str, Any]) -> VarianceSchedule:
         """Rebuild a schedule from its ``config``.
 
@@ -175,6 +189,7 @@ class VarianceSchedule:
         """Squared signal scales of steps 1 ... T, shape (T,); index 0 is step 1."""
         return np.asarray(np.cumprod(1 - self.betas))
 
+    @checked
     def R(self, t: ArrayLike) -> Array:
         """Compute the level of a real-valued step.
 
@@ -194,6 +209,7 @@ class VarianceSchedule:
         _check_within("t", step, 0.0, float(self.num_train_steps))
         return np.asarray(np.exp(self._log_R(step)))
 
+    @checked
     def T(self, r: ArrayLike) -> Array:
         """Compute the real-valued step of a level; the inverse of :meth:`R`.
 
@@ -232,9 +248,9 @@ class VarianceSchedule:
 
 
 def _check_num_train_steps(num_train_steps: int) -> None:
-    if num_train_steps < 1 or num_train_steps != int(num_train_steps):
+    if not 1 <= num_train_steps <= _MAX_STEPS:
         raise InvalidArgumentError(
-            f"`num_train_steps` must be an integer of at least 1, got {num_train_steps}"
+            f"`num_train_steps` must be in [1, {_MAX_STEPS}], got {num_train_steps}"
         )
     check_limit("`num_train_steps`", int(num_train_steps), MAX_TRAIN_STEPS)
 

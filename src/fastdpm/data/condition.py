@@ -31,12 +31,16 @@ _NUMBER = re.compile(r"[+-]?\d{1,18}")  # which int64 can hold
 
 
 def one_condition(
-    condition: Condition | None, class_labels: ClassLabels | None, data: DataSpec
+    condition: Condition | None,
+    class_labels: ClassLabels | None,
+    data: DataSpec,
+    n: int | None = None,
 ) -> Condition | None:
-    """The condition of samples, from the two arguments that can hold it.
+    """The condition of ``n`` samples, from the two arguments that can hold it.
 
     Raises:
-        InvalidArgumentError: If both are passed, or there are no classes.
+        InvalidArgumentError: If both are passed, there are no classes, or there are more labels
+            than samples.
     """
     if class_labels is None:
         return condition
@@ -44,6 +48,11 @@ def one_condition(
         raise InvalidArgumentError("pass `condition` or `class_labels`, not both")
     if data.classes is None:
         raise InvalidArgumentError("the model has no classes: drop `class_labels`")
+    several = not isinstance(class_labels, str | int) and getattr(class_labels, "ndim", 1)
+    if several and n is not None and len(class_labels) > n:  # type: ignore[arg-type]
+        raise InvalidArgumentError(
+            f"`class_labels` must be at most one per sample, {n}, got {len(class_labels)}"  # type: ignore[arg-type]
+        )
     return class_labels
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.choices import find_choice
 from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
@@ -133,6 +134,7 @@ class Reconstruction:
         ]
 
 
+@checked
 def reconstruct(
     model: Model,
     x: Tensor,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import forward_variances
@@ -24,6 +25,7 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.noise import Noise, draw
 
 
+@checked
 def diffuse(
     model: Model | VarianceSchedule,
     x0: Tensor,
@@ -56,6 +58,8 @@ def diffuse(
     if not isinstance(x0, Tensor) or x0.dtype not in (torch.float32, torch.float64):
         found = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
         raise InvalidArgumentError(f"data must be a float32 or float64 tensor, got {found}")
+    if x0.ndim == 0:
+        raise InvalidArgumentError("`x0` must have shape (n, ...), got ()")
     if not torch.isfinite(x0).all():
         raise InvalidArgumentError("the data must be finite, got NaN or infinity")
     schedule = model.schedule if isinstance(model, Model) else model
@@ -119,6 +123,7 @@ class DiffusionChain:
             yield x
 
 
+@checked
 def diffusion_chain(levels: NoiseLevels) -> DiffusionChain:
     """Create the forward process over any levels.
 

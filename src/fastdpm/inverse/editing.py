@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
@@ -124,6 +125,7 @@ def plan_edit(
     return EditPlan(plan, bool(part.level[0] <= all_levels.level[0]))
 
 
+@checked
 def edit(
     model: Model,
     x: Tensor,

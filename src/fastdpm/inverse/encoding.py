@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceArguments, GuidanceScale
 from fastdpm.core.inverse import EncodingMethod, find_encoding
@@ -38,6 +39,7 @@ _NUM_STEPS = 50
 _FAR_FROM_ONE = 2.0
 
 
+@checked_class
 @dataclass(frozen=True)
 class Latents:
     """Encoded data, with everything that is needed to decode it.
@@ -111,6 +113,7 @@ class Latents:
         return self.plan.level[-1] == 1 and at_last
 
 
+@checked
 def encode(
     model: Model,
     x: Tensor,
@@ -203,6 +206,7 @@ def recommended_recipe(model: Model | FoundModel) -> Recipe:
     return deterministic.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
 
 
+@checked
 def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Tensor:
     """Decode latents into data.
 
@@ -252,7 +256,9 @@ def decode_batches(
     size = model.batch_size(batch_size, condition)
     usable = torch.nonzero(latents.usable).flatten()
     if samples is not None:
-        usable = usable[torch.isin(usable, torch.tensor(samples, dtype=usable.dtype, device="cpu"))]
+        usable = usable[
+            torch.isin(usable, torch.tensor(samples, dtype=usable.dtype, device="cpu"))
+        ]
     for batch in torch.split(usable, size) if len(usable) else ():
         chosen = None if latents.condition is None else latents.condition[batch].to(model.device)
         x = latents.x[batch].to(float64_device(model.device), torch.float64)

@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
@@ -29,9 +30,11 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions
 
 CLOSE = 1e-4
+_MAX_SAMPLES = 100_000
 _LEAST_SINE = 1e-6
 
 
+@checked
 def interpolate(
     model: Model,
     a: Tensor,
@@ -72,9 +75,9 @@ def interpolate(
             or the two samples have different labels.
         SamplingError: If encoding an end does not converge, or the network's output is unusable.
     """
-    if n < 2:
+    if not 2 <= n <= _MAX_SAMPLES:
         raise InvalidArgumentError(
-            f"`n` must be at least 2, because both ends are included, got {n}"
+            f"`n` must be in [2, {_MAX_SAMPLES}], because both ends are included, got {n}"
         )
     if a.shape != b.shape:
         raise InvalidArgumentError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
 from fastdpm.data.condition import read_mel
 from fastdpm.models.find import FoundModel, find_model
@@ -13,6 +14,7 @@ from fastdpm.models.model import Model
 from fastdpm.networks.weights import put_weights
 
 
+@checked
 def load_model(
     name_or_path: str | Path, device: str = "cpu", *, checkpoint: str | Path | None = None
 ) -> Model:

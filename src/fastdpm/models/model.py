@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import Guidance as GuidanceValue
@@ -59,6 +60,7 @@ class Model:
         notes: What was chosen and assumed when a checkpoint was opened, in words.
     """
 
+    @checked
     def __init__(
         self,
         config: ModelConfig,
@@ -82,6 +84,7 @@ class Model:
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
 
     @classmethod
+    @checked
     def wrap(
         cls,
         network: nn.Module,
@@ -147,6 +150,7 @@ class Model:
         null = null_of(classes, unconditional) if null_class else unconditional
         return cls(config, network, conditions, decoder, null)
 
+    @checked
     def sample(
         self,
         n: int = 16,
@@ -206,27 +210,33 @@ class Model:
             InvalidArgumentError: If an argument is invalid or does not fit the model.
             SamplingError: If the network's output is unusable.
         """
+        if n < 1:
+            raise InvalidArgumentError(f"`n` must be at least 1, got {n}")
         check_limit("`n`", n, MAX_SAMPLES)
+        choices: dict[str, Any] = {
+            "num_steps": num_steps,
+            "levels": levels,
+            "spacing": spacing,
+            "kappa": kappa,
+            "method": method,
+        }
         recipe = self.config.recipe.replace(
-            num_steps=num_steps,
-            levels=levels,
-            spacing=spacing,
-            kappa=kappa,
-            method=method,
             clip=clip,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
             guidance_rescale=guidance_rescale,
+            **choices,
         )
         if plan is None:
             plan = recipe.compile(self.schedule)
-        elif recipe.bare != self.config.recipe.bare:
+        elif idle := [f"`{name}`" for name, value in choices.items() if value is not None]:
             raise InvalidArgumentError(
-                "choices of a recipe have no effect with `plan`: drop the plan or the choices"
+                f"{' and '.join(idle)} would have no effect with `plan`: drop the plan or the"
+                " choices"
             )
         else:
             self.check_plan(plan)
-        chosen = one_condition(condition, class_labels, self.config.data)
+        chosen = one_condition(condition, class_labels, self.config.data, n)
         with progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
@@ -241,6 +251,7 @@ class Model:
             )
             return torch.cat([batch for _, batch in batches])
 
+    @checked
     def sample_batches(
         self,
         samples: Sequence[int],
@@ -388,7 +399,7 @@ class Model:
             return fitting_batch(self.sample_shape(condition))
         if size < 1:
             raise InvalidArgumentError(f"`batch_size` must be at least 1, got {size}")
-        return size
+        return min(size, 2**31)  # more than any number of samples
 
     def check_plan(self, plan: Plan | NoiseLevels) -> None:
         """Check that a plan or noise levels belong to this model's schedule.

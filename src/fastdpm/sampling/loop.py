@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
 from fastdpm.sampling.network import Network, NoisePredictor, check_output, network_output
@@ -19,6 +20,7 @@ from fastdpm.sampling.state import RowCallback
 
 
 @torch.no_grad()
+@checked
 def run(
     plan: Plan,
     network: Network | NoisePredictor,
@@ -90,11 +92,13 @@ def run(
 
 
 def _check_start(plan: Plan, x: Tensor, noise: Noise | None, past: Sequence[Tensor]) -> None:
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64) or x.ndim == 0:
         raise InvalidArgumentError(
-            f"the state must be float32 or float64, got {x.dtype}: wrap the network in Autocast"
-            " to evaluate it in half precision"
+            f"the state `x` must be float32 or float64, got {x.dtype} of shape {tuple(x.shape)}:"
+            " wrap the network in Autocast to evaluate it in half precision"
         )
+    if not torch.isfinite(x).all():
+        raise InvalidArgumentError("the state `x` must be finite, got NaN or infinity")
     if [state.shape for state in past] != [x.shape] * plan.num_past:
         raise InvalidArgumentError(
             f"this plan needs {plan.num_past} states in `past`, of shape {tuple(x.shape)}, got"

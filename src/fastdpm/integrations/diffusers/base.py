@@ -21,11 +21,13 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import levels_all
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
+from fastdpm.data.tensors import device_of
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.sampling.network import Network, evaluate_network, steps_like
 from fastdpm.sampling.prediction import ClipX0, DynamicThreshold, as_eps
@@ -171,6 +173,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def __len__(self) -> int:
         return self.schedule.num_train_steps
 
+    @checked
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -205,7 +208,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         for note in plan.notes:
             _log.warning("%s: %s", plan.label, note)
         self.timesteps = torch.tensor(
-            plan.t, dtype=torch.float32, device="cpu" if device is None else device
+            plan.t, dtype=torch.float32, device=device_of("cpu" if device is None else device)
         )
         self.num_inference_steps = plan.num_rows
 

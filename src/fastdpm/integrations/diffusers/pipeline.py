@@ -32,6 +32,7 @@ from fastdpm.integrations.diffusers.network import (
     Conditions,
     PipelineNetwork,
     check_conditions,
+    check_halves,
     decode,
     eval_mode,
     pack,
@@ -207,6 +208,7 @@ class _Source:
             self.classes = self.empty_label + 1
         size = {} if sample_size is None else {"sample_size": sample_size}
         self.state = replace(data_of(self.kind, self.config | size), classes=None)
+        check_halves(self.kind, self.config, self.state.shape[1:])
         self.data, self.vae = self.state, vae
         if vae is not None:
             factor = 2 ** (len(vae.config.block_out_channels) - 1)

@@ -18,6 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fastdpm.core import samplers
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
@@ -87,6 +88,7 @@ class FastDPMScheduler(PlanScheduler):
 
     __module__ = "fastdpm.integrations.diffusers"  # where saved pipelines look for this class
 
+    @checked
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
