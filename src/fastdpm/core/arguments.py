@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections.abc
 import functools
 import inspect
-import math
 import os
 import types
 import typing
@@ -131,9 +130,9 @@ def _whole(value: Any) -> int:
 
 
 def _real(value: Any) -> float:
-    if is_number(value) and not math.isnan(number := float(value)):
-        return number
-    raise _Unfit
+    if not is_number(value):
+        raise _Unfit
+    return float(value)
 
 
 def is_number(value: Any) -> bool:
