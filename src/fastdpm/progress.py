@@ -38,19 +38,6 @@ def sampling_bar() -> Iterator[Callback]:
 
 
 @contextmanager
-def reporting(callback: Callback | None) -> Iterator[Callback]:
-    """Show progress as :func:`sampling_bar` does, and call ``callback`` too, if there is one."""
-    with sampling_bar() as advance:
-
-        def report(state: SamplingState) -> None:
-            advance(state)
-            if callback is not None:
-                callback(state)
-
-        yield report
-
-
-@contextmanager
 def _bar(console: Console) -> Iterator[Callback]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,6 +1,5 @@
 """First-order plans: exact coefficients, and exact statistics on Gaussian data."""
 
-import math
 from itertools import pairwise
 
 import mpmath
@@ -82,8 +81,7 @@ def test_the_standard_sampler_has_the_published_coefficients():
 
 @pytest.mark.parametrize("kappa", [-0.1, 1.1, float("nan")])
 def test_kappa_is_bounded(kappa):
-    expected = "number" if math.isnan(kappa) else "[0, 1]"
-    with pytest.raises(InvalidArgumentError, match=tells("kappa", expected, kappa)):
+    with pytest.raises(InvalidArgumentError, match=tells("kappa", "[0, 1]", kappa)):
         ddim_rev(levels_step(DDPM, 5), kappa)
 
 
