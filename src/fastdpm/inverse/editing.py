@@ -30,6 +30,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.arrays import read_array
 from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.data.images import read_rgba
+from fastdpm.data.tensors import float64_device
 from fastdpm.inverse.batches import check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
@@ -249,7 +250,7 @@ def edit_batches(
     todo = range(len(x)) if samples is None else samples
     for first, indices in model.split(todo, batch_size, own):
         real = x[list(indices)]
-        data = real.to(model.device, torch.float64)
+        data = real.to(float64_device(model.device), torch.float64)
         chosen = model.condition_of(own, indices)
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
