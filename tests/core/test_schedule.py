@@ -18,7 +18,7 @@ SCHEDULES = {
     "constant": VarianceSchedule.linear(10, 0.02, 0.02),
     "cosine": VarianceSchedule.cosine(1000),
     "latent": VarianceSchedule.scaled_linear(1000),
-    "table": VarianceSchedule.from_betas([1e-5, 0.001, 0.2, 0.3, 0.9]),
+    "table": VarianceSchedule.from_betas([1e-5, 0.3, 0.001, 0.9, 0.2]),
     "single": VarianceSchedule.from_betas([0.3]),
 }
 

@@ -47,8 +47,9 @@ def checked(function: _T) -> _T:
         for name, value in bound.arguments.items():
             if name in hints:
                 bound.arguments[name] = fitted(name, value, hints[name])
-        hidden = {name: value for name, value in kwargs.items() if name not in own}
-        return function(*bound.args, **bound.kwargs, **hidden)
+        values = bound.arguments
+        positional = list(values.values())[: len(args)]
+        return function(*positional, **{name: values.get(name, kwargs[name]) for name in kwargs})
 
     return typing.cast(_T, call)
 
