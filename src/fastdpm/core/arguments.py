@@ -282,6 +282,8 @@ def _described(hint: Any) -> str:
     if origin in _GENERIC:
         kind = next(iter(typing.get_args(hint)), Any)
         return f"a sequence of {_plural(kind)}"
+    if hasattr(hint, "described"):
+        return str(hint.described)
     name = getattr(hint, "__name__", str(hint))
     return f"a{'n' if name[0] in 'AEIOU' else ''} {name}"
 

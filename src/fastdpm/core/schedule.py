@@ -255,7 +255,7 @@ def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:
     if not 0.0 < beta_start <= beta_end < 1.0:
         raise InvalidArgumentError(
             "`beta_start` and `beta_end` must satisfy 0 < beta_start <= beta_end < 1,"
-            f" got {beta_start} and {beta_end}"
+            f" got {beta_start:g} and {beta_end:g}"
         )
     return np.linspace(beta_start, beta_end, num_train_steps)
 

@@ -60,6 +60,8 @@ class Model:
         notes: What was chosen and assumed when a checkpoint was opened, in words.
     """
 
+    described = "a Model (Model.wrap makes one of a network)"  # in messages on arguments
+
     @checked
     def __init__(
         self,
