@@ -108,6 +108,7 @@ def _core_calls(schedule: fastdpm.VarianceSchedule, levels: fastdpm.NoiseLevels)
     yield Call("Recipe", fastdpm.Recipe, {})
     yield Call("Recipe.replace", fastdpm.Recipe().replace, {"kappa": 0.5, "num_steps": 3})
     yield Call("Recipe.compile", fastdpm.Recipe(num_steps=3).compile, s)
+    yield Call("GuidanceScale", core.GuidanceScale, {"scale": 2.0})
     yield Call("ddim_rev", fastdpm.ddim_rev, {"levels": levels})
     yield Call("standard", core.standard, s)
     for name in ("dpmpp_2m", "dpmpp_3m", "multistep_3"):
@@ -132,6 +133,8 @@ def _sampling_calls(
     yield Call("VPrediction", sampling.VPrediction, network)
     yield Call("X0Prediction", sampling.X0Prediction, network)
     yield Call("Autocast", sampling.Autocast, network | {"dtype": torch.bfloat16})
+    guided = network | {"log_probability": lambda x, t: x.sum()}
+    yield Call("ClassifierGuidance", sampling.ClassifierGuidance, guided)
     both = {"condition": x, "unconditional": x, "guidance_scale": 2.0}
     yield Call("Guidance", sampling.Guidance, network | both)
     wrap = {"network": Net().eval(), "schedule": schedule, "shape": (1, 8, 8)}

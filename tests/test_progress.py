@@ -54,7 +54,7 @@ def test_without_a_terminal_there_is_a_line_every_10_seconds(monkeypatch, capsys
     with progress.sampling_bar() as advance:
         for row in range(40):
             now[0] += 4
-            advance(SamplingState(row // 20 * 8, 8, 16, row % 20, 20, torch.empty(8)))
+            advance(SamplingState(row // 20 * 8, 8, 16, row % 20, 20, 20, torch.empty(8)))
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert printed.out == ""

@@ -71,7 +71,7 @@ def _lines(console: Console) -> Callback:
         printed = now
         left = (now - started) * (state.total / state.done - 1)
         console.print(
-            f"{state.done:.0f}/{state.total} samples, {state.num_rows} evaluations each,"
+            f"{state.done:.0f}/{state.total} samples, {state.evaluations} evaluations each,"
             f" about {clock_time(left)} left",
             soft_wrap=True,
             highlight=False,

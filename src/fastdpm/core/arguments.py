@@ -133,7 +133,7 @@ def _whole(value: Any) -> int:
 def _real(value: Any) -> float:
     if not is_number(value):
         raise _Unfit
-    return float(value)
+    return value if type(value) in (int, float) else float(value)
 
 
 def is_number(value: Any) -> bool:

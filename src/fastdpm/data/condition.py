@@ -48,12 +48,20 @@ def one_condition(
         raise InvalidArgumentError("pass `condition` or `class_labels`, not both")
     if data.classes is None:
         raise InvalidArgumentError("the model has no classes: drop `class_labels`")
-    several = not isinstance(class_labels, str | int) and getattr(class_labels, "ndim", 1)
-    if several and n is not None and len(class_labels) > n:  # type: ignore[arg-type]
+    count = _count(class_labels)
+    if n is not None and count > n:
         raise InvalidArgumentError(
-            f"`class_labels` must be at most one per sample, {n}, got {len(class_labels)}"  # type: ignore[arg-type]
+            f"`class_labels` must be at most one per sample, {n}, got {count}"
         )
     return class_labels
+
+
+def _count(labels: ClassLabels) -> int:
+    if isinstance(labels, str | int):
+        return 1
+    if isinstance(labels, Tensor | np.ndarray):
+        return labels.shape[0] if labels.ndim else 1
+    return len(labels)
 
 
 def as_tensor(condition: Condition) -> Tensor:

@@ -140,6 +140,7 @@ class ClassifierGuidance(NoisePredictor):
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233, algorithm 2.
     """
 
+    @checked
     def __init__(
         self,
         network: Network | NoisePredictor,
