@@ -22,15 +22,8 @@ from fastdpm import (
     run,
 )
 from fastdpm.core import levels_all
-from fastdpm.inverse.editing import (
-    KnownPart,
-    check_mask,
-    edit,
-    levels_from,
-    plan_edit,
-    read_mask,
-    span_mask,
-)
+from fastdpm.inverse.editing import KnownPart, edit, levels_from, plan_edit
+from fastdpm.inverse.masks import check_mask, read_mask, span_mask
 from tests.messages import tells
 
 SCHEDULE = VarianceSchedule.linear()

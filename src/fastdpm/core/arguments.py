@@ -54,14 +54,6 @@ def checked(function: _T) -> _T:
     return typing.cast(_T, call)
 
 
-def checked_methods(cls: _C) -> _C:
-    """Check the arguments of all public methods of a class; see :func:`checked`."""
-    for name, method in list(vars(cls).items()):
-        if name[0] != "_" and inspect.isfunction(method):
-            setattr(cls, name, checked(method))
-    return cls
-
-
 def checked_class(cls: _C) -> _C:
     """Check the arguments with which a class is called; see :func:`checked`."""
     cls.__init__ = checked(cls.__init__)  # type: ignore[misc]

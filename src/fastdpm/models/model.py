@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -25,12 +24,15 @@ from fastdpm.models.bar import progress_bar
 from fastdpm.models.checks import (
     as_condition,
     check_guidable,
+    check_no_condition_needed,
     check_plan,
+    check_unused,
     null_of,
     unconditional_of,
     usable_guidance,
 )
 from fastdpm.models.config import ModelConfig
+from fastdpm.models.cost import checked_batch
 from fastdpm.models.decoder import Decoder
 from fastdpm.models.predictor import make_predictor
 from fastdpm.models.wrapping import wrapped_config
@@ -38,9 +40,6 @@ from fastdpm.sampling.loop import run
 from fastdpm.sampling.network import Network, NoisePredictor
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
-
-_BATCH_VALUES = 2**18
-_MAX_BATCH = 256
 
 
 @renamed("denoiser", "noise_predictor")
@@ -231,12 +230,8 @@ class Model:
         )
         if plan is None:
             plan = recipe.compile(self.schedule)
-        elif idle := [f"`{name}`" for name, value in choices.items() if value is not None]:
-            raise InvalidArgumentError(
-                f"{' and '.join(idle)} would have no effect with `plan`: drop the plan or the"
-                " choices"
-            )
         else:
+            check_unused(choices)
             self.check_plan(plan)
         chosen = one_condition(condition, class_labels, self.config.data, n)
         with progress_bar(callback) if progress else nullcontext(callback) as report:
@@ -351,12 +346,8 @@ class Model:
         """
         if condition is not None:
             return as_condition(self.config, condition, self.conditions, self.null_class)
-        mel = self.config.data.mel
-        if mel is not None and self.conditions is None:
-            raise InvalidArgumentError(
-                f"model {self.config.name!r} needs a condition: a mel spectrogram of {mel.bands}"
-                f" bands, or a sound at {mel.sample_rate} Hz"
-            )
+        if self.conditions is None:
+            check_no_condition_needed(self.config)
         return self.conditions
 
     @property
@@ -397,11 +388,7 @@ class Model:
         Raises:
             InvalidArgumentError: If it is below 1.
         """
-        if size is None:
-            return fitting_batch(self.sample_shape(condition))
-        if size < 1:
-            raise InvalidArgumentError(f"`batch_size` must be at least 1, got {size}")
-        return min(size, 2**31)  # more than any number of samples
+        return checked_batch(size, self.sample_shape(condition))
 
     def check_plan(self, plan: Plan | NoiseLevels) -> None:
         """Check that a plan or noise levels belong to this model's schedule.
@@ -410,8 +397,3 @@ class Model:
             InvalidArgumentError: If the level of a row is not the level of its step.
         """
         check_plan(self.config.name, self.schedule, plan)
-
-
-def fitting_batch(shape: Sequence[int]) -> int:
-    """Choose a batch size for states of this shape."""
-    return max(1, min(_MAX_BATCH, _BATCH_VALUES // math.prod(shape)))
