@@ -32,14 +32,14 @@ OUT = ROOT / "docs" / "results" / "errors.json"
 TRAINING_STEPS = 800
 MODELS = (  # name, samples in a run, S, precision
     ("digits", 500, 10, "float32"),
-    ("labelled-digits", 500, 10, "float32"),
+    ("labeled-digits", 500, 10, "float32"),
     ("spoken-digits", 60, 5, "bf16"),
 )
 
 Row = dict[str, Any]
 
 
-def labelled_network() -> Model:
+def labeled_network() -> Model:
     """A network with class labels, trained on digits; the same in every run."""
     sys.path.insert(0, str(ROOT / "examples"))
     from class_guidance import Network, train
@@ -51,7 +51,7 @@ def labelled_network() -> Model:
     settings = {"training_steps": TRAINING_STEPS}
     shape = (1, 8, 8)
     return Model.wrap(
-        network.eval(), schedule, shape, name="labelled-digits", classes=10, settings=settings
+        network.eval(), schedule, shape, name="labeled-digits", classes=10, settings=settings
     )
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     rows: list[Row] = []
     for name, n, num_steps, precision in MODELS:
-        model = labelled_network() if name == "labelled-digits" else load_model(name)
+        model = labeled_network() if name == "labeled-digits" else load_model(name)
         runs = []
         for run in evaluations(model, n, num_steps, precision, args.seeds):
             runs.append(run)

@@ -182,7 +182,7 @@ def _errors() -> str:
         f"Each model was drawn with {rows[0]['seeds']} seeds and two recipes, DDIM-rev and"
         " DDPM-rev. *Spread* is the standard deviation over the seeds; *stated* is the root mean"
         " square of the standard errors that the runs state. *Difference* is that of the two"
-        " recipes, whose samples share their seeds. `labelled-digits` is a network with class"
+        " recipes, whose samples share their seeds. `labeled-digits` is a network with class"
         " labels, where sample i is of class i mod 10. Over all rows, the ratio of stated to"
         f" spread is {min(ratios):.2f} to {max(ratios):.2f}. The spread itself is known to"
         f" {1 / math.sqrt(2 * (rows[0]['seeds'] - 1)):.0%}.",

@@ -285,7 +285,7 @@ def test_a_network_that_fails_leaves_no_folder(sample, folders, tmp_path, monkey
 
 
 USAGE = [
-    (["-S", "0"], ["[1, 100]", 0]),
+    (["-S", "0"], ["--steps", 1, 0]),
     (["-S", "101"], ["[1, 100]", 101]),
     (["-S", "ten"], ["--steps"]),
     (["--kappa", "1.5"], ["kappa", "[0, 1]", 1.5]),

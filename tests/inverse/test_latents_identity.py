@@ -116,7 +116,7 @@ def test_states_at_a_noisy_level_are_encoded_as_they_are(x):
         (torch.zeros(0, 1, 4, 4), ["custom", "(n, 1, 4, 4)", "(0, 1, 4, 4)"]),
         (torch.zeros(1, 1, 4, 4, dtype=torch.complex64), ["torch.complex64"]),
         (torch.zeros(1, 1, 4, 4, dtype=torch.int64), ["torch.int64"]),
-        ([0.0], ["list"]),
+        ([0.0], ["x", "Tensor"]),
     ],
 )
 def test_what_is_no_data_is_refused(x, values):

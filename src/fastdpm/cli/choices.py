@@ -305,6 +305,11 @@ def parse_names(option: str, text: str | None, known: OneOf) -> list[str]:
     return names
 
 
+def parse_classes(text: str | None) -> list[str] | None:
+    """Names or labels of classes separated by commas; None if the option is not set."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 def read_plan(path: Path) -> Plan:
     """A plan saved by `fastdpm plan --save`."""
     from fastdpm.core.limits import read_text

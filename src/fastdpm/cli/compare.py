@@ -68,6 +68,7 @@ def compare(
             metavar="X,...",
         ),
     ] = None,
+    class_labels: choices.ClassLabels = None,
     n: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -126,6 +127,7 @@ def compare(
     )
     figures = choices.parse_names("--format", formats, FORMATS)
     counts, names, kappas = _parse_grid(steps, methods, kappa)
+    classes = choices.parse_classes(class_labels)
     scales = choices.parse("--guidance", guidance_scale, float) or None
     if not dry_run:
         if folder.out is None:
@@ -146,14 +148,20 @@ def compare(
             guidance_scale=scales,
             table=None if preset is None else preset.compare,
             measuring=measuring,
-            options=DrawOptions(seed, precision, batch_size, machine.device),
+            options=DrawOptions(
+                seed,
+                precision,
+                batch_size,
+                machine.device,
+                class_labels=classes,
+            ),
             clip=clip,
             reference_n=reference_n,
         )
         if dry_run:
             _print_cost(prepared, cells=True)
             return
-        identity = report_identity(prepared.planned)
+        identity = report_identity(prepared.planned) | {"class_labels": classes}
         read = (*found_model.files, None if against is None else Path(against))
         with folder.claim(COMMAND, identity, read) as run, choices.keeping(kept):
             _print_cost(prepared, cells=False)

@@ -53,6 +53,7 @@ def evaluate(
     features: choices.Features = None,
     inception: choices.Inception = None,
     sampling: choices.Sampling,
+    class_labels: choices.ClassLabels = None,
     guiding: choices.Guiding,
     seed: Annotated[
         int | None,
@@ -110,6 +111,7 @@ def evaluate(
     recipe, plan = None, None
     if isinstance(measured, str):
         idle = {"--seed": seed is not None, "--precision": precision is not None}
+        idle |= {"--class": class_labels is not None}
         idle |= dict.fromkeys([*sampling.names(), *guiding.names()], True)
         idle |= {"--dry-run": dry_run}
         _refuse(samples, [name for name, stated in idle.items() if stated])
@@ -127,7 +129,13 @@ def evaluate(
             source = f"statistics of {statistics.label}, {statistics.network}"
             console.print(f"{source}: {save_statistics}")
             return
-        options = DrawOptions(seed or 0, precision or "float32", batch_size, machine.device)
+        options = DrawOptions(
+            seed or 0,
+            precision or "float32",
+            batch_size,
+            machine.device,
+            class_labels=choices.parse_classes(class_labels),
+        )
         prepared = stages.prepare(measured, measuring, recipe=recipe, plan=plan, options=options)
         cost = None if isinstance(measured, str) else prepared.estimate()
         if cost is not None:

@@ -80,7 +80,8 @@ class Output(Options):
             with run:
                 yield run
         except KeyboardInterrupt:
-            raise InterruptedRunError(f"interrupted: {_kept(run)}") from None
+            named = "" if self.out is None else str(self.out)
+            raise InterruptedRunError(f"interrupted: {_kept(run, named)}") from None
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,14 @@ class OptionalFolder(Output):
     resume: Resume = False
 
 
-def _kept(run: RunFolder) -> str:
-    """What an interrupted run has written, and how it goes on."""
+def _kept(run: RunFolder, named: str) -> str:
+    """What an interrupted run has written, and how it goes on, if ``--out`` named a folder."""
     count = sum(not name.endswith(".json") for name in run.files)
     if not count:
         return "nothing was written"
     kept = f"{count} finished file{'' if count == 1 else 's'} kept"
-    return f"{kept} for {run.path}: add --out {run.path} --resume to the same command to continue"
+    option = "--resume" if named else f"--out {run.path} --resume"
+    return f"{kept} for {run.path}: add {option} to the same command to continue"
 
 
 def check_output(
@@ -121,16 +123,17 @@ def check_output(
     Args:
         path: The file; None if none is written.
         suffixes: What its name may end in; None for anything.
-        inputs: Files that it must not replace, also those in folders.
+        inputs: Files that it must not replace, and folders that it must not be in.
 
     Raises:
-        InvalidArgumentError: If it has another suffix, its folder does not exist, or it is an
-            input.
+        InvalidArgumentError: If it has another suffix, cannot be written, or is an input or
+            inside one.
     """
     if path is None:
         return
     check_place(path)
     if suffixes is not None:
         check_suffix(path, suffixes)
-    if path.exists() and any(path.resolve().is_relative_to(one.resolve()) for one in inputs):
-        raise InvalidArgumentError(f"{path} is an input: choose another name")
+    if any(path.resolve().is_relative_to(one.resolve()) for one in inputs):
+        where = "is" if path.exists() else "would be"
+        raise InvalidArgumentError(f"{path} {where} an input: choose another name")

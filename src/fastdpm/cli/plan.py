@@ -28,7 +28,7 @@ def plan(
     from fastdpm.data.files import FIGURE_SUFFIXES, write_text
 
     check_output(plot, FIGURE_SUFFIXES)
-    check_output(save)
+    check_output(save, (".json",))
     if save is not None and plot is not None and save.resolve() == plot.resolve():
         raise InvalidArgumentError("--save and --plot name the same file: choose two")
     found = choices.find(model, checkpoint)

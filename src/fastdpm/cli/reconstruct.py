@@ -105,7 +105,7 @@ def reconstruct(
         "guidance": guidance.record,
     }
     with folder.claim("reconstruct", identity, loaded.read) as run:
-        if run.record.complete:
+        if run.record.complete and (run.path / measuring.TABLE).is_file():
             console.print(f"{run.path} has all of these reconstructions")
             return
         parts = ReconstructionParts(run)

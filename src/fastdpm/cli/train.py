@@ -64,6 +64,7 @@ def train(
     Writes checkpoint.pt, loss.csv, loss.png and samples.png as it runs, and model/ at the end.
     """
     from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+    from fastdpm.data.tensors import values_digest
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
@@ -85,7 +86,7 @@ def train(
         held_out = load_training_data(test, settings.data, labeled=labeled).to(where)
     console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
     command = choices.command_line("--resume", "--overwrite")
-    identity = settings.decisive | {"samples": len(rows)}
+    identity = settings.decisive | {"samples": len(rows), "data": values_digest(rows.values)}
     with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
         device = rows.to(where)
         trainer = Trainer(settings, device, run, where, command, console.print, held_out)

@@ -23,6 +23,7 @@ from fastdpm.core.errors import InvalidArgumentError, shown
 from fastdpm.core.schedule import Array
 from fastdpm.core.structure import LEFT_OUT, plain
 
+_MAX_SCALE = 10_000
 ScaleAt = Callable[[float], float]
 """A scale of guidance by noise level."""
 
@@ -40,15 +41,15 @@ class GuidanceScale:
 
     Attributes:
         scale: Scale of every row, or one scale for each row of the plan. 1 is no guidance, 0
-            ignores the condition, above 1 strengthens it, and below 0 leads away from it. Any
-            finite number.
+            ignores the condition, above 1 strengthens it, and below 0 leads away from it. At most
+            10,000 in size.
         interval: Lowest and highest noise level with guidance, each in (0, 1], where 1 is clean
             data; outside of them the scale is 1. None for all levels.
         rescale: How far the standard deviation of the guided prediction is restored to that of
             the prediction for the condition, in [0, 1]; 0 leaves it.
 
     Raises:
-        InvalidArgumentError: If a value is out of range, or has no effect beside the others.
+        InvalidArgumentError: If a value is out of range, or has no effect with the others.
     """
 
     scale: float | tuple[float, ...] = 1.0
@@ -188,9 +189,11 @@ def _number(name: str, value: Any) -> float:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan  # refused below
-        if math.isfinite(number):
+        if abs(number) <= _MAX_SCALE:
             return number
-    raise InvalidArgumentError(f"`{name}` must be a finite number, got {shown(value)}")
+    raise InvalidArgumentError(
+        f"`{name}` must be a number of at most {_MAX_SCALE:,}, got {shown(value)}"
+    )
 
 
 NO_GUIDANCE = GuidanceScale()

@@ -95,7 +95,10 @@ def sha256(path: Path) -> str:
 
 def check_writable(folder: Path) -> None:
     """Raise InvalidArgumentError if a folder cannot be created, or cannot be written to."""
-    target = folder.resolve()
+    try:
+        target = folder.resolve()
+    except (OSError, RuntimeError):
+        raise InvalidArgumentError(f"{folder} is a link to itself: choose another `out`") from None
     ancestor = next(p for p in (target, *target.parents) if p.exists())
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
         reason = "is not writable" if ancestor.is_dir() else "is a file"
@@ -103,9 +106,17 @@ def check_writable(folder: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raise InvalidArgumentError if ``path`` is a folder, or its parent folder does not exist."""
-    if path.is_dir() or not path.parent.is_dir():
-        reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+    """Raise InvalidArgumentError unless ``path`` is a file, or nothing in a writable folder."""
+    reason = None
+    if path.is_dir():
+        reason = "it is a folder"
+    elif os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        reason = "it is no regular file"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        reason = f"{path.parent} is not writable"
+    if reason is not None:
         raise InvalidArgumentError(f"cannot write {path}: {reason}; choose another path")
 
 

@@ -28,7 +28,8 @@ READ: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _UNREAD = MappingProxyType(
     {
         "image": (".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".psd")
-        + (".exr", ".hdr", ".ico", ".svg", ".jfif", ".dng", ".cr2", ".nef", ".arw"),
+        + (".exr", ".hdr", ".ico", ".svg", ".jfif", ".dng", ".cr2", ".nef", ".arw")
+        + (".jpe", ".pbm", ".pnm", ".dib", ".pcx", ".dds", ".apng", ".npy"),
         "audio": (".m4a", ".aac", ".wma", ".opus", ".mp4", ".m4b", ".amr", ".au", ".caf", ".aifc")
         + (".w64", ".rf64", ".sph"),
     }

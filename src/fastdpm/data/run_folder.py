@@ -197,10 +197,18 @@ class RunFolder:
     def _is_beside(self, *, resume: bool, overwrite: bool) -> bool:
         """Whether the run is made beside the folder, which holds another one."""
         held, beside = RunRecord.read(self._target), RunRecord.read(self._beside)
-        if held is None or (resume and not self._differences(held)):
+        if held is None:
             return False
-        begun = resume and beside is not None and not self._differences(beside)
-        return overwrite or begun
+        begun = self._begun(beside, held)
+        if resume and not begun and not self._differences(held):
+            return False
+        return overwrite or (resume and begun)
+
+    def _begun(self, beside: RunRecord | None, held: RunRecord) -> bool:
+        """Whether ``beside`` is this run, not yet complete, and not what it has replaced."""
+        if beside is None or beside.complete or self._differences(beside):
+            return False
+        return held.complete or bool(self._differences(held))
 
     def _claim_beside(self) -> None:
         """Write beside the folder, or go on there, to replace the run in it."""
@@ -211,13 +219,14 @@ class RunFolder:
         if self._replaced is None:  # it was moved away in the meantime
             raise InvalidArgumentError(_in_use(self.path))
         _check_unchanged(self._target, self._replaced, self.path)
-        begun = RunRecord.read(self._beside)
-        if begun and not self._differences(begun) and self._differences(self._replaced):
+        beside = RunRecord.read(self._beside)
+        if beside is not None and self._begun(beside, self._replaced):
             self.folder = self._beside
-            self._adopt(begun)
+            self._adopt(beside)
             return
-        self._delete(self._beside, begun)
+        self._delete(self._beside, beside)
         self._beside.mkdir(exist_ok=True)
+        shutil.copymode(self._target, self._beside)
         self._begin(self._beside, next(names_in(self._beside), None))
 
     def _begin(self, folder: Path, foreign: str | None) -> None:
@@ -261,7 +270,7 @@ class RunFolder:
 
     def _recover(self) -> None:
         """Undo a replacement that was killed between its two renames."""
-        if not self._aside.is_dir():
+        if RunRecord.read(self._aside) is None:
             return
         self._lock(self._outer_lock)
         if self._target.is_dir():
@@ -274,6 +283,8 @@ class RunFolder:
         """Lock a file, which is created with its folder if it does not exist."""
         if path in self._locks:
             return
+        if path.is_symlink() or (path.exists() and (not path.is_file() or path.stat().st_size)):
+            raise InvalidArgumentError(_not_of_a_run(self.path, path.name))
         for _ in range(10):  # another run that gives up deletes an empty folder
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
@@ -288,7 +299,7 @@ class RunFolder:
         raise InvalidArgumentError(_in_use(self.path))
 
     def _unlock(self, path: Path) -> None:
-        """Unlock a file; who opens it before it is released tries again."""
+        """Release a lock and delete its file; who has it open by then notices, and tries again."""
         lock = self._locks.pop(path, None)
         if lock is not None:
             path.unlink(missing_ok=True)
@@ -345,11 +356,13 @@ def check_folder(
         InvalidArgumentError: If it cannot be written, holds files of no run, is read itself, or
             is the current folder and would be replaced.
     """
+    check_writable(path)
     target = path.resolve()
-    check_writable(target)
-    for place in inputs:
-        if place.exists() and place.resolve().is_relative_to(target):
+    for place in filter(Path.exists, inputs):
+        if place.resolve().is_relative_to(target):
             raise InvalidArgumentError(f"{place} is an input: choose another `out`")
+        if target.is_relative_to(place.resolve()):
+            raise InvalidArgumentError(f"{path} is inside the input {place}: choose another `out`")
     if overwrite and Path.cwd().resolve().is_relative_to(target):
         raise InvalidArgumentError(
             f"{path} is or contains the current folder: choose another `out`"
@@ -366,9 +379,14 @@ def _in_order(part: Path) -> list[str]:
 
 
 def _foreign(folder: Path) -> str | None:
-    """A file in a folder that no run has claimed, also none that was killed before its record."""
-    begun = any((folder / name).exists() for name in OWN)
-    return None if begun else next(names_in(folder), None)
+    """The first file of a folder that no run has claimed.
+
+    None if a run was killed before it wrote its record.
+    """
+    if (folder / LOCK).is_file() and not (folder / LOCK).is_symlink():
+        return None
+    part = folder / PART
+    return PART if part.is_dir() and any(part.iterdir()) else next(names_in(folder), None)
 
 
 def _in_use(path: Path) -> str:
@@ -376,7 +394,7 @@ def _in_use(path: Path) -> str:
 
 
 def _not_of_a_run(path: Path, name: str) -> str:
-    return f"{path} holds {name}, which is not of a run with checksums: choose another `out`"
+    return f"{path} holds {name}, which no recorded run wrote: choose another `out`"
 
 
 def _check_unchanged(folder: Path, record: RunRecord, shown: Path) -> None:

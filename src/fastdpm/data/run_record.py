@@ -106,7 +106,7 @@ class RunRecord:
         )
 
     def _append(self, folder: Path, lines: list[dict[str, Any]]) -> None:
-        # Starts a new line, in case that the last one is incomplete.
+        # Starts a new line, in case the last one is incomplete.
         with (folder / RUN).open("ab") as file:
             file.write(b"\n" + b"".join(map(_line, lines)))
         for line in lines:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fastdpm.core.guidance import GuidanceScale
+from fastdpm.core.structure import build, plain
 from fastdpm.data.files import write_bytes
 from fastdpm.data.run_folder import RunFolder
 from fastdpm.data.tensors import read_with_head
@@ -65,6 +68,7 @@ def _write(path: Path, found: Found) -> None:
                 tensors[name] = torch.tensor(values, dtype=dtype)
     head = {name: getattr(result, name) for name in _TEXTS}
     head["place"] = json.dumps([found.choice, found.num_steps, result.decoding])
+    head["guidance"] = json.dumps(plain(result.guidance))
     write_bytes(path, save(tensors, head))
 
 
@@ -77,6 +81,7 @@ def _read(path: Path) -> Found:
 
     choice, num_steps, decoding = json.loads(head["place"])
     fields = {name: values(name) for name in (*_FLOATS, *_WHOLE)}
-    texts = {name: head[name] for name in _TEXTS}
+    texts: dict[str, Any] = {name: head[name] for name in _TEXTS}
+    texts["guidance"] = build(GuidanceScale, json.loads(head["guidance"]), str(path))
     result = Reconstruction(x=tensors["x"], decoding=decoding, **texts, **fields)  # type: ignore[arg-type]
     return Found(choice, num_steps, result)

@@ -62,7 +62,8 @@ class FoundModel:
     @property
     def files(self) -> list[Path]:
         """The files that it is read from, as far as they are known."""
-        return [path for path in (self.weights, self.conditions) if path is not None]
+        config = None if self.weights is None else self.weights.with_name(CONFIG)
+        return [p for p in (self.weights, self.conditions, config) if p is not None and p.exists()]
 
     def checksum(self) -> str:
         """The SHA-256 of the weights, from the configuration or computed from the file.

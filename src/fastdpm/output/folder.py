@@ -168,7 +168,8 @@ class SampleFolder:
     def _read_back(self, files: Sequence[str]) -> None:
         """Find the samples on disk among those that the record lists."""
         found = [Path(name) for name in files if (self.run.folder / name).is_file()]
-        self.done = {int(path.stem) for path in found if path.name != ARCHIVE}
+        numbers = {int(path.stem) for path in found if path.stem.isdecimal()}
+        self.done = {i for i in numbers if self.file_name(i) in files}
         if ARCHIVE in map(str, found):
             self.archived = len(sample_files.read_archive(self.run.folder / ARCHIVE))
             self.done.update(range(self.archived))

@@ -87,5 +87,5 @@ def looks_by_choice(choices: Iterable[str]) -> dict[str, Look]:
 
 
 def escaped(text: str) -> str:
-    """A text that matplotlib shows as it is, without mathematics."""
-    return visible(text).replace("$", r"\$")
+    """A text of one or more lines that matplotlib shows as it is, without mathematics."""
+    return "\n".join(map(visible, text.split("\n"))).replace("$", r"\$")

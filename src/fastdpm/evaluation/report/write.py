@@ -64,6 +64,7 @@ def report_identity(comparison: Comparison) -> dict[str, Any]:
         "against": comparison.against,
         "methods": list(dict.fromkeys(cell.method for cell in cells)),
         "steps": sorted({cell.num_steps for cell in cells}),
+        "guidance": list(dict.fromkeys(cell.guidance for cell in cells)),
         "n": comparison.n,
         "seed": comparison.seed,
         "clip": comparison.clip,

@@ -15,13 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fastdpm.core.errors import ModelError
 
 State = Mapping[str, Tensor]
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-_AVERAGED = re.compile(r"ema|averag|shadow|swa|polyak")
+_AVERAGED = re.compile(
+    r"(?<![A-Za-z])(?:ema|swa)(?![a-z])|EMA|SWA|(?<=[a-z])(?:Ema|Swa)|(?i:averag|shadow|polyak)"
+)
 _CURRENT = re.compile(r"online|current|backup|collected")
 _COUNTER = "n_averaged"  # of torch's AveragedModel
 _CURRENT_STATE = "current_model_state"  # of Lightning, whose "state_dict" is then averaged
@@ -62,7 +66,7 @@ def choose_weights(path: Path, content: Any, mark: str) -> tuple[Weights, tuple[
         The weights and notes for the user; None if no set contains ``mark``.
 
     Raises:
-        ModelError: If several sets come into question, or averaged weights cannot be matched to
+        ModelError: If there are several candidate sets, or averaged weights cannot be matched to
             the network.
     """
     places = _places(content)
@@ -80,7 +84,7 @@ def choose_weights(path: Path, content: Any, mark: str) -> tuple[Weights, tuple[
         last = max(current, key=lambda each: -1 if each.entry is None else each.entry)
         averaged = [last] if all(each.entry is not None for each in current) else []
     if not averaged:
-        _check_none_lost(path, places, largest)
+        _check_none_lost(path, places)
         return _one_of(path, current), _beside(path)
     chosen = _one_of(path, averaged)
     unused = ", ".join(repr(each.place) for each in current if each is not chosen and each.place)
@@ -90,7 +94,7 @@ def choose_weights(path: Path, content: Any, mark: str) -> tuple[Weights, tuple[
 
 def check_readable(path: Path, content: Any) -> None:
     """Raise ModelError if the content has averaged weights without names, and nothing else."""
-    _check_none_lost(path, _places(content), 0)
+    _check_none_lost(path, _places(content))
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def _places(content: Any) -> list[_Place]:
         if isinstance(value, Mapping | list | tuple):
             seen.add(id(value))
         if isinstance(value, Mapping):
-            state = {str(name): each for name, each in value.items() if isinstance(each, Tensor)}
+            arrays = ((str(name), _tensor(each)) for name, each in value.items())
+            state = {name: each for name, each in arrays if each is not None}
             found += [_Place(keys, named=state, entry=entry)] if state else []
             rest += [((*keys, _key(name, value)), child, None) for name, child in value.items()][
                 ::-1
@@ -129,6 +134,13 @@ def _places(content: Any) -> list[_Place]:
             else:
                 rest += [((*keys, str(i)), child, i) for i, child in enumerate(value)][::-1]
     return found
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """A tensor, or an array of numbers as a tensor; None for anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.ndim:
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    return value if isinstance(value, Tensor) else None
 
 
 def _key(name: object, container: Mapping[Any, Any]) -> str:
@@ -185,11 +197,15 @@ def _from_list(
     raise _unusable(path, name, len(tensors))
 
 
-def _check_none_lost(path: Path, places: list[_Place], largest: int) -> None:
+def _check_none_lost(path: Path, places: list[_Place]) -> None:
     """Raise ModelError if a place looks like averaged weights that were not recognized."""
     for place in places:
-        if _is_averaged(place.keys) and 2 * len(place) > largest:
+        numbers = [each for each in (*place.named.values(), *place.listed) if each.numel() > 1]
+        if _is_averaged(place.keys) and numbers:
             raise _unusable(path, ".".join(place.keys), len(place))
+        for name, each in place.named.items():
+            if "." not in name and each.numel() > 1 and _is_averaged((name,)):
+                raise _unusable(path, ".".join((*place.keys, name)), 1)
 
 
 def _unusable(path: Path, name: str, count: int) -> ModelError:
@@ -227,7 +243,7 @@ def _is_averaged(keys: Sequence[str]) -> bool:
     for word in reversed([word for key in keys for word in key.split(".")]):
         if _CURRENT.search(word.lower()):
             return False
-        if _AVERAGED.search(word.lower()):
+        if _AVERAGED.search(word):
             return True
     return False
 
