@@ -17,7 +17,7 @@ def test_an_interrupt_of_an_import_is_one_line(monkeypatch, capsys):
             if name == "fastdpm.cli.app":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "fastdpm.cli.app")
+    monkeypatch.delitem(sys.modules, "fastdpm.cli.app", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     with pytest.raises(SystemExit) as caught:
         entry.main()
@@ -43,6 +43,7 @@ def test_an_early_interrupt_of_the_program_is_one_line(tmp_path, seconds):
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # Python ends by the signal itself if it came within exec(); a shell shows 130 for both.
+    assert process.returncode in (130, -signal.SIGINT)
     assert err.startswith("Error: interrupted")
     assert err.count("\n") == 1

@@ -107,7 +107,7 @@ def test_a_termination_is_one_line_with_its_own_exit_code(call, monkeypatch):
         _stop_at(patch, 2, signal.SIGTERM)
         code, printed = call(*SAMPLE, "--out", "x")
     assert code == 143
-    assert re.search(tells(1, "x", "--out x", "--resume"), printed)
+    assert re.search(tells(1, "x", "--resume"), printed)
     assert printed.count("\n") == 1
     assert call(*SAMPLE, "--out", "x", "--resume")[0] == 0
 
@@ -136,3 +136,14 @@ def test_an_output_is_never_an_input(call, folders):
     assert code in (1, 2)
     assert re.search(tells("model.safetensors"), printed)
     assert _files("in") == before
+
+
+def test_one_file_never_replaces_what_is_no_regular_file_or_an_input(call, tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "in" / "a.png")
+    for name in ("pipe.json", "link.json", "keep.toml", "{image}/config.json"):
+        code, printed = call("plan", "{image}", "-S", "3", "--save", name)
+        assert (code, printed.count("\n")) == (2, 1), (name, printed)
+    assert not (tmp_path / "pipe.json").is_file()
+    assert (tmp_path / "link.json").is_symlink()
+    assert call("plan", "{image}", "-S", "3", "--save", "p.json")[0] == 0

@@ -255,3 +255,49 @@ def test_a_run_that_fails_before_its_first_file_leaves_nothing(tmp_path):
         fail(overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert _results(tmp_path / "a") == _results_of(0)
+
+
+def test_an_unfinished_replacement_of_the_same_settings_continues(tmp_path):
+    out = tmp_path / "out"
+    _make(out, count=2)
+    with (
+        suppress(KeyboardInterrupt),
+        RunFolder.open(out, "count", {"seed": 0}, overwrite=True) as r,
+    ):
+        with r.batch() as part:
+            (part / "0.txt").write_text("0 0")
+            (part / "list.json").write_text("[0, 0]")
+        raise KeyboardInterrupt
+    with RunFolder.open(out, "count", {"seed": 0}, overwrite=True, resume=True) as run:
+        assert run.replaces
+        assert (run.folder / "0.txt").read_text() == "0 0"
+    assert _results(out) == {"0.txt": "0 0", "list.json": "[0, 0]"}
+
+
+@pytest.mark.parametrize("name", [".out.old/mine", ".out.lock", "out/.run.part/mine"])
+def test_files_of_users_with_our_names_stay(tmp_path, name):
+    mine = tmp_path / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    with suppress(InvalidArgumentError):
+        _make(tmp_path / "out")
+    with suppress(InvalidArgumentError):
+        _make(tmp_path / "out", overwrite=True)
+    assert mine.read_text() == "mine"
+
+
+def test_an_output_inside_an_input_folder_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InvalidArgumentError, match=tells(tmp_path / "in" / "out")):
+        check_folder(tmp_path / "in" / "out", inputs=[tmp_path / "in"])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InvalidArgumentError, match=tells("link")):
+        check_folder(tmp_path / "loop")
+
+
+def test_a_replaced_folder_keeps_its_permissions(tmp_path):
+    out = tmp_path / "out"
+    _make(out)
+    out.chmod(0o700)
+    _make(out, seed=1, overwrite=True)
+    assert out.stat().st_mode & 0o777 == 0o700

@@ -11,6 +11,7 @@ from fastdpm.core.errors import MissingExtraError
 from fastdpm.evaluation.report.figures import distance_figure
 from fastdpm.evaluation.report.frame import csv_text
 from fastdpm.evaluation.report.labels import apart
+from fastdpm.evaluation.report.looks import escaped
 from fastdpm.evaluation.report.samples import samples_figure
 from fastdpm.evaluation.report.scale import scale_of
 from fastdpm.evaluation.report.words import ratio
@@ -299,3 +300,8 @@ def test_the_samples_of_standard_samplers_alone_have_no_steps_to_choose(tmp_path
     found.plot_samples(tmp_path / "a.png")
     with pytest.raises(InvalidArgumentError, match=tells("num_steps", "T")):
         found.plot_samples(tmp_path / "a.png", num_steps=5)
+
+
+def test_a_label_of_two_lines_is_drawn_as_two_lines():
+    assert escaped("DDIM-rev,\nVAR $x$") == "DDIM-rev,\nVAR \\$x\\$"
+    assert escaped("bell\x07") == "bell\\x07"

@@ -145,7 +145,6 @@ CORPUS: dict[str, Callable[[], bytes]] = {
     "list of tensors": lambda: _saved([torch.ones(3)] * 3),
     "list of numbers": lambda: _saved(list(range(50))),
     "numbers as keys": lambda: _saved({1: torch.ones(2), None: torch.ones(1)}),
-    "arrays": lambda: _saved({name: t.numpy() for name, t in _state().items()}),
     "lists as weights": lambda: _saved({name: [1.0] * 5 for name in _state()}),
     "other names": lambda: _saved({f"x{n}x": t for n, t in _state().items()}),
     "deep": lambda: _saved(_nested(200)),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,3 +177,24 @@ def test_content_that_contains_itself_ends(tmp_path):
     found = choose_weights(tmp_path / "x.pt", content, MARK)
     assert found is not None
     assert found[0].place == "model"
+
+
+def test_arrays_of_numbers_are_weights():
+    arrays = {name: tensor.numpy() for name, tensor in GOOD.items()}
+    chosen = choose_weights(Path("x.pt"), {"model": RAW, "ema": arrays}, MARK)
+    assert chosen is not None
+    assert chosen[0].averaged
+    assert all(torch.equal(tensor, GOOD[name]) for name, tensor in chosen[0].tensors.items())
+
+
+@pytest.mark.parametrize("part", [dict(list(GOOD.items())[:1]), torch.ones(9)])
+def test_averaged_weights_that_fit_nothing_are_refused_however_few_they_are(part):
+    with pytest.raises(ModelError, match=tells("x.pt", "ema")):
+        choose_weights(Path("x.pt"), {"model": RAW, "ema": part}, MARK)
+
+
+@pytest.mark.parametrize("name", ["semantic", "schema", "cinema", "swap"])
+def test_a_word_that_contains_ema_is_no_average(name):
+    chosen = choose_weights(Path("x.pt"), {"model": RAW, name: {"z": torch.ones(4)}}, MARK)
+    assert chosen is not None
+    assert (chosen[0].place, chosen[0].averaged, chosen[1]) == ("model", False, ())
