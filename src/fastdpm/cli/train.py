@@ -39,7 +39,17 @@ def train(
     test: Annotated[
         str | None,
         Panel.INPUT.option(
-            help="For feature networks: held-out data to measure the accuracy on.", metavar="PATH"
+            help="Held-out data to measure the loss of a model, or the accuracy of a feature"
+            " network, on.",
+            metavar="PATH",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        Panel.INPUT.option(
+            "--from",
+            help="Model whose weights to start from, with a new optimizer.",
+            metavar="MODEL",
         ),
     ] = None,
     minutes: Annotated[
@@ -67,23 +77,32 @@ def train(
     Writes checkpoint.pt, loss.csv, loss.png and samples.png as it runs, and model/ at the end.
     """
     from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+    from fastdpm.models.find import find_model
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer, check_folder
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
-    if test is not None and isinstance(settings, TrainConfig):
-        raise InvalidArgumentError(f"`test` is for feature networks, and {config} is a model")
+    if start is not None and not isinstance(settings, TrainConfig):
+        raise InvalidArgumentError(f"`from` is for models, and {config} is a feature network")
+    if start is not None and resume:
+        raise InvalidArgumentError("pass `from` to start a run, or `resume` to continue one")
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
     check_folder(out, resume=resume)
     rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
     held_out = None if test is None else load_training_data(test, settings.data).to(where)
-    console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
     command = choices.command_line()
     trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)
+    console.print(
+        f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where} in"
+        f" {trainer.precision}"
+    )
+    if start is not None:
+        trainer.start_from(find_model(start))
+        console.print(f"starting from the weights of {start}, with a new optimizer")
     if resume:
         trainer.resume()
         console.print(f"continuing at step {trainer.step:,}")

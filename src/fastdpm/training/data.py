@@ -50,7 +50,10 @@ class TrainingData:
         """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms, or None."""
         device = self.values.device
         index = torch.randint(len(self), (size,), generator=generator, device=device)
-        samples = self.pick(index, generator)
+        return self.conditioned(self.pick(index, generator))
+
+    def conditioned(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Samples, shape (n, ...), with their mel spectrograms, or None."""
         mel = None if self.spec.mel is None else log_mel(samples[:, 0], self.spec.mel)
         return samples, mel
 
