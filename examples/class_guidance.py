@@ -1,4 +1,4 @@
-"""A model with class labels, trained with label dropout, and classifier-free guidance.
+"""A model with class labels and a null class, and classifier-free guidance.
 
     python examples/class_guidance.py [--steps 800]
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fastdpm import Model, Recipe, VarianceSchedule
 from fastdpm.models.features import load_features
-from fastdpm.sampling import Guidance
 
 NO_LABEL = 10
 
@@ -40,25 +39,6 @@ class Network(nn.Module):
             hidden = hidden + layer(nn.functional.silu(hidden + step + self.label(label)))
         out: Tensor = self.last(nn.functional.silu(hidden)) + self.gain(step) * x.flatten(1)
         return out.reshape(x.shape)
-
-
-class Guided(nn.Module):
-    """A network with labels and classifier-free guidance at a fixed scale.
-
-    Attributes:
-        network: Called as ``network(x, t, label)``.
-        guidance_scale: 0 ignores the labels, 1 is no guidance, above 1 is stronger.
-    """
-
-    def __init__(self, network: nn.Module, guidance_scale: float) -> None:
-        super().__init__()
-        self.network = network
-        self.guidance_scale = guidance_scale
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        """The guided prediction, shaped like ``x``."""
-        empty = torch.full_like(label, NO_LABEL)
-        return Guidance(self.network, label, empty, self.guidance_scale)(x, t)
 
 
 def train(network: nn.Module, schedule: VarianceSchedule, steps: int) -> None:
@@ -93,19 +73,19 @@ def main() -> None:
     train(network, schedule, args.steps)
 
     recipe = Recipe(num_steps=10, levels="var", spacing="quadratic")
+    model = Model.wrap(
+        network.eval(),
+        schedule,
+        (1, 8, 8),
+        name="digits-by-class",
+        classes=10,
+        null_class=True,
+        recipe=recipe,
+    )
     classifier = load_features("digits-features")
     wanted = torch.arange(args.n) % 10
     for guidance_scale in (0.0, 1.0, 2.0):
-        model = Model.wrap(
-            Guided(network, guidance_scale).eval(),
-            schedule,
-            (1, 8, 8),
-            name=f"guided-{guidance_scale:g}",
-            classes=10,
-            recipe=recipe,
-            settings={"guidance_scale": guidance_scale},
-        )
-        images = model.sample(args.n, class_labels=wanted, seed=0)
+        images = model.sample(args.n, class_labels=wanted, guidance_scale=guidance_scale, seed=0)
         seen = classifier(images)[1].argmax(1)
         share = (seen == wanted).float().mean().item()
         error = (share * (1 - share) / args.n) ** 0.5

@@ -5,6 +5,7 @@ networks this small, several threads only wait for each other.
 """
 
 import os
+from dataclasses import replace
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_threads] = "1"  # before NumPy and PyTorch read them
@@ -36,6 +37,12 @@ IMAGE = ModelConfig(
     schedule={"type": "linear", "num_train_steps": 100, "beta_start": 1e-4, "beta_end": 0.1},
     data=DataSpec("image", (1, 8, 8)),
     recipe=Recipe(num_steps=4),
+)
+CLASSES = replace(
+    IMAGE,
+    name="tiny-classes",
+    network={**IMAGE.network, "num_classes": 3, "null_class": True},
+    data=DataSpec("image", (1, 8, 8), classes=3, class_names=("cat", "dog", "horse")),
 )
 MEL = MelSpec(sample_rate=8000, n_fft=64, hop_length=16, bands=8, f_min=0.0, f_max=4000.0)
 SOUND = ModelConfig(
@@ -76,6 +83,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     torch.manual_seed(1)
     return {
         "image": write_model(base / "image", IMAGE),
+        "classes": write_model(base / "classes", CLASSES),
         "sound": write_model(base / "sound", SOUND),
         "vocoder": write_model(base / "vocoder", VOCODER, torch.rand(2, 8, 20)),
     }
@@ -84,6 +92,11 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def image_model(folders) -> Model:
     return load_model(folders["image"])
+
+
+@pytest.fixture
+def class_model(folders) -> Model:
+    return load_model(folders["classes"])
 
 
 @pytest.fixture

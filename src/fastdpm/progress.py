@@ -34,7 +34,7 @@ def sampling_bar() -> Iterator[Callback]:
         task = bar.add_task("", total=None)
 
         def advance(state: SamplingState) -> None:
-            rows = f"{state.num_rows} evaluations"
+            rows = f"{state.evaluations} evaluations"
             bar.update(task, description=rows, completed=state.done, total=state.total)
 
         yield advance

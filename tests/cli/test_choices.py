@@ -6,14 +6,11 @@ from types import MappingProxyType
 import pytest
 from typer.testing import CliRunner
 
-from fastdpm.cli import outputs
 from fastdpm.cli.app import make_app
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.core import choices, inverse, likelihood, recipe, samplers
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import levels_step
 from fastdpm.models.formats import table
-from fastdpm.output import figures_inverse
 from tests.messages import tells
 
 
@@ -120,13 +117,3 @@ def test_the_script_that_a_shell_needs_is_printed(monkeypatch, capsys):
         fastdpm(["--show-completion", "bash"])
     assert caught.value.code == 0
     assert "_FASTDPM_COMPLETE=complete_bash" in capsys.readouterr().out
-
-
-def test_an_earlier_run_is_known_by_the_files_that_the_commands_name(tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "toy.png").write_bytes(b"")
-    with pytest.raises(InvalidArgumentError, match=tells("toy.png")):
-        outputs.results_folder(out, overwrite=True)
-    monkeypatch.setattr(figures_inverse, "FILES", (*figures_inverse.FILES, "toy.png"))
-    outputs.results_folder(out, overwrite=True)

@@ -237,7 +237,8 @@ def test_an_interrupt_leaves_the_earlier_folder(call, images, monkeypatch):
     ):
         call(*arguments)
         assert {path: path.read_bytes() for path in Path("back").iterdir()} == before
-    assert not Path("new").exists()
+    # The new one has all samples but no picture, and can be resumed.
+    assert json.loads(Path("new/samples.json").read_text())["complete"] is False
 
 
 def test_samples_that_do_not_converge_are_named_and_the_others_written(call, images, monkeypatch):

@@ -129,10 +129,13 @@ def test_an_earlier_run_is_replaced_only_by_overwrite_and_nothing_else_ever(
     assert interpolate(*arguments, "-n", "3", "--overwrite")[0] == 0
     assert len(list((tmp_path / "way").glob("0*.png"))) == 3
     (tmp_path / "way" / "mine.txt").write_text("mine")
-    code, _, err = interpolate(*arguments, "--overwrite")
+    (tmp_path / "way" / "000003.png").write_text("mine")
+    code, _, err = interpolate(*arguments, "-n", "4", "--overwrite")
     assert code == 2
-    assert re.search(tells("way", "mine.txt"), err)
-    assert (tmp_path / "way" / "mine.txt").is_file()
+    assert re.search(tells("way", "000003.png"), err)
+    assert interpolate(*arguments, "-n", "2", "--overwrite")[0] == 0
+    for name in ("mine.txt", "000003.png"):
+        assert (tmp_path / "way" / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(

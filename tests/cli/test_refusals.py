@@ -56,7 +56,6 @@ def places(folders, tmp_path_factory) -> dict[str, Path]:
 
 
 SAMPLE = [
-    ("{image} --resume --overwrite --out x", ["--resume", "--overwrite"]),
     ("{image} --overwrite", ["--overwrite", "--out"]),
     ("{image} --resume", ["--resume", "--out"]),
     ("{image} --class 0", ["--class"]),
@@ -126,7 +125,6 @@ OTHERS = [
     ("convert {image} --format ddpm", ["--format"]),
     ("convert {png} --preset nothing", ["nothing"]),
     ("train digits --data sklearn:digits --test sklearn:digits-test", ["--test", "digits"]),
-    ("train digits --data sklearn:digits --resume", ["checkpoint.pt"]),
     ("train digits --data sklearn:digits --steps 0", ["--steps", 1, 0]),
     ("train digits --data sklearn:digits --minutes 0", ["--minutes", 0.001, 0]),
     ("likelihood {image} {png} --grey-levels 1", ["--gray-levels", 2, 1]),  # its former name

@@ -182,7 +182,7 @@ def test_sounds_of_the_wrong_length_are_refused(samples):
         ({"f_max": 5000.0}, ["f_min", "f_max", "4000 Hz", 50, 5000]),
         ({"f_min": 4000.0}, ["f_min", "f_max", "4000 Hz", "4000 and 4000"]),
         ({"bands": 0}, ["bands", 0]),
-        ({"bands": 10**30}, ["bands", "too large", 10**30]),
+        ({"bands": 10**30}, ["bands", "too large", f"{10**30:,}"]),
         ({"sample_rate": 10**400}, ["sample_rate", "too large"]),
         ({"hop_length": 60}, ["hop_length", 60, "n_fft", 256]),
         ({"scale": "ln"}, ["log10", "natural", "decibel", "ln"]),

@@ -208,20 +208,21 @@ def test_the_command_writes_tables_figures_and_a_report(
     record = json.loads((out / "results.json").read_text())
     assert len(record["cells"]) == 17
     assert re.search(tells("17 of 17"), capsys.readouterr().out)
-    assert fastdpm([*command, "--out", str(out)]) == 0
-    record["command"] = "fastdpm compare another"
-    (out / "results.json").write_text(json.dumps(record))
     assert fastdpm([*command, "--out", str(out)]) == 2
+    assert re.search(tells(out, "--resume", "--overwrite"), capsys.readouterr().err)
+    assert fastdpm([*command, "--out", str(out), "--resume"]) == 0
+    other = [*command, "--out", str(out), "--seed", "1"]
+    assert fastdpm(other) == 2
     err = capsys.readouterr().err
-    assert re.search(tells(out, "--out", "--overwrite"), err)
+    assert re.search(tells(out, "--seed", 0, 1, "--out", "--overwrite"), err)
     assert err.count("\n") == 1
-    assert fastdpm([*command, "--out", str(out), "--dry-run"]) == 0  # which writes nothing
-    overwriting = [*command, "--out", str(out), "--overwrite"]
+    assert fastdpm([*other, "--dry-run"]) == 0  # which writes nothing
+    overwriting = [*other, "--overwrite"]
     monkeypatch.setattr(sys, "argv", ["fastdpm", *overwriting])
     assert fastdpm(overwriting) == 0
-    assert "--overwrite" not in json.loads((out / "results.json").read_text())["command"]
-    monkeypatch.setattr(sys, "argv", ["fastdpm", *command, "--out", str(out)])
-    assert fastdpm([*command, "--out", str(out)]) == 0  # the same comparison
+    written = json.loads((out / "results.json").read_text())
+    assert written["seed"] == 1
+    assert "--overwrite" not in written["command"]
 
 
 def test_methods_of_diffusers_need_it_and_are_left_out_by_default(monkeypatch):

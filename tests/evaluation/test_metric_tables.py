@@ -79,7 +79,7 @@ def test_a_metric_that_is_added_is_compared_and_reported(
     assert found.results["metrics"][-1]["key"] == "toy"
     assert [cell["metrics"]["toy"]["value"] for cell in found.results["cells"]] == [2.5, 2.5]
 
-    texts = {p.name: p for p in write_report(tmp_path, found)}
+    texts = {p.name: p for p in write_report(tmp_path / "out", found)}
     assert json.loads(texts["results.json"].read_text()) == found.results
     assert Comparison.from_dict(found.results).results == found.results
     rows = list(csv.DictReader(texts["results.csv"].read_text().splitlines()))

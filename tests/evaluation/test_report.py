@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fastdpm import FastDPMError
-from fastdpm.core.errors import DataError
+from fastdpm.core.errors import DataError, InvalidArgumentError
 from fastdpm.evaluation.results import Comparison
 from tests.evaluation.reports import make_images, make_results, report, write
 from tests.messages import tells
@@ -20,7 +20,8 @@ def test_every_file_is_written_and_the_json_comes_back_as_it_was(tmp_path, grid)
     assert Comparison.from_dict(results).results == before
     names = ["results.json", "results.csv", "results.md", "distance.png", "samples.png"]
     assert [path.name for path in found] == [*names, "report.html"]
-    assert {path.name for path in found[0].parent.iterdir()} == {path.name for path in found}
+    written = {path.name for path in found[0].parent.iterdir()}
+    assert written == {"run.jsonl", *(path.name for path in found)}
     assert json.loads(found[0].read_text()) == before == results
 
 
@@ -68,9 +69,9 @@ def test_only_figures_of_an_earlier_report_are_removed(tmp_path, grid):
     results = make_results(grid)
     mine = tmp_path / "mine"
     mine.mkdir()
-    for name in ("samples.png", "distance.pdf"):
-        (mine / name).write_text("mine")
-    write(mine, results, {})
+    (mine / "samples.png").write_text("mine")
+    with pytest.raises(InvalidArgumentError, match=tells("samples.png")):
+        write(mine, results, {})
     assert (mine / "samples.png").read_text() == "mine"
     out = tmp_path / "out"
     write(out, results, make_images(grid))

@@ -165,7 +165,9 @@ def test_dit_takes_its_classes_with_the_pipelines_own_guidance():
     ).images
     start = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     plan = ddim_rev(levels_custom(model.schedule, t=(800, 600, 400, 200, 0)))
-    found = model.finished(run(plan, model.noise_predictor(model.conditions), start))
+    found = model.finished(
+        run(plan, model.noise_predictor(model.conditions, guidance_scale=4.0), start)
+    )
     torch.testing.assert_close(as_pixels(found), torch.tensor(theirs), rtol=0, atol=1e-4)
     assert theirs.std() > 0.01
 

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor
 
+from fastdpm import InvalidArgumentError, Model
 from tests.integrations.parts import LINEAR, PROMPTS, make_text_unet, make_unet
+from tests.messages import tells
 
 diffusers = pytest.importorskip("diffusers", reason="needs fastdpm[diffusers]")
 
@@ -15,11 +18,9 @@ def test_the_default_guidance_scale_is_that_of_the_pipeline(text_pipeline):
         from_pipeline(text_pipeline, prompt="a cat", guidance_scale=scale)
         for scale in (None, 7.5, 1.0)
     )
-    start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    outputs = [
-        model.noise_predictor(model.conditions)(start, torch.tensor([500.25]))  # type: ignore[call-arg]
-        for model in (default, explicit, none)
-    ]
+    assert [m.config.recipe.guidance_scale for m in (default, explicit, none)] == [7.5, 7.5, 1]
+    outputs = [model.sample(1, num_steps=2) for model in (default, explicit, none)]
+    assert torch.equal(outputs[2], default.sample(1, num_steps=2, guidance_scale=1))
     assert torch.equal(outputs[0], outputs[1])
     assert (outputs[0] - outputs[2]).abs().max() > 1e-3
 
@@ -33,6 +34,12 @@ def test_a_sample_depends_on_its_prompt_and_not_on_its_batch(text_pipeline):
     of_other = other.sample(4, num_steps=3, kappa=1.0)
     torch.testing.assert_close(together[[1, 3]], of_other[[1, 3]], rtol=0, atol=2e-5)
     assert (together[0] - of_other[0]).abs().max() > 1e-3
+
+
+def _guided(model: Model, x: Tensor, t: Tensor, scale: float) -> Tensor:
+    found = model.noise_predictor(model.conditions, guidance_scale=scale)(x, t, 0.5)  # type: ignore[call-arg]
+    assert isinstance(found, Tensor)
+    return found
 
 
 def test_labels_reach_the_network_and_can_be_guided():
@@ -49,12 +56,26 @@ def test_labels_reach_the_network_and_can_be_guided():
     with torch.no_grad():
         conditional = unet(x, t, class_labels=torch.tensor([3, 1])).sample
         empty = unet(x, t, class_labels=torch.tensor([4, 4])).sample
-    guided = chosen.network(x, t, chosen.conditions)
+    guided = _guided(chosen, x, t, 3.0)
     torch.testing.assert_close(guided, empty + 3 * (conditional - empty), rtol=1e-4, atol=1e-5)
     assert (conditional - empty).abs().max() > 1e-2
-    rest = from_unet(unet, LINEAR, empty_label=4, guidance_scale=3.0).conditions
-    assert rest is not None
-    assert rest.tolist() == [0, 1, 2, 3]
+    rest = from_unet(unet, LINEAR, empty_label=4)  # guidance can be chosen later
+    assert rest.conditions is not None
+    assert rest.conditions.tolist() == [0, 1, 2, 3]
+    assert (rest.config.data.classes, rest.null_class) == (4, 4)
+    assert (rest.config.recipe.guidance_scale, chosen.config.recipe.guidance_scale) == (1, 3)
+    torch.testing.assert_close(
+        rest.sample(2, num_steps=3, class_labels=[3, 1], guidance_scale=3),
+        chosen.sample(2, num_steps=3),
+    )
+    first = from_unet(unet, LINEAR, empty_label=0)
+    assert (first.config.data.classes, first.null_class) == (5, 0)
+    assert torch.equal(
+        first.sample(2, num_steps=3, class_labels="none"),
+        first.sample(2, num_steps=3, class_labels=0),
+    )
+    with pytest.raises(InvalidArgumentError, match=tells("null class", "guidance_scale")):
+        every.sample(1, guidance_scale=2)
     of_three = every.sample(2, num_steps=3, condition=torch.tensor([3]))
     torch.testing.assert_close(
         of_three, from_unet(unet, LINEAR, class_labels=3).sample(2, num_steps=3)
@@ -79,5 +100,5 @@ def test_labels_beside_texts_travel_together():
         conditional = unet(x, t, hidden, class_labels=torch.tensor([4, 2])).sample
         empty = unet(x, t, torch.ones(2, 6, 16), class_labels=torch.tensor([0, 0])).sample
     assert model.conditions is not None
-    found = model.network(x, t, model.conditions)
+    found = _guided(model, x, t, 2.0)
     torch.testing.assert_close(found, empty + 2 * (conditional - empty), rtol=1e-4, atol=1e-5)

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from fastdpm import Model, Recipe, compare, evaluate
-from fastdpm.evaluation.drawn import ModelHandle
-from fastdpm.evaluation.evaluating import MeasureOptions
+from fastdpm.evaluation.cache import default_cache
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource
+from fastdpm.evaluation.evaluating import MeasureOptions, choose_drawer
 from fastdpm.evaluation.methods import choose_methods
 from tests.evaluation.conftest import IMAGE_FEATURES, write_tiny_features
 from tests.integrations.parts import LINEAR, PROMPTS, make_text_unet, make_vae
@@ -24,7 +25,9 @@ def test_results_are_identified_by_everything_that_determines_them(text_pipeline
     def key(**changes: Any) -> str:
         arguments: dict[str, Any] = {"prompt": PROMPTS, "guidance_scale": 3.0, "name": "m"}
         arguments |= changes
-        return ModelHandle(from_pipeline(text_pipeline, **arguments)).key
+        handle = ModelHandle(from_pipeline(text_pipeline, **arguments))
+        drawer = choose_drawer(handle, None, None)
+        return ModelSource(handle, drawer, DrawOptions(), default_cache()).key
 
     keys = [
         key(),
@@ -76,8 +79,9 @@ def test_a_latent_model_is_measured_and_compared(measured):
         n=20,
         features=measuring.features,
         recipe=Recipe(num_steps=3),
+        guidance_scale=2.0,
     )
-    assert found.n == 20
+    assert (found.n, found.evaluations) == (20, 6)
     assert found.scores["frechet_distance"].value > 0
     methods = choose_methods(["step-linear-k0", "var-quadratic-k1", "dpmpp-2m-var-linear"])
     cells = compare(model, (3, 4), methods, measuring=measuring).results["cells"]

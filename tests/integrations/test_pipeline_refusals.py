@@ -38,7 +38,6 @@ def _refused(call: str, pipeline: Any) -> Any:
         "no empty states": lambda: from_unet(
             make_text_unet(), LINEAR, encoder_hidden_states=hidden, guidance_scale=3.0
         ),
-        "idle empty": lambda: from_unet(make_unet(num_class_embeds=3), LINEAR, empty_label=2),
         "wrong label": lambda: from_pipeline(labelled, class_labels=[3]),
         "surplus label": lambda: from_pipeline(plain, class_labels=[0]),
         "missing states": lambda: from_unet(make_text_unet(), LINEAR),
@@ -82,7 +81,6 @@ def _refused(call: str, pipeline: Any) -> Any:
         ("idle negative", ["negative_prompt", "StableDiffusionPipeline", "guidance_scale", 1]),
         ("no empty label", [3, "DDPMPipeline", "empty_label", "from_unet"]),
         ("no empty states", [3, "UNet2DConditionModel", "empty_hidden_states", "from_unet"]),
-        ("idle empty", ["guidance_scale", 1]),
         ("wrong label", ["[0, 2]", 3]),
         ("surplus label", ["DDPMPipeline", "classes"]),
         ("missing states", ["UNet2DConditionModel", "encoder_hidden_states"]),

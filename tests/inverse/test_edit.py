@@ -338,7 +338,7 @@ def test_what_is_no_file_of_a_mask_is_one_line(tmp_path):
         ("grey.png", [127, 255, 0]),
         ("red.png", [255, 0]),
         ("text.png", []),
-        ("text.npy", ["pickled"]),
+        ("text.npy", ["numbers"]),
         ("none.png", [".npy"]),
     ):
         with pytest.raises(InvalidArgumentError, match=tells(name, *values)):

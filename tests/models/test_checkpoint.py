@@ -1,9 +1,12 @@
 """Every published layout gives the same network, and code in a file is never executed."""
 
+import argparse
+import datetime
 import os
 import pickle
+from collections import defaultdict, deque
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastdpm import ModelError
-from fastdpm.models.formats.checkpoint import choose_state, read_states
+from fastdpm.models.find import find_model
+from fastdpm.models.formats.checkpoint import read_checkpoint
+from fastdpm.models.formats.states import choose_weights
 from fastdpm.networks.build import build_network
 from fastdpm.networks.weights import put_weights
 from tests.conftest import IMAGE, SOUND
@@ -29,8 +34,9 @@ def _network(config, seed: int) -> nn.Module:
 
 
 def _read(path: Path, expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    states = [(key, state) for key, state in read_states(path) if expected.keys() & state.keys()]
-    return choose_state(path, states)
+    found = choose_weights(path, read_checkpoint(path), next(iter(expected)))
+    assert found is not None
+    return found[0].tensors
 
 
 def _output(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
@@ -111,7 +117,65 @@ def test_weights_outlive_their_file(tmp_path):
 def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path):
     saved = {"model": {"w": torch.ones(2)}, "loss": np.float64(0.25), "step": np.int64(7)}
     torch.save(saved, tmp_path / "model.pt")
-    assert [key for key, _ in read_states(tmp_path / "model.pt")] == ["model"]
+    content = read_checkpoint(tmp_path / "model.pt")
+    assert (content["loss"], content["step"]) == (0.25, 7)
+
+
+def test_a_value_that_is_not_read_is_named_and_the_file_is_not_called_damaged(tmp_path):
+    torch.save({"w": torch.ones(2), "a": np.array([{}], dtype=object)}, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match=tells("numpy.dtypes.ObjectDType")) as caught:
+        read_checkpoint(tmp_path / "model.pt")
+    assert "download" not in str(caught.value)
+
+
+BESIDE = {
+    "number": np.float16(0.5),
+    "text": np.str_("run"),
+    "array": np.arange(6.0).reshape(2, 3),
+    "texts": np.array(["a", "bb"]),
+    "default": defaultdict(list, {"a": [1]}),
+    "queue": deque([1, 2], maxlen=3),
+    "arguments": argparse.Namespace(lr=0.1),
+    "path": Path("/a/b"),
+    "windows": PureWindowsPath("c:/a"),
+    "time": datetime.datetime(2021, 6, 1, tzinfo=datetime.UTC),
+    "range": range(3),
+    "version": torch.__version__,
+    "random": np.random.get_state(),  # noqa: NPY002
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_plain_values_beside_the_weights_are_read(tmp_path, name, zipped):
+    saved = {"model": {"w": torch.ones(2)}, "beside": BESIDE[name]}
+    torch.save(saved, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "m.pt")
+    assert torch.equal(found["model"]["w"], torch.ones(2))
+    stand_in = {"queue": [1, 2], "range": (0, 3, 1), "windows": PurePosixPath("c:\\/a")}
+    stand_in["version"] = str(torch.__version__)
+    if name != "random":
+        np.testing.assert_equal(found["beside"], stand_in.get(name, BESIDE[name]))
+
+
+def test_an_entry_that_does_not_match_its_checksum_is_named(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.arange(100.0)}, path)
+    whole = path.read_bytes()
+    at = whole.index(torch.arange(100.0).numpy().tobytes())
+    path.write_bytes(whole[: at + 7] + b"\1" + whole[at + 8 :])
+    with pytest.raises(ModelError, match=tells("model.pt", "model/data/0")):
+        read_checkpoint(path)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(2)}, tmp_path / "model.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert torch.equal(read_checkpoint(tmp_path / "model.pt")["w"], torch.ones(2))
 
 
 class _Trap:
@@ -131,7 +195,7 @@ def test_code_in_a_checkpoint_is_named_and_not_run(tmp_path, as_pickle):
     else:
         torch.save(trap, path)
     with pytest.raises(ModelError, match=tells(path.name, f"{os.name}.mkdir")) as caught:
-        read_states(path)
+        read_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert not marker.exists()
 
@@ -142,7 +206,7 @@ def test_what_makes_tensors_and_numbers_is_not_what_a_checkpoint_asks_for(tmp_pa
     saved = {"w": torch.zeros(2), "loss": np.float64(0.25), "a": _Trap(tmp_path / "marker")}
     torch.save(saved, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match=tells(path.name, f"{os.name}.mkdir")):
-        read_states(path)
+        read_checkpoint(path)
     assert not (tmp_path / "marker").exists()
 
 
@@ -150,7 +214,7 @@ def test_a_pickle_that_torch_did_not_write_is_refused_unread(tmp_path):
     path, marker = tmp_path / "model.pkl", tmp_path / "marker"
     path.write_bytes(pickle.dumps(_Trap(marker), protocol=4))
     with pytest.raises(ModelError, match=tells(path.name, f"{os.name}.mkdir")) as caught:
-        read_states(path)
+        read_checkpoint(path)
     assert "weights_only" not in str(caught.value)  # torch advises to switch the protection off
     assert not marker.exists()
 
@@ -163,7 +227,7 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path, zipped):
     for length in (20, len(whole) // 2, len(whole) - 50):
         path.write_bytes(whole[:length])
         with pytest.raises(ModelError, match=tells("model.ckpt")) as caught:
-            read_states(path)
+            read_checkpoint(path)
         assert "\n" not in str(caught.value)
 
 
@@ -183,7 +247,7 @@ def test_the_remains_of_a_failed_download_are_refused(tmp_path, content, values)
 
 def test_a_missing_checkpoint_and_one_without_weights_are_refused(tmp_path):
     with pytest.raises(ModelError, match=tells(tmp_path)):
-        read_states(tmp_path)
+        read_checkpoint(tmp_path)
     torch.save({"iter": 3}, tmp_path / "model.ckpt")
-    with pytest.raises(ModelError, match=tells("model.ckpt")):
-        _read(tmp_path / "model.ckpt", {})
+    with pytest.raises(ModelError, match=tells("model.ckpt", "no named tensors")):
+        find_model(tmp_path / "model.ckpt")

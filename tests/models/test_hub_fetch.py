@@ -43,6 +43,15 @@ DIFFUSERS = {"config.json": b"{}", "scheduler_config.json": b"{}", "model_index.
             },
             None,
         ),
+        (
+            {
+                "unet/config.json",
+                f"unet/{WEIGHTS}.safetensors.index.json",
+                f"unet/{WEIGHTS}-00001-of-00002.safetensors",
+                f"unet/{WEIGHTS}-00002-of-00002.safetensors",
+            },
+            None,
+        ),
     ],
 )
 def test_only_what_a_model_needs_is_fetched(hub, files, wanted):
@@ -64,11 +73,22 @@ def test_only_what_a_model_needs_is_fetched(hub, files, wanted):
     assert all((folder / name).read_bytes() == name.encode() for name in expected)
 
 
+def test_a_variant_is_fetched_if_there_is_nothing_else(hub):
+    files = {*DIFFUSERS, f"{WEIGHTS}.fp16.safetensors"}
+    hub.add("a/b", dict.fromkeys(files | {"grid.png"}, b"x"))
+    assert files_in(fetch("hf:a/b")) == files
+    hub.stop()
+    assert files_in(fetch("hf:a/b")) == files
+
+
 @pytest.mark.parametrize(
     ("files", "values"),
     [
         ({"unet/config.json", "vae/config.json", f"unet/{WEIGHTS}.bin"}, ["hf:a/b", "vae"]),
-        ({*DIFFUSERS, f"{WEIGHTS}.fp16.safetensors"}, ["hf:a/b", f"{WEIGHTS}.fp16.safetensors"]),
+        (
+            {*DIFFUSERS, f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bf16.safetensors"},
+            ["hf:a/b", f"{WEIGHTS}.fp16.safetensors"],
+        ),
         ({"README.md", "model.ckpt"}, ["model.ckpt", "hf download a/b FILE"]),
         ({"README.md"}, ["hf:a/b", "model.safetensors"]),
     ],

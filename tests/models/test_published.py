@@ -70,7 +70,8 @@ def _authors(state: State) -> Any:
 
 def _lmnt(state: State) -> Any:
     optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 2e-4}]}
-    params = {"noise_schedule": [1e-4, 0.05], "fmax": None, "sample_rate": 22050}
+    betas = torch.linspace(1e-4, 0.05, 50, dtype=torch.float64).tolist()
+    params = {"noise_schedule": betas, "fmax": None, "sample_rate": 22050}
     scaler = {"scale": 65536.0}
     return {
         "step": 1_000_578,
@@ -187,7 +188,8 @@ def test_a_published_checkpoint_computes_what_its_publication_says(tmp_path, cas
     config, notes = convert(
         tmp_path / "file", tmp_path / "out", preset=case.preset if ambiguous else None
     )
-    assert (config.name, notes) == (case.preset, ())
+    assert config.name == case.preset
+    assert len(notes) == (not ambiguous) + (case.save is _ddim)
     model = load_model(tmp_path / "out")
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(1, *case.shape, generator=generator)

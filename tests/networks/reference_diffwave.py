@@ -20,7 +20,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def authors_reference(
-    state: State, x: Tensor, t: Tensor, mel: Tensor | None = None, *, dilation_cycle: int
+    state: State,
+    x: Tensor,
+    t: Tensor,
+    mel: Tensor | None = None,
+    *,
+    dilation_cycle: int,
+    in_place: bool = True,
 ) -> Tensor:
     """The authors' DiffWave at real-valued steps.
 
@@ -30,6 +36,7 @@ def authors_reference(
         t: Zero-based steps, shape (batch,).
         mel: Shape (batch, bands, frames) for the vocoder.
         dilation_cycle: Layer n has dilation 2^(n % dilation_cycle).
+        in_place: Whether ``h += part_t`` changes the input of the block too, as in their code.
     """
     stack = "residual_layer"
     step = _authors_embedding(t, state[f"{stack}.fc_t1.weight"].shape[1]).to(x)
@@ -41,8 +48,9 @@ def authors_reference(
     for n in range(layers):
         block = f"{stack}.residual_blocks.{n}"
         # Their `h += part_t` adds in place, so that the residual path has the step as well.
-        h = h + _dense(state, f"{block}.fc_t", step)[:, :, None]
-        y = _conv(state, f"{block}.dilated_conv_layer.conv", h, 2 ** (n % dilation_cycle))
+        stepped = h + _dense(state, f"{block}.fc_t", step)[:, :, None]
+        h = stepped if in_place else h
+        y = _conv(state, f"{block}.dilated_conv_layer.conv", stepped, 2 ** (n % dilation_cycle))
         if mel is not None:
             stretched = mel
             for k in (0, 1):

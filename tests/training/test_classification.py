@@ -11,6 +11,7 @@ import torch
 
 from fastdpm import DataError, InvalidArgumentError
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.data.run_folder import RunFolder
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.features import load_features
 from fastdpm.training.classification import Accuracy, Classification
@@ -54,8 +55,9 @@ def _images(count: int = 40, seed: int = 0) -> TrainingData:
 
 def _train(config: ClassifierConfig, out: Path, held_out: TrainingData | None) -> list[str]:
     messages: list[str] = []
-    trainer = Trainer(config, _images(), out, CPU, "fastdpm train", messages.append, held_out)
-    assert trainer.train()
+    with RunFolder.open(out, "train", {}) as run:
+        trainer = Trainer(config, _images(), run, CPU, "fastdpm train", messages.append, held_out)
+        assert trainer.train()
     return messages
 
 

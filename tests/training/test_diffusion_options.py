@@ -1,6 +1,7 @@
 """What a network learns, at which noise levels, and with which optimizer."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm import InvalidArgumentError, VarianceSchedule, load_model
+from fastdpm.data.run_folder import RunFolder
 from fastdpm.models.find import find_model
 from fastdpm.networks.adm_unet import ADMUNet
 from fastdpm.training.config import DiffusionOptions, TrainConfig
@@ -35,6 +37,11 @@ def _config(prediction: str = "epsilon", **options: Any) -> TrainConfig:
         prediction=prediction,
         training=DiffusionOptions(**{**settings, **options}),
     )
+
+
+def _trainer(config: TrainConfig, out: Path, held_out: TrainingData | None = None) -> Trainer:
+    with RunFolder.open(out, "train", {}) as run:
+        return Trainer(config, WHITE, run, CPU, "fastdpm train", print, held_out)
 
 
 class Knowing(nn.Module):
@@ -85,7 +92,7 @@ def test_min_snr_weights_the_error_of_the_clean_data(monkeypatch):
 
 def test_a_trained_model_says_what_it_predicts_and_samples(tmp_path):
     config = _config("v_prediction", steps=40, optimizer="muon", uniform_share=0.5)
-    trainer = Trainer(config, WHITE, tmp_path, CPU, "fastdpm train", print)
+    trainer = _trainer(config, tmp_path)
     trainer.train()
     model = load_model(tmp_path / "model")
     assert model.config.prediction == "v_prediction"
@@ -163,7 +170,7 @@ def test_the_rate_is_constant_and_falls_at_the_end():
 def test_held_out_data_measures_the_averaged_weights(tmp_path):
     held_out = replace(WHITE, values=WHITE.values[:4])
     config = _config(steps=2)
-    trainer = Trainer(config, WHITE, tmp_path, CPU, "x", print, held_out)
+    trainer = _trainer(config, tmp_path, held_out)
     trainer.train()
     provenance = load_model(tmp_path / "model").config.provenance
     task = Denoising(config, WHITE, held_out)
@@ -175,15 +182,15 @@ def test_held_out_data_measures_the_averaged_weights(tmp_path):
 
 
 def test_a_run_can_start_from_the_weights_of_a_model(tmp_path):
-    first = Trainer(_config(steps=3), WHITE, tmp_path / "a", CPU, "x", print)
+    first = _trainer(_config(steps=3), tmp_path / "a")
     first.train()
-    second = Trainer(_config(steps=3), WHITE, tmp_path / "b", CPU, "x", print)
+    second = _trainer(_config(steps=3), tmp_path / "b")
     second.start_from(find_model(tmp_path / "a" / "model"))
     saved = load_model(tmp_path / "a" / "model").network.state_dict()
     for network in (second.network, second.ema):
         for name, value in network.state_dict().items():
             torch.testing.assert_close(value, saved[name], rtol=0, atol=0)
-    other = Trainer(_config("sample"), WHITE, tmp_path / "c", CPU, "x", print)
+    other = _trainer(_config("sample"), tmp_path / "c")
     with pytest.raises(InvalidArgumentError, match=tells("white", "prediction")):
         other.start_from(find_model(tmp_path / "a" / "model"))
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.run_folder import RunFolder
 from fastdpm.training.config import DiffusionOptions, TrainConfig
 from fastdpm.training.data import TrainingData
-from fastdpm.training.loop import Progress, Trainer, check_folder, share_of_rate, time_left
+from fastdpm.training.loop import Progress, Trainer, share_of_rate, time_left
 from tests.conftest import IMAGE, VOCODER
 from tests.messages import tells
 from tests.training.test_classification import classifier_config
@@ -34,6 +34,13 @@ def _config(model, **options) -> TrainConfig:
     )
 
 
+def _claimed(folder: Path) -> RunFolder:
+    """A new run or its continuation, which may be claimed again."""
+    run = RunFolder.open(folder, "train", {}, resume=True)
+    run.close()
+    return run
+
+
 def _images() -> TrainingData:
     return TrainingData(IMAGE.data, torch.full((8, 1, 8, 8), 255, dtype=torch.uint8))
 
@@ -41,9 +48,8 @@ def _images() -> TrainingData:
 @pytest.fixture
 def make(tmp_path) -> Callable[..., Trainer]:
     def make(name: str = "run", config: TrainConfig | None = None) -> Trainer:
-        out: Path = tmp_path / name
-        check_folder(out, resume=(out / "checkpoint.pt").exists())
-        return Trainer(config or _config(IMAGE), _images(), out, CPU, "fastdpm train", print)
+        run = _claimed(tmp_path / name)
+        return Trainer(config or _config(IMAGE), _images(), run, CPU, "fastdpm train", print)
 
     return make
 
@@ -53,14 +59,13 @@ def make_any(request, tmp_path) -> Callable[..., Trainer]:
     """Runs of either task, for what both of them promise."""
 
     def make(name: str = "run", **options: Any) -> Trainer:
-        out: Path = tmp_path / name
-        check_folder(out, resume=(out / "checkpoint.pt").exists())
+        run = _claimed(tmp_path / name)
         images = _images()
         if request.param == "diffusion":
-            return Trainer(_config(IMAGE, **options), images, out, CPU, "fastdpm train", print)
+            return Trainer(_config(IMAGE, **options), images, run, CPU, "fastdpm train", print)
         images = replace(images, labels=torch.arange(8) % 2)
         config = classifier_config(**options)
-        return Trainer(config, images, out, CPU, "fastdpm train", print)
+        return Trainer(config, images, run, CPU, "fastdpm train", print)
 
     return make
 
@@ -82,12 +87,12 @@ def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
     first = float(trainer.take_step())
     assert trainer.train()
     assert trainer.losses[-1][1] < 0.3 * first
-    model = load_model(trainer.out / "model")
+    model = load_model(trainer.run.folder / "model")
     assert float(model.sample(4, num_steps=20).mean()) > 0.3
     assert model.config.provenance["steps"] == 250
     assert "CC" not in model.config.license
     for name in ("checkpoint.pt", "loss.csv", "loss.png", "samples.png", "model/README.md"):
-        assert (trainer.out / name).stat().st_size > 0
+        assert (trainer.run.folder / name).stat().st_size > 0
 
 
 def _check_resumed(make: Callable[[str], Trainer]) -> None:
@@ -136,7 +141,7 @@ def test_the_averaged_weights_of_a_checkpoint_have_the_networks_names(make_any):
     trainer = make_any()
     trainer.take_step()
     trainer.save()
-    saved = torch.load(trainer.out / "checkpoint.pt", weights_only=True)
+    saved = torch.load(trainer.run.folder / "checkpoint.pt", weights_only=True)
     assert list(saved["ema"]) == list(saved["network"]) == list(trainer.network.state_dict())
     torch.testing.assert_close(saved["ema"], trainer.ema.state_dict(), rtol=0, atol=0)
 
@@ -149,12 +154,12 @@ def test_a_resumed_run_has_the_dropout_of_an_uninterrupted_one(make):
 def test_stopping_leaves_a_checkpoint_and_no_model(make_any):
     trainer = make_any()
     assert not trainer.train(should_stop=lambda: trainer.step == 3)
-    assert not (trainer.out / "model").exists()
+    assert not (trainer.run.folder / "model").exists()
     resumed = make_any()
     resumed.resume()
     assert resumed.step == 3
     assert resumed.train(seconds=0)
-    assert (resumed.out / "model" / "model.safetensors").is_file()
+    assert (resumed.run.folder / "model" / "model.safetensors").is_file()
 
 
 def test_a_vocoder_trains_on_its_own_mel(tmp_path):
@@ -162,7 +167,7 @@ def test_a_vocoder_trains_on_its_own_mel(tmp_path):
     values = (torch.rand(4, 700, generator=generator) * 20000 - 10000).to(torch.int16)
     rows = TrainingData(VOCODER.data, values, torch.tensor([700, 700, 600, 300]))
     config = _config(VOCODER, steps=3, batch_size=2)
-    trainer = Trainer(config, rows, tmp_path, CPU, "fastdpm train", print)
+    trainer = Trainer(config, rows, _claimed(tmp_path), CPU, "fastdpm train", print)
     assert trainer.train()
     assert load_model(tmp_path / "model").config.data.mel == VOCODER.data.mel
 
@@ -240,20 +245,20 @@ def test_a_run_reports_the_time_that_is_left_to_it(make_any, monkeypatch):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_any):
     trainer = make_any(steps=50)
     trainer.save()
-    before = (trainer.out / "checkpoint.pt").read_bytes()
+    before = (trainer.run.folder / "checkpoint.pt").read_bytes()
     trainer.predict = _lost(trainer)
     with pytest.raises(DataError, match=tells("nan", "step 50")):
         trainer.train()
-    assert (trainer.out / "checkpoint.pt").read_bytes() == before
+    assert (trainer.run.folder / "checkpoint.pt").read_bytes() == before
 
 
 def test_damaged_checkpoints_and_those_of_other_runs_are_refused(make_any):
     trainer = make_any()
     trainer.save()
-    with pytest.raises(FastDPMError, match=tells(trainer.out / "checkpoint.pt")) as other:
+    with pytest.raises(FastDPMError, match=tells(trainer.run.folder / "checkpoint.pt")) as other:
         make_any(batch_size=17).resume()
     assert re.search(tells("training.batch_size", 17), str(other.value))
-    checkpoint = trainer.out / "checkpoint.pt"
+    checkpoint = trainer.run.folder / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FastDPMError, match=tells(checkpoint)) as damaged:
         make_any().resume()
@@ -262,37 +267,39 @@ def test_damaged_checkpoints_and_those_of_other_runs_are_refused(make_any):
 
 
 def test_running_out_of_memory_at_the_first_step_leaves_room_for_a_smaller_batch(
-    make_any, monkeypatch
+    tmp_path, monkeypatch
 ):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer = make_any()
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_predict_seeded", fail)
-        with pytest.raises(torch.OutOfMemoryError):
+    def train(*, before: int) -> None:
+        with RunFolder.open(tmp_path / "run", "train", {}) as run:
+            trainer = Trainer(_config(IMAGE), _images(), run, CPU, "fastdpm train", print)
+            for _ in range(before):
+                trainer.take_step()
+                trainer.save()
+            monkeypatch.setattr(trainer, "_predict_seeded", fail)
             trainer.train()
-    assert not trainer.out.exists()
-    trainer = make_any(steps=2)
-    trainer.take_step()
-    trainer.save()
-    monkeypatch.setattr(trainer, "_predict_seeded", fail)
+
     with pytest.raises(torch.OutOfMemoryError):
-        trainer.train()  # what an earlier run left is kept
-    assert (trainer.out / "checkpoint.pt").is_file()
+        train(before=0)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(torch.OutOfMemoryError):
+        train(before=1)
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_intact(make_any, monkeypatch):
     trainer = make_any()
     trainer.save()
-    before = (trainer.out / "checkpoint.pt").read_bytes()
+    before = (trainer.run.folder / "checkpoint.pt").read_bytes()
     trainer.take_step()
     monkeypatch.setattr("os.fdopen", _full)
     with pytest.raises(OSError, match="No space left"):
         trainer.save()
-    assert (trainer.out / "checkpoint.pt").read_bytes() == before
-    assert not list(trainer.out.glob("*.part"))
-    assert not list(trainer.out.glob(".*.part"))
+    assert (trainer.run.folder / "checkpoint.pt").read_bytes() == before
+    assert not list(trainer.run.folder.glob("*.part"))
+    assert not list(trainer.run.folder.glob(".*.part"))
 
 
 def _full(handle: int, mode: str) -> None:
@@ -317,7 +324,6 @@ def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
 @pytest.mark.parametrize(
     ("change", "values"),
     [
-        ({"data": DataSpec("image", (1, 8, 8), classes=3)}, ["data.classes"]),
         ({"recipe": Recipe(num_steps=5000)}, ["[1, 100]", 5000]),
         ({"network": {**IMAGE.network, "out_channels": 2}}, ["(2, 8, 8)", "(1, 8, 8)"]),
         ({"network": {**IMAGE.network, "in_channels": 3}}, ["(1, 8, 8)"]),
@@ -327,26 +333,19 @@ def test_a_stop_after_the_loss_was_lost_keeps_the_checkpoint(make_any):
         ({"network": {**VOCODER.network, "mel_upsample": [4, 8]}}, ["(1, 8, 8)", "8 bands"]),
     ],
 )
-def test_what_cannot_be_sampled_is_found_before_the_training(make, tmp_path, change, values):
-    with pytest.raises(InvalidArgumentError, match=tells(*values)):
-        make(config=replace(_config(IMAGE), **change))
+def test_what_cannot_be_sampled_is_found_before_the_training(tmp_path, change, values):
+    config = replace(_config(IMAGE), **change)
+    with (
+        pytest.raises(InvalidArgumentError, match=tells(*values)),
+        RunFolder.open(tmp_path / "run", "train", {}) as run,
+    ):
+        Trainer(config, _images(), run, CPU, "fastdpm train", print)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_trained_vocoder_samples_without_a_condition(tmp_path):
     rows = TrainingData(VOCODER.data, torch.ones(1, 600).short(), torch.tensor([600]))
-    trainer = Trainer(_config(VOCODER, steps=1), rows, tmp_path, CPU, "fastdpm train", print)
+    run = _claimed(tmp_path)
+    trainer = Trainer(_config(VOCODER, steps=1), rows, run, CPU, "fastdpm train", print)
     trainer.train()
     assert load_model(tmp_path / "model").sample(2).shape == (2, 1, 512)
-
-
-def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):
-    with pytest.raises(InvalidArgumentError, match=tells(tmp_path / "run" / "checkpoint.pt")):
-        check_folder(tmp_path / "run", resume=True)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_used_folder_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match=tells(tmp_path, "`out`", "`resume`")):
-        check_folder(tmp_path, resume=False)

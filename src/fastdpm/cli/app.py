@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Mapping
+from signal import SIGTERM
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
@@ -28,7 +29,13 @@ from fastdpm.cli.plan import plan
 from fastdpm.cli.push import push
 from fastdpm.cli.reconstruct import reconstruct
 from fastdpm.cli.sample import sample
-from fastdpm.cli.terminal import in_options
+from fastdpm.cli.terminal import (
+    console,
+    errors,
+    in_options,
+    replace_what_streams_lack,
+    termination_interrupts,
+)
 from fastdpm.cli.train import train
 from fastdpm.cli.usage import current_names, describe_usage
 from fastdpm.core.errors import FastDPMError
@@ -84,7 +91,7 @@ def make_app(command: str | None = None) -> typer.Typer:
 
 def _print_version(is_set: bool) -> None:
     if is_set:
-        typer.echo(f"fastdpm {__version__}")
+        console.print(f"fastdpm {__version__}")
         raise typer.Exit
 
 
@@ -104,11 +111,18 @@ def _top(
 
 def main() -> None:
     """Run the command line and exit: 0 on success, 2 for a usage error, 1 for other errors."""
+    replace_what_streams_lack(sys.stdout, sys.stderr)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command; every failure a user can cause is one line on the error stream."""
+    with termination_interrupts() as terminated:
+        code = _run(arguments)
+    return 128 + SIGTERM if terminated and code == 130 else code
+
+
+def _run(arguments: list[str]) -> int:
     arguments = current_names(arguments)
     command = next(iter(arguments or _words_to_complete()), "")
     app = make_app(command)
@@ -122,22 +136,32 @@ def run(arguments: list[str]) -> int:
         return _fail(f"{message} (see {hint})", 2)
     except OSError as error:
         return _fail(_describe(error), 1)
-    except MemoryError:
-        return _fail(f"out of memory: {_less_memory(command)}", 1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError" and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        message = _exhausted(error, _options(app, command), command)
+        if not message:
             raise
-        return _fail(f"the device is out of memory: {_less_memory(command)}", 1)
+        return _fail(message, 1)
     if code == 130:  # Typer's code of an interrupt that no command has explained
         return _fail("interrupted", 130)
     return code if isinstance(code, int) else 0
 
 
-def _less_memory(command: str) -> str:
-    """Advice for a command that ran out of memory."""
-    if command == "train":  # whose checkpoint is only continued with the same batch size
-        return "use a smaller --batch-size, with another --out if the folder has a checkpoint"
-    return "use a smaller --batch-size"
+def _exhausted(error: Exception, options: Mapping[str, str], command: str) -> str:
+    """What ran out, memory or the depth of calls, and what to do; empty for other errors."""
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read: pass another one"
+    cause = "out of memory"
+    if not isinstance(error, MemoryError):
+        cause = "the device is out of memory"
+        parts = ("allocate memory", "not enough memory", "size calculation overflowed")
+        known = type(error).__name__ == "OutOfMemoryError"
+        if not known and not any(part in str(error) for part in parts):
+            return ""
+    if "--batch-size" not in options.values():
+        return f"{cause}: use fewer or smaller inputs"
+    # A checkpoint of `train` is only continued with the same batch size.
+    other = ", with another --out if the folder has a checkpoint" if command == "train" else ""
+    return f"{cause}: use a smaller --batch-size{other}"
 
 
 def _words_to_complete() -> list[str]:
@@ -167,8 +191,5 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(
-        f"Error: {line}", style="red", markup=False
-    )
+    errors.print(f"Error: {' '.join(message.split())}", style="red")
     return code

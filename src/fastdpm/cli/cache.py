@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.terminal import console
 
 
 def cache(
@@ -27,6 +28,6 @@ def cache(
     if clear:
         kept.clear()
     sizes = kept.sizes()
-    typer.echo(f"{kept.root}: {sum(sizes.values()) / 2**20:.1f} MiB")
+    console.print(f"{kept.root}: {sum(sizes.values()) / 2**20:.1f} MiB")
     for stage, size in sizes.items():
-        typer.echo(f"  {stage:<12}{size / 2**20:10.1f} MiB")
+        console.print(f"  {stage:<12}{size / 2**20:10.1f} MiB")

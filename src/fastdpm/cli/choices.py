@@ -14,17 +14,20 @@ import typer
 
 from fastdpm.cli.expand import OneOf, Options
 from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.cache import Cache
+    from fastdpm.models.find import FoundModel
 
 Clip = Annotated[
     str | None,
     Panel.SAMPLING.option(
-        help="Clip the predicted clean data: not at all, to [-1, 1] (x0), or to a dynamic range."
+        help="Clip the predicted clean data to [-1, 1] (x0) or to a dynamic range, or the state of"
+        " each row to [-1, 1]."
     ),
     OneOf("fastdpm.core.recipe:CLIPS"),
 ]
@@ -54,7 +57,8 @@ Checkpoint = Annotated[
 Condition = Annotated[
     str | None,
     Panel.MODEL.option(
-        help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors file.",
+        help="For vocoders: a sound file, or a mel spectrogram in a .npy, .pt or .safetensors"
+        " file.",
         metavar="PATH",
     ),
 ]
@@ -62,8 +66,9 @@ ClassLabels = Annotated[
     str | None,
     Panel.MODEL.option(
         "--class",
-        help="For models with classes: labels separated by commas, such as 0,3,7.",
-        metavar="N,...",
+        help="For models with classes: names or labels separated by commas, such as horse,3; none"
+        " is no class, for models with a null class.",
+        metavar="NAME,...",
     ),
 ]
 Against = Annotated[
@@ -173,6 +178,51 @@ class RecipeOptions(Options):
 
 
 @dataclass(frozen=True)
+class Guiding(Options):
+    """How the network is guided; None where an option is not set."""
+
+    guidance_scale: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            "--guidance",
+            help="Scale of classifier-free guidance, or one for each row of the plan: 1 is none,"
+            " and above 1 strengthens the class or condition. Scales other than 0 and 1 take two"
+            " network evaluations per row.",
+            metavar="X,...",
+        ),
+    ] = None
+    guidance_interval: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Lowest and highest noise level with guidance, up to 1 (clean): 0.2:0.9.",
+            metavar="FROM:TO",
+        ),
+    ] = None
+    guidance_rescale: Annotated[
+        float | None,
+        Panel.SAMPLING.option(
+            help="How far guided predictions keep the standard deviation of unguided ones, from 0"
+            " to 1."
+        ),
+    ] = None
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe, changed by the options that are set."""
+        scales = parse("--guidance", self.guidance_scale, float)
+        return recipe.replace(
+            guidance_scale=None if not scales else scales[0] if len(scales) == 1 else scales,
+            guidance_interval=parse_range("--guidance-interval", self.guidance_interval),
+            guidance_rescale=self.guidance_rescale,
+        )
+
+    def names(self) -> list[str]:
+        """The options that are set, as they are typed."""
+        typed = {"guidance_scale": "--guidance"}
+        chosen = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        return [typed.get(name, f"--{name.replace('_', '-')}") for name in chosen]
+
+
+@dataclass(frozen=True)
 class Sampling(RecipeOptions):
     """How to sample: a recipe, or a plan that was compiled from one."""
 
@@ -195,6 +245,15 @@ class Sampling(RecipeOptions):
                 f"--plan already decides {' and '.join(idle)}: use one or the other"
             )
         return recipe, read_plan(self.plan)
+
+
+def find(model: str, checkpoint: Path | None) -> FoundModel:
+    """Find a model, and print what was chosen and assumed about its weights."""
+    from fastdpm.models.find import find_model
+
+    found = find_model(model, checkpoint)
+    print_notes(found.notes)
+    return found
 
 
 def command_line(*without: str) -> str:
@@ -225,6 +284,19 @@ def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
     raise InvalidArgumentError(f"{option} takes {_VALUES[kind]} separated by commas, got {text!r}")
 
 
+def parse_range(option: str, text: str | None) -> tuple[float, float] | None:
+    """Two numbers separated by a colon; None if the option is not set."""
+    if text is None:
+        return None
+    try:
+        first, last = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise InvalidArgumentError(
+            f"{option} takes two numbers, such as 0.2:0.9, got {text!r}"
+        ) from None
+    return first, last
+
+
 def parse_names(option: str, text: str | None, known: OneOf) -> list[str]:
     """Names of a table separated by commas, each once; none if the option is not set."""
     names = list(dict.fromkeys(parse(option, text, str)))
@@ -235,10 +307,11 @@ def parse_names(option: str, text: str | None, known: OneOf) -> list[str]:
 
 def read_plan(path: Path) -> Plan:
     """A plan saved by `fastdpm plan --save`."""
+    from fastdpm.core.limits import read_text
     from fastdpm.core.plan import Plan
 
     try:
-        return Plan.from_json(path.read_text(encoding="utf-8"))
+        return Plan.from_json(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidArgumentError(f"no plan at {str(path)!r}: {reason}") from None

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastdpm.cli import choices
 from fastdpm.cli.evaluate import DryRun, drawing_batch
-from fastdpm.cli.expand import OneOf
+from fastdpm.cli.expand import OneOf, changes
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import OptionalFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.files import check_writable
 
 if TYPE_CHECKING:
+    from fastdpm.evaluation.comparing import PreparedComparison
     from fastdpm.evaluation.estimate import CellCost, CostEstimate
-    from fastdpm.models.find import FoundModel
     from fastdpm.models.presets import Preset
 
 FORMATS = OneOf("fastdpm.data.files:FIGURE_FORMATS", several=True)
@@ -42,15 +41,14 @@ def _kappa_help() -> str:
     )
 
 
+@changes(
+    OptionalFolder,
+    out="Folder for tables, figures and the report. Required, except with --dry-run.",
+)
 def compare(
     *,
     model: choices.ModelName,
-    out: Annotated[
-        Path | None,
-        Panel.OUTPUT.option(
-            help="Folder for tables, figures and the report. Required, except with --dry-run."
-        ),
-    ] = None,
+    folder: OptionalFolder,
     steps: Annotated[
         str | None,
         Panel.SAMPLING.option(
@@ -61,6 +59,15 @@ def compare(
     ] = None,
     methods: Annotated[str | None, Panel.SAMPLING.option(help=_methods_help)] = None,
     kappa: Annotated[str | None, Panel.SAMPLING.option(help=_kappa_help)] = None,
+    guidance_scale: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            "--guidance",
+            help="Scales of classifier-free guidance, separated by commas: every method is"
+            " measured at each; by default as in the model's recipe.",
+            metavar="X,...",
+        ),
+    ] = None,
     n: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -84,8 +91,8 @@ def compare(
     clip: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Clip the predicted clean data, for all methods; by default as in the model's"
-            " recipe."
+            help="What to clip, for all methods: the predicted clean data (x0, dynamic) or the"
+            " state; by default as in the model's recipe."
         ),
         OneOf("fastdpm.core.recipe:CLIPS"),
     ] = None,
@@ -94,9 +101,6 @@ def compare(
     precision: choices.Precision = "float32",
     machine: Machine,
     cache: choices.CacheFolder = None,
-    overwrite: Annotated[
-        bool, Panel.OUTPUT.option("--overwrite", help="Replace another comparison in the folder.")
-    ] = False,
     formats: Annotated[
         str,
         Panel.OUTPUT.option("--format", help="Formats of the figures, separated by commas."),
@@ -107,26 +111,27 @@ def compare(
     """Measure sampling methods at several S on one network: the paper's grid and other samplers.
 
     All methods use the same seeds and the same metrics. Writes results.json, results.csv,
-    results.md, figures and report.html. An interrupted comparison continues when it is started
-    again.
+    results.md, figures and report.html. Finished samples and measurements are in the cache, from
+    which an interrupted comparison continues with --resume.
     """
     from fastdpm.evaluation.comparing import prepare
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluating import MeasureOptions
-    from fastdpm.models.find import find_model
+    from fastdpm.evaluation.report.write import COMMAND, fill_report, report_identity
     from fastdpm.models.presets import read_preset
 
     kept = choices.open_cache(cache)
     command = choices.command_line(
-        "--dry-run", "--overwrite", "--verbose", "--format=", "--threads="
+        "--dry-run", "--overwrite", "--resume", "--verbose", "--format=", "--threads="
     )
     figures = choices.parse_names("--format", formats, FORMATS)
     counts, names, kappas = _parse_grid(steps, methods, kappa)
-    if out is None and not dry_run:
-        raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
-    found_model = find_model(model, checkpoint)
-    if out is not None and not dry_run:
-        _check_folder(out, command, found_model, overwrite=overwrite)
+    scales = choices.parse("--guidance", guidance_scale, float) or None
+    if not dry_run:
+        if folder.out is None:
+            raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
+        folder.check()
+    found_model = choices.find(model, checkpoint)
     preset = read_preset(model) if checkpoint is not None else None
     machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
     measuring = MeasureOptions(
@@ -138,18 +143,23 @@ def compare(
             counts,
             names,
             kappas=kappas,
+            guidance_scale=scales,
             table=None if preset is None else preset.compare,
             measuring=measuring,
             options=DrawOptions(seed, precision, batch_size, machine.device),
             clip=clip,
             reference_n=reference_n,
         )
-        console.print(prepared.measure.label)
-        _print_cost(prepared.estimate(), cells=dry_run)
-        if dry_run or out is None:
+        if dry_run:
+            _print_cost(prepared, cells=True)
             return
-        found = prepared.run(command, console.print)
-    for path in found.write(out, formats=figures):
+        identity = report_identity(prepared.planned)
+        read = (*found_model.files, None if against is None else Path(against))
+        with folder.claim(COMMAND, identity, read) as run, choices.keeping(kept):
+            _print_cost(prepared, cells=False)
+            found = prepared.run(command, console.print)
+            written = fill_report(run, found, formats=figures)
+    for path in written:
         console.print(f"written: {path}")
     if preset is not None:
         _print_published(preset)
@@ -169,7 +179,10 @@ def _parse_grid(
     return counts, names, kappas
 
 
-def _print_cost(cost: CostEstimate, *, cells: bool) -> None:
+def _print_cost(prepared: PreparedComparison[Any], *, cells: bool) -> None:
+    """What is compared, and an estimate of what it costs."""
+    console.print(prepared.measure.label)
+    cost = prepared.estimate()
     console.print(str(cost))
     if cells:
         _print_cells(cost)
@@ -214,22 +227,3 @@ def _print_published(preset: Preset) -> None:
     for method, figures in preset.published.figures.items():
         values = ", ".join(f"{value:g} at S = {s}" for s, value in figures.items())
         console.print(f"published, {method}: {values} ({preset.published.source})")
-
-
-def _check_folder(out: Path, command: str, model: FoundModel, *, overwrite: bool) -> None:
-    """Refuse a folder that holds anything but an earlier run of this comparison."""
-    check_writable(out)
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    try:
-        record = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        known = record["format"] == "fastdpm-comparison"
-        earlier = record["command"], record["model"]["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known, earlier = False, None
-    if not known:
-        raise InvalidArgumentError(f"{out} holds other files: choose another --out")
-    if earlier != (command, model.checksum()) and not overwrite:
-        raise InvalidArgumentError(
-            f"{out} holds another comparison: choose another --out, or add --overwrite"
-        )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fastdpm.cli.expand import OneOf
+from fastdpm.cli.outputs import Overwrite, Resume
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, print_notes
 
@@ -40,15 +41,21 @@ def convert(
     half: Annotated[
         bool, Panel.OUTPUT.option("--half", help="Store 16-bit weights, half the size.")
     ] = False,
-    overwrite: Annotated[
-        bool, Panel.OUTPUT.option("--overwrite", help="Replace an earlier model folder.")
-    ] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Turn a published checkpoint into a model folder; no code in the file is run."""
     from fastdpm.models.conversion import convert as write_converted
 
     config, notes = write_converted(
-        source, out, preset=preset, layout=layout, name=name, half=half, overwrite=overwrite
+        source,
+        out,
+        preset=preset,
+        layout=layout,
+        name=name,
+        half=half,
+        overwrite=overwrite,
+        resume=resume,
     )
     print_notes(notes)
     steps = config.schedule.get("num_train_steps") or len(config.schedule["betas"])

@@ -9,8 +9,9 @@ import typer
 
 from fastdpm.cli import choices
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.terminal import console, counted
+from fastdpm.data.record import label_facts
 
 
 def decode(
@@ -19,8 +20,7 @@ def decode(
     latents: Annotated[
         Path, typer.Argument(help="File written by `fastdpm encode`.", metavar="LATENTS")
     ],
-    out: OutFolder,
-    overwrite: Overwrite = False,
+    folder: OutFolder,
     checkpoint: choices.Checkpoint = None,
     batch_size: choices.BatchSize = None,
     machine: Machine,
@@ -30,25 +30,36 @@ def decode(
     Writes PNG files, or WAV files at the level of the originals, a picture of them, and
     samples.json.
     """
-    from fastdpm.inverse.encoding import decode as decode_latents
+    from fastdpm.data.files import sha256
+    from fastdpm.inverse.encoding import decode_batches
     from fastdpm.inverse.latents_file import read_latents
-    from fastdpm.models.find import find_model
-    from fastdpm.output.folder import made_by, write_samples
+    from fastdpm.models.identity import config_digest
+    from fastdpm.output.folder import SampleFolder, made_by
 
-    filled = results_folder(out, overwrite)
+    folder.check()
     saved = read_latents(latents)
     plan = saved.latents.plan
-    loaded = machine.open(find_model(model, checkpoint), len(saved.latents.x), batch_size)
-    data = loaded.finished(decode_latents(loaded, saved.latents, batch_size))
-    facts = {
+    found = choices.find(model, checkpoint)
+    loaded = machine.open(found, len(saved.latents.x), batch_size)
+    evaluations = saved.latents.decoding_evaluations
+    identity = {
         **made_by(loaded.config, plan),
+        "network": config_digest(loaded.config),
         "encoded": saved.latents.method,
-        "network_evaluations": plan.num_rows,
-        "n": len(data),
+        "latents": sha256(latents),
+        "network_evaluations": evaluations,
+        "n": len(saved.latents.x),
         "inputs": list(saved.inputs),
+        "guidance": saved.latents.guidance.record,
     }
-    with filled as folder:
-        picture = write_samples(folder, loaded.config.data, data, saved.gain, facts)
-    each = counted(plan.num_rows, "network evaluation")
-    console.print(f"{len(data)} decoded in {each} each: {out}")
-    console.print(f"picture: {out / picture}")
+    if loaded.config.data.classes is not None and saved.latents.condition is not None:
+        identity |= label_facts(saved.latents.condition.tolist(), range(len(saved.latents.x)))
+    with folder.claim("decode", identity, [latents, *found.files]) as run:
+        samples = SampleFolder(run, loaded.config.data, gain=saved.gain)
+        todo = samples.todo(len(saved.latents.x))
+        for indices, data in decode_batches(loaded, saved.latents, batch_size, todo):
+            samples.write(indices, loaded.finished(data))
+        picture = samples.finish()
+    each = counted(evaluations, "network evaluation")
+    console.print(f"{len(samples.done)} decoded in {each} each: {run.path}")
+    console.print(f"picture: {picture}")

@@ -10,17 +10,19 @@ from fastdpm.cli import choices
 from fastdpm.cli.expand import changes
 from fastdpm.cli.inputs import InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, counted, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from fastdpm.core.plan import Plan
     from fastdpm.data.spec import DataSpec
     from fastdpm.inverse.editing import EditPlan
+    from fastdpm.output.folder import SampleFolder
 
 
 @changes(choices.RecipeOptions, without=("method",))
@@ -54,31 +56,34 @@ def edit(
         ),
     ] = None,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,
-    out: OutFolder,
-    overwrite: Overwrite = False,
+    folder: OutFolder,
 ) -> None:
     """Add noise to images or sounds and sample them back, or paint what a mask marks.
 
     What a mask keeps stays bit for bit as it was read. Writes the samples, sounds at the level
     of the originals, a picture of originals and results, and samples.json.
     """
+    from fastdpm.data import sound
+    from fastdpm.data.tensors import values_digest
     from fastdpm.inverse.editing import levels_from, plan_edit
     from fastdpm.output.figures_inverse import EDITED, write_edits
-    from fastdpm.output.folder import made_by, write_samples
+    from fastdpm.output.folder import SampleFolder, made_by
+    from fastdpm.output.sample_files import from_values
 
     if strength is not None and at_level is not None:
         raise InvalidArgumentError("use --strength or --at-level, not both")
     start = {"level": at_level, "strength": strength}
-    filled = results_folder(out, overwrite)
+    folder.check()
     model = source.find()
     config = model.config
     times = _check_mask_options(mask, span, config.data)
-    recipe = options.recipe(config.recipe, clip)
+    recipe = guiding.recipe(options.recipe(config.recipe, clip))
     levels = recipe.choose_levels(model.schedule)
-    if strength is not None or at_level is not None:
+    if any(value is not None for value in start.values()):
         levels_from(levels, model.schedule, **start)
     loaded = source.read(model, inputs, machine, n)
     marked = _marked(mask, times, loaded.x, config.data)
@@ -86,55 +91,61 @@ def edit(
     how = plan_edit(loaded.model, **start, masked=masked, levels=levels, kappa=kappa)
     if masked and how.unseen:  # only then does sampling start from pure noise
         print_notes(levels.notes)
+    guidance = loaded.model.check_guidance(recipe.guidance, loaded.condition)
+    evaluations = guidance.evaluations(how.plan.network_level)
     settings = {"clip": recipe.clip, "seed": seed}
-    began = time.perf_counter()
-    found = _run(loaded, how, marked, source.batch_size, settings)
-    seconds = time.perf_counter() - began
     share = None if marked is None else round(float(marked.double().mean()), 6)
-    facts = made_by(config, how.plan, recipe) | settings
-    facts |= {
+    identity = made_by(config, how.plan, recipe) | loaded.identity | loaded.labels | settings
+    identity |= {
         "strength": strength,
         "at_level": at_level,
-        "network_evaluations": how.plan.num_rows,
-        "inputs": loaded.file_names,
+        "network_evaluations": evaluations,
         "painted": share,
-        "n": len(found),
+        "guidance": guidance.record,
+        "mask": None if marked is None else values_digest(marked),
+        "n": len(loaded.x),
     }
-    with filled as folder:
-        write_samples(folder, config.data, found, loaded.gain, facts)
-        write_edits(folder / EDITED, loaded.x, found, marked, config.data)
-    _print(how.plan, len(found), share, seconds)
-    console.print(f"written to {out}; picture of originals and results: {out / EDITED}")
+    with folder.claim("edit", identity, [*loaded.read, mask]) as run:
+        samples = SampleFolder(run, config.data, gain=loaded.gain)
+        rest = {"mask": marked, "batch_size": source.batch_size, "guidance_scale": guidance}
+        seconds = _write(loaded, how, samples, settings | rest)
+
+        def draw(place: Path, values: NDArray[Any]) -> Path:
+            results = sound.at_level(from_values(values, config.data), 1 / loaded.gain)
+            write_edits(place / EDITED, loaded.x, results, marked, config.data)
+            return samples.draw(place, values)
+
+        samples.finish(draw=draw)
+    _print(how.plan, evaluations, len(loaded.x), share, seconds)
+    console.print(f"written to {run.path}; picture of originals and results: {run.path / EDITED}")
 
 
-def _run(
-    loaded: LoadedInputs,
-    how: EditPlan,
-    mask: Tensor | None,
-    batch_size: int | None,
-    settings: dict[str, Any],
-) -> Tensor:
-    """Edit all inputs under a progress bar."""
-    from fastdpm.inverse.editing import edit
+def _write(
+    loaded: LoadedInputs, how: EditPlan, samples: SampleFolder, options: dict[str, Any]
+) -> float:
+    """Edit the inputs whose results are missing, under a progress bar; returns the seconds."""
+    from fastdpm.inverse.editing import edit_batches
     from fastdpm.progress import sampling_bar
 
+    began, todo = time.perf_counter(), samples.todo(len(loaded.x))
     with sampling_bar() as bar:
-        return edit(
+        for indices, edited in edit_batches(
             loaded.model,
             loaded.x,
-            plan=how,
-            mask=mask,
+            how,
+            samples=todo,
             condition=loaded.condition,
-            batch_size=batch_size,
             callback=bar,
-            **settings,
-        )
+            **options,
+        ):
+            samples.write(indices, edited)
+    return time.perf_counter() - began
 
 
-def _print(plan: Plan, number: int, share: float | None, seconds: float) -> None:
+def _print(plan: Plan, evaluations: int, number: int, share: float | None, seconds: float) -> None:
     """How many samples were edited, from which level, and what it took."""
     done = "edited" if share is None else f"painted, {100 * share:.3g} % of each"
-    each = counted(plan.num_rows, "network evaluation")
+    each = counted(evaluations, "network evaluation")
     console.print(
         f"{number} {done}, from level {plan.level[0]:.4g} in {each} each; {seconds:.1f} s"
     )

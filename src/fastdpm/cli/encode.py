@@ -34,22 +34,28 @@ def encode(
     n: Limit = None,
     encoding: Encoding,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` turns back into them.
 
     By default, the levels are those of the model's recommended recipe at S = 50.
     """
-    from fastdpm.inverse.latents_file import select, write_latents
+    from fastdpm.inverse.latents_file import read_latents, select, write_latents
 
     check_output(out, (".safetensors",), inputs)
-    if out.exists() and not overwrite:
-        raise InvalidArgumentError(f"{out} already exists: choose another --out, or --overwrite")
+    if out.exists():
+        if not overwrite:
+            raise InvalidArgumentError(
+                f"{out} already exists: choose another --out, or --overwrite"
+            )
+        read_latents(out)  # replaces latents alone
     model = source.find()
+    check_output(out, inputs=model.files)
     levels = encoding.choose_levels(options, model)
+    guidance = guiding.recipe(model.config.recipe).guidance
     loaded = source.read(model, inputs, machine, n)
-    latents = encoding.encode(loaded, levels, source.batch_size)
-    advice = print_unconverged(latents, loaded.names)
+    latents = encoding.encode(loaded, levels, guidance, source.batch_size)
     kept = latents.usable
     count, total = int(kept.sum()), len(kept)
     if count:
@@ -61,6 +67,8 @@ def encode(
             ],
             gain=loaded.gain[kept],
         )
+    advice = print_unconverged(latents, loaded.names)
+    if count:
         each = float(latents.evaluations[kept].double().mean())
         console.print(f"{count} of {total} encoded by {latents.plan.label}: {out}")
         console.print(f"network evaluations per input: {each:.4g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
@@ -51,6 +53,7 @@ def evaluate(
     features: choices.Features = None,
     inception: choices.Inception = None,
     sampling: choices.Sampling,
+    guiding: choices.Guiding,
     seed: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -102,16 +105,18 @@ def evaluate(
     from fastdpm.evaluation.drawn import DrawOptions
 
     kept = choices.open_cache(cache)
-    _check_places(save, save_statistics)
+    _check_places(save, save_statistics, (samples, checkpoint, against, inception))
     measured = _found(samples, checkpoint)
     recipe, plan = None, None
     if isinstance(measured, str):
         idle = {"--seed": seed is not None, "--precision": precision is not None}
-        idle |= dict.fromkeys(sampling.names(), True) | {"--dry-run": dry_run}
+        idle |= dict.fromkeys([*sampling.names(), *guiding.names()], True)
+        idle |= {"--dry-run": dry_run}
         _refuse(samples, [name for name, stated in idle.items() if stated])
         machine.use_stated_threads()
     else:
         recipe, plan = sampling.choose(measured.config.recipe)
+        recipe = guiding.recipe(recipe)
         machine.use_threads(measured.config, n, drawing_batch(measured, batch_size))
     measuring = stages.MeasureOptions(
         against, n, features, inception, machine.device, kept, True, scale_to_peak, batch_size
@@ -131,9 +136,10 @@ def evaluate(
         if dry_run:
             return
         found = prepared.run()
-    _print(found, drawn="drawn earlier" if cost is not None and not cost.evaluations else "drawn")
     if save is not None:
         write_json(save, found.to_dict())
+    _print(found, drawn="drawn earlier" if cost is not None and not cost.evaluations else "drawn")
+    if save is not None:
         console.print(f"saved to {save}")
 
 
@@ -142,27 +148,26 @@ def drawing_batch(found: FoundModel, batch_size: int | None) -> int | None:
     return batch_size if found.config.data.mel is None else 1
 
 
-def _check_places(save: Path | None, save_statistics: Path | None) -> None:
-    """Refuse a file that could not be written later."""
-    from fastdpm.data.files import check_place
-
+def _check_places(
+    save: Path | None, save_statistics: Path | None, read: Sequence[str | Path | None]
+) -> None:
+    """Refuse a file that could not be written later, or that is read."""
     if save is not None and save_statistics is not None:
         raise InvalidArgumentError(
             "--save-statistics measures nothing, so --save would have no effect: drop one of them"
         )
     for path in (save, save_statistics):
-        if path is not None:
-            check_place(path)
+        check_output(path, inputs=[Path(name) for name in read if name is not None])
 
 
 def _found(samples: str, checkpoint: Path | None) -> str | FoundModel:
     """The model, or the name of the samples."""
     from fastdpm.evaluation.statistics import check_not_statistics
-    from fastdpm.models.find import find_model, is_model
+    from fastdpm.models.find import is_model
 
     check_not_statistics(samples)
     is_one = checkpoint is not None or is_model(samples)
-    return find_model(samples, checkpoint) if is_one else samples
+    return choices.find(samples, checkpoint) if is_one else samples
 
 
 def _refuse(samples: str, idle: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from fastdpm.core.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdpm.core.guidance import GuidanceScale
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
     from fastdpm.inverse.encoding import Latents
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 InputPaths = Annotated[
     list[Path],
     typer.Argument(
-        help="Images or mono sounds, or folders, zip archives or Parquet files of them.",
+        help="Images or mono sounds, or folders, zip archives, Parquet or .npz files of them.",
         metavar="INPUT",
     ),
 ]
@@ -52,6 +53,30 @@ class LoadedInputs:
     x: Tensor
     gain: Tensor
     condition: Tensor | None
+    read: tuple[Path | None, ...]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The class label of each sample, for the record."""
+        from fastdpm.data.record import label_facts
+
+        if self.condition is None or self.model.config.data.classes is None:
+            return {}
+        return label_facts(self.condition.tolist(), range(len(self.x)))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the results, for the record: digests of the model and of its data."""
+        from fastdpm.data.tensors import values_digest
+        from fastdpm.models.identity import config_digest
+
+        condition = None if self.condition is None else values_digest(self.condition)
+        return {
+            "network": config_digest(self.model.config),
+            "inputs": self.file_names,
+            "data": values_digest(self.x),
+            "condition": condition,
+        }
 
     @property
     def file_names(self) -> list[str]:
@@ -67,8 +92,8 @@ class Source(Options):
     condition: Annotated[
         str | None,
         Panel.MODEL.option(
-            help="For vocoders: a sound file, or a mel spectrogram in a .npy or .safetensors"
-            " file; by default each sound's own.",
+            help="For vocoders: a sound file, or a mel spectrogram in a .npy, .pt or"
+            " .safetensors file; by default each sound's own.",
             metavar="PATH",
         ),
     ] = None
@@ -76,8 +101,9 @@ class Source(Options):
         str | None,
         Panel.MODEL.option(
             "--class",
-            help="For models with classes: one label for all inputs, or one for each: 3,1,4.",
-            metavar="N,...",
+            help="For models with classes: one name or label for all inputs, or one for each, such"
+            " as horse,3; none is no class, for models with a null class.",
+            metavar="NAME,...",
         ),
     ] = None
     resize: Annotated[
@@ -95,9 +121,7 @@ class Source(Options):
 
     def find(self) -> FoundModel:
         """Find the model; its weights are not read yet."""
-        from fastdpm.models.find import find_model
-
-        return find_model(self.model, self.checkpoint)
+        return choices.find(self.model, self.checkpoint)
 
     def read(
         self, found: FoundModel, paths: list[Path], machine: Machine, n: int | None = None
@@ -107,11 +131,12 @@ class Source(Options):
         from fastdpm.data.inputs import read_samples
 
         data = found.config.data
-        condition = read_condition(self.condition, self.class_labels, data)
+        null = found.config.null_class
+        condition = read_condition(self.condition, self.class_labels, data, null)
         if condition is None and data.classes is not None:
             raise InvalidArgumentError(
-                f"{self.model} has {data.classes} classes: set `class_labels`, to one label for"
-                " all inputs or one for each"
+                f"{self.model} has {data.classes} classes: set `class_labels`, to one name or"
+                " label for all inputs or one for each"
             )
         names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
         if condition is not None and len(condition) not in (1, len(x)):
@@ -120,7 +145,8 @@ class Source(Options):
                 f"{len(x)} inputs need one `{name}` for all or one for each, got {len(condition)}"
             )
         model = machine.open(found, len(x), self.batch_size)
-        return LoadedInputs(model, names, x, gain, condition)
+        read = (*found.files, *paths, None if self.condition is None else Path(self.condition))
+        return LoadedInputs(model, names, x, gain, condition, read)
 
 
 def _encodings() -> str:
@@ -177,7 +203,13 @@ class Encoding(Options):
         check_solver(find_encoding(self.by), self.solver)
         return self.levels(options.recipe(recommended_recipe(found)), found)
 
-    def encode(self, inputs: LoadedInputs, levels: NoiseLevels, batch_size: int | None) -> Latents:
+    def encode(
+        self,
+        inputs: LoadedInputs,
+        levels: NoiseLevels,
+        guidance: GuidanceScale,
+        batch_size: int | None,
+    ) -> Latents:
         """Encode under a progress bar; notes on the levels are printed."""
         from fastdpm.inverse.encoding import encode
         from fastdpm.progress import sampling_bar
@@ -191,6 +223,7 @@ class Encoding(Options):
                 self.by,
                 solver=self.solver,
                 condition=inputs.condition,
+                guidance_scale=guidance,
                 batch_size=batch_size,
                 callback=bar,
             )

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastdpm.cli import choices
-from fastdpm.cli.inputs import Encoding, Source, encodes, note_deviation, print_unconverged
+from fastdpm.cli.inputs import (
+    Encoding,
+    LoadedInputs,
+    Source,
+    encodes,
+    note_deviation,
+    print_unconverged,
+)
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
+from fastdpm.data.record import label_facts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdpm.output.folder import SampleFolder
 
 
 @encodes
@@ -25,10 +39,10 @@ def interpolate(
     n: Annotated[
         int, Panel.OUTPUT.option("-n", help="Number of samples, with both ends.", min=2)
     ] = 9,
-    out: OutFolder,
-    overwrite: Overwrite = False,
+    folder: OutFolder,
     encoding: Encoding,
     options: choices.RecipeOptions,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Interpolate between two images or sounds, along the sphere of their latents.
@@ -39,41 +53,69 @@ def interpolate(
     """
     import torch
 
+    from fastdpm.core.inverse import find_encoding
     from fastdpm.inverse.encoding import decode, recommended_recipe
     from fastdpm.inverse.interpolation import CLOSE, between, error_of_ends
     from fastdpm.output.figures_inverse import write_way
-    from fastdpm.output.folder import made_by, write_samples
+    from fastdpm.output.folder import SampleFolder, made_by
 
-    filled = results_folder(out, overwrite)
+    check_limit("`n`", n, MAX_SAMPLES)
+    folder.check()
     found = source.find()
     levels = encoding.choose_levels(options, found)
+    recipe = guiding.recipe(options.recipe(recommended_recipe(found)))
     loaded = source.read(found, [a, b], machine, n=3)
     if len(loaded.names) != 2:
         raise InvalidArgumentError(
             f"an interpolation has two ends, but A and B hold {len(loaded.names)} or more samples:"
             " pass one file each"
         )
-    model = loaded.model
-    ends = encoding.encode(loaded, levels, source.batch_size)
-    advice = print_unconverged(ends, loaded.names)
-    if not ends.usable.all():
-        raise SamplingError(f"an end did not converge: {advice}")
+    model, plan = loaded.model, find_encoding(encoding.by).decoding(levels)
+    guidance = model.check_guidance(recipe.guidance, loaded.condition)
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
-    samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
-    error = error_of_ends(loaded.x, samples)
-    gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
-    facts = {
-        **made_by(model.config, ends.plan, options.recipe(recommended_recipe(found))),
+    identity = {
+        **made_by(model.config, plan, recipe),
+        **loaded.identity,
         "without_last_row": encoding.without_last_row,
-        "encoded": ends.method,
-        "ends": loaded.file_names,
-        "error_of_ends": error,
-        "latents_standard_deviation": ends.deviation,
+        "encoded": encoding.by,
+        "solver": str(encoding.solver),
+        "guidance": guidance.record,
+        "n": n,
     }
-    with filled as folder:
-        picture = write_samples(folder, model.config.data, samples, gain, facts, write_way)
-    console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {out}")
-    console.print(f"picture: {out / picture}; its ends differ from A and B by {error:.1g}")
+    identity |= _shared_label(loaded, n)
+    with folder.claim("interpolate", identity, loaded.read) as run:
+        ends = encoding.encode(loaded, levels, guidance, source.batch_size)
+        advice = print_unconverged(ends, loaded.names)
+        if not ends.usable.all():
+            raise SamplingError(f"an end did not converge: {advice}")
+        samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
+        error = error_of_ends(loaded.x, samples)
+        gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
+        written = SampleFolder(run, model.config.data, gain=gain)
+        _write_missing(written, samples)
+        facts = {
+            "ends": loaded.file_names,
+            "error_of_ends": error,
+            "latents_standard_deviation": ends.deviation,
+        }
+        rate = model.config.data.sample_rate or 0
+        picture = written.finish(facts, lambda place, values: write_way(place, values, rate))
+    console.print(f"{n} samples from {loaded.names[0]} to {loaded.names[1]}: {run.path}")
+    console.print(f"picture: {picture}; its ends differ from A and B by {error:.1g}")
     if error > CLOSE:
         console.print("note: --by invertible or implicit ends at A and B themselves")
     note_deviation(ends)
+
+
+def _shared_label(loaded: LoadedInputs, n: int) -> dict[str, Any]:
+    """What a record says about the class of the samples, if both ends have the same."""
+    if loaded.model.config.data.classes is None or loaded.condition is None:
+        return {}
+    labels = loaded.condition.tolist()
+    return label_facts(labels[:1], range(n)) if len(set(labels)) == 1 else {}
+
+
+def _write_missing(folder: SampleFolder, samples: Tensor) -> None:
+    """Write the samples, shape (n, ...), that the folder lacks."""
+    if todo := folder.todo(len(samples)):
+        folder.write(todo, samples[todo])

@@ -47,6 +47,7 @@ def likelihood(
         int | None, Panel.LIKELIHOOD.option("--gray-levels", help=_grey_levels, min=2)
     ] = None,
     clip: choices.Clip = None,
+    guiding: choices.Guiding,
     seed: choices.Seed = 0,
     machine: Machine,
     save: Annotated[
@@ -69,8 +70,13 @@ def likelihood(
     check_output(save, (".json",), inputs)
     check_output(plot, FIGURE_SUFFIXES, inputs)
     model = source.find()
+    for path in (save, plot):
+        check_output(path, inputs=model.files)
     config = model.config
-    recipe = options.recipe(config.recipe, clip)
+    recommended = config.recipe
+    if recommended.clip == "state":  # which has no likelihood
+        recommended = recommended.replace(clip="none")
+    recipe = guiding.recipe(options.recipe(recommended, clip))
     levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
     loaded = source.read(model, inputs, machine, n)
@@ -85,20 +91,23 @@ def likelihood(
             clip=recipe.clip,
             seed=seed,
             condition=loaded.condition,
+            guidance_scale=recipe.guidance,
             batch_size=source.batch_size,
             callback=bar,
         )
-    _print(bound, why, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
     if save is not None:
         head = {"format": "fastdpm-likelihood", "version": 1, **made_by(config)}
         made = {"seed": seed, "clip": recipe.clip, **bound.record()}
         write_json(save, head | made | {"inputs": loaded.file_names})
-        console.print(f"saved to {save}")
     if plot is not None:
         from fastdpm.output.figures_likelihood import write_terms
 
         write_terms(plot, {_label(levels): bound})
-        console.print(f"drawn to {plot}")
+    _print(bound, why, seconds)
+    for done, path in (("saved", save), ("drawn", plot)):
+        if path is not None:
+            console.print(f"{done} to {path}")
 
 
 def _label(levels: NoiseLevels) -> str:

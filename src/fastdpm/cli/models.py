@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+
+from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.models.config import ModelConfig
@@ -26,7 +27,7 @@ def models(
     `fastdpm plan MODEL` shows a model's recommended recipe.
     """
     table = _presets() if presets else _built_in()
-    Console(emoji=False).print(table)
+    console.print(table)
 
 
 def _table(last: str) -> Table:

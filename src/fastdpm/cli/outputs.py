@@ -2,43 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from fastdpm.cli.expand import Options
 from fastdpm.cli.panels import Panel
-from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.files import check_new_folder, check_place, check_suffix, new_folder
-from fastdpm.data.record import RECORD, read_record
+from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+from fastdpm.data.files import check_place, check_suffix
+from fastdpm.data.run_folder import RunFolder, check_folder
 
-OutFolder = Annotated[Path, Panel.OUTPUT.option(help="Folder to write.")]
 Overwrite = Annotated[
-    bool, Panel.OUTPUT.option("--overwrite", help="Replace an earlier run in the folder.")
+    bool,
+    Panel.OUTPUT.option(
+        "--overwrite", help="Replace an earlier run in the folder when this one is complete."
+    ),
+]
+Resume = Annotated[
+    bool,
+    Panel.OUTPUT.option(
+        "--resume", help="Continue an interrupted run; start one if there is none."
+    ),
 ]
 
 
-def results_folder(out: Path, overwrite: bool) -> AbstractContextManager[Path]:
-    """Check that a folder can be written, before the work is done.
+class Output(Options):
+    """A folder to write, and what to do with an earlier run in it."""
 
-    Args:
-        out: The folder.
-        overwrite: Whether an earlier run of any of these commands in it may be replaced.
+    out: Path | None
+    overwrite: bool
+    resume: bool
 
-    Returns:
-        A context with a folder to fill, which takes its place once it is complete.
-    """
-    from fastdpm.evaluation import reconstruction
-    from fastdpm.output import figures_inverse, folder
+    def check(self) -> None:
+        """Check that the folder can be written, before the work is done.
 
-    record = read_record(out)
-    samples = [path.name for path in (record.paths(out) if record else ())]
-    pictures = (*folder.PICTURES.values(), *figures_inverse.FILES)
-    ours = {RECORD, *samples, *pictures, *reconstruction.FILES}
-    check_new_folder(out, ours)
-    if not overwrite:
-        check_new_folder(out, advice=", or add `overwrite`")
-    return new_folder(out, ours)
+        Raises:
+            InvalidArgumentError: If it cannot.
+        """
+        if self.out is not None:
+            check_folder(self.out, resume=self.resume, overwrite=self.overwrite)
+            return
+        for option in ("overwrite", "resume"):
+            if getattr(self, option):
+                raise InvalidArgumentError(f"--{option} needs the --out folder of the earlier run")
+
+    @contextmanager
+    def claim(
+        self,
+        command: str,
+        identity: Mapping[str, Any],
+        inputs: Collection[Path | None] = (),
+        *,
+        name: str = "",
+    ) -> Iterator[RunFolder]:
+        """Claim a folder; the run is complete when the block ends.
+
+        Args:
+            command: The command.
+            identity: Settings that determine the files.
+            inputs: Files and folders that are read.
+            name: Of a new folder under samples/, if none was named.
+        """
+        if self.out is None:
+            run = RunFolder.open_free(Path("samples"), name, command, identity)
+        else:
+            run = RunFolder.open(
+                self.out,
+                command,
+                identity,
+                resume=self.resume,
+                overwrite=self.overwrite,
+                inputs=[path for path in inputs if path is not None],
+            )
+        try:
+            with run:
+                yield run
+        except KeyboardInterrupt:
+            raise InterruptedRunError(f"interrupted: {_kept(run)}") from None
+
+
+@dataclass(frozen=True)
+class OutFolder(Output):
+    """A folder that users name."""
+
+    out: Annotated[Path, Panel.OUTPUT.option(help="Folder to write.")]
+    overwrite: Overwrite = False
+    resume: Resume = False
+
+
+@dataclass(frozen=True)
+class OptionalFolder(Output):
+    """A folder that users may name."""
+
+    out: Annotated[
+        Path | None,
+        Panel.OUTPUT.option(help="Folder to write; by default a new one under samples/."),
+    ] = None
+    overwrite: Overwrite = False
+    resume: Resume = False
+
+
+def _kept(run: RunFolder) -> str:
+    """What an interrupted run has written, and how it goes on."""
+    count = sum(not name.endswith(".json") for name in run.files)
+    if not count:
+        return "nothing was written"
+    kept = f"{count} finished file{'' if count == 1 else 's'} kept"
+    return f"{kept} for {run.path}: add --out {run.path} --resume to the same command to continue"
 
 
 def check_output(
@@ -49,7 +121,7 @@ def check_output(
     Args:
         path: The file; None if none is written.
         suffixes: What its name may end in; None for anything.
-        inputs: Files that it must not replace.
+        inputs: Files that it must not replace, also those in folders.
 
     Raises:
         InvalidArgumentError: If it has another suffix, its folder does not exist, or it is an
@@ -60,5 +132,5 @@ def check_output(
     check_place(path)
     if suffixes is not None:
         check_suffix(path, suffixes)
-    if path.resolve() in [file.resolve() for file in inputs]:
+    if path.exists() and any(path.resolve().is_relative_to(one.resolve()) for one in inputs):
         raise InvalidArgumentError(f"{path} is an input: choose another name")

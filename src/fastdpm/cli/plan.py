@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from fastdpm.cli import choices
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
 
 
@@ -27,20 +26,24 @@ def plan(
 ) -> None:
     """Print, draw or save the coefficients that `sample` runs; no weights are loaded."""
     from fastdpm.data.files import FIGURE_SUFFIXES, write_text
-    from fastdpm.models.find import find_model
 
     check_output(plot, FIGURE_SUFFIXES)
     check_output(save)
     if save is not None and plot is not None and save.resolve() == plot.resolve():
         raise InvalidArgumentError("--save and --plot name the same file: choose two")
-    found = find_model(model, checkpoint)
+    found = choices.find(model, checkpoint)
+    for path in (save, plot):
+        check_output(path, inputs=found.files)
     compiled = options.recipe(found.config.recipe).compile(found.schedule)
-    typer.echo(str(compiled))
     if plot is not None:
         from fastdpm.output.figures import write_plan
 
         write_plan(plot, compiled)
-        typer.echo(f"drawn to {plot}")
     if save is not None:
         write_text(save, compiled.to_json() + "\n")
-        typer.echo(f"saved to {save}")
+    for line in str(compiled).splitlines():
+        console.print(line)
+    if plot is not None:
+        console.print(f"drawn to {plot}")
+    if save is not None:
+        console.print(f"saved to {save}")

@@ -8,15 +8,14 @@ from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from fastdpm.cli import choices
 from fastdpm.cli.inputs import ENCODINGS, Encoding, InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import OutFolder, Overwrite, results_folder
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, print_notes
+from fastdpm.cli.terminal import console, errors, print_notes
 
 if TYPE_CHECKING:
     from fastdpm.evaluation.reconstruction import Found
@@ -39,8 +38,7 @@ def reconstruct(
     *,
     source: Source,
     inputs: InputPaths,
-    out: OutFolder,
-    overwrite: Overwrite = False,
+    folder: OutFolder,
     n: Limit = None,
     encoding: Encodings,
     steps: Annotated[
@@ -67,6 +65,7 @@ def reconstruct(
         ),
         replace(choices.SPACINGS, several=True),
     ] = None,
+    guiding: choices.Guiding,
     machine: Machine,
 ) -> None:
     """Encode and decode images or sounds, and measure how close the results are.
@@ -78,7 +77,9 @@ def reconstruct(
     """
     from fastdpm.core.inverse import find_encoding
     from fastdpm.evaluation import reconstruction as measuring
+    from fastdpm.evaluation.reconstruction_parts import ReconstructionParts
     from fastdpm.inverse.encoding import check_solver, recommended_recipe
+    from fastdpm.output.folder import made_by
     from fastdpm.progress import sampling_bar
 
     methods = [find_encoding(n) for n in choices.parse_names("--by", encoding.by, ENCODINGS)]
@@ -87,40 +88,56 @@ def reconstruct(
     counts = choices.parse("--steps", steps, int)
     if not any(method.solved for method in methods):
         check_solver(methods[0], encoding.solver)
-    filled = results_folder(out, overwrite)
+    folder.check()
     model = source.find()
     grid = measuring.recipe_grid(recommended_recipe(model), counts, kinds, spacings)
     chosen = {key: encoding.levels(recipe, model) for key, recipe in grid.items()}
+    guidance = guiding.recipe(model.config.recipe).guidance
     loaded = source.read(model, inputs, machine, n)
     print_notes(dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes))
     runs = list(product(chosen.items(), methods))
-    found = []
-    for i, (((choice, count), compiled), method) in enumerate(runs, 1):
-        _print_position(f"{i} of {len(runs)}: {method.name}, {choice}, S = {count}")
-        with sampling_bar() as bar:
-            result = measuring.reconstruct(
-                loaded.model,
-                loaded.x,
-                compiled,
-                method.name,
-                solver=encoding.solver if method.solved else None,
-                condition=loaded.condition,
-                batch_size=source.batch_size,
-                callback=bar,
-            )
-        found.append(measuring.Found(choice, count, result))
-    with filled as folder:
-        measuring.write_reconstructions(folder, loaded.model, loaded.x, loaded.file_names, found)
-    _print(loaded, found, measuring.TABLE)
+    identity = {
+        **made_by(model.config),
+        **loaded.identity,
+        "levels": [compiled.label for compiled in chosen.values()],
+        "by": [method.name for method in methods],
+        "solver": str(encoding.solver),
+        "guidance": guidance.record,
+    }
+    with folder.claim("reconstruct", identity, loaded.read) as run:
+        if run.record.complete:
+            console.print(f"{run.path} has all of these reconstructions")
+            return
+        parts = ReconstructionParts(run)
+        for i, (((choice, count), compiled), method) in enumerate(runs, 1):
+            if i <= len(parts.found):
+                continue
+            _print_position(f"{i} of {len(runs)}: {method.name}, {choice}, S = {count}")
+            with sampling_bar() as bar:
+                result = measuring.reconstruct(
+                    loaded.model,
+                    loaded.x,
+                    compiled,
+                    method.name,
+                    solver=encoding.solver if method.solved else None,
+                    condition=loaded.condition,
+                    guidance_scale=guidance,
+                    batch_size=source.batch_size,
+                    callback=bar,
+                )
+            parts.write(measuring.Found(choice, count, result))
+        with parts.finished() as place:
+            written = (loaded.model, loaded.x, loaded.file_names, parts.found)
+            measuring.write_reconstructions(place, *written)
+    _print(loaded, parts.found, measuring.TABLE)
     figures = f"{measuring.CURVES} and {measuring.SAMPLES}"
-    console.print(f"values of each input: {out / measuring.TABLE}; figures: {figures}")
+    console.print(f"values of each input: {run.path / measuring.TABLE}; figures: {figures}")
 
 
 def _print_position(text: str) -> None:
     """Say which reconstruction comes next, on the terminal that shows its progress."""
-    terminal = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    if terminal.is_terminal:
-        terminal.print(text)
+    if errors.is_terminal:
+        errors.print(text)
 
 
 def _print(loaded: LoadedInputs, found: Sequence[Found], record: str) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
-from fastdpm.cli.outputs import Overwrite
+from fastdpm.cli.outputs import OptionalFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console, counted, print_notes
-from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,14 +40,12 @@ def sample(
         ),
     ] = None,
     sampling: choices.Sampling,
+    guiding: choices.Guiding,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
     machine: Machine,
-    out: Annotated[
-        Path | None,
-        Panel.OUTPUT.option(help="Folder to write; by default a new one under samples/."),
-    ] = None,
+    folder: OptionalFolder,
     format: Annotated[
         str | None,
         Panel.OUTPUT.option(
@@ -54,56 +54,50 @@ def sample(
         ),
         OneOf("fastdpm.data.record:format_names"),
     ] = None,
-    overwrite: Overwrite = False,
-    resume: Annotated[
-        bool,
-        Panel.OUTPUT.option("--resume", help="Draw the samples that an interrupted run lacks."),
-    ] = False,
 ) -> None:
     """Sample a trained model; by default with its recommended recipe.
 
     Writes one file for each sample, a picture of the first ones, and samples.json.
     """
     from fastdpm.data.record import check_format
-    from fastdpm.models.find import find_model
 
-    _check_out(out, overwrite=overwrite, resume=resume)
-    found = find_model(model, checkpoint)
+    _check_is_folder(folder.out)
+    folder.check()
+    found = choices.find(model, checkpoint)
     config = found.config
     recipe, saved = sampling.choose(config.recipe)
+    recipe = guiding.recipe(recipe)
     plan = saved or recipe.compile(found.schedule)
-    check_format(format, config.data.modality)
+    recipe.guidance.per_row(plan.network_level)  # refuses a wrong number of scales
+    written_as = check_format(format, config.data.modality)
 
     # From here on with PyTorch, whose import takes longer than all of the above.
     from fastdpm.core.structure import plain
     from fastdpm.data.condition import read_condition
-    from fastdpm.output import folder as output
+    from fastdpm.output.folder import SampleFolder
 
-    chosen = read_condition(condition, class_labels, config.data)
+    chosen = read_condition(condition, class_labels, config.data, config.null_class)
     count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
-    path = out or output.free_folder(Path("samples"), config.name)
-    output.check_folder(path, overwrite=overwrite, resume=resume)
-
     loaded = machine.open(found, count, batch_size)
     if saved is not None:
         loaded.check_plan(saved)
     conditions = loaded.check_condition(chosen)
+    guidance = loaded.check_guidance(recipe.guidance, conditions)
     if count is None:
         count = 16 if conditions is None else len(conditions)
     settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
-    folder = output.SampleFolder.open(
-        path,
-        config.data,
-        _identity(config, plan, conditions, settings),
-        facts={} if saved is not None else {"recipe": plain(recipe)},
-        format=format or "",
-        overwrite=overwrite,
-        resume=resume,
-    )
+    deciding = settings | {"guidance": guidance.record, "file_format": written_as}
+    identity = _identity(config, plan, conditions, deciding)
+    inputs = (*found.files, sampling.plan, None if condition is None else Path(condition))
     if saved is not None or recipe != config.recipe:
         print_notes(plan.notes)
     options = settings | {"batch_size": batch_size, "condition": conditions}
-    _write(loaded, plan, folder, count, options)
+    options["guidance_scale"] = guidance
+    with folder.claim("sample", identity, inputs, name=config.name) as run:
+        facts = {} if saved is not None else {"recipe": plain(recipe)}
+        samples = SampleFolder(run, config.data, facts, format=written_as)
+        done = _write(loaded, plan, samples, count, options)
+    done.print(samples)
 
 
 def _identity(
@@ -120,31 +114,32 @@ def _identity(
 
 
 def _write(
-    model: Model, plan: Plan, folder: SampleFolder, count: int, options: dict[str, Any]
-) -> None:
-    """Draw the samples that the folder lacks, finish it, and print what was done."""
-    todo = [i for i in range(count) if i not in folder.done]
+    model: Model, plan: Plan, samples: SampleFolder, count: int, options: dict[str, Any]
+) -> _Done:
+    """Draw the samples that the folder lacks, under a progress bar, and finish it."""
+    from fastdpm.data.record import label_facts
+    from fastdpm.progress import sampling_bar
+
+    todo = samples.todo(count)
     began = time.perf_counter()
-    if todo:
-        _draw(model, plan, folder, todo, options)
+    with sampling_bar() as bar:
+        batches = model.sample_batches(todo, plan, callback=bar, **options) if todo else ()
+        for indices, drawn in batches:
+            samples.write(indices, drawn)
     seconds = time.perf_counter() - began
     total = model.schedule.num_train_steps
-    picture = folder.finish(
-        {"n": len(folder.done), "network_evaluations": plan.num_rows, "T": total}
-        | {"seconds": round(seconds, 3)}
-    )
-    _print(folder, len(todo), picture, plan.num_rows, total, seconds)
+    labels = None if model.config.data.classes is None else options["condition"].tolist()
+    evaluations = options["guidance_scale"].evaluations(plan.network_level)
+    facts = {"n": len(samples.done), "network_evaluations": evaluations, "T": total}
+    facts |= {"seconds": round(seconds, 3)} | label_facts(labels, sorted(samples.done))
+    picture = samples.finish(facts)
+    return _Done(len(todo), picture, evaluations, total, seconds)
 
 
-def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:
-    """Refuse options of the output folder that contradict each other or have no effect."""
+def _check_is_folder(out: Path | None) -> None:
+    """Refuse an output that looks like a file."""
     from fastdpm.data.record import format_names
 
-    if overwrite and resume:
-        raise InvalidArgumentError("use --overwrite or --resume, not both")
-    for option, is_set in (("--overwrite", overwrite), ("--resume", resume)):
-        if is_set and out is None:
-            raise InvalidArgumentError(f"{option} needs the --out folder of the earlier run")
     if out is not None and not out.is_dir() and out.suffix[1:].lower() in format_names():
         name = out.suffix[1:].lower()
         raise InvalidArgumentError(
@@ -155,6 +150,8 @@ def _check_out(out: Path | None, *, overwrite: bool, resume: bool) -> None:
 
 def _number(n: int | None, chosen: Tensor | None, name: str) -> int | None:
     """The number of samples if it is known; at least one for each condition that is set."""
+    if n is not None:
+        check_limit("`n`", n, MAX_SAMPLES)
     if chosen is None:
         return n
     if n is not None and n < len(chosen):
@@ -164,39 +161,32 @@ def _number(n: int | None, chosen: Tensor | None, name: str) -> int | None:
     return n or len(chosen)
 
 
-def _print(
-    folder: SampleFolder, drawn: int, picture: Path, evaluations: int, total: int, seconds: float
-) -> None:
+@dataclass(frozen=True)
+class _Done:
     """What was drawn, where it is, and what it took."""
-    kind = {"image": "image", "audio": "sound"}.get(folder.data.modality, "sample")
-    seen = "all" if len(folder.done) <= folder.shown else f"the first {folder.shown}"
-    console.print(f"{counted(drawn, kind)} drawn, {len(folder.done)} in {folder.path}")
-    console.print(f"picture of {seen}: {picture}")
-    saved = f" instead of {total:,}: {_ratio(total / evaluations)} times fewer"
-    console.print(
-        f"{counted(evaluations, 'network evaluation')} each{saved if evaluations < total else ''};"
-        f" sampling took {seconds:.1f} s"
-    )
+
+    drawn: int
+    picture: Path
+    evaluations: int
+    total: int
+    seconds: float
+
+    def print(self, samples: SampleFolder) -> None:
+        """Print it."""
+        kind = {"image": "image", "audio": "sound"}.get(samples.data.modality, "sample")
+        count = len(samples.done)
+        seen = "all" if count <= samples.shown else f"the first {samples.shown}"
+        console.print(f"{counted(self.drawn, kind)} drawn, {count} in {samples.run.path}")
+        console.print(f"picture of {seen}: {self.picture}")
+        ratio = _ratio(self.total / self.evaluations)
+        saved = f" instead of {self.total:,}: {ratio} times fewer"
+        console.print(
+            f"{counted(self.evaluations, 'network evaluation')} each"
+            f"{saved if self.evaluations < self.total else ''};"
+            f" sampling took {self.seconds:.1f} s"
+        )
 
 
 def _ratio(value: float) -> str:
     """A ratio, with three digits or as a whole number."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _draw(
-    model: Model, plan: Plan, folder: SampleFolder, todo: list[int], options: dict[str, Any]
-) -> None:
-    """Draw samples batch by batch under a progress bar; an interrupt keeps what is written."""
-    from fastdpm.progress import sampling_bar
-
-    try:
-        with sampling_bar() as bar:
-            for indices, samples in model.sample_batches(todo, plan, callback=bar, **options):
-                folder.write(indices, samples)
-    except KeyboardInterrupt:
-        kept = f"{len(folder.done)} samples are in {folder.path}: " if folder.done else ""
-        again = f"add --out {folder.path} --resume to the same command to draw the rest"
-        raise InterruptedRunError(
-            f"interrupted: {kept}{again if folder.done else 'nothing was written'}"
-        ) from None

@@ -6,14 +6,16 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastdpm.cli import choices
+from fastdpm.cli.expand import changes
 from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from fastdpm.training.loop import Progress
 
 
+@changes(OutFolder, out="Folder of the run; the model is written to its model/.")
 def train(
     *,
     config: Annotated[
@@ -32,7 +35,7 @@ def train(
     data: Annotated[
         str,
         Panel.INPUT.option(
-            help="Parquet file, folder or zip of images or sounds, or sklearn:digits.",
+            help="Parquet file, folder, zip or .npz of images or sounds, or sklearn:digits.",
             metavar="PATH",
         ),
     ],
@@ -65,12 +68,7 @@ def train(
         Panel.TRAINING.option(help="Samples in one step; by default the configuration's.", min=1),
     ] = None,
     machine: Machine,
-    out: Annotated[
-        Path, Panel.OUTPUT.option(help="Folder of the run; the model is written to its model/.")
-    ],
-    resume: Annotated[
-        bool, Panel.OUTPUT.option("--resume", help="Continue from the folder's checkpoint.")
-    ] = False,
+    folder: OutFolder,
 ) -> None:
     """Train a model, or a feature network that measures samples, on a CPU or a GPU.
 
@@ -81,51 +79,59 @@ def train(
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
-    from fastdpm.training.loop import Trainer, check_folder
+    from fastdpm.training.loop import Trainer
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
     if start is not None and not isinstance(settings, TrainConfig):
         raise InvalidArgumentError(f"`from` is for models, and {config} is a feature network")
-    if start is not None and resume:
-        raise InvalidArgumentError("pass `from` to start a run, or `resume` to continue one")
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
-    check_folder(out, resume=resume)
-    rows = load_training_data(data, settings.data, horizontal_flip=options.horizontal_flip)
-    held_out = None if test is None else load_training_data(test, settings.data).to(where)
-    command = choices.command_line()
-    trainer = Trainer(settings, rows.to(where), out, where, command, console.print, held_out)
-    console.print(
-        f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where} in"
-        f" {trainer.precision}"
-    )
-    if start is not None:
-        trainer.start_from(find_model(start))
-        console.print(f"starting from the weights of {start}, with a new optimizer")
-    if resume:
-        trainer.resume()
-        console.print(f"continuing at step {trainer.step:,}")
-    with _stop_at_signal() as stop:
-        finished = trainer.train(
-            seconds=math.inf if minutes is None else 60 * minutes,
-            report=_Reporter(options.steps),
-            should_stop=stop.is_set,
+    folder.check()
+    labeled = not isinstance(settings, TrainConfig) or settings.data.classes is not None
+    read = partial(load_training_data, spec=settings.data, labeled=labeled)
+    rows = read(data, horizontal_flip=options.horizontal_flip).to(where)
+    held_out = None if test is None else read(test).to(where)
+    command = choices.command_line("--resume", "--overwrite")
+    earlier = None if start is None else find_model(start)
+    identity = settings.decisive | {"samples": len(rows)}
+    if earlier is not None:
+        identity["from"] = earlier.config.weights_sha256
+    with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
+        trainer = Trainer(settings, rows, run, where, command, console.print, held_out)
+        console.print(
+            f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where} in"
+            f" {trainer.precision}"
         )
-    if finished:
-        console.print(f"step {trainer.step:,}: model written to {out / 'model'}")
-        if isinstance(settings, TrainConfig):
-            console.print(f"try it: fastdpm sample {out / 'model'}")
-    else:
-        raise InterruptedRunError(f"stopped at step {trainer.step:,}: add --resume to continue")
+        trainer.resume()
+        if trainer.step:
+            console.print(f"continuing at step {trainer.step:,}")
+        elif earlier is not None:
+            trainer.start_from(earlier)
+            console.print(f"starting from the weights of {start}, with a new optimizer")
+        with _stop_at_signal() as stop:
+            finished = trainer.train(
+                seconds=math.inf if minutes is None else 60 * minutes,
+                report=_Reporter(options.steps),
+                should_stop=lambda: bool(stop),
+            )
+        if not finished:
+            error = InterruptedRunError(
+                f"stopped at step {trainer.step:,}: add --resume to the same command to continue"
+            )
+            error.exit_code = 128 + stop[0]
+            raise error
+    console.print(f"step {trainer.step:,}: model written to {run.path / 'model'}")
+    if isinstance(settings, TrainConfig):
+        console.print(f"try it: fastdpm sample {run.path / 'model'}")
 
 
 @contextmanager
-def _stop_at_signal() -> Iterator[Event]:
-    """Note Ctrl-C or a termination, so that the current step is finished first."""
-    stop = Event()
+def _stop_at_signal() -> Iterator[list[int]]:
+    """Note Ctrl-C or a termination by its number, so that the current step is finished first."""
+    stop: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    before = [signal.signal(number, lambda n, _: stop.append(n)) for number in numbers]
     try:
         yield stop
     finally:

@@ -5,6 +5,7 @@ from .errors import InvalidArgumentError as InvalidArgumentError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import ModelError as ModelError
 from .errors import SamplingError as SamplingError
+from .guidance import GuidanceScale as GuidanceScale
 from .levels import NoiseLevels as NoiseLevels
 from .levels import levels_all as levels_all
 from .levels import levels_custom as levels_custom

@@ -23,6 +23,7 @@ import numpy as np
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import check_monotone
+from fastdpm.core.limits import parse_json
 from fastdpm.core.schedule import Array
 
 _TABLES = ("level", "t", "a", "b", "c")
@@ -182,8 +183,8 @@ class Plan:
             InvalidArgumentError: If the text is not a plan, or its fingerprint does not match.
         """
         try:
-            data: Any = json.loads(text)
-        except json.JSONDecodeError as error:
+            data: Any = parse_json(text)
+        except ValueError as error:
             raise InvalidArgumentError(f"not a plan: {error}") from None
         if not isinstance(data, dict) or data.get("format") != "fastdpm-plan":
             raise InvalidArgumentError('not a plan: no "format": "fastdpm-plan" in it')
@@ -198,7 +199,7 @@ class Plan:
                 for name, key in _KEYS.items()
                 if key in data
             }
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidArgumentError("not a plan: a table must contain numbers only") from None
         notes = data.get("notes", [])
         if not isinstance(notes, list):

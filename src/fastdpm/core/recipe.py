@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from fastdpm.core import samplers
 from fastdpm.core.choices import find_choice
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.guidance import GuidanceScale
 from fastdpm.core.levels import (
     NoiseLevels,
     levels_all,
@@ -17,11 +19,15 @@ from fastdpm.core.levels import (
 )
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.core.structure import LEFT_OUT
 
-CLIPS = ("none", "x0", "dynamic")
+CLIPS = ("none", "x0", "dynamic", "state")
 PRECISIONS = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 _CUSTOM = ("at_levels", "at_steps", "variances")
 _COMPUTED = ("num_steps", "levels", "spacing", "bounded")
+_UNGUIDED: Mapping[str, Any] = MappingProxyType(
+    {"guidance_scale": 1.0, "guidance_interval": None, "guidance_rescale": 0.0}
+)
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,17 @@ class Recipe:
         spacing: Spacing of the levels: "linear" or "quadratic".
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
         method: Name of a sampler in :data:`fastdpm.core.samplers.SAMPLERS`.
-        clip: How to clip the predicted clean data: "none", "x0" (to [-1, 1]) or
-            "dynamic" (dynamic thresholding).
+        clip: What to clip: "none"; the predicted clean data, to [-1, 1] ("x0") or to a dynamic
+            range ("dynamic", dynamic thresholding); or the state after each row, to [-1, 1]
+            ("state", as in LMNT's DiffWave).
         bounded: Keep the authors' bound on VAR's variances.
         at_levels: Custom levels, rising. They replace ``levels``, ``spacing`` and ``num_steps``.
         at_steps: Custom zero-based real-valued steps, falling. They replace the same choices.
         variances: Custom variances, clean end first. They replace the same choices.
+        guidance_scale: Scale of classifier-free guidance, or one for each row of the plan; 1 is no
+            guidance. See :class:`fastdpm.core.GuidanceScale`.
+        guidance_interval: Lowest and highest noise level with guidance, each in (0, 1].
+        guidance_rescale: How far the guided prediction is rescaled, in [0, 1].
 
     Raises:
         InvalidArgumentError: If a value is invalid, or two of them contradict each other.
@@ -55,6 +66,9 @@ class Recipe:
     at_levels: tuple[float, ...] | None = None
     at_steps: tuple[float, ...] | None = None
     variances: tuple[float, ...] | None = None
+    guidance_scale: float | tuple[float, ...] = field(default=1.0, metadata=LEFT_OUT)
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = field(default=0.0, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         find_choice(self.levels, self.spacing)
@@ -68,6 +82,18 @@ class Recipe:
         custom = [name for name in _CUSTOM if getattr(self, name) is not None]
         if len(custom) > 1:
             raise InvalidArgumentError(f"pass only one of {_join(custom)}")
+        for name, value in vars(self.guidance).items():
+            object.__setattr__(self, f"guidance_{name}", value)
+
+    @property
+    def guidance(self) -> GuidanceScale:
+        """The scale of guidance, with its interval and how far it is rescaled."""
+        return GuidanceScale(self.guidance_scale, self.guidance_interval, self.guidance_rescale)
+
+    @property
+    def bare(self) -> Recipe:
+        """The recipe without clipping and guidance, which are not part of a plan."""
+        return replace(self, clip="none", **_UNGUIDED)
 
     @property
     def sampler(self) -> samplers.Sampler:
@@ -108,14 +134,17 @@ class Recipe:
             raise InvalidArgumentError("only VAR levels have a bound: set `levels` to var")
         if computed or custom:
             changes = dict.fromkeys(_CUSTOM) | changes
+        if "guidance_scale" in changes and not GuidanceScale(changes["guidance_scale"]).enabled:
+            changes = {**_UNGUIDED, **changes}
         if not (sampler.takes_kappa or sampler.all_steps):
             changes.setdefault("kappa", 0.0)
         return replace(self, **changes)
 
     def describe(self) -> str:
         """Describe the recipe in a few words."""
+        guidance = f", {text}" if (text := self.guidance.describe()) else ""
         if self.takes_all_steps:
-            return f"{self.method}, all steps"
+            return f"{self.method}, all steps{guidance}"
         custom = self.variances or self.at_levels or self.at_steps
         levels = (
             f"{len(custom)} custom levels"
@@ -124,7 +153,7 @@ class Recipe:
         )
         stochastic = f", kappa = {self.kappa:g}" if self.sampler.takes_kappa else ""
         clip = "" if self.clip == "none" else f", clip {self.clip}"
-        return f"{self.method}, {levels}{stochastic}{clip}"
+        return f"{self.method}, {levels}{stochastic}{clip}{guidance}"
 
     def choose_levels(self, schedule: VarianceSchedule) -> NoiseLevels:
         """Choose the noise levels on a schedule; the standard samplers take all of them."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.limits import MAX_TRAIN_STEPS, check_limit
 
 Array = NDArray[np.float64]
 
@@ -131,6 +132,7 @@ class VarianceSchedule:
             raise InvalidArgumentError("`betas` must be numbers of shape (T,)") from None
         if table.ndim != 1 or table.size == 0:
             raise InvalidArgumentError(f"`betas` must have shape (T,), got {table.shape}")
+        check_limit("the number of `betas`", table.size, MAX_TRAIN_STEPS)
         bad = np.flatnonzero(~((table > 0) & (table < 1)))
         if bad.size:
             raise InvalidArgumentError(
@@ -234,6 +236,7 @@ def _check_num_train_steps(num_train_steps: int) -> None:
         raise InvalidArgumentError(
             f"`num_train_steps` must be an integer of at least 1, got {num_train_steps}"
         )
+    check_limit("`num_train_steps`", int(num_train_steps), MAX_TRAIN_STEPS)
 
 
 def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:

@@ -15,6 +15,9 @@ from fastdpm.core.errors import InvalidArgumentError
 
 _T = TypeVar("_T")
 _RENAMED_KEYS = MappingProxyType({"licence": "license"})
+_DEFAULT_LEFT_OUT = "default left out"
+LEFT_OUT: Mapping[str, bool] = MappingProxyType({_DEFAULT_LEFT_OUT: True})
+"""Metadata of a field that files have only if it differs from its default."""
 
 
 def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
@@ -70,6 +73,14 @@ def _converter() -> Converter:
 
     converter.register_structure_hook_factory(dataclasses.is_dataclass, fields)
     converter.register_structure_hook_func(holds_items, items)
+
+    def number_or_numbers(data: Any, _: Any) -> Any:
+        several = isinstance(data, list | tuple)
+        return items(data, tuple[float, ...]) if several else converter.structure(data, float)
+
+    converter.register_structure_hook_func(
+        lambda hint: hint == float | tuple[float, ...], number_or_numbers
+    )
     converter.register_structure_hook(float, lambda data, _: float(_checked(data, float, int)))
     for kind in (bool, int, str):
         converter.register_structure_hook(kind, _checked)
@@ -101,8 +112,21 @@ def _describe(error: BaseException, _: object) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert dataclasses and tuples to values for JSON; fields that are None are left out."""
+    """Convert dataclasses and tuples to values for JSON; fields that are None are left out.
+
+    So are those marked :data:`LEFT_OUT` that have their default.
+    """
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: plain(v) for name, v in fields.items() if v is not None}
+        shown = shown_fields(value)
+        return {name: plain(v) for name, v in shown.items() if v is not None}
     return list(value) if isinstance(value, tuple) else value
+
+
+def shown_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, without :data:`LEFT_OUT` ones at their default."""
+    fields = dataclasses.fields(record)
+    values = {f.name: getattr(record, f.name) for f in fields}
+    idle = [
+        f.name for f in fields if _DEFAULT_LEFT_OUT in f.metadata and values[f.name] == f.default
+    ]
+    return {name: value for name, value in values.items() if name not in idle}

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import read_bytes
+from fastdpm.data.arrays import read_array
 from fastdpm.data.mel import log_mel, whole_frames
+from fastdpm.data.pickled import read_pickled
 from fastdpm.data.sound import read_sound
-from fastdpm.data.spec import DataSpec, MelSpec
+from fastdpm.data.spec import NO_CLASS, DataSpec, MelSpec
 from fastdpm.data.tensors import read_tensors
 
-ClassLabels = Tensor | Sequence[int] | int
+ClassLabels = Tensor | NDArray[Any] | Sequence[int | str] | int | str
+"""Labels or names of classes, one or several."""
+Condition = Tensor | NDArray[Any] | Sequence[Any] | float | str
+"""Conditions of samples, one or several: class labels, mel spectrograms, or numbers."""
+
+_LISTED = 100  # names of classes that a message lists
+_NUMBER = re.compile(r"[+-]?\d{1,18}")  # which int64 can hold
 
 
 def one_condition(
-    condition: Tensor | None, class_labels: ClassLabels | None, data: DataSpec
-) -> Tensor | None:
+    condition: Condition | None, class_labels: ClassLabels | None, data: DataSpec
+) -> Condition | None:
     """The condition of samples, from the two arguments that can hold it.
 
     Raises:
-        InvalidArgumentError: If both are passed, there are no classes, or the labels are not
-            numbers.
+        InvalidArgumentError: If both are passed, or there are no classes.
     """
     if class_labels is None:
         return condition
@@ -33,12 +44,70 @@ def one_condition(
         raise InvalidArgumentError("pass `condition` or `class_labels`, not both")
     if data.classes is None:
         raise InvalidArgumentError("the model has no classes: drop `class_labels`")
+    return class_labels
+
+
+def as_tensor(condition: Condition) -> Tensor:
+    """A condition as a tensor; numbers in lists become int64 or float32.
+
+    Raises:
+        InvalidArgumentError: If it does not hold numbers.
+    """
     try:
-        return torch.as_tensor(class_labels)
+        return torch.as_tensor(condition)
     except (TypeError, ValueError, RuntimeError):
         raise InvalidArgumentError(
-            f"`class_labels` must be integers, got {class_labels!r}"
+            f"`condition` must hold numbers of equal shapes, got {condition!r}"
         ) from None
+
+
+def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tensor:
+    """Class labels as a tensor (m,), int64.
+
+    Args:
+        labels: Labels, or names of classes, one or several. "none" is the class that stands for
+            "no class".
+        data: The data of the model, with its number of classes and their names.
+        null_class: The label of "no class", or None if the model has no such label.
+
+    Raises:
+        InvalidArgumentError: If there is no such class.
+    """
+    several = [labels] if isinstance(labels, str) else labels
+    if isinstance(several, Sequence) and any(isinstance(label, str) for label in several):
+        several = [
+            _label_of(label, data, null_class) if isinstance(label, str) else label
+            for label in several
+        ]
+    try:
+        found = torch.as_tensor(several)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InvalidArgumentError(f"`class_labels` must be integers, got {labels!r}") from None
+    return check_labels(found, data, null_class)
+
+
+def _label_of(name: str, data: DataSpec, null_class: int | None) -> int:
+    """The label of a class by its name, or by its number as text."""
+    lower = [known.lower() for known in data.class_names or ()]
+    if name.lower() in lower:
+        return lower.index(name.lower())
+    if name.lower() == NO_CLASS and null_class is not None:
+        return null_class
+    if not _NUMBER.fullmatch(name):
+        raise InvalidArgumentError(_unknown(name, data, null_class))
+    return int(name)
+
+
+def _unknown(name: object, data: DataSpec, null_class: int | None) -> str:
+    """The message for a class that does not exist."""
+    names = data.class_names or ()
+    listed = [*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])]
+    choices = ", ".join([*listed, f"a number in [0, {(data.classes or 0) - 1}]"])
+    none = "" if null_class is None else f", or {NO_CLASS} (no class)"
+    lacking = str(name).lower() == NO_CLASS
+    why = ", because the model was trained without a null class" if lacking else ""
+    one_of = "one of " if names else ""
+    return f"no class {name} in `class_labels`{why}: choose {one_of}{choices}{none}"
 
 
 def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:
@@ -68,12 +137,13 @@ def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:
     return batched.float()
 
 
-def check_labels(condition: Tensor, classes: int) -> Tensor:
+def check_labels(condition: Tensor, data: DataSpec, null_class: int | None = None) -> Tensor:
     """Check class labels and return them as int64.
 
     Args:
-        condition: Integer labels in [0, classes), shape () or (m,).
-        classes: Number of classes.
+        condition: Integer labels in [0, classes), or ``null_class``, shape () or (m,).
+        data: The data of the model, with its number of classes.
+        null_class: The label of "no class", or None if the model has no such label.
 
     Returns:
         Shape (m,).
@@ -88,23 +158,27 @@ def check_labels(condition: Tensor, classes: int) -> Tensor:
             f"class labels must be integers of shape (m,), got {labels.dtype} of shape"
             f" {tuple(labels.shape)}"
         )
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
-        raise InvalidArgumentError(
-            f"class labels must be in [0, {classes - 1}], got {int(outside[0])}"
-        )
+    outside = (labels < 0) | (labels >= (data.classes or 0))
+    if null_class is not None:
+        outside &= labels != null_class
+    if outside.any():
+        raise InvalidArgumentError(_unknown(int(labels[outside][0]), data, null_class))
     return labels.long()
 
 
 def read_condition(
-    condition: str | None, class_labels: str | None, data: DataSpec
+    condition: str | None,
+    class_labels: str | None,
+    data: DataSpec,
+    null_class: int | None = None,
 ) -> Tensor | None:
     """Read what samples are conditioned on from the text of two options.
 
     Args:
         condition: For a vocoder, a file; see :func:`read_spectrogram`.
-        class_labels: For a model with classes, labels separated by commas.
+        class_labels: For a model with classes, names or labels separated by commas.
         data: What the model was trained on.
+        null_class: The label of "no class", or None if the model has no such label.
 
     Returns:
         Labels (m,), mel spectrograms (m, bands, frames), or None if neither option is set.
@@ -118,7 +192,8 @@ def read_condition(
             other = "" if data.mel is None else ", and set `condition`"
             raise InvalidArgumentError(f"this model has no classes: drop `class_labels`{other}")
         if condition is None:
-            return read_labels(class_labels, data.classes)
+            names = [name.strip() for name in class_labels.split(",")]
+            return as_labels(names, data, null_class)
     if condition is None:
         return None
     if data.classes is not None:
@@ -131,37 +206,20 @@ def read_condition(
     return check_mel(read_spectrogram(Path(condition), data, data.mel), data.mel)
 
 
-def read_labels(text: str, classes: int) -> Tensor:
-    """Read labels separated by commas, such as "0,3,7", as (m,), int64.
-
-    Raises:
-        InvalidArgumentError: If they are not whole numbers below the number of classes.
-    """
-    try:
-        labels = [int(label) for label in text.split(",")]
-    except ValueError:
-        raise InvalidArgumentError(
-            f"`class_labels` must be whole numbers separated by commas, such as 0,3,7, got"
-            f" {text!r}"
-        ) from None
-    if any(abs(label) >= 2**63 for label in labels):
-        raise InvalidArgumentError(f"labels must be in [0, {classes - 1}], got {text}")
-    return check_labels(torch.tensor(labels), classes)
-
-
 def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
     """Read the mel spectrograms of a file.
 
     Args:
-        path: A mel spectrogram, .npy or .safetensors (tensor "mel"), shape (bands, frames) or
+        path: A mel spectrogram, .npy, .pt or .safetensors (tensor "mel"), shape (bands, frames) or
             (m, bands, frames), on the scale of :func:`fastdpm.data.mel.log_mel`; or a mono
-            sound at the model's sample rate, padded with silence to whole frames.
+            sound at the model's sample rate, padded with silence to whole frames. A .pt file
+            holds one tensor, as the DiffWave authors save it (``*.wav.pt``).
         data: What the model was trained on.
         mel: The spectrogram that it takes.
 
     Raises:
         InvalidArgumentError: If the file does not exist, or holds no numbers.
-        DataError: If it cannot be read, or the sound has another sample rate.
+        DataError: If it is damaged, cannot be read, or the sound has another sample rate.
     """
     if path.is_dir():
         raise InvalidArgumentError(
@@ -169,15 +227,29 @@ def read_spectrogram(path: Path, data: DataSpec, mel: MelSpec) -> Tensor:
         )
     if not path.is_file():
         raise InvalidArgumentError(f"no condition at {str(path)!r}: pass a sound or mel file")
-    if path.suffix == ".npy":
-        try:
-            return torch.from_numpy(np.load(path, allow_pickle=False)).float()
-        except (ValueError, EOFError, TypeError) as error:
-            raise InvalidArgumentError(f"{path} is not an array of numbers: {error}") from None
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        values = read_array(path)
+        if values.dtype.kind not in "fiu":
+            raise InvalidArgumentError(f"{path} is not an array of numbers, got {values.dtype}")
+        return torch.from_numpy(values.astype(np.float32))
+    if suffix == ".safetensors":
         return read_mel(path).float()
-    sound = read_sound(str(path), path.read_bytes(), data)
+    if suffix in (".pt", ".pth"):
+        return _saved_mel(path)
+    sound = read_sound(str(path), read_bytes(path), data)
     return log_mel(torch.from_numpy(whole_frames(sound, mel))[None], mel)
+
+
+def _saved_mel(path: Path) -> Tensor:
+    """Read a tensor that ``torch.save`` wrote, without executing code."""
+    content = read_pickled(path, DataError)
+    if not isinstance(content, Tensor) or not content.is_floating_point():
+        kind = str(content.dtype) if isinstance(content, Tensor) else type(content).__name__
+        raise InvalidArgumentError(
+            f"{path} must hold one mel spectrogram, a tensor of real numbers, got {kind}"
+        )
+    return content.detach().float()
 
 
 def read_mel(path: Path) -> Tensor:

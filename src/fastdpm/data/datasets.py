@@ -5,42 +5,38 @@ Every sample has a name for error messages and, if the data set has labels, a la
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError, check_installed
+from fastdpm.core.limits import MAX_FILE_BYTES, check_regular, check_unpacked, read_bytes
+from fastdpm.data.listing import (
+    READ,
+    TABLE,
+    EncodedFile,
+    Entry,
+    choose,
+    find_entries,
+    find_shards,
+    find_tables,
+    is_hidden,
+)
 from fastdpm.data.record import SampleRecord, read_record
+from fastdpm.data.tables import open_tables
 
 DIGITS, DIGITS_TEST = "sklearn:digits", "sklearn:digits-test"
 MAX_CACHED_BYTES = 2**30
 _HELD_OUT_DIGITS = 360
-_SUFFIXES = {
-    "image": (".png", ".jpg", ".jpeg", ".bmp", ".webp"),
-    "audio": (".wav", ".flac", ".ogg"),
-}
-
-
-class EncodedFile(NamedTuple):
-    """One encoded image or sound.
-
-    Attributes:
-        name: Its name in error messages: a path, or a place in a file.
-        data: The encoded bytes.
-        label: Its class, or None.
-    """
-
-    name: str
-    data: bytes
-    label: int | None = None
 
 
 def digits_part(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -117,53 +113,85 @@ def open_dataset(path: str | Path, modality: str | None = None, *, alone: bool =
     """Open a data set. Its samples are read lazily.
 
     Args:
-        path: A folder, a zip archive or a Parquet file. A Parquet file has a column ``image`` or
-            ``audio`` of encoded files (bytes, or a struct with ``bytes``) and optionally a column
-            ``label``. In a folder that `fastdpm sample` wrote, only the samples that its record
-            lists are read.
+        path: A folder, a zip archive or a Parquet file. A Parquet file has a column ``image``,
+            ``img`` or ``audio`` of encoded files (bytes, or a struct with ``bytes``) and
+            optionally a column ``label``. Of a file like ``train-00000-of-00004.parquet``, or a
+            folder of them, all parts are read. In a folder that `fastdpm sample` wrote, only the
+            samples that its record lists are read. Hidden and system files are passed over.
         modality: "image" or "audio"; by default, the one that the data set holds.
         alone: Raise an error if a folder or archive holds any other files, except hidden ones.
 
     Raises:
-        DataError: If the path does not exist, cannot be read or holds no samples, or
-            ``modality`` is None and it holds both images and sounds.
+        DataError: If the path does not exist, cannot be read or holds no samples, a file is of a
+            format that is not read, or ``modality`` is None and it holds both images and sounds.
         MissingExtraError: If a package needed to read it is not installed.
     """
     path = Path(path)
     if path.is_dir():
         return _open_folder(path, modality, alone)
-    if not path.is_file():
+    if path.exists():
+        check_regular(path)
+    else:
         raise DataError(
             f"no data at {str(path)!r}: pass a folder, a zip archive, a Parquet file or {DIGITS}"
         )
-    if path.suffix == ".zip":
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
         return _open_archive(path, modality, alone)
-    if path.suffix == ".parquet":
-        return _open_table(path, modality)
+    if suffix == TABLE:
+        return Dataset(path, *open_tables(find_shards(path), modality))
     raise DataError(f"{path} cannot be read: pass a folder, a .zip file or a .parquet file")
 
 
 def _open_folder(path: Path, modality: str | None, alone: bool) -> Dataset:
     record = read_record(path)
-    if record is None:
-        found = sorted(p for p in path.rglob("*") if p.is_file())
-    else:
-        found, alone = record.paths(path), False
-    modality, names = _choose(path, modality, [str(p) for p in found], alone)
+    if record is not None:
+        return _open_record(path, modality, record)
+    entries = find_entries(path)
+    if not any(entry.suffix in chain(*READ.values()) for entry in entries):
+        tables = find_tables(path, entries)
+        if tables:
+            return Dataset(path, *open_tables(tables, modality))
+    modality, names = choose(path, modality, entries, alone)
 
     def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
-        return (EncodedFile(names[i], Path(names[i]).read_bytes()) for i in indices)
+        return (EncodedFile(names[i], read_bytes(Path(names[i]))) for i in indices)
+
+    return Dataset(path, modality, len(names), read)
+
+
+def _open_record(path: Path, modality: str | None, record: SampleRecord) -> Dataset:
+    """The samples that a record lists."""
+    listed = [Entry(str(file), PurePath(file.name)) for file in record.paths(path)]
+    if record.picture is None and any(entry.suffix == ".npy" for entry in listed):
+        raise DataError(f"{path} is an unfinished run of arrays: continue it with `resume`")
+    modality, names = choose(path, modality, listed, alone=True)
+    labels = record.labels(path, len(names))
+
+    def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
+        for i in indices:
+            label = None if labels is None else labels[i]
+            yield EncodedFile(names[i], read_bytes(Path(names[i])), label)
 
     return Dataset(path, modality, len(names), read, record)
 
 
 def _open_archive(path: Path, modality: str | None, alone: bool) -> Dataset:
-    errors = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+    errors = (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError),
+        *(EOFError, OSError, ValueError, struct.error),
+    )
     message = f"{path} is not a complete zip archive"
     with _as_data_error(message, errors):
         archive = zipfile.ZipFile(path)
-    members = sorted(name for name in archive.namelist() if not name.endswith("/"))
-    modality, names = _choose(path, modality, members, alone)
+    members = {member.filename: member for member in archive.infolist()}
+    sizes = [member.file_size for member in members.values()]
+    check_unpacked(path, check_regular(path), sum(sizes))
+    if max(sizes, default=0) > MAX_FILE_BYTES:
+        raise DataError(f"{path} holds a file of over {MAX_FILE_BYTES:,} bytes: take it out")
+    entries = [Entry(name, PurePath(name)) for name in sorted(members) if not name.endswith("/")]
+    shown = [entry for entry in entries if not is_hidden(entry.inner)]
+    modality, names = choose(path, modality, shown, alone)
 
     def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
         with _as_data_error(message, errors):
@@ -171,67 +199,6 @@ def _open_archive(path: Path, modality: str | None, alone: bool) -> Dataset:
                 yield EncodedFile(f"{path}:{names[i]}", archive.read(names[i]))
 
     return Dataset(path, modality, len(names), read)
-
-
-def _choose(
-    path: Path, modality: str | None, names: Sequence[str], alone: bool
-) -> tuple[str, list[str]]:
-    """The modality, and the names whose suffix is one of that modality."""
-
-    def matches(kind: str, name: str) -> bool:
-        return Path(name).suffix.lower() in _SUFFIXES[kind]
-
-    present = [kind for kind in _SUFFIXES if any(matches(kind, name) for name in names)]
-    modality = modality or _single_modality(path, present)
-    chosen = [name for name in names if matches(modality, name)]
-    hidden = {name for name in names if Path(name).name.startswith(".")}
-    others = [name for name in names if name not in hidden and not matches(modality, name)]
-    if alone and chosen and others:
-        kind = "an image" if modality == "image" else "a sound"
-        raise DataError(
-            f"{others[0]} is not {kind}: {path} must contain only samples, so move"
-            f" {len(others)} other files out of it"
-        )
-    return modality, chosen
-
-
-def _open_table(path: Path, modality: str | None) -> Dataset:
-    check_installed("pyarrow", "pyarrow", "train")
-    import pyarrow
-    import pyarrow.parquet
-
-    errors = (pyarrow.ArrowException, OSError)
-    message = f"{path} is not a complete Parquet file"
-    with _as_data_error(message, errors):
-        file = pyarrow.parquet.ParquetFile(path)
-    names = file.schema_arrow.names
-    modality = modality or _single_modality(path, [m for m in _SUFFIXES if m in names])
-    if modality not in names:
-        raise DataError(f"{path} has no column {modality!r}, only {', '.join(names)}")
-    columns = [modality, "label"] if "label" in names else [modality]
-
-    def read(indices: Sequence[int]) -> Iterator[EncodedFile]:
-        selected = set(indices)
-        with _as_data_error(message, errors):
-            tables = (batch.to_pylist() for batch in file.iter_batches(columns=columns))
-            for i, row in enumerate(chain.from_iterable(tables)):
-                if i not in selected:
-                    continue
-                value = row[modality]
-                encoded = value.get("bytes") if isinstance(value, dict) else value
-                if not isinstance(encoded, bytes):
-                    raise DataError(f"{path} row {i} holds no encoded {modality} file")
-                yield EncodedFile(f"{path} row {i}", encoded, row.get("label"))
-
-    return Dataset(path, modality, file.metadata.num_rows, read)
-
-
-def _single_modality(path: Path, modalities: list[str]) -> str:
-    """The only modality of a data set; raises DataError if there are several, or none."""
-    if len(modalities) != 1:
-        what = "both images and sounds" if modalities else "neither images nor sounds"
-        raise DataError(f"{path} holds {what}: use a data set of one kind")
-    return modalities[0]
 
 
 @contextmanager
@@ -246,4 +213,4 @@ def _as_data_error(message: str, errors: tuple[type[Exception], ...]) -> Iterato
 def no_files(path: str | Path, modality: str) -> DataError:
     """The error for a data set without samples of a modality, "image" or "audio"."""
     kind = "images" if modality == "image" else "sounds"
-    return DataError(f"{path} holds no {kind} ({', '.join(_SUFFIXES[modality])})")
+    return DataError(f"{path} holds no {kind} ({', '.join(READ[modality])})")

@@ -1,17 +1,20 @@
-"""Atomic writing of files and folders: a reader never sees a partial one."""
+"""Atomic writing of files: a reader never sees a partial one."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError
+
+_CAN_LOCK = os.name == "posix"  # on Windows, a file that is open cannot be moved at all
+if _CAN_LOCK:
+    import fcntl
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 FIGURE_SUFFIXES = tuple(f".{name}" for name in FIGURE_FORMATS)
@@ -25,7 +28,8 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write chunks to a temporary file in the same folder, then move it into place.
 
-    If writing fails or is interrupted, an existing file stays as it was.
+    If writing fails or is interrupted, an existing file stays as it was. A temporary file that a
+    killed program left is used again.
 
     Raises:
         InvalidArgumentError: If ``path`` is a folder, or its parent folder does not exist.
@@ -33,78 +37,60 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """
     check_place(path)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+        handle, temporary = _open_temporary(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
+            if _CAN_LOCK:  # the file stays locked until it is in place
+                file.flush()
+                temporary.replace(path)
+        if not _CAN_LOCK:
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
-@contextmanager
-def new_folder(path: Path, replaced: Collection[str] = (), advice: str = "") -> Iterator[Path]:
-    """Yield a temporary folder that is moved to ``path`` when the block ends without an error.
+def temporary_name(name: str, number: int = 0) -> str:
+    """The name of the temporary file of a file; the number is 0 unless others are in use."""
+    return f".{name}.{number}.part"
 
-    After an error, ``path`` is as it was before.
 
-    Args:
-        path: Where the folder goes.
-        replaced: Names of existing files that may be replaced. Any other file is an error.
-        advice: See :func:`check_new_folder`.
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    """Open and lock an empty temporary file that no running program uses."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    if not _CAN_LOCK:
+        flags |= os.O_EXCL
+    for number in count():
+        temporary = path.with_name(temporary_name(path.name, number))
+        try:
+            handle = os.open(temporary, flags, 0o666)
+        except FileExistsError:
+            continue
+        if not _CAN_LOCK or _locked(handle, temporary):
+            os.ftruncate(handle, 0)
+            return handle, temporary
+        os.close(handle)
+    raise AssertionError
 
-    Raises:
-        InvalidArgumentError: See :func:`check_new_folder`.
-    """
-    check_new_folder(path, replaced, advice)
-    target = path.resolve()
-    ancestor = next(p for p in target.parents if p.exists())
-    temporary = Path(tempfile.mkdtemp(dir=ancestor, prefix=f".{target.name}-", suffix=".part"))
-    backup = temporary.with_suffix(".old")
+
+def _locked(handle: int, path: Path) -> bool:
+    """Lock an open file; False if another program has it, or has moved it into place."""
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            target.rename(backup)
-        temporary.rename(target)
-    finally:
-        if backup.is_dir() and not target.exists():
-            backup.rename(target)
-        shutil.rmtree(backup, ignore_errors=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found, wanted = os.fstat(handle), path.lstat()
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
-def check_new_folder(path: Path, replaced: Collection[str] = (), advice: str = "") -> None:
-    """Check that a new folder can be created at ``path``, or replace what is there.
-
-    Args:
-        path: Where the folder goes.
-        replaced: Names of existing files that may be replaced. Any other file is an error.
-        advice: Further advice for the message about other files, such as ", or ...".
-
-    Raises:
-        InvalidArgumentError: If ``path`` cannot be written, is the current folder or one above
-            it, or holds other files.
-    """
-    check_writable(path)
-    target = path.resolve()
-    if not target.is_dir():
-        return
-    if target in (Path.cwd().resolve(), *Path.cwd().resolve().parents):
-        raise InvalidArgumentError(
-            f"{path} is or contains the current folder: choose another `out`"
-        )
-    others = sorted({p.name for p in target.iterdir()} - set(replaced))
-    if others:
-        raise InvalidArgumentError(
-            f"{path} already holds {others[0]}: choose another `out`{advice}"
-        )
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_writable(folder: Path) -> None:
@@ -130,17 +116,10 @@ def check_suffix(path: Path, suffixes: Collection[str]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    write_bytes(path, text.encode())
+    """Write a UTF-8 text file atomically; bytes of file names that are no text are escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write JSON values to an indented file, atomically."""
     write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def _umask() -> int:
-    """The permission bits that new files of this process lack."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

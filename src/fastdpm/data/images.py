@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from fastdpm.core.errors import DataError
+from fastdpm.core.errors import DataError, first_line
+from fastdpm.core.limits import MAX_PIXELS
 from fastdpm.data.spec import DataSpec, check_shape
 
 _PLAIN, _TRANSPARENT = ("1", "L", "P", "RGB"), ("LA", "La", "PA", "RGBA", "RGBa")
@@ -58,11 +61,12 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
         no gray mode); otherwise (3, H, W).
 
     Raises:
-        DataError: If the image is incomplete, has more than 8 bits per channel, has transparency,
-            or is neither gray nor RGB.
+        DataError: If the image is incomplete or too large, has several frames, more than 8 bits
+            per channel or transparency, or is neither gray nor RGB.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _bounded(), Image.open(io.BytesIO(data)) as image:
+            _check_size(name, image)
             _check_plain(name, data, image)
             may_be_gray = image.mode == "P" or image.format == "WEBP"
             upright = _upright(image)
@@ -71,10 +75,28 @@ def read_pixels(name: str, data: bytes) -> NDArray[np.uint8]:
             pixels = np.asarray(upright.convert("RGB")).transpose(2, 0, 1)
     except UnidentifiedImageError:
         raise DataError(f"{name} is not a complete image: its format is unknown") from None
-    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is not a complete image: {error}") from None
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # decoders fail in many ways on damaged bytes
+        raise DataError(f"{name} is not a complete image: {first_line(error)}") from None
     gray = may_be_gray and bool((pixels == pixels[0]).all())
     return pixels[:1] if gray else pixels
+
+
+def read_rgba(name: str, data: bytes) -> NDArray[np.uint8]:
+    """Decode any image as RGBA pixels, shape (H, W, 4).
+
+    Raises:
+        DataError: If the image is incomplete or too large.
+    """
+    try:
+        with _bounded(), Image.open(io.BytesIO(data)) as image:
+            _check_size(name, image)
+            return np.asarray(image.convert("RGBA"))
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # decoders fail in many ways on damaged bytes
+        raise DataError(f"{name} is not a complete image: {first_line(error)}") from None
 
 
 def to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -82,6 +104,24 @@ def to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     if channels == 1 and len(pixels) == 3:
         return np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
     return pixels.repeat(3, axis=0) if channels != 1 and len(pixels) == 1 else pixels
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Leave warnings on large images and damaged metadata to the checks here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _check_size(name: str, image: Image.Image) -> None:
+    """Refuse an image of too many pixels before they are decoded, and one of several frames."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name} has {width} x {height} pixels: at most {MAX_PIXELS:,} are read")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise DataError(f"{name} has {frames} frames: save each one as an image")
 
 
 def _check_plain(name: str, data: bytes, image: Image.Image) -> None:
@@ -120,10 +160,8 @@ def _upright(image: Image.Image) -> Image.Image:
     }
     image.load()  # applies the orientation of a TIFF file
     # ImageOps.exif_transpose would fail if another part of the EXIF data is damaged.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            transpose = transposes.get(image.getexif().get(_ORIENTATION, 1))
-        except (OSError, SyntaxError, TypeError, ValueError, LookupError, struct.error):
-            transpose = None
+    try:
+        transpose = transposes.get(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, SyntaxError, TypeError, ValueError, LookupError, struct.error):
+        transpose = None
     return image if transpose is None else image.transpose(transpose)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.datasets import DIGITS, DIGITS_TEST, EncodedFile, digits_part, open_dataset
+from fastdpm.core.limits import MAX_SAMPLES, check_limit, read_bytes
+from fastdpm.data.arrays import LabeledArray, fit_array, open_array
+from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
 from fastdpm.data.images import read_pixels, to_channels
+from fastdpm.data.listing import EncodedFile
 from fastdpm.data.mel import whole_frames
 from fastdpm.data.pixels import from_pixels
 from fastdpm.data.record import read_record
@@ -60,7 +63,8 @@ def read_samples(
     `fastdpm sample` wrote already have the model's level and are not scaled.
 
     Args:
-        path: An image, a mono sound, a folder, a zip archive, a Parquet file, or
+        path: An image, a mono sound, a folder, a zip archive, a Parquet file, a ``.npz`` or
+            ``.npy`` file of images or sounds (see :func:`fastdpm.data.arrays.fit_array`), or
             "sklearn:digits-test"; or a sequence of these, read in order.
         data: The data of the model. Sounds for a vocoder may have any length; they are padded
             with silence to whole mel frames.
@@ -82,6 +86,8 @@ def read_samples(
         )
     if resample and data.modality == "image":
         raise InvalidArgumentError("`resample` is for sounds: drop it")
+    if n is not None:
+        check_limit("`n`", n, MAX_SAMPLES)
     paths = [path] if isinstance(path, str | Path) else path
     samples = chain.from_iterable(_samples(Path(each), data, resize, resample) for each in paths)
     inputs = list(islice(samples, n))
@@ -102,21 +108,45 @@ def _samples(
         for i, image in enumerate(images):
             yield f"{path}:{i}", from_pixels(image), 1.0
         return
+    array = open_array(path)
+    if array is not None:
+        yield from _of_array(path, array, data, resize, resample)
+        return
     at_model_level = cache(_at_model_level)
     for file in _files(path, data):
         if data.modality == "image":
-            yield file.name, _image(file, data, resize), 1.0
+            pixels = read_pixels(file.name, file.data)
+            yield file.name, from_pixels(_image(file.name, pixels, data, resize)), 1.0
         else:
             place = Path(file.name)
             sampled = place in at_model_level(place.parent)
             spec = replace(data, peak=None) if sampled else data
-            yield file.name, *_sound(file, spec, resize, resample)
+            decoded = decode_sound(file.name, file.data)
+            yield file.name, *_sound(file.name, *decoded, spec, resize, resample)
+
+
+def _of_array(
+    path: Path, array: LabeledArray, data: DataSpec, resize: bool, resample: bool
+) -> Iterator[tuple[str, Tensor, float]]:
+    """The name, data and gain of each sample of an array, which has the model's own level."""
+    names = (f"{path}:{i}" for i in count())
+    if data.modality == "image":
+        pixels = array.values.dtype == np.uint8
+        spec = replace(data, shape=array.image_shape) if resize and pixels else data
+        for name, image in zip(names, fit_array(array, spec), strict=False):
+            whole = from_pixels(_image(name, image, data, resize)) if pixels else image
+            yield name, torch.as_tensor(whole), 1.0
+        return
+    rate = array.sample_rate or data.sample_rate or 0
+    sounds = fit_array(replace(array, sample_rate=None), data, any_length=True)
+    for name, sound in zip(names, sounds, strict=False):
+        yield name, *_sound(name, sound[0], rate, replace(data, peak=None), resize, resample)
 
 
 def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
     """The encoded files at a path."""
-    if path.is_file() and path.suffix not in _ARCHIVES:
-        return iter([EncodedFile(str(path), path.read_bytes())])
+    if path.exists() and not path.is_dir() and path.suffix.lower() not in _ARCHIVES:
+        return iter([EncodedFile(str(path), read_bytes(path))])
     if not path.exists():
         kind = "an image" if data.modality == "image" else "a sound"
         raise InvalidArgumentError(
@@ -125,20 +155,22 @@ def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
     return iter(open_dataset(path, data.modality))
 
 
-def _image(file: EncodedFile, data: DataSpec, resize: bool) -> Tensor:
-    """An image as the model's data, shape (C, H, W) in [-1, 1]."""
-    pixels, shape = read_pixels(file.name, file.data), data.shape
+def _image(
+    name: str, pixels: NDArray[np.uint8], data: DataSpec, resize: bool
+) -> NDArray[np.uint8]:
+    """Pixels (C, H, W) as those of the model's data."""
+    shape = data.shape
     found = pixels.shape
     fits = found[1:] == shape[1:] and found[0] <= shape[0]
     if not fits and not resize:
         raise DataError(
-            f"{file.name} is {_describe(found)}, but the model's images are {_describe(shape)}:"
+            f"{name} is {_describe(found)}, but the model's images are {_describe(shape)}:"
             " set `resize` to crop and scale it"
         )
     pixels = to_channels(pixels, shape[0])
     if pixels.shape != shape:
         pixels = _crop_and_scale(pixels, shape)
-    return from_pixels(pixels)
+    return pixels
 
 
 def _crop_and_scale(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -156,19 +188,23 @@ def _describe(shape: tuple[int, ...]) -> str:
 
 
 def _sound(
-    file: EncodedFile, data: DataSpec, resize: bool, resample: bool
+    name: str,
+    sound: NDArray[np.float32],
+    found_rate: int,
+    data: DataSpec,
+    resize: bool,
+    resample: bool,
 ) -> tuple[Tensor, float]:
     """A sound as the model's data, shape (1, samples) in [-1, 1], and its gain."""
-    sound, found_rate = decode_sound(file.name, file.data)
     sample_rate = data.sample_rate or found_rate
     if found_rate != sample_rate and not resample:
         raise DataError(
-            f"{file.name} has a sample rate of {found_rate} Hz, but the model's is"
+            f"{name} has a sample rate of {found_rate} Hz, but the model's is"
             f" {sample_rate} Hz: set `resample` to resample it"
         )
     if found_rate != sample_rate:
         sound = resampled(sound, found_rate, sample_rate)
-    sound, gain = at_peak(file.name, sound, data.peak)
+    sound, gain = at_peak(name, sound, data.peak)
     length = data.shape[-1]
     if resize:
         sound = _center(sound, length)
@@ -176,7 +212,7 @@ def _sound(
         sound = whole_frames(sound, data.mel)
     elif len(sound) != length:
         raise DataError(
-            f"{file.name} has {len(sound)} samples, but the model's sounds have {length}: set"
+            f"{name} has {len(sound)} samples, but the model's sounds have {length}: set"
             " `resize` to center it in a window of that length"
         )
     return torch.from_numpy(sound.copy())[None], gain

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import read_json
 from fastdpm.data.files import write_json
 
 RECORD = "samples.json"
@@ -21,7 +20,6 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "audio": ("wav", "flac", "npz"),
     "series": ("npy", "npz"),
 }
-_SAMPLE_NAME = re.compile(r"\d+\.(png|webp|wav|flac|npy)|samples\.npz")
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,46 @@ class SampleRecord:
             )
         return paths
 
+    @property
+    def sample_rate(self) -> int | None:
+        """The sample rate of sounds in Hz, if the record states one."""
+        rate = self.facts.get("sample_rate")
+        return rate if isinstance(rate, int) else None
+
+    def labels(self, folder: Path, count: int) -> list[int] | None:
+        """The class labels of the samples, if the record states them.
+
+        Args:
+            folder: The folder, for messages.
+            count: Number of samples.
+
+        Raises:
+            DataError: If they are not one integer for each sample.
+        """
+        labels = self.facts.get("labels")
+        if labels is None:
+            return None
+        whole = isinstance(labels, list) and all(type(label) is int for label in labels)
+        if not whole or len(labels) != count:
+            raise DataError(
+                f"`labels` in {folder / RECORD} must be {count} integers, one for each sample:"
+                " sample again, or delete them"
+            )
+        return list(labels)
+
     def write(self, folder: Path) -> None:
         """Write the record to ``samples.json`` in ``folder``."""
         body = {"format": _FORMAT, "complete": self.picture is not None, **self.facts}
         body |= {} if self.gain is None else {"gain": self.gain}
         body |= {"files": self.files, "picture": self.picture}
         write_json(folder / RECORD, body)
+
+
+def label_facts(labels: Sequence[int] | None, samples: Sequence[int]) -> dict[str, Any]:
+    """The entry of a record for class labels, of which sample i has number i mod m."""
+    if labels is None:
+        return {}
+    return {"labels": [int(labels[i % len(labels)]) for i in samples]}
 
 
 def format_names() -> list[str]:
@@ -84,13 +116,8 @@ def check_format(name: str | None, modality: str) -> str:
     return name or known[0]
 
 
-def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
+def read_record(folder: Path) -> SampleRecord | None:
     """Read the record of a folder; None if it has none.
-
-    Args:
-        folder: The folder of samples.
-        own: Also require the format and the file names that this package writes. Set this
-            before deleting the files that the record lists.
 
     Raises:
         DataError: If the record is damaged or of another format.
@@ -99,12 +126,22 @@ def read_record(folder: Path, *, own: bool = False) -> SampleRecord | None:
     if not path.is_file():
         return None
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path)
         files = [str(Path(name)) for name in body["files"]]
-        valid = not own or body["format"] == _FORMAT
+        known = all(isinstance(name, str) for name in body["files"])
+        if not known or not _is_gain(body.get("gain"), len(files)):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
-        valid, files = False, []
-    if not valid or (own and not all(map(_SAMPLE_NAME.fullmatch, files))):
-        raise DataError(f"{path} is not a record of samples: delete it, or choose another folder")
+        raise DataError(
+            f"{path} is not a record of samples: delete it, or choose another folder"
+        ) from None
     facts = {name: value for name, value in body.items() if name not in _OWN_KEYS}
-    return SampleRecord(files, body.get("picture"), facts, body.get("gain"))
+    picture = body.get("picture")
+    return SampleRecord(files, picture and str(picture), facts, body.get("gain"))
+
+
+def _is_gain(gain: Any, count: int) -> bool:
+    """Whether the factors of a record are as they are written."""
+    if gain is None:
+        return True
+    return isinstance(gain, list) and all(isinstance(factor, int | float) for factor in gain)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import DataError
+from fastdpm.core.errors import DataError, first_line
+from fastdpm.core.limits import MAX_SAMPLE_RATE, MAX_SOUND_VALUES
 from fastdpm.data.files import write_bytes
 from fastdpm.data.spec import DataSpec
 
@@ -20,8 +21,21 @@ _BYTE_ORDERS = {b"RIFF": "<u4", b"RIFX": ">u4", b"FORM": ">u4"}
 _LENGTH_UNKNOWN = 0x7FFFF000
 
 
+class _Bytes(io.BytesIO):
+    """Bytes in which a damaged file can seek to before the start, which libsndfile then reports.
+
+    An exception in the callback would print a traceback.
+    """
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return super().seek(0, io.SEEK_END)
+
+
 def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
-    """Decode a mono sound file (WAV, FLAC, Ogg) and scale it to the model's peak.
+    """Decode a mono sound file (WAV, FLAC, Ogg, MP3, AIFF) and scale it to the model's peak.
 
     Args:
         name: The file's name in error messages.
@@ -44,7 +58,7 @@ def read_sound(name: str, data: bytes, spec: DataSpec) -> NDArray[np.float32]:
 
 
 def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
-    """Decode a mono sound file (WAV, FLAC, Ogg).
+    """Decode a mono sound file (WAV, FLAC, Ogg, MP3, AIFF).
 
     Args:
         name: The file's name in error messages.
@@ -60,12 +74,19 @@ def decode_sound(name: str, data: bytes) -> tuple[NDArray[np.float32], int]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Bytes(data)) as file:
             frames, channels, sample_rate = file.frames, file.channels, int(file.samplerate)
+            if frames * channels > MAX_SOUND_VALUES:
+                raise DataError(
+                    f"{name} states {frames:,} samples in {channels} channels: at most"
+                    f" {MAX_SOUND_VALUES:,} values are read"
+                )
             sound = np.asarray(file.read(dtype="float32"))
     except soundfile.LibsndfileError as error:
         # str(error) would show the memory address of the buffer.
         raise DataError(f"{name} is not a complete sound file: {error.error_string}") from None
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{name} is not a complete sound file: {first_line(error)}") from None
     missing = _missing_bytes(data)
     if missing or len(sound) < frames:
         raise DataError(
@@ -89,9 +110,18 @@ def resampled(sound: NDArray[np.float32], old_rate: int, new_rate: int) -> NDArr
     """Resample a sound, shape (samples,), from one sample rate in Hz to another.
 
     A sound in [-1, 1] stays in [-1, 1].
+
+    Raises:
+        DataError: If a rate is above ``MAX_SAMPLE_RATE``, or the result would be too long.
     """
     from scipy.signal import resample_poly
 
+    length = len(sound) * new_rate // max(old_rate, 1)
+    if not 0 < old_rate <= MAX_SAMPLE_RATE >= new_rate or length > MAX_SOUND_VALUES:
+        raise DataError(
+            f"{len(sound):,} samples at {old_rate} Hz cannot be resampled to {new_rate} Hz: at"
+            f" most {MAX_SAMPLE_RATE:,} Hz and {MAX_SOUND_VALUES:,} samples are supported"
+        )
     limit = max(1.0, float(np.abs(sound).max()))
     changed = resample_poly(sound.astype(np.float64), new_rate, old_rate)
     # The wave of a loud sound can exceed 1 between its samples, where new samples may lie. Scaling

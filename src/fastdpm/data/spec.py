@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, check_one_of
+from fastdpm.core.limits import MAX_CLASSES, MAX_COUNT, MAX_SAMPLE_VALUES, check_limit
 
 MODALITIES = ("image", "audio", "series")
 MEL_SCALES = ("log10", "natural", "decibel")
 MEL_FILTERS = ("slaney", "htk")
-MAX_SIZE = 2**31 - 1  # of counts and sizes in a configuration
+NO_CLASS = "none"  # the name of the class that stands for "no class"
+_MAX_FILTERS = 2**26  # bands times half a window
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class MelSpec:
         check_one_of("mel filters", self.filters, MEL_FILTERS)
         for name in ("sample_rate", "n_fft", "hop_length", "bands"):
             _check_count(f"mel {name}", getattr(self, name))
+        check_limit("mel n_fft times bands", self.n_fft * self.bands, _MAX_FILTERS)
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise InvalidArgumentError(
                 f"mel frequencies must satisfy 0 <= f_min < f_max <= {self.sample_rate / 2:g} Hz,"
@@ -76,10 +79,12 @@ class DataSpec:
         peak: Recordings are scaled to this largest absolute value, in (0, 1]. None leaves them
             unscaled.
         mel: For a vocoder, the spectrogram used as the condition. Its samples may have any length.
-        classes: Number of classes, with labels from 0; None for a network without class labels.
+        classes: Number of classes, with labels from 0; None for a network without class labels. A
+            label that stands for "no class" is not counted.
         description: The data set, in words.
         grey_levels: Number of distinct values; by default 256 for images and 65,536 for audio.
             Only the likelihood of data depends on it.
+        class_names: Names of the classes, in the order of their labels; None if they have none.
 
     Raises:
         InvalidArgumentError: If a value is out of range, or values contradict each other.
@@ -93,11 +98,13 @@ class DataSpec:
     classes: int | None = None
     description: str = ""
     grey_levels: int | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_one_of("modality", self.modality, MODALITIES)
         self._check_sizes()
         self._check_condition()
+        self._check_class_names()
         if self.peak is not None and not 0 < self.peak <= 1:
             raise InvalidArgumentError(f"peak must be in (0, 1], got {self.peak}")
         if self.grey_levels is not None and not 2 <= self.grey_levels <= 2**32:
@@ -111,9 +118,9 @@ class DataSpec:
                 f"shape of {self.modality} data must have {axes} sizes of at least 1,"
                 f" got {list(self.shape)}"
             )
-        if math.prod(self.shape) > MAX_SIZE:
+        if math.prod(self.shape) > MAX_SAMPLE_VALUES:
             raise InvalidArgumentError(
-                f"shape is too large: a sample may have at most {MAX_SIZE} values, got"
+                f"shape is too large: a sample may have at most {MAX_SAMPLE_VALUES:,} values, got"
                 f" {list(self.shape)}"
             )
         if self.sample_rate is not None:
@@ -127,7 +134,7 @@ class DataSpec:
     def _check_condition(self) -> None:
         """Check classes and mel."""
         if self.classes is not None:
-            _check_count("classes", self.classes)
+            _check_count("classes", self.classes, MAX_CLASSES)
             if self.mel is not None:
                 raise InvalidArgumentError(
                     f"data has either classes or a mel condition, got {self.classes} classes and"
@@ -139,10 +146,29 @@ class DataSpec:
                 f" {self.mel.sample_rate} Hz"
             )
 
+    def _check_class_names(self) -> None:
+        """Check that each class has one name, unlike any other name or label."""
+        names = self.class_names
+        if names is None:
+            return
+        if len(names) != (self.classes or 0) or len({name.lower() for name in names}) < len(names):
+            raise InvalidArgumentError(
+                f"class_names must hold a different name for each of the {self.classes or 'no'}"
+                f" classes, got {', '.join(map(str, names))}"
+            )
+        for label, name in enumerate(names):
+            number = name.lstrip("+-").isdecimal() and name != str(label)
+            readable = name.isprintable() and name == name.strip() and "," not in name
+            if not name or number or not readable or name.lower() == NO_CLASS:
+                raise InvalidArgumentError(
+                    f"class_names must be words without commas, other than {NO_CLASS!r} and the"
+                    f" number of another class, got {name!r}"
+                )
+
     def deciding(self) -> dict[str, Any]:
         """The fields that determine samples and features, as JSON values, for digests."""
         values = dataclasses.asdict(self)
-        del values["grey_levels"]
+        del values["grey_levels"], values["class_names"]
         return values
 
 
@@ -155,9 +181,8 @@ def check_shape(name: str, found: tuple[int, ...], spec: DataSpec) -> None:
         )
 
 
-def _check_count(name: str, value: int) -> None:
-    """Raise InvalidArgumentError unless a count lies in [1, MAX_SIZE]."""
+def _check_count(name: str, value: int, limit: int = MAX_COUNT) -> None:
+    """Raise InvalidArgumentError unless a count lies in [1, limit]."""
     if value < 1:
         raise InvalidArgumentError(f"{name} must be at least 1, got {value}")
-    if value > MAX_SIZE:
-        raise InvalidArgumentError(f"{name} is too large: at most {MAX_SIZE}, got {value}")
+    check_limit(name, value, limit)

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastdpm.core.errors import FastDPMError, ModelError
+from fastdpm.core.limits import MAX_TENSORS, check_regular
+from fastdpm.data.files import sha256 as sha256
 from fastdpm.data.files import write_chunks
 
 TYPES = {
@@ -52,8 +54,14 @@ def read_with_head(
         kind: The error to raise if the file is damaged or of another format.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            if len(names) > MAX_TENSORS:
+                raise kind(
+                    f"{path} holds {len(names):,} tensors: at most {MAX_TENSORS:,} are read"
+                )
+            tensors = {name: file.get_tensor(name) for name in names}
             return dict(file.metadata() or {}), tensors
     except (SafetensorError, OSError) as error:
         raise kind(f"{path} is not a complete safetensors file: {error}") from None
@@ -71,6 +79,9 @@ def write_tensors(
 
     Returns:
         The SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        ModelError: If a finite value is out of the range of ``dtype``.
     """
     stored = {name: stored_type(tensor, dtype) for name, tensor in tensors.items()}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -87,7 +98,7 @@ def write_tensors(
     digest = hashlib.sha256()
 
     def hashed() -> Iterator[bytes | memoryview]:
-        values = (tensor_bytes(tensor.to("cpu", stored[n])) for n, tensor in tensors.items())
+        values = (tensor_bytes(_stored(n, t, stored[n])) for n, t in tensors.items())
         for chunk in chain[bytes | memoryview]([len(head).to_bytes(8, "little"), head], values):
             digest.update(chunk)
             yield chunk
@@ -99,6 +110,20 @@ def write_tensors(
 def stored_type(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """The type to store a tensor as: ``dtype`` for a floating-point one, otherwise its own."""
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it is stored; raises ModelError if that makes a finite value infinite."""
+    converted = tensor.to("cpu", dtype)
+    if dtype != tensor.dtype and dtype.is_floating_point:
+        lost = torch.isinf(converted) & torch.isfinite(tensor.to("cpu"))
+        if lost.any():
+            largest = float(tensor.abs().max())
+            raise ModelError(
+                f"the weight {name} has values up to {largest:.4g}, but {dtype} ends at"
+                f" {torch.finfo(dtype).max:.4g}: store the weights in their own type"
+            )
+    return converted
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
@@ -124,9 +149,3 @@ def bytes_digest(*parts: bytes | memoryview) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

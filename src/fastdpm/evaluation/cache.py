@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdpm.core.errors import DataError
+from fastdpm.core.limits import read_json
+from fastdpm.data.arrays import read_arrays
 from fastdpm.data.files import write_bytes, write_text
 
 Arrays = dict[str, NDArray[Any]]
@@ -117,10 +118,8 @@ class Shards:
     @staticmethod
     def _load(path: Path, names: Collection[str] | None) -> Arrays:
         try:
-            with path.open("rb") as file:
-                arrays = np.load(file, allow_pickle=False)
-                return {name: arrays[name] for name in names or arrays.files}
-        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+            return read_arrays(path, None if names is None else list(names))
+        except (OSError, DataError):
             raise DataError(
                 f"{path} is damaged: delete it, or clear the cache with `fastdpm cache --clear`"
             ) from None
@@ -156,8 +155,8 @@ class Cache:
         """A record written by :meth:`write_record`, or None."""
         path = self.home / stage / f"{key}.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(path)
+        except (OSError, ValueError, DataError):
             return None
         return found if isinstance(found, dict) else None
 

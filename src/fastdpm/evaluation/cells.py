@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastdpm.core import samplers
+from fastdpm.core.structure import LEFT_OUT
 from fastdpm.evaluation.scores import Score, finite, number, read_scores
 
 STANDARD = "standard"
@@ -25,6 +26,7 @@ class Cell:
         metrics: Every score, by the metric's key.
         plan: The plan's fingerprint; None if there is no plan.
         failed: Why the cell failed, or None.
+        guidance: The guidance, in words, such as "guidance 1.5"; empty without it.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Cell:
     notes: tuple[str, ...] = ()
     plan: str | None = None
     failed: str | None = None
+    guidance: str = field(default="", metadata=LEFT_OUT)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Cell:
@@ -58,6 +61,7 @@ class Cell:
             notes=tuple(map(str, record.get("notes") or ())),
             plan=record.get("plan"),
             failed=None if record.get("failed") is None else str(record["failed"]),
+            guidance=record.get("guidance") or "",
         )
 
     @property
@@ -93,8 +97,8 @@ class Cell:
 
     @property
     def costs_more(self) -> bool:
-        """Whether a sample took more than S evaluations."""
-        return self.num_evaluations > self.num_steps
+        """Whether a sample took more than S evaluations, or 2 S with guidance."""
+        return self.num_evaluations > self.num_steps * (2 if self.guidance else 1)
 
     @property
     def reason(self) -> str | None:

@@ -1,7 +1,7 @@
 """Measuring many methods at many S on one network: the paper's grid.
 
-Every cell is measured through the cache, so a comparison that was interrupted continues when it
-is started again.
+Every cell is measured through the cache, so a comparison that was interrupted continues from
+there.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Generic
 
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of, whole_number
-from fastdpm.core.recipe import CLIPS
+from fastdpm.core.guidance import GuidanceScale
+from fastdpm.core.recipe import CLIPS, Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import digest, versions
+from fastdpm.evaluation.checks import check_sizes, check_used
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import (
     CostEstimate,
@@ -24,7 +27,7 @@ from fastdpm.evaluation.estimate import (
     count_cells,
     estimate_cost,
 )
-from fastdpm.evaluation.evaluating import MeasureOptions, check_used, open_measure, too_few
+from fastdpm.evaluation.evaluating import MeasureOptions, open_measure, too_few
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
 from fastdpm.evaluation.metrics import check_count
@@ -34,6 +37,9 @@ from fastdpm.models.find import FoundModel
 from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
 from fastdpm.models.presets import CompareSettings
+
+Scales = float | GuidanceScale | Sequence[float | GuidanceScale]
+"""Scales of guidance of a comparison, one or several."""
 
 _STEPS = (5, 10, 20, 50)
 _PICTURED = 8
@@ -91,7 +97,7 @@ class PreparedComparison(Generic[S]):
         measure: Measures the samples.
         trials: The cells.
         draw: Seed, precision, batch size and device.
-        clip: How the implied clean data is clipped.
+        clip: What is clipped; see :class:`fastdpm.Recipe`.
         notes: What a reader must know.
     """
 
@@ -107,9 +113,14 @@ class PreparedComparison(Generic[S]):
         """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
         return estimate_cost([trial.planned for trial in self.trials])
 
+    @property
+    def planned(self) -> Comparison:
+        """The comparison before its cells are measured."""
+        return self._comparison([trial.cell for trial in self.trials])
+
     def run(self, command: str = "", log: Callable[[str], object] = _ignore) -> Comparison:
         """Measure every cell; for the arguments, see :func:`compare`."""
-        measure, config = self.measure, self.handle.config
+        measure = self.measure
         began = time.monotonic()
         cells, pictures = [], {}
         clock = _Clock([trial.planned for trial in self.trials])
@@ -120,7 +131,15 @@ class PreparedComparison(Generic[S]):
                 pictures[cell.id] = trial.source.pictures(_PICTURED)
             left = clock.after(cell)
             log(f"{number} of {len(self.trials)}: {_line(cell, measure.metrics[0])}; {left}")
-        left_out = [*measure.left_out, *self.notes]
+        return replace(
+            self._comparison(cells),
+            seconds=round(time.monotonic() - began, 1),
+            command=command,
+            pictures=pictures,
+        )
+
+    def _comparison(self, cells: Sequence[Cell]) -> Comparison:
+        measure, config = self.measure, self.handle.config
         return Comparison(
             model=ComparedModel(
                 config.name,
@@ -136,13 +155,12 @@ class PreparedComparison(Generic[S]):
             clip=self.clip,
             precision=self.draw.precision,
             metrics=measure.metrics,
-            left_out=tuple(left_out),
+            left_out=(*measure.left_out, *self.notes),
             floor=measure.floor,
             cells=tuple(cells),
-            seconds=round(time.monotonic() - began, 1),
+            seconds=None,
             versions=versions(*filter(importlib.util.find_spec, _PACKAGES)),
-            command=command,
-            pictures=pictures,
+            command=None,
         )
 
 
@@ -152,6 +170,7 @@ def compare(
     methods: Sequence[str | Method] | str | None = None,
     *,
     kappas: Sequence[float] | None = None,
+    guidance_scale: Scales | None = None,
     table: CompareSettings | None = None,
     measuring: MeasureOptions | None = None,
     options: DrawOptions | None = None,
@@ -171,13 +190,15 @@ def compare(
         methods: Groups, keys or methods, as :func:`fastdpm.evaluation.methods.choose_methods`
             takes them; by default the table's, or all groups.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
+        guidance_scale: Scales of classifier-free guidance, one or several: every method is
+            measured at each. By default that of the model's recipe.
         table: A table of the paper, as a preset describes it
             (:attr:`fastdpm.models.presets.Preset.compare`). It provides ``steps``, ``methods``
             and the number of samples where they are not set.
         measuring: Reference, number of samples, feature network and cache.
         options: Seed, precision, batch size, device and condition.
-        clip: How the implied clean data is clipped, the same for all methods; by default as in
-            the model's recipe.
+        clip: What is clipped (see :class:`fastdpm.Recipe`), the same for all methods; by default
+            as in the model's recipe.
         reference_n: Samples of the standard T-step samplers; by default at most 1,000.
         command: The command line that reproduces this comparison, for the report.
         log: Called with one line of text after each cell.
@@ -192,6 +213,7 @@ def compare(
         steps,
         methods,
         kappas=kappas,
+        guidance_scale=guidance_scale,
         table=table,
         measuring=measuring,
         options=options,
@@ -207,6 +229,7 @@ def prepare(
     methods: Sequence[str | Method] | str | None = None,
     *,
     kappas: Sequence[float] | None = None,
+    guidance_scale: Scales | None = None,
     table: CompareSettings | None = None,
     measuring: MeasureOptions | None = None,
     options: DrawOptions | None = None,
@@ -224,7 +247,7 @@ def prepare(
         methods = table.methods
     kappas = None if kappas is None else [float(kappa) for kappa in kappas]
     chosen = choose_methods(methods, kappas)
-    _check_sizes(chosen, steps, settings.n, reference_n)
+    check_sizes(chosen, steps, settings.n, reference_n)
     if clip is not None:
         check_one_of("clip", clip, CLIPS)
     find_device(draw.device)
@@ -233,7 +256,11 @@ def prepare(
     handle = ModelHandle(model, draw.device)
     config = handle.config
     check_used(config.data, settings, draw)
-    draw = draw.for_data(config.data)
+    draw = draw.for_model(handle)
+    guidances = [
+        handle.check_guidance(guidance, draw.condition)
+        for guidance in _guidances(guidance_scale, config.recipe)
+    ]
     schedule = VarianceSchedule.from_config(config.schedule)
     few = any(not method.takes_all_steps for method in chosen)
     counts = _counts(steps, table, schedule.num_train_steps) if few else []
@@ -243,7 +270,7 @@ def prepare(
     check_count(size, measure.least)
     trials = tuple(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
-        for cell, drawer in _grid(chosen, counts, schedule, clip, measure.n, size)
+        for cell, drawer in _grid(chosen, counts, guidances, schedule, clip, measure.n, size)
     )
     notes = too_few(settings.n, measure)
     if left_out and table is None:
@@ -251,29 +278,23 @@ def prepare(
     return PreparedComparison(handle, schedule, measure, trials, draw, clip, notes)
 
 
-def _check_sizes(
-    methods: Sequence[Method],
-    steps: Sequence[int] | None,
-    n: int | None,
-    reference_n: int | None,
-) -> None:
-    """Raise InvalidArgumentError if a number has no effect on these methods."""
-    standard = [method for method in methods if method.takes_all_steps]
-    if not standard and reference_n is not None:
-        raise InvalidArgumentError(
-            "`methods` holds no standard sampler, so `reference_n` would have no effect: drop it"
-        )
-    if standard and len(standard) == len(methods):
-        if steps is not None:
-            raise InvalidArgumentError(
-                "`methods` holds standard samplers only, which take all T steps, so `steps` would"
-                " have no effect: drop it"
-            )
-        if n is not None and reference_n is not None:
-            raise InvalidArgumentError(
-                "`methods` holds standard samplers only, so `n` would have no effect beside"
-                " `reference_n`: drop one of them"
-            )
+def _guidances(scales: Scales | None, recipe: Recipe) -> list[GuidanceScale]:
+    """The scales of guidance to measure, each once; the recipe's if there are none.
+
+    The interval and the rescaling of the recipe are kept.
+    """
+    if scales is None:
+        return [recipe.guidance]
+    several = [scales] if isinstance(scales, int | float | GuidanceScale) else list(scales)
+    if not several:
+        raise InvalidArgumentError("`guidance_scale` must have at least one number, got none")
+    found = [
+        scale
+        if isinstance(scale, GuidanceScale)
+        else recipe.replace(guidance_scale=scale).guidance
+        for scale in several
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _counts(
@@ -307,34 +328,36 @@ def _from_table(table: CompareSettings, settings: MeasureOptions) -> MeasureOpti
 def _grid(
     methods: Sequence[Method],
     steps: Sequence[int],
+    guidances: Sequence[GuidanceScale],
     schedule: VarianceSchedule,
     clip: str,
     n: int,
     reference_n: int,
 ) -> list[tuple[Cell, Drawer | None]]:
-    """Every method at every S; the standard samplers, which take all T steps, once."""
+    """Every method at every S and guidance; the standard samplers take all T steps instead."""
     grid = []
-    for method in methods:
-        all_steps = method.takes_all_steps
+    for method, guidance in product(methods, guidances):
+        all_steps, text = method.takes_all_steps, guidance.describe()
         for count in (schedule.num_train_steps,) if all_steps else steps:
             drawer, failed = None, None
             try:
-                drawer = open_drawer(method, schedule, count, clip)
+                drawer = open_drawer(method, schedule, count, clip, guidance)
             except InvalidArgumentError as error:
                 failed = str(error)
             plan = drawer.plan if drawer else None
             size = reference_n if all_steps else n
             cell = Cell(
-                id=digest(method.key, count, size)[:12],
+                id=digest(method.key, count, size, *([text] if text else []))[:12],
                 method=method.key,
                 family=method.family,
                 group=method.group,
-                choice=method.choice,
+                choice=", ".join(filter(None, (method.choice, text))),
                 num_steps=count,
                 n=size,
                 notes=plan.notes if plan else (),
                 plan=plan.fingerprint if plan else None,
                 failed=failed,
+                guidance=text,
             )
             grid.append((cell, drawer))
     if not grid:

@@ -49,10 +49,13 @@ from fastdpm.core.errors import (
     check_one_of,
     first_line,
 )
+from fastdpm.core.guidance import Guidance, GuidanceScale
 from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.core.schedule import Array, VarianceSchedule
+from fastdpm.data.condition import Condition
 from fastdpm.models.model import Model
 from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
+from fastdpm.sampling.network import count_evaluations as evaluations_of
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -138,8 +141,9 @@ def sample_diffusers(
     clip: str = "none",
     seed: int = 0,
     batch_size: int | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
     precision: str = "float32",
+    guidance_scale: Guidance = 1.0,
     callback: Callback | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor, int]]:
     """Draw samples by their indices with a scheduler of diffusers, batch by batch.
@@ -154,11 +158,14 @@ def sample_diffusers(
         num_steps: S, from the smallest number that the method can take to T. PNDM makes S + 9
             network evaluations, because it starts with Runge-Kutta steps, and PLMS S + 1.
         samples: Indices of the samples, each at least 0.
-        clip: "none", "x0" or "dynamic", applied as in our plans.
+        clip: "none", "x0", "dynamic" or "state", applied as in our plans; states are clipped after
+            each network evaluation.
         seed: At least 0.
         batch_size: Samples at a time; by default chosen by their size.
         condition: See :meth:`fastdpm.Model.sample`.
         precision: Of the network: "float32", "bf16" or "fp16".
+        guidance_scale: Scale of classifier-free guidance, or one for each network evaluation
+            of an unguided chain.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each network
             evaluation.
 
@@ -177,25 +184,46 @@ def sample_diffusers(
         raise InvalidArgumentError(f"`n` must be at least 1, got {len(samples)}")
     check_one_of("clip", clip, CLIPS)
     check_one_of("precision", precision, PRECISIONS)
-    condition = model.check_condition(condition)
-    shape = model.sample_shape(condition)
-    _Chain(method, model.schedule, num_steps)  # raises here if diffusers cannot take these steps
+    checked = model.check_condition(condition)
+    shape = model.sample_shape(checked)
+    guidance = model.check_guidance(guidance_scale, checked)
+    levels = _Chain(method, model.schedule, num_steps).levels  # raises if diffusers cannot
+    guiding, evaluations = guidance.over(levels), guidance.evaluations(levels)
 
     def batches() -> Iterator[tuple[Sequence[int], Tensor, int]]:
-        for first, batch in model.split(samples, batch_size, condition):
+        for first, batch in model.split(samples, batch_size, checked):
             x = SampleNoise(seed, batch).start(shape, device=model.device)
             generators = _generators(seed, batch) if method.stochastic else None
-            chosen = model.condition_of(condition, batch)
-            network = model.noise_predictor(chosen, clip=clip, precision=precision)
+            chosen = model.condition_of(checked, batch)
+            network = model.noise_predictor(chosen, clip=clip, precision=precision, **guiding)
             chain = _Chain(method, model.schedule, num_steps)
-            each = after_rows(callback, first, len(samples), len(chain.steps))
+            each = after_rows(
+                callback, first, len(samples), len(chain.steps), evaluations=evaluations
+            )
             for evaluation in range(len(chain.steps)):
                 x = chain.step(network, evaluation, x, generators)
+                x = x.clamp(-1, 1) if clip == "state" else x
                 if each is not None:
                     each(evaluation, x)
             yield batch, model.finished(x), chain.evaluations
 
     return batches()
+
+
+def count_evaluations(
+    method: DiffusersMethod, schedule: VarianceSchedule, num_steps: int, guidance: GuidanceScale
+) -> int:
+    """Network evaluations of a sample.
+
+    Raises:
+        InvalidArgumentError: If guidance has another number of scales.
+    """
+    if not guidance.enabled:
+        return method.num_evaluations(num_steps)
+    try:
+        return guidance.evaluations(_Chain(method, schedule, num_steps).levels)
+    except SamplingError:  # drawing will fail
+        return 2 * method.num_evaluations(num_steps)
 
 
 class _Chain:
@@ -268,7 +296,7 @@ class _Chain:
         eps, _ = evaluate_network(
             network, x, float(self.steps[row]), float(self.levels[row]), where
         )
-        self.evaluations += 1
+        self.evaluations += evaluations_of(network, float(self.levels[row]))
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]
         with self.in_one_line(f"diffusers fails at evaluation {row}"):

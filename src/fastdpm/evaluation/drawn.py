@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none, whole_number
+from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import PRECISIONS
-from fastdpm.data.condition import ClassLabels, one_condition
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.condition import ClassLabels, Condition, as_tensor, one_condition
 from fastdpm.data.tensors import tensor_digest
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.sources import ALL, Source, Values, to_values
+from fastdpm.models.checks import as_condition, unconditional_of, usable_guidance
 from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.identity import config_digest, weights_digest
 from fastdpm.models.load import open_model
@@ -37,7 +38,8 @@ class Drawer(ABC):
         label: Its name, for people.
         rows: Network evaluations of a sample.
         noise_rows: Steps of a sample that draw noise.
-        clip: How the implied clean data is clipped: "none", "x0" or "dynamic".
+        clip: What is clipped: "none", "x0", "dynamic" or "state".
+        guidance: How the network is guided.
         plan: The plan it samples by, if it does.
     """
 
@@ -46,6 +48,7 @@ class Drawer(ABC):
     rows: int
     noise_rows: int
     clip: str
+    guidance: GuidanceScale = NO_GUIDANCE
     plan: Plan | None = None
 
     @abstractmethod
@@ -75,7 +78,7 @@ class DrawOptions:
     precision: str = "float32"
     batch_size: int | None = None
     device: str = "auto"
-    condition: Tensor | None = None
+    condition: Condition | None = None
     class_labels: ClassLabels | None = None
 
     def __post_init__(self) -> None:
@@ -90,15 +93,16 @@ class DrawOptions:
         names = {f.name for f in fields(self)} - {"device", "class_labels"}
         return {name: getattr(self, name) for name in names}
 
-    def for_data(self, data: DataSpec) -> DrawOptions:
-        """The options with the class labels, if any, as the condition.
+    def for_model(self, handle: ModelHandle) -> DrawOptions:
+        """The options with the condition of a model, or the class labels as such, checked.
 
         Raises:
-            InvalidArgumentError: See :func:`fastdpm.data.condition.one_condition`.
+            InvalidArgumentError: If they do not fit the model.
         """
+        data = handle.config.data
         condition = one_condition(self.condition, self.class_labels, data)
-        if condition is not None and condition.ndim == 0:
-            condition = condition[None]
+        if condition is not None:
+            condition = handle.check_condition(condition)
         return replace(self, condition=condition, class_labels=None)
 
 
@@ -107,10 +111,12 @@ class PlanDrawer(Drawer):
 
     plan: Plan
 
-    def __init__(self, plan: Plan, clip: str = "none") -> None:
-        self.plan, self.clip = plan, clip
+    def __init__(
+        self, plan: Plan, clip: str = "none", guidance: GuidanceScale = NO_GUIDANCE
+    ) -> None:
+        self.plan, self.clip, self.guidance = plan, clip, guidance
         self.key = f"plan {plan.fingerprint} clip {clip}"
-        self.label, self.rows = plan.label, plan.num_rows
+        self.label, self.rows = plan.label, guidance.evaluations(plan.network_level)
         self.noise_rows = int(np.count_nonzero(plan.c))
 
     def draw(
@@ -118,7 +124,12 @@ class PlanDrawer(Drawer):
     ) -> Iterator[tuple[Tensor, int]]:
         """Draw by :meth:`fastdpm.Model.sample_batches`."""
         batches = model.sample_batches(
-            samples, self.plan, clip=self.clip, callback=callback, **options.keywords()
+            samples,
+            self.plan,
+            clip=self.clip,
+            guidance_scale=self.guidance,
+            callback=callback,
+            **options.keywords(),
         )
         return ((batch, self.rows) for _, batch in batches)
 
@@ -157,6 +168,29 @@ class ModelHandle:
             return 1 if found.conditions is None else len(found.conditions)
         return self.config.data.classes or 1
 
+    @property
+    def unconditional(self) -> Tensor | None:
+        """The condition that stands for no condition, or None."""
+        found = self._found
+        if isinstance(found, Model):
+            return found.unconditional
+        return unconditional_of(self.config, None, None)
+
+    def check_condition(self, condition: Condition) -> Tensor:
+        """Check the conditions of samples; see :meth:`fastdpm.Model.check_condition`."""
+        found = self._found
+        if isinstance(found, Model):
+            return as_condition(self.config, condition, found.conditions, found.null_class)
+        return as_condition(self.config, condition, None, self.config.null_class)
+
+    def check_guidance(
+        self, guidance_scale: Guidance | None, condition: Condition | None
+    ) -> GuidanceScale:
+        """Check a scale of guidance; see :meth:`fastdpm.Model.check_guidance`."""
+        guidance = GuidanceScale.of(guidance_scale, self.config.recipe.guidance)
+        stated = None if condition is None else as_tensor(condition)
+        return usable_guidance(self.config, guidance, self.unconditional, stated)
+
     @cached_property
     def key(self) -> str:
         """Digest of the weights and of everything in the configuration that decides samples."""
@@ -186,10 +220,15 @@ class ModelSource(Source):
     ) -> None:
         self.handle, self.drawer, self.options = handle, drawer, options
         self.data = handle.config.data
-        self.label = f"{handle.config.name}, {drawer.label}"
+        guidance = f", {text}" if (text := drawer.guidance.describe()) else ""
+        self.label = f"{handle.config.name}, {drawer.label}{guidance}"
         self.rows, self.noise_rows = drawer.rows, drawer.noise_rows
         decide = versions("fastdpm", "torch", "numpy")
-        stated = [] if options.condition is None else [tensor_digest(options.condition)]
+        stated: list[str] = []
+        if options.condition is not None:
+            stated = [tensor_digest(as_tensor(options.condition))]
+        if drawer.guidance.enabled and handle.unconditional is not None:
+            stated += [drawer.guidance.describe(), tensor_digest(handle.unconditional)]
         key = digest(handle.key, drawer.key, options.seed, options.precision, decide, *stated)
         self.key = digest(key, *more) if more else key
         self.shards = cache.shards("samples", self.key)
@@ -238,7 +277,7 @@ class ModelSource(Source):
         """See :class:`fastdpm.evaluation.sources.Source`."""
         several = self.handle.num_conditions
         if self.options.condition is not None:
-            several = len(self.options.condition)
+            several = len(as_tensor(self.options.condition))
         return np.arange(count) % several if several > 1 else None
 
     def cost(self, count: int) -> tuple[float, float]:

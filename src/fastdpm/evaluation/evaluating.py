@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, positive_or_none
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.guidance import Guidance
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.data.arrays import LabeledArray
 from fastdpm.data.datasets import Dataset
-from fastdpm.data.sound import decode_sound
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.cache import Cache, default_cache
+from fastdpm.evaluation.checks import check_no_model, check_used
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
 from fastdpm.evaluation.estimate import CostEstimate, PlannedCell, estimate_cost
 from fastdpm.evaluation.extract import Extractor, open_extractor, statistics_of
 from fastdpm.evaluation.measure import FeatureMeasure, Measure
 from fastdpm.evaluation.metrics import check_count
+from fastdpm.evaluation.options import MeasureOptions as MeasureOptions
 from fastdpm.evaluation.scores import Evaluation
 from fastdpm.evaluation.sources import (
     ALL,
     DataSource,
-    LabeledArray,
     Source,
     check_scaled,
+    holds_images,
     image_data,
     in_memory,
     open_data,
     open_samples,
+    sample_rate_of,
 )
 from fastdpm.evaluation.statistics import (
     REFERENCE,
@@ -51,28 +55,6 @@ from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
 
 _DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """Options of measuring; see :func:`evaluate`.
-
-    ``batch_size`` is the number of samples that the feature network reads at a time from files.
-    """
-
-    against: str | Path | Tensor | NDArray[Any] | None = None
-    n: int | None = None
-    features: str | None = None
-    inception: str | None = None
-    device: str = "auto"
-    cache: Cache = field(default_factory=default_cache)
-    progress: bool = False
-    scale_to_peak: bool = False
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("n", "batch_size"):
-            object.__setattr__(self, name, positive_or_none(name, getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -107,6 +89,7 @@ def evaluate(
     n: int | None = None,
     recipe: Recipe | None = None,
     plan: Plan | None = None,
+    guidance_scale: Guidance | None = None,
     features: str | None = None,
     inception: str | None = None,
     options: DrawOptions | None = None,
@@ -125,6 +108,8 @@ def evaluate(
             files, 10,000 images, 1,000 sounds, or 100 recordings of a vocoder.
         recipe: How the model samples; by default its recommended recipe.
         plan: How the model samples, in place of a recipe.
+        guidance_scale: Scale of classifier-free guidance of the model, one for each row of the
+            plan, or a :class:`fastdpm.core.GuidanceScale`; by default the recipe's.
         features: Name or folder of a feature network to use in place of the built-in one.
         inception: Weights of Inception-v3, a file or "auto". Only with these is the distance
             called FID.
@@ -154,7 +139,14 @@ def evaluate(
         scale_to_peak,
         options.batch_size,
     )
-    return prepare(samples, measuring, recipe=recipe, plan=plan, options=options).run()
+    return prepare(
+        samples,
+        measuring,
+        recipe=recipe,
+        plan=plan,
+        guidance_scale=guidance_scale,
+        options=options,
+    ).run()
 
 
 def prepare(
@@ -163,6 +155,7 @@ def prepare(
     *,
     recipe: Recipe | None = None,
     plan: Plan | None = None,
+    guidance_scale: Guidance | None = None,
     options: DrawOptions | None = None,
 ) -> PreparedEvaluation:
     """Check everything that :func:`evaluate` needs, to estimate its cost before it runs.
@@ -172,7 +165,7 @@ def prepare(
     options = options or DrawOptions()
     find_device(options.device)
     if isinstance(samples, Tensor | np.ndarray):
-        _check_no_model("an array", recipe, plan, options)
+        check_no_model("an array", recipe, plan, guidance_scale, options)
         return _prepare_data(in_memory("the array", samples), measuring)
     if isinstance(samples, str | Path):
         check_not_statistics(samples)
@@ -183,32 +176,15 @@ def prepare(
             " fastdpm.integrations.diffusers.from_pipeline"
         )
     if not (isinstance(samples, Model | FoundModel) or is_model(samples)):
-        _check_no_model(str(samples), recipe, plan, options)
+        check_no_model(str(samples), recipe, plan, guidance_scale, options)
         return _prepare_data(str(samples), measuring)
     handle = ModelHandle(samples, options.device)
     check_used(handle.config.data, measuring, options)
-    drawer = choose_drawer(handle, recipe, plan)
+    draw = options.for_model(handle)
+    drawer = choose_drawer(handle, recipe, plan, guidance_scale, draw)
     measure = open_measure(handle.config.data, measuring)
-    source = measure.source(handle, drawer, options.for_data(handle.config.data))
+    source = measure.source(handle, drawer, draw)
     return PreparedEvaluation(measure, source, too_few(measuring.n, measure))
-
-
-def _check_no_model(
-    samples: str, recipe: Recipe | None, plan: Plan | None, options: DrawOptions
-) -> None:
-    """Raise InvalidArgumentError if an argument has an effect on models only."""
-    changed = {"recipe": recipe is not None, "plan": plan is not None} | {
-        name: getattr(options, name) != getattr(DrawOptions(), name)
-        for name in ("seed", "precision")
-    }
-    idle = [name for name, stated in changed.items() if stated]
-    values = ("condition", "class_labels")  # a tensor has no truth value
-    idle += [name for name in values if getattr(options, name) is not None]
-    if idle:
-        raise InvalidArgumentError(
-            f"{samples} is not a model, so {' and '.join(f'`{name}`' for name in idle)} would have"
-            " no effect: drop it"
-        )
 
 
 def _prepare_data(samples: str | LabeledArray, measuring: MeasureOptions) -> PreparedEvaluation:
@@ -277,48 +253,32 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
     return statistics
 
 
-def choose_drawer(handle: ModelHandle, recipe: Recipe | None, plan: Plan | None) -> PlanDrawer:
-    """Make the drawer of a plan, of a recipe, or of the model's recommended recipe."""
+def choose_drawer(
+    handle: ModelHandle,
+    recipe: Recipe | None,
+    plan: Plan | None,
+    guidance_scale: Guidance | None = None,
+    options: DrawOptions | None = None,
+) -> PlanDrawer:
+    """Make the drawer of a plan, of a recipe, or of the model's recommended recipe.
+
+    Raises:
+        InvalidArgumentError: If recipe and plan contradict each other, or the model cannot be
+            guided.
+    """
     chosen = recipe or handle.config.recipe
     if plan is None:
         plan = chosen.compile(VarianceSchedule.from_config(handle.config.schedule))
-    elif recipe is not None and recipe.replace(clip="none") != handle.config.recipe.replace(
-        clip="none"
-    ):
+    elif recipe is not None and recipe.bare != handle.config.recipe.bare:
         raise InvalidArgumentError(
-            "`plan` decides how to sample, so `recipe` may change `clip` only: drop one of them"
+            "`plan` decides how to sample, so `recipe` may change `clip` and guidance only: drop"
+            " one of them"
         )
     else:
         handle.model.check_plan(plan)
-    return PlanDrawer(plan, chosen.clip)
-
-
-def check_used(data: DataSpec, measuring: MeasureOptions, options: DrawOptions) -> None:
-    """Check that every option has an effect on measuring a model of ``data``.
-
-    Raises:
-        InvalidArgumentError: If one has none.
-    """
-    if measuring.scale_to_peak:
-        raise InvalidArgumentError(
-            "samples of a model are measured at their own level, so `scale_to_peak` would have no"
-            " effect: drop it"
-        )
-    if data.mel is None:
-        return
-    if measuring.features is not None or measuring.inception is not None:
-        raise InvalidArgumentError(
-            "a vocoder is measured against the recordings themselves: drop `features` and"
-            " `inception`"
-        )
-    if measuring.batch_size is not None or options.batch_size is not None:
-        raise InvalidArgumentError(
-            "a vocoder draws one recording at a time: drop `batch_size`, which has no effect"
-        )
-    if options.condition is not None:
-        raise InvalidArgumentError(
-            "a vocoder is conditioned on the recordings themselves: drop `condition`"
-        )
+    guidance = chosen.guidance if guidance_scale is None else guidance_scale
+    condition = None if options is None else options.condition
+    return PlanDrawer(plan, chosen.clip, handle.check_guidance(guidance, condition))
 
 
 def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:
@@ -358,10 +318,9 @@ def _open(
         data = find_features(features)[1].data
         return open_samples(samples, data.modality) if isinstance(samples, str) else samples, data
     opened = open_samples(samples) if isinstance(samples, str) else samples
-    if isinstance(opened, LabeledArray) or opened.modality == "image":
+    if holds_images(opened):
         return opened, image_data(opened)
-    file = next(iter(opened))
-    _, rate = decode_sound(file.name, file.data)
+    rate = sample_rate_of(opened)
     for name in builtin_features():
         data = find_features(name)[1].data
         if data.sample_rate == rate:

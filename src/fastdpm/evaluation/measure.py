@@ -248,11 +248,13 @@ class FeatureMeasure(Measure[Source]):
         count = min(self.n if n is None else n, source.size)
         libraries = versions("numpy", "scipy", "scikit-learn", "torchmetrics")
         features = features_key(source, self.extractor)
-        key = digest(_VERSION, libraries, features, count, self.reference.digest)
+        strata = source.strata(count)  # the errors depend on them
+        classes = [] if strata is None else [strata.tolist()]
+        key = digest(_VERSION, libraries, features, count, self.reference.digest, *classes)
         record = self.cache.record("metrics", key) or {}
         if lacking := [m for m in self.table if m.key not in record]:
             drawn = extract(source, self.extractor, count, self.cache, progress=self.progress)
-            sets = Sets(*drawn, self.reference, self.extractor.splits, source.strata(count))
+            sets = Sets(*drawn, self.reference, self.extractor.splits, strata)
             record |= {m.key: astuple(m.score(sets)) for m in lacking}
             self.cache.write_record("metrics", key, record)
         scores = {m.key: _score(*record[m.key]) for m in self.table}

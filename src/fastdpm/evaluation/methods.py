@@ -10,11 +10,13 @@ from importlib.metadata import version
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, MissingExtraError, check_one_of
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.methods import NamedRecipe, families, find_named, named_recipes
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
     DIFFUSERS_METHODS,
     DiffusersMethod,
+    count_evaluations,
     sample_diffusers,
 )
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, PlanDrawer
@@ -30,11 +32,18 @@ Method = NamedRecipe | DiffusersMethod
 class DiffusersDrawer(Drawer):
     """Samples with a scheduler of diffusers."""
 
-    def __init__(self, method: DiffusersMethod, num_steps: int, clip: str = "none") -> None:
-        self.method, self.num_steps, self.clip = method, num_steps, clip
+    def __init__(
+        self,
+        method: DiffusersMethod,
+        schedule: VarianceSchedule,
+        num_steps: int,
+        clip: str = "none",
+        guidance: GuidanceScale = NO_GUIDANCE,
+    ) -> None:
+        self.method, self.num_steps, self.clip, self.guidance = method, num_steps, clip, guidance
         self.key = f"{method.key} {num_steps} clip {clip} {version('diffusers')}"
         self.label = f"diffusers {method.solver}, {method.choice}, S = {num_steps}"
-        self.rows = method.num_evaluations(num_steps)
+        self.rows = count_evaluations(method, schedule, num_steps, guidance)
         self.noise_rows = num_steps if method.stochastic else 0
 
     def draw(
@@ -42,25 +51,31 @@ class DiffusersDrawer(Drawer):
     ) -> Iterator[tuple[Tensor, int]]:
         """Draw by :func:`fastdpm.evaluation.diffusers_samplers.sample_diffusers`."""
         stated = options.keywords() | {"clip": self.clip, "callback": callback}
+        stated["guidance_scale"] = self.guidance
         batches = sample_diffusers(model, self.method, self.num_steps, samples, **stated)
         return ((batch, evaluations) for _, batch, evaluations in batches)
 
 
 def open_drawer(
-    method: Method, schedule: VarianceSchedule, num_steps: int, clip: str = "none"
+    method: Method,
+    schedule: VarianceSchedule,
+    num_steps: int,
+    clip: str = "none",
+    guidance: GuidanceScale = NO_GUIDANCE,
 ) -> Drawer:
     """Make the drawer of a method at S = ``num_steps``.
 
     Raises:
-        InvalidArgumentError: If the method cannot take that number of steps.
+        InvalidArgumentError: If the method cannot take that number of steps, or guidance has
+            another number of scales.
     """
     if isinstance(method, DiffusersMethod):
         method.check_steps(num_steps, schedule.num_train_steps)
-        return DiffusersDrawer(method, num_steps, clip)
+        return DiffusersDrawer(method, schedule, num_steps, clip, guidance)
     recipe = method.recipe
     if not recipe.takes_all_steps:
         recipe = recipe.replace(num_steps=num_steps)
-    return PlanDrawer(recipe.compile(schedule), clip)
+    return PlanDrawer(recipe.compile(schedule), clip, guidance)
 
 
 def choose_methods(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +14,11 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.choices import find_choice
+from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.recipe import Recipe
-from fastdpm.data.condition import ClassLabels
+from fastdpm.core.text import csv_table
+from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.data.files import write_json, write_text
 from fastdpm.evaluation.speech import LEAST_RATE, compare_sounds, least_length
 from fastdpm.inverse.encoding import decode, encode
@@ -72,6 +72,7 @@ class Reconstruction:
             exactly; None for other data.
         log_mel: For sounds, the mean absolute difference of log-mel spectrograms in nepers; None
             for other data, and for sounds that are too short or whose sample rate is too low.
+        guidance: The guidance of encoding and decoding.
     """
 
     method: str
@@ -87,6 +88,7 @@ class Reconstruction:
     deviation: Values
     snr: Values | None
     log_mel: Values | None
+    guidance: GuidanceScale = NO_GUIDANCE
 
     @property
     def summary(self) -> Summary | None:
@@ -139,7 +141,8 @@ def reconstruct(
     *,
     solver: ImplicitOptions | None = None,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Reconstruction:
@@ -151,9 +154,10 @@ def reconstruct(
         levels: S + 1 levels in sampling order.
         method: Encoding method; see :func:`fastdpm.inverse.encoding.encode`.
         solver: How implicit rows are solved; for the method "implicit" only.
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of any other model; see :func:`fastdpm.inverse.encoding.encode`.
+        guidance_scale: Scale of classifier-free guidance; see there.
         batch_size: Samples at a time.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row of
             encoding.
@@ -170,6 +174,7 @@ def reconstruct(
         solver=solver,
         class_labels=class_labels,
         condition=condition,
+        guidance_scale=guidance_scale,
         batch_size=batch_size,
         callback=callback,
     )
@@ -190,12 +195,13 @@ def reconstruct(
         psnr=tuple((10 * torch.log10(4 / error)).tolist()),
         relative=tuple((_power(back - real) / _power(real)).sqrt().tolist()),
         evaluations=tuple(latents.evaluations.tolist()),
-        decoding=latents.plan.num_rows,
+        decoding=latents.decoding_evaluations,
         residual=tuple(latents.residual.double().tolist()),
         row=tuple(latents.row.tolist()),
         deviation=tuple(latents.noise.double().flatten(1).std(dim=1).tolist()),
         snr=tuple((10 * torch.log10(_power(shown) / error)).tolist()) if sound else None,
         log_mel=_log_mel(shown, cut, kept, data.sample_rate or 0) if sound else None,
+        guidance=latents.guidance,
     )
 
 
@@ -252,6 +258,7 @@ def write_reconstructions(
             "S": one.num_steps,
             "by": one.result.method,
             "plan": {"label": one.result.plan, "fingerprint": one.result.fingerprint},
+            "guidance": one.result.guidance.record,
             "samples": [
                 {"input": name, **record}
                 for name, record in zip(inputs, one.result.records(), strict=True)
@@ -283,11 +290,7 @@ def _csv(results: Sequence[Mapping[str, Any]]) -> str:
         for result in results
         for sample in result["samples"]
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_table(list(lines[0]), lines)
 
 
 def _finished(model: Model, x: Tensor, size: int) -> Tensor:

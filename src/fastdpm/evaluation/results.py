@@ -8,7 +8,6 @@ Source: Kong & Ping 2021, arXiv:2106.00132, tables 1 to 4.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastdpm.core import samplers
 from fastdpm.core.errors import DataError
+from fastdpm.core.limits import read_json
 from fastdpm.evaluation.cells import Cell as Cell
 from fastdpm.evaluation.cells import Row
 from fastdpm.evaluation.scores import Floor, Metric, Score, number, plain
@@ -103,7 +103,7 @@ class Comparison:
         file = Path(path)
         file = file / "results.json" if file.is_dir() else file
         try:
-            results = json.loads(file.read_text(encoding="utf-8"))
+            results = read_json(file)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"no comparison at {str(file)!r} ({type(error).__name__}): pass the folder that"

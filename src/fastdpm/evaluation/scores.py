@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from fastdpm.core.errors import check_one_of
+from fastdpm.core.structure import shown_fields
 
 _MAX_DECIMALS = 6
 _LARGE = 1e6
@@ -162,7 +163,7 @@ def plain(record: Any) -> Any:
     if isinstance(record, Score) and not record.halves:
         record = {"value": record.value, "error": record.error}
     if is_dataclass(record):
-        record = {item.name: getattr(record, item.name) for item in fields(record)}
+        record = shown_fields(record)
     if isinstance(record, Mapping):
         return {name: plain(value) for name, value in record.items()}
     if isinstance(record, (list, tuple)):

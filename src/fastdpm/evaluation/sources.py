@@ -5,14 +5,13 @@ Images are uint8, shape (n, C, H, W); sounds are int16, shape (n, 1, length).
 
 from __future__ import annotations
 
-import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,22 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.datasets import (
-    DIGITS,
-    DIGITS_TEST,
-    Dataset,
-    EncodedFile,
-    digits_part,
-    no_files,
-    open_dataset,
-)
+from fastdpm.data.arrays import LabeledArray, fit_array, open_array
+from fastdpm.data.datasets import DIGITS, DIGITS_TEST, Dataset, digits_part, open_dataset
 from fastdpm.data.images import decode_image, read_pixels
+from fastdpm.data.listing import EncodedFile
 from fastdpm.data.pixels import from_pixels, to_pixels
-from fastdpm.data.record import ARCHIVE, read_record
-from fastdpm.data.sound import from_pcm, read_sound, to_pcm
-from fastdpm.data.spec import DataSpec, check_shape
+from fastdpm.data.sound import decode_sound, from_pcm, read_sound, to_pcm
+from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import bytes_digest
 from fastdpm.evaluation.cache import digest
+from fastdpm.models.features import builtin_features
 from fastdpm.sampling.state import Callback
 
 if TYPE_CHECKING:
@@ -134,7 +127,10 @@ class DataSource(Source):
     Attributes:
         total: How many there are, of which ``size`` are used.
         chosen: The indices of those that are used.
+        labels: The class label of each one that is used; None if they are not known.
     """
+
+    labels: Sequence[int] | None = None
 
     def __init__(
         self, label: str, total: int, n: int | None = None, batch_size: int | None = None
@@ -148,6 +144,10 @@ class DataSource(Source):
         if self.size == self.total:
             return super().counted
         return f"{self.size:,} of {self.total:,} samples of {self.label}"
+
+    def strata(self, count: int) -> NDArray[np.int64] | None:
+        """See :class:`Source`; the labels of generated samples, which were chosen."""
+        return None if self.labels is None else np.array(self.labels[:count], dtype=np.int64)
 
 
 def choose(total: int, n: int | None) -> list[int]:
@@ -179,9 +179,13 @@ class FileSource(DataSource):
         super().__init__(dataset.path.name, len(dataset), n, batch_size)
         self.dataset = dataset
         self.data = data if scale and dataset.record is None else replace(data, peak=None)
-        files = dataset.files(self.chosen)
-        contents = [bytes_digest(file.data) for file in files]
+        contents, labels = [], []
+        for file in dataset.files(self.chosen):
+            contents.append(bytes_digest(file.data))
+            labels.append(file.label)
         self.key = digest(self.chosen, contents)
+        if dataset.record is not None and None not in labels:
+            self.labels = labels
 
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """See :class:`Source`."""
@@ -198,19 +202,13 @@ class FileSource(DataSource):
         return to_values(window[None])
 
 
-class LabeledArray(NamedTuple):
-    """Samples in memory: where they come from, for people, and their values."""
-
-    label: str
-    values: Values
-
-
 class ArraySource(DataSource):
     """Arrays in memory or in an ``.npz`` file: uint8 images or float sounds.
 
+    Sounds of another length are placed in a window like those of :class:`FileSource`.
+
     Args:
-        array: Images, uint8 of shape (n, H, W, C) or (n, C, H, W), or float in [-1, 1] of shape
-            (n, C, H, W); or sounds, float in [-1, 1] of shape (n, length) or (n, 1, length).
+        array: The samples; see :func:`fastdpm.data.arrays.fit_array`.
         data: Modality and shape that they must have.
         n: How many to use; all by default.
         batch_size: Samples at a time.
@@ -226,32 +224,17 @@ class ArraySource(DataSource):
         n: int | None = None,
         batch_size: int | None = None,
     ) -> None:
-        label, values = array
         self.data = data
-        if data.modality == "audio" and values.ndim == 2:
-            values = values[:, None]
-        if values.dtype.kind == "f" and values.ndim == len(data.shape) + 1:
-            if not np.isfinite(values).all() or np.abs(values).max(initial=0) > 1:
-                raise DataError(f"{label} holds values that are not finite or outside [-1, 1]")
-            if len(values) > 1 and values.min() >= 0 and values.max() > 0:
-                raise DataError(
-                    f"{label} has no value below 0, but floats must be in [-1, 1]: convert values"
-                    " in [0, 1] by 2 * x - 1"
-                )
+        values = fit_array(array, data, any_length=data.modality == "audio")
+        if data.modality == "audio" and values.shape[-1] != data.shape[-1]:
+            sounds = torch.from_numpy(values[:, 0])
+            windows = [_in_window(x, data.shape[-1], i) for i, x in enumerate(sounds)]
+            values = torch.stack(windows)[:, None].numpy()
+        if values.dtype != np.uint8:
             values = to_values(torch.from_numpy(values))
-        elif data.modality == "audio" or values.dtype != np.uint8 or values.ndim != 4:
-            kind = "uint8 images of shape (n, H, W, C)" if data.modality == "image" else "sounds"
-            raise DataError(
-                f"{label} must hold {kind}, or floats in [-1, 1] of shape (n,"
-                f" {', '.join(map(str, data.shape))}), got {values.dtype} of shape {values.shape}"
-            )
-        elif values.shape[1:] != data.shape and values.shape[-1] in (1, 3):
-            values = values.transpose(0, 3, 1, 2)
-        if len(values) == 0:
-            raise no_files(label, data.modality)
-        check_shape(label, values.shape[1:], data)
-        super().__init__(label, len(values), n, batch_size)
+        super().__init__(array.label, len(values), n, batch_size)
         self.values = np.ascontiguousarray(values[self.chosen])
+        self.labels = None if array.labels is None else [array.labels[i] for i in self.chosen]
         self.key = bytes_digest(repr(values.shape).encode(), self.values.tobytes())
 
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
@@ -279,12 +262,8 @@ def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArr
             f"no data at {path!r}: pass a folder, a zip archive, a Parquet, .npz or .npy file, or"
             f" {DIGITS}"
         )
-    archive = Path(path) / ARCHIVE
-    if archive.is_file() and (record := read_record(Path(path))) and record.files == [ARCHIVE]:
-        path = str(archive)
-    if path.endswith((".npz", ".npy")) and Path(path).is_file():
-        return LabeledArray(Path(path).name, _read_array(Path(path)))
-    return open_dataset(path, modality, alone=True)
+    array = open_array(Path(path))
+    return open_dataset(path, modality, alone=True) if array is None else array
 
 
 def open_data(
@@ -327,15 +306,33 @@ def check_scaled(samples: str, opened: Dataset | LabeledArray, data: DataSpec) -
         raise InvalidArgumentError(f"{why}, so `scale_to_peak` would have no effect: drop it")
 
 
+def holds_images(samples: Dataset | LabeledArray) -> bool:
+    """Whether samples are images; an array of images has four axes."""
+    if isinstance(samples, LabeledArray):
+        return samples.values.ndim == 4
+    return samples.modality == "image"
+
+
+def sample_rate_of(sounds: Dataset | LabeledArray) -> int:
+    """The sample rate in Hz of sounds: of the first file, or as the record of an array states."""
+    if isinstance(sounds, Dataset):
+        file = next(iter(sounds))
+        return decode_sound(file.name, file.data)[1]
+    if sounds.sample_rate is not None:
+        return sounds.sample_rate
+    raise InvalidArgumentError(
+        f"{sounds.label} of shape {sounds.values.shape} holds no images (n, H, W, C), and an array"
+        " does not state the sample rate of sounds: set `features` to the feature network that"
+        f" takes them, such as {', '.join(builtin_features())}"
+    )
+
+
 def image_data(samples: Dataset | LabeledArray) -> DataSpec:
     """Modality and shape of the first image, which all others must have."""
     if isinstance(samples, Dataset):
         file = next(iter(samples))
         return DataSpec("image", read_pixels(file.name, file.data).shape)
-    shape = samples.values.shape
-    if len(shape) != 4:
-        raise DataError(f"{samples.label} must hold images (n, H, W, C), got shape {shape}")
-    return DataSpec("image", (shape[3], *shape[1:3]) if shape[3] in (1, 3) else shape[1:])
+    return DataSpec("image", samples.image_shape)
 
 
 def in_memory(name: str, samples: Tensor | Values) -> LabeledArray:
@@ -343,28 +340,6 @@ def in_memory(name: str, samples: Tensor | Values) -> LabeledArray:
     if isinstance(samples, Tensor):
         samples = samples.detach().float().cpu().numpy()
     return LabeledArray(name, samples)
-
-
-def _read_array(path: Path) -> Values:
-    try:
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        with np.load(path, allow_pickle=False) as file:
-            if {"mu", "sigma"} <= set(file.files):
-                raise DataError(
-                    f"{path} holds statistics, which cannot be measured: choose samples, and set"
-                    " `against` to this file"
-                )
-            if len(file.files) != 1 and "samples" not in file.files:
-                raise DataError(
-                    f"{path} holds {', '.join(file.files)}: it must hold one array, or one named"
-                    " 'samples'"
-                )
-            return np.asarray(file["samples" if "samples" in file.files else file.files[0]])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise DataError(
-            f"{path} is damaged, or it does not hold an array of numbers: save it again"
-        ) from None
 
 
 def _in_window(sound: Tensor, length: int, index: int) -> Tensor:

@@ -7,7 +7,6 @@ authors' code use, can be read too.
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import parse_json
+from fastdpm.data.arrays import array_names, has_objects, read_arrays
 from fastdpm.data.files import write_bytes
 from fastdpm.data.tensors import bytes_digest, read_with_head
 from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
@@ -28,6 +29,7 @@ MAX_FEATURES = 2000
 INCEPTION = "inception-v3"
 _FORMAT = "fastdpm-statistics"
 _INCEPTION_WIDTH = 2048
+_LARGEST = 1e60  # of features and their squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +131,9 @@ def read_statistics(path: Path) -> Statistics:
     Raises:
         DataError: If the file is damaged, or does not hold statistics.
     """
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _read_npz(path)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         raise DataError(
             f"{path} is a pickled array, which could execute code and is not read: convert it to"
             " .npz with mu and sigma, as docs/published.md shows"
@@ -141,7 +143,7 @@ def read_statistics(path: Path) -> Statistics:
         raise DataError(f"{path} does not hold statistics: it is another kind of safetensors file")
     try:
         tensors = {name: tensor.numpy() for name, tensor in found.items()}
-        record = json.loads(metadata["record"])
+        record = parse_json(metadata["record"])
         moments = Moments(int(record["count"]), tensors["mean"], tensors["cov"])
         statistics = Statistics(
             str(record["network"]),
@@ -152,32 +154,28 @@ def read_statistics(path: Path) -> Statistics:
             tensors.get("probs"),
             Floor.from_dict(record["held_out"]) if record["held_out"] else None,
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is damaged: {error}: save the statistics again") from None
-    _check_whole(path, moments)
+    _check_whole(path, moments, statistics.features, statistics.probs)
     return statistics
 
 
 def is_statistics(path: Path) -> bool:
     """Whether a file holds statistics, judged by its name and, for arrays, by their names."""
-    if path.suffix == ".npy":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
         return is_pickled(path)
-    if path.suffix != ".npz":
-        return path.suffix == ".safetensors"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
+    if suffix != ".npz":
+        return suffix == ".safetensors"
+    return path.is_file() and {"mu", "sigma"} <= set(array_names(path))
 
 
 def is_pickled(path: Path) -> bool:
     """Whether a ``.npy`` file holds Python objects, which are not read."""
     try:
-        np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        return "pickle" in str(error).lower() and path.is_file()
-    return False
+        return path.is_file() and has_objects(path)
+    except DataError:
+        return False
 
 
 def check_not_statistics(samples: str | Path) -> None:
@@ -200,11 +198,10 @@ def _is_written_here(path: Path) -> bool:
 
 
 def _read_npz(path: Path) -> Statistics:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, cov = (np.asarray(file[name], dtype=np.float64) for name in ("mu", "sigma"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        raise DataError(f"{path} is damaged, or does not hold mu and sigma") from None
+    arrays = read_arrays(path, ("mu", "sigma"))
+    if any(table.dtype.kind not in "fiu" for table in arrays.values()):
+        raise DataError(f"{path} is damaged, or does not hold mu and sigma")
+    mean, cov = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
     moments = Moments(0, mean, cov)
     _check_whole(path, moments)
     if mean.size != _INCEPTION_WIDTH:
@@ -215,12 +212,15 @@ def _read_npz(path: Path) -> Statistics:
     return Statistics(INCEPTION, "", path.name, moments)
 
 
-def _check_whole(path: Path, moments: Moments) -> None:
+def _check_whole(path: Path, moments: Moments, *tables: NDArray[Any] | None) -> None:
     width = moments.mean.size
     if moments.mean.shape != (width,) or moments.cov.shape != (width, width):
         raise DataError(
             f"{path} holds a mean of shape {moments.mean.shape} and a covariance of shape"
             f" {moments.cov.shape}, which do not fit together: compute the statistics again"
         )
-    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
-        raise DataError(f"{path} holds values that are not finite: compute the statistics again")
+    known = [table for table in (moments.mean, moments.cov, *tables) if table is not None]
+    if not all(float(np.abs(table).max(initial=0)) < _LARGEST for table in known):
+        raise DataError(
+            f"{path} holds values that are not finite or too large: compute the statistics again"
+        )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.condition import ClassLabels, one_condition
+from fastdpm.data.arrays import in_unit_range
+from fastdpm.data.condition import ClassLabels, Condition, one_condition
 from fastdpm.models.model import Model
 
 
@@ -42,10 +43,16 @@ def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
         raise InvalidArgumentError(
             f"data must be in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
         )
+    images = model.config.data.modality == "image" and model.decoder is None
+    if bounded and images and in_unit_range(x):
+        raise InvalidArgumentError(
+            "the data has no value below 0, but it must be in [-1, 1]: convert values in [0, 1] by"
+            " 2 * x - 1"
+        )
 
 
 def own_condition(
-    model: Model, x: Tensor, condition: Tensor | None, class_labels: ClassLabels | None = None
+    model: Model, x: Tensor, condition: Condition | None, class_labels: ClassLabels | None = None
 ) -> Tensor | None:
     """Resolve the condition of data.
 
@@ -65,8 +72,8 @@ def own_condition(
     several = model.conditions is not None and len(model.conditions) > 1
     if condition is None and model.config.data.classes is not None:
         raise InvalidArgumentError(
-            f"model {model.config.name!r} has classes: pass `class_labels`, one label for all"
-            " samples or one per sample"
+            f"model {model.config.name!r} has classes: pass `class_labels`, one label or name for"
+            " all samples or one per sample"
         )
     if condition is None and several:
         raise InvalidArgumentError(

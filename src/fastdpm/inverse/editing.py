@@ -11,25 +11,35 @@ arXiv:2201.09865, section 4.1, for inpainting (without its resampling).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.limits import read_bytes
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.condition import ClassLabels
-from fastdpm.inverse.batches import batches, check_data, own_condition
+from fastdpm.data.arrays import read_array
+from fastdpm.data.condition import ClassLabels, Condition
+from fastdpm.data.images import read_rgba
+from fastdpm.inverse.batches import check_data, own_condition
 from fastdpm.inverse.diffusion import check_level, noised
 from fastdpm.models.model import Model
 from fastdpm.sampling.loop import Noise, run
-from fastdpm.sampling.network import Network, NoisePredictor, predict_eps, split_variance
+from fastdpm.sampling.network import (
+    Network,
+    NoisePredictor,
+    count_evaluations,
+    predict_eps,
+    split_variance,
+)
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
@@ -67,6 +77,10 @@ class KnownPart(NoisePredictor):
         eps, learned = split_variance(predict_eps(self.network, merged, t, level), x)
         eps = torch.where(self.unknown, eps, z)
         return eps if learned is None else torch.cat([eps, learned], dim=1)
+
+    def evaluations(self, level: float) -> int:
+        """See :class:`fastdpm.sampling.network.NoisePredictor`."""
+        return count_evaluations(self.network, level)
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,8 @@ def edit(
     clip: str | None = None,
     seed: int = 0,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     plan: EditPlan | None = None,
     callback: Callback | None = None,
@@ -141,12 +156,14 @@ def edit(
             run, the data under the mask has no influence.
         levels: Levels of the model's schedule; by default those of the recommended recipe.
         kappa: Stochasticity in [0, 1]; by default that of the recommended recipe.
-        clip: "none", "x0" or "dynamic"; by default that of the recommended recipe.
+        clip: "none", "x0", "dynamic" or "state"; by default that of the recommended recipe.
         seed: Random seed. Sample i depends on the seed, on i and on its own data.
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
+        guidance_scale: Scale of classifier-free guidance, one for each row that runs, or a
+            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
         batch_size: Number of samples per batch; by default it depends on their size.
         plan: A plan from :func:`plan_edit`, which replaces ``level``, ``strength``, ``levels`` and
             ``kappa``.
@@ -169,29 +186,92 @@ def edit(
         raise InvalidArgumentError(
             "`level`, `strength`, `levels` and `kappa` have no effect with `plan`: drop them"
         )
-    else:
-        model.check_plan(plan.plan)
+    edits = edit_batches(
+        model,
+        x,
+        plan,
+        mask=mask,
+        clip=clip,
+        seed=seed,
+        class_labels=class_labels,
+        condition=condition,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
+        callback=callback,
+    )
+    return torch.cat([edited for _, edited in edits])
+
+
+def edit_batches(
+    model: Model,
+    x: Tensor,
+    plan: EditPlan,
+    *,
+    samples: Sequence[int] | None = None,
+    mask: Tensor | None = None,
+    clip: str | None = None,
+    seed: int = 0,
+    class_labels: ClassLabels | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Edit data batch by batch; see :func:`edit`.
+
+    Args:
+        model: A model that is not latent.
+        x: Data in [-1, 1], shape (n, *data shape).
+        plan: A plan from :func:`plan_edit`.
+        samples: Indices of the samples to edit; all by default.
+        mask: See :func:`edit`, as for the other arguments.
+        clip: "none", "x0", "dynamic" or "state".
+        seed: Random seed.
+        class_labels: Labels or names of classes.
+        condition: Condition of any other model.
+        guidance_scale: Scale of guidance.
+        batch_size: Number of samples per batch.
+        callback: Called after each row.
+
+    Yields:
+        The indices of the samples of a batch, and their edited data.
+    """
+    model.check_plan(plan.plan)
     check_data(model, x)
     unknown = None if mask is None else check_mask(mask, x)
-    condition = own_condition(model, x, condition, class_labels)
+    own = own_condition(model, x, condition, class_labels)
     reverse, clip = plan.plan, model.config.recipe.clip if clip is None else clip
-    results = []
-    for indices, data, chosen in batches(model, x, condition, batch_size):
+    guidance = model.check_guidance(guidance_scale, own)
+    guiding = guidance.over(reverse.network_level)
+    evaluations = guidance.evaluations(reverse.network_level)
+    todo = range(len(x)) if samples is None else samples
+    for first, indices in model.split(todo, batch_size, own):
+        real = x[list(indices)]
+        data = real.to(model.device, torch.float64)
+        chosen = model.condition_of(own, indices)
         noise = SampleNoise(seed, indices)
         z = noise.start(data.shape[1:], dtype=data.dtype, device=data.device)
         start = noised(data, float(reverse.level[0]), z)
-        network = model.noise_predictor(chosen, clip=clip)
+        network = model.noise_predictor(chosen, clip=clip, **guiding)
         if unknown is not None:
-            painted = unknown.to(data.device).expand(x.shape)[indices.start : indices.stop]
+            painted = unknown.to(data.device).expand(x.shape)[list(indices)]
             network = KnownPart(network, data, painted, reverse, noise)
             start = torch.where(painted, z, start) if plan.unseen else start
-        row_callback = after_rows(callback, indices.start, len(x), reverse.num_rows)
-        state = run(reverse, network, start, noise=noise, callback=row_callback)
-        results.append(model.finished(state).float().cpu())
-    edited = torch.cat(results)
-    if unknown is None:
-        return edited
-    return torch.where(unknown.to(edited.device), edited, x.float().cpu())
+        row_callback = after_rows(
+            callback, first, len(todo), reverse.num_rows, evaluations=evaluations
+        )
+        state = run(
+            reverse,
+            network,
+            start,
+            noise=noise,
+            callback=row_callback,
+            clip_state=clip == "state",
+        )
+        edited = model.finished(state).float().cpu()
+        if unknown is not None:
+            edited = torch.where(painted.cpu(), edited, real.float().cpu())
+        yield indices, edited
 
 
 def levels_from(
@@ -291,12 +371,12 @@ def read_mask(path: Path) -> Tensor:
             f"there is no mask at {str(path)!r}: pass an image or a .npy file"
         )
     try:
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-            return torch.from_numpy(np.ascontiguousarray(values))
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError) as error:
+        if path.suffix.lower() == ".npy":
+            return torch.from_numpy(np.ascontiguousarray(read_array(path)))
+        pixels = read_rgba(str(path), read_bytes(path))
+    except DataError as error:  # which names the file
+        raise InvalidArgumentError(str(error)) from None
+    except (OSError, ValueError, TypeError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a mask: {error}") from None
     other = pixels[(pixels != 0) & (pixels != 255)]
     if other.size or (pixels[..., 3] != 255).any() or np.ptp(pixels[..., :3], axis=-1).any():

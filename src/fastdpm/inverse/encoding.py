@@ -8,24 +8,29 @@ Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inve
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceArguments, GuidanceScale
 from fastdpm.core.inverse import EncodingMethod, find_encoding
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
-from fastdpm.data.condition import ClassLabels
+from fastdpm.core.schedule import Array
+from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.find import FoundModel
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions, invert
 from fastdpm.sampling.loop import run
+from fastdpm.sampling.network import Network, NoisePredictor, count_evaluations
 from fastdpm.sampling.state import Callback, RowCallback, after_rows
 
 _NUM_STEPS = 50
@@ -50,6 +55,7 @@ class Latents:
         condition: Condition of each sample, shape (n, ...), or None.
         model: Digest of the model, from :func:`fastdpm.models.identity.model_digest`.
         model_name: Name of the model.
+        guidance: The guidance that they were encoded with, and are decoded with.
     """
 
     x: Tensor
@@ -62,11 +68,24 @@ class Latents:
     condition: Tensor | None = None
     model: str = ""
     model_name: str = ""
+    guidance: GuidanceScale = NO_GUIDANCE
 
     @property
     def noise(self) -> Tensor:
         """States at the noisiest level, close to N(0, 1) for data like the training data."""
         return self.x if self.past is None else self.past
+
+    @property
+    def levels(self) -> Array:
+        """Noise levels of the states that were encoded, without the last one; shape (S,)."""
+        past = self.plan.past
+        known = self.plan.level[:-1]
+        return known if past is None else np.append(past[::-1], known)
+
+    @property
+    def decoding_evaluations(self) -> int:
+        """Network evaluations of each sample when it is decoded."""
+        return self.guidance.evaluations(self.levels, self.plan.network_level)
 
     @property
     def usable(self) -> Tensor:
@@ -99,7 +118,8 @@ def encode(
     *,
     solver: ImplicitOptions | None = None,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Latents:
@@ -113,10 +133,12 @@ def encode(
         method: "first" (one evaluation per row), "second" (two per row), "implicit" (about ten per
             row) or "invertible" (one per row, and exact).
         solver: Options of the solver, for the method "implicit" only.
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
+        guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
+            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
         batch_size: Number of samples per batch; by default it depends on their size.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
@@ -131,23 +153,35 @@ def encode(
     check_solver(row, solver)
     model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
-    condition = own_condition(model, x, condition, class_labels)
+    own = own_condition(model, x, condition, class_labels)
+    guidance = model.check_guidance(guidance_scale, own)
+    guiding = guidance.over(levels.level[:-1])
     parts = []
     decoding = row.decoding(levels)
     plan = row.plan(levels) if row.plan else decoding
-    for indices, batch, chosen in batches(model, x, condition, batch_size):
-        after = after_rows(callback, indices.start, len(x), plan.num_rows, backwards=row.solved)
+    for indices, batch, chosen in batches(model, x, own, batch_size):
+        after = after_rows(
+            callback,
+            indices.start,
+            len(x),
+            plan.num_rows,
+            evaluations=guidance.evaluations(levels.level[:-1], plan.network_level),
+            backwards=row.solved,
+        )
         if row.solved:
-            part = _solve(model, batch, chosen, decoding, solver or ImplicitOptions(), after)
+            options = solver or ImplicitOptions()
+            part = _solve(model, batch, chosen, guiding, decoding, options, after)
         else:
-            part = _run(model, batch, chosen, plan, after, pair=decoding.num_past > 0)
+            network = model.noise_predictor(chosen, **guiding)
+            part = _run(network, batch, plan, after, pair=decoding.num_past > 0)
         parts.append(part | {"condition": None if chosen is None else chosen.cpu()})
     joined: dict[str, Any] = {
         name: None if value is None else torch.cat([part[name] for part in parts])
         for name, value in parts[0].items()
     }
-    joined |= {"model": model_digest(model), "model_name": model.config.name}
-    return Latents(plan=decoding, method=method, **joined)
+    guided = guidance.enabled
+    joined |= {"model": model_digest(model, guided=guided), "model_name": model.config.name}
+    return Latents(plan=decoding, method=method, guidance=guidance, **joined)
 
 
 def check_solver(method: EncodingMethod, solver: ImplicitOptions | None) -> None:
@@ -178,7 +212,30 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
     Raises:
         InvalidArgumentError: If another model encoded the latents, or their shape is wrong.
     """
-    if latents.model != model_digest(model):
+    out = torch.full_like(latents.x, torch.nan)
+    for batch, decoded in decode_batches(model, latents, batch_size):
+        out[batch] = decoded
+    return out
+
+
+def decode_batches(
+    model: Model,
+    latents: Latents,
+    batch_size: int | None = None,
+    samples: Sequence[int] | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Decode latents batch by batch; see :func:`decode`.
+
+    Args:
+        model: The model that encoded them.
+        latents: The latents.
+        batch_size: Number of samples per batch; by default it depends on their size.
+        samples: Indices of the samples to decode; all by default.
+
+    Yields:
+        The indices of the samples of a batch that have a latent, and their data.
+    """
+    if latents.model != model_digest(model, guided=latents.guidance.enabled):
         raise InvalidArgumentError(
             f"these latents were encoded by model {latents.model_name!r}, whose weights or"
             f" schedule differ from model {model.config.name!r}: decode them with the same model"
@@ -190,20 +247,22 @@ def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Ten
             f"a latent of model {model.config.name!r} must have shape {shape}, got"
             f" {tuple(latents.x.shape[1:])}: encode again"
         )
+    guiding = model.check_guidance(latents.guidance, None).over(latents.levels)
     size = model.batch_size(batch_size, condition)
-    out = torch.full_like(latents.x, torch.nan)
-    for batch in torch.split(torch.nonzero(latents.usable).flatten(), size):
+    usable = torch.nonzero(latents.usable).flatten()
+    if samples is not None:
+        usable = usable[torch.isin(usable, torch.tensor(samples, dtype=usable.dtype))]
+    for batch in torch.split(usable, size) if len(usable) else ():
         chosen = None if latents.condition is None else latents.condition[batch].to(model.device)
         x = latents.x[batch].to(model.device, torch.float64)
         past = () if latents.past is None else (latents.past[batch].to(x),)
-        out[batch] = run(latents.plan, model.noise_predictor(chosen), x, past=past).float().cpu()
-    return out
+        data = run(latents.plan, model.noise_predictor(chosen, **guiding), x, past=past)
+        yield batch.tolist(), data.float().cpu()
 
 
 def _run(
-    model: Model,
+    network: Network | NoisePredictor,
     x: Tensor,
-    condition: Tensor | None,
     plan: Plan,
     after_row: RowCallback | None,
     *,
@@ -217,12 +276,14 @@ def _run(
         if after_row is not None:
             after_row(row, state)
 
-    last = run(plan, model.noise_predictor(condition), x, callback=keep)
+    last = run(plan, network, x, callback=keep)
     count = len(x)
     return {
         "x": (last_two[0] if pair else last).float().cpu(),
         "past": last.float().cpu() if pair else None,
-        "evaluations": torch.full((count,), plan.num_rows),
+        "evaluations": torch.full(
+            (count,), sum(count_evaluations(network, r) for r in plan.network_level.tolist())
+        ),
         "residual": torch.zeros(count),
         "row": torch.full((count,), -1),
     }
@@ -232,6 +293,7 @@ def _solve(
     model: Model,
     x: Tensor,
     condition: Tensor | None,
+    guiding: GuidanceArguments,
     plan: Plan,
     solver: ImplicitOptions,
     after_row: RowCallback | None,
@@ -239,7 +301,7 @@ def _solve(
     """Encode a batch by inverting the rows of the plan that decodes."""
     result = invert(
         plan,
-        lambda at: model.noise_predictor(None if condition is None else condition[at]),
+        lambda at: model.noise_predictor(None if condition is None else condition[at], **guiding),
         x,
         solver,
         callback=after_row,

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
-from fastdpm.data.condition import ClassLabels
+from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.inverse.encoding import Latents, decode, encode
 from fastdpm.inverse.latents_file import check_usable
 from fastdpm.models.model import Model
@@ -41,7 +42,8 @@ def interpolate(
     *,
     solver: ImplicitOptions | None = None,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """Interpolate between two samples through their latents; both ends are included.
@@ -55,9 +57,11 @@ def interpolate(
         method: How to encode both ends; see :func:`fastdpm.inverse.encoding.encode`. It determines
             how closely the first and last result match ``a`` and ``b``.
         solver: Options of the solver, for the method "implicit" only.
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of both samples, shape (1, ...), or of each, shape (2, ...).
+        guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
+            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
         batch_size: Number of samples per batch; by default it depends on their size.
 
     Returns:
@@ -84,6 +88,7 @@ def interpolate(
         solver=solver,
         class_labels=class_labels,
         condition=condition,
+        guidance_scale=guidance_scale,
         batch_size=batch_size,
     )
     check_usable(ends, ("the first sample", "the last sample"))

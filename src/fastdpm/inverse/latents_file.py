@@ -1,27 +1,31 @@
 """Latents files: safetensors that include the plan that decodes them.
 
 The tensors have the names of the fields of :class:`fastdpm.inverse.encoding.Latents`. The metadata
-contains the format and its version, the plan as JSON, the method, the digest and name of the
-model, and the names of the inputs.
+contains the format and its version, a digest of the tensors, the plan as JSON, the method, the
+digest and name of the model, and the names of the inputs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from fastdpm.core import inverse
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
+from fastdpm.core.guidance import GuidanceScale
+from fastdpm.core.limits import parse_json
 from fastdpm.core.plan import Plan
+from fastdpm.core.structure import build
 from fastdpm.data.files import write_bytes
-from fastdpm.data.tensors import read_with_head
+from fastdpm.data.tensors import bytes_digest, read_with_head, tensor_digest
 from fastdpm.inverse.encoding import Latents
 
 FORMAT, VERSION = "fastdpm-latents", "1"
@@ -72,7 +76,12 @@ def write_latents(
     tensors = _tensors(latents)
     tensors["gain"] = torch.ones(len(names)) if gain is None else gain
     tensors["gain"] = tensors["gain"].double()
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    guidance = (
+        {"guidance": json.dumps(latents.guidance.record)} if latents.guidance.enabled else {}
+    )
     head = {
+        "digest": _digest(tensors),
         "format": FORMAT,
         "version": VERSION,
         "plan": latents.plan.to_json(),
@@ -81,16 +90,17 @@ def write_latents(
         "model": latents.model,
         "model_name": latents.model_name,
         "inputs": json.dumps(names),
+        **guidance,
     }
-    write_bytes(Path(path), save({n: t.cpu().contiguous() for n, t in tensors.items()}, head))
+    write_bytes(Path(path), save(tensors, head))
 
 
 def read_latents(path: str | Path) -> SavedLatents:
     """Read a latents file that :func:`write_latents` or ``fastdpm encode`` wrote.
 
     Raises:
-        DataError: If the file does not exist, is not a latents file or is damaged, or its plan was
-            changed.
+        DataError: If the file does not exist, is not a latents file or is damaged, or its plan or
+            its values were changed.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,6 +115,10 @@ def read_latents(path: str | Path) -> SavedLatents:
     missing += [name for name in (*_TENSORS, "gain") if name not in tensors]
     if missing:
         raise DataError(f"{path} is not a complete latents file: {', '.join(missing)} missing")
+    if "digest" in head and head["digest"] != _digest(tensors):
+        raise DataError(
+            f"{path} is damaged: its values do not match its digest {head['digest']}; encode again"
+        )
     plan = _read_plan(path, head)
     _check_tensors(path, tensors, plan)
     inputs = _read_names(path, head["inputs"], len(tensors["x"]))
@@ -115,7 +129,8 @@ def read_latents(path: str | Path) -> SavedLatents:
         )
     fields = {name: tensors.get(name) for name in (*_TENSORS, *_OPTIONAL)}
     names = {name: head[name] for name in ("method", "model", "model_name")}
-    latents = Latents(plan=plan, **names, **fields)  # type: ignore[arg-type]
+    guidance = _read_guidance(path, head.get("guidance", "{}"), plan)
+    latents = Latents(plan=plan, guidance=guidance, **names, **fields)  # type: ignore[arg-type]
     _check_finite(str(path), latents)
     return SavedLatents(latents, inputs, tensors["gain"])
 
@@ -124,6 +139,12 @@ def select(latents: Latents, which: Tensor) -> Latents:
     """Select the latents of some samples, by indices or by a mask of shape (n,)."""
     parts: dict[str, Any] = {name: tensor[which] for name, tensor in _tensors(latents).items()}
     return replace(latents, **parts)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of names, types, shapes and values, 16 hexadecimal digits."""
+    lines = (f"{name} {tensor_digest(tensors[name])}\n".encode() for name in sorted(tensors))
+    return bytes_digest(*lines)[:16]
 
 
 def _tensors(latents: Latents) -> dict[str, Tensor]:
@@ -193,10 +214,20 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], plan: Plan) -> None:
         )
 
 
+def _read_guidance(path: Path, text: str, plan: Plan) -> GuidanceScale:
+    """The guidance in the metadata; none in files that were encoded without it."""
+    try:
+        guidance = build(GuidanceScale, parse_json(text), "guidance")
+        guidance.per_row(np.arange(float(plan.num_rows + plan.num_past)))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    return guidance
+
+
 def _read_names(path: Path, text: str, count: int) -> tuple[str, ...]:
     try:
-        names = json.loads(text)
-    except json.JSONDecodeError:
+        names = parse_json(text)
+    except ValueError:
         names = None
     if not isinstance(names, list) or len(names) != count:
         raise DataError(f"{path} is damaged: it must contain {count} names of inputs")

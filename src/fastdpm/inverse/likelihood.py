@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import (
     USUAL_GREY_LEVELS,
@@ -27,7 +28,7 @@ from fastdpm.core.likelihood import (
     bound_coefficients,
 )
 from fastdpm.core.reverse import variance as noise_variance
-from fastdpm.data.condition import ClassLabels
+from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.data.spec import DataSpec
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.inverse.diffusion import noised
@@ -48,6 +49,7 @@ class Bound:
         grey: The gray levels of the data.
         variance: "small", "large" or "learned".
         moved: Largest distance from a value to its gray level, in steps; see :func:`grey_index`.
+        guidance: The guidance of the sampling that the bound is about.
     """
 
     levels: NoiseLevels
@@ -55,6 +57,12 @@ class Bound:
     grey: GreyLevels
     variance: str
     moved: float
+    guidance: GuidanceScale = NO_GUIDANCE
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of each sample."""
+        return self.guidance.evaluations(self.levels.level[:-1])
 
     @property
     def total(self) -> Tensor:
@@ -78,8 +86,9 @@ class Bound:
             "bits_per_dimension": self.mean,
             "standard_error": self.error,
             "samples": len(self.terms),
-            "network_evaluations": self.levels.num_steps,
+            "network_evaluations": self.evaluations,
             "variance": self.variance,
+            "guidance": self.guidance.record,
             "grey_levels": self.grey.count,
             "farthest_from_a_grey_level": self.moved,
             "levels": self.levels.label,
@@ -108,7 +117,8 @@ def bits_per_dimension(
     rounding: float | None = None,
     seed: int = 0,
     class_labels: ClassLabels | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Bound:
@@ -122,15 +132,18 @@ def bits_per_dimension(
         variance: Variance of p(x' | x): "small" is the posterior variance, "large" the forward
             variance, which gives a much smaller bound with few steps, and "learned" the network's
             interpolation between them.
-        clip: How to clip the clean data that a prediction implies; see :class:`fastdpm.Recipe`.
+        clip: How to clip the clean data that a prediction implies: "none", "x0" or "dynamic"; see
+            :class:`fastdpm.Recipe`. Clipped states have no likelihood.
         rounding: Values are rounded to the nearest gray level; this is the largest distance
             allowed, in steps, in [0, 0.5]. By default 0.1, or 0.5 for sounds, because scaling to
             the model's peak moves them off their gray levels.
         seed: Random seed; noise depends on (seed, sample, row).
-        class_labels: Zero-based class labels, for models with classes: one for all samples, or m
-            labels; sample i uses label i mod m.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
+        guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
+            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
         batch_size: Number of samples per batch; by default it depends on their size.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
@@ -141,16 +154,7 @@ def bits_per_dimension(
         InvalidArgumentError: If the data or an argument is invalid or does not fit the model.
         SamplingError: If the network's output is unusable.
     """
-    check_one_of("variance", variance, VARIANCES)
-    if rounding is None:
-        rounding = 0.5 if model.config.data.modality == "audio" else 0.1
-    if not 0 <= rounding <= 0.5:
-        raise InvalidArgumentError(f"`rounding` must be in [0, 0.5] (steps), got {rounding:g}")
-    if model.decoder is not None:
-        raise InvalidArgumentError(
-            f"model {model.config.name!r} is latent: the bound would be that of its latent states,"
-            " which have no gray levels"
-        )
+    rounding = _check_options(model, variance, clip, rounding)
     check_data(model, x)
     model.check_plan(levels)
     coefficients = bound_coefficients(levels)
@@ -161,20 +165,44 @@ def bits_per_dimension(
             " the number of gray levels of the data (`grey`)"
         )
     values = grey.low + grey.step * index.double()
-    condition = own_condition(model, values, condition, class_labels)
+    own = own_condition(model, values, condition, class_labels)
+    guidance = model.check_guidance(guidance_scale, own)
+    guiding = guidance.over(levels.level[:-1])
+    evaluations = guidance.evaluations(levels.level[:-1])
     parts = []
-    for indices, batch, chosen in batches(model, values, condition, batch_size):
+    for indices, batch, chosen in batches(model, values, own, batch_size):
         rows = _Rows(coefficients, variance, grey, index[indices.start : indices.stop])
-        network = model.noise_predictor(chosen, clip=clip)
+        network = model.noise_predictor(chosen, clip=clip, **guiding)
         noise = SampleNoise(seed, indices)
         terms = [_prior(batch, float(levels.level[0]))]
-        after = after_rows(callback, indices.start, len(x), levels.num_steps)
+        after = after_rows(
+            callback, indices.start, len(x), levels.num_steps, evaluations=evaluations
+        )
         for row in range(levels.num_steps):
             terms.append(rows.term(network, batch, row, noise(row, batch)))
             if after is not None:
                 after(row, batch)
         parts.append(torch.stack(terms, dim=1).cpu())
-    return Bound(levels, torch.cat(parts) / math.log(2), grey, variance, moved)
+    return Bound(levels, torch.cat(parts) / math.log(2), grey, variance, moved, guidance)
+
+
+def _check_options(model: Model, variance: str, clip: str, rounding: float | None) -> float:
+    """Check the options of :func:`bits_per_dimension`; return the rounding in steps."""
+    check_one_of("variance", variance, VARIANCES)
+    if clip == "state":
+        raise InvalidArgumentError(
+            "`clip` must not be 'state', because clipped states have no likelihood: use 'none'"
+        )
+    if rounding is None:
+        rounding = 0.5 if model.config.data.modality == "audio" else 0.1
+    if not 0 <= rounding <= 0.5:
+        raise InvalidArgumentError(f"`rounding` must be in [0, 0.5] (steps), got {rounding:g}")
+    if model.decoder is not None:
+        raise InvalidArgumentError(
+            f"model {model.config.name!r} is latent: the bound would be that of its latent states,"
+            " which have no gray levels"
+        )
+    return rounding
 
 
 def grey_levels_of(data: DataSpec, grey_levels: int | None = None) -> tuple[GreyLevels, str]:

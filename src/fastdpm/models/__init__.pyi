@@ -1,5 +1,5 @@
 from .config import builtin_models as builtin_models
 from .conversion import convert as convert
+from .decoder import Decoder as Decoder
 from .load import load_model as load_model
-from .model import Decoder as Decoder
 from .model import Model as Model

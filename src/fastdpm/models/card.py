@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastdpm.core.text import markdown_text
 from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 
 _TASKS = {"image": "unconditional-image-generation", "audio": "text-to-audio"}
@@ -34,9 +35,12 @@ def card_of(config: FolderConfig) -> str:
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
     described = f"{data.modality} data of shape {' x '.join(map(str, data.shape))}{rate}"
     license_tag = config.license.lower() if config.license.lower() in _HUB_LICENSES else "other"
-    lines = "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
-    attribution = f"\n{config.attribution}\n" if config.attribution else ""
-    rows = "".join(f"| {n.replace('_', ' ')} | {v} |\n" for n, v in config.provenance.items())
+    lines = "".join(f"- {name}: {markdown_text(fact)}\n" for name, fact in facts.items())
+    attribution = f"\n{markdown_text(config.attribution)}\n" if config.attribution else ""
+    rows = "".join(
+        f"| {markdown_text(name.replace('_', ' '))} | {markdown_text(value)} |\n"
+        for name, value in config.provenance.items()
+    )
     return f"""---
 license: {license_tag}
 library_name: fastdpm
@@ -47,7 +51,7 @@ pipeline_tag: {task}
 
 {about.format(data=described)}
 
-{lines}- License of the weights: {config.license}
+{lines}- License of the weights: {markdown_text(config.license)}
 {attribution}
 ## Training
 

@@ -5,7 +5,6 @@ Configurations are validated when they are built. PyTorch is not needed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
+from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError, check_one_of
+from fastdpm.core.limits import read_json
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
@@ -127,6 +127,11 @@ class ModelConfig(FolderConfig):
             )
         VarianceSchedule.from_config(self.schedule)
 
+    @property
+    def null_class(self) -> int | None:
+        """The label that stands for "no class": one more than the last class; None without it."""
+        return self.data.classes if self.network.get("null_class") is True else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig(FolderConfig):
@@ -185,13 +190,35 @@ def find_in(base: Path, what: str, name_or_path: str | Path) -> Path:
 
 
 def is_diffusers_folder(folder: Path) -> bool:
-    """Whether a folder holds a pipeline or a network of diffusers."""
-    if (folder / DIFFUSERS_PIPELINE).is_file():
+    """Whether a folder holds a pipeline or a network of diffusers, or checkpoints of one."""
+    if (folder / DIFFUSERS_PIPELINE).is_file() or training_checkpoints(folder):
         return True
+    if (folder / "unet" / CONFIG).is_file() or (folder / "unet_ema" / CONFIG).is_file():
+        return True
+    path = folder / CONFIG
     try:
-        return "_class_name" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return path.is_file() and "_class_name" in read_json(path)
+    except (OSError, ValueError, TypeError, DataError):
         return False
+
+
+def training_checkpoints(folder: Path) -> list[Path]:
+    """The folders ``checkpoint-N`` that a training script of diffusers wrote, the latest last.
+
+    Empty if ``folder`` holds a model itself.
+    """
+    parts = ("", "unet", "unet_ema")
+    if any((folder / part / CONFIG).is_file() for part in parts):
+        return []
+    if (folder / DIFFUSERS_PIPELINE).is_file():
+        return []
+    found = [
+        (int(number), path)
+        for path in folder.glob("checkpoint-*")
+        if (number := path.name.removeprefix("checkpoint-")).isdecimal()
+        and any((path / part / CONFIG).is_file() for part in parts[1:])
+    ]
+    return [path for _, path in sorted(found)]
 
 
 def read_config(folder: Path, kind: type[Config]) -> Config:
@@ -206,6 +233,6 @@ def read_config(folder: Path, kind: type[Config]) -> Config:
     """
     path = folder / CONFIG
     try:
-        return kind.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        return kind.from_dict(read_json(path))
+    except (OSError, ValueError, DataError) as error:
         raise ModelError(f"{path}: {error}") from None

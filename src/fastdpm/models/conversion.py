@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.condition import read_mel
-from fastdpm.data.files import new_folder
-from fastdpm.models.config import MODEL_FILES, ModelConfig
+from fastdpm.data.run_folder import RunFolder, check_folder
+from fastdpm.models.config import ModelConfig
 from fastdpm.models.find import find_model
 from fastdpm.models.folder import write_folder
 from fastdpm.models.formats.diffusers_folder import model_name
@@ -26,6 +25,7 @@ def convert(
     name: str | None = None,
     half: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """Convert a checkpoint, a diffusers folder or a model on a hub to a model folder.
 
@@ -33,7 +33,7 @@ def convert(
 
     Args:
         source: A published checkpoint, or anything else that :func:`fastdpm.load_model` opens.
-        out: The new folder. It appears only when it is complete.
+        out: The new folder. It has a configuration only when it is complete.
         preset: Name or TOML file of the preset that describes the checkpoint; recognized from the
             weights if None.
         layout: Format of the checkpoint, a key of :data:`fastdpm.models.formats.table.FORMATS`;
@@ -41,7 +41,8 @@ def convert(
         name: Name of the model. If None, the name of the preset, or that of ``out`` if several
             presets fit.
         half: Store the weights as float16 instead of in their own type.
-        overwrite: Replace an existing model folder.
+        overwrite: Replace an earlier conversion, when the new one is complete.
+        resume: Start over in the folder of a conversion that was interrupted.
 
     Returns:
         The configuration as written, and notes for the user.
@@ -49,28 +50,31 @@ def convert(
     Raises:
         InvalidArgumentError: If ``out`` cannot be written, or no preset fits the checkpoint.
         ModelError: If the checkpoint is damaged, would execute code when read, or does not fit
-            the preset.
+            the preset, or a weight is not finite or out of the range of float16.
     """
     out = Path(out)
-    replaced = MODEL_FILES if overwrite else ()
-    advice = "" if overwrite else ", or set `overwrite` to replace a model folder"
-    with new_folder(out, replaced, advice) as folder:
-        if overwrite and Path(source).resolve().is_relative_to(out.resolve()):
-            raise InvalidArgumentError(f"{source} is inside {out}: choose another `out`")
-        if preset is None:
-            found = find_model(source, None, layout)
-        else:
-            found = find_model(preset, source, layout)
+    check_folder(out, resume=resume, overwrite=overwrite)
+    if preset is None:
+        found = find_model(source, None, layout)
+    else:
+        found = find_model(preset, source, layout)
+    if name is None:
+        several = "fits" in found.config.provenance
+        name = model_name(out.name) if several else found.config.name
+    conversion = {
+        "converted_from": Path(source).name,
+        "checkpoint_sha256": found.config.weights_sha256,
+        "converted_by": f"fastdpm {version('fastdpm')}",
+    }
+    config = replace(found.config, name=name, provenance=found.config.provenance | conversion)
+    identity = {"half": half, **config.to_dict()}
+    run = RunFolder.open(
+        out, "convert", identity, resume=resume, overwrite=overwrite, inputs=found.files
+    )
+    with run:
         _, weights = found.read()
-        if name is None:
-            name = model_name(out.name) if found.notes else found.config.name
-        conversion = {
-            "converted_from": Path(source).name,
-            "checkpoint_sha256": found.config.weights_sha256,
-            "converted_by": f"fastdpm {version('fastdpm')}",
-        }
-        config = replace(found.config, name=name, provenance=found.config.provenance | conversion)
         conditions = None if found.conditions is None else read_mel(found.conditions)
         dtype = torch.float16 if half else None
-        written = write_folder(folder, config, weights, conditions, dtype)
+        with run.batch() as folder:
+            written = write_folder(folder, config, weights, conditions, dtype)
     return written, found.notes

@@ -30,7 +30,7 @@ from fastdpm.models.presets import Preset, is_preset, presets, read_preset
 if TYPE_CHECKING:
     from torch import nn
 
-    from fastdpm.models.formats.checkpoint import State
+    from fastdpm.models.formats.states import State
 
 _SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
 
@@ -58,6 +58,11 @@ class FoundModel:
     def schedule(self) -> VarianceSchedule:
         """The variances that the model was trained with."""
         return VarianceSchedule.from_config(self.config.schedule)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that it is read from, as far as they are known."""
+        return [path for path in (self.weights, self.conditions) if path is not None]
 
     def checksum(self) -> str:
         """The SHA-256 of the weights, from the configuration or computed from the file.
@@ -138,10 +143,11 @@ def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) ->
 def _of_folder(folder: Path) -> FoundModel:
     """The model of a model folder or a diffusers folder."""
     read_diffusers: Callable[[], State] | None = None
+    notes: tuple[str, ...] = ()
     if is_diffusers_folder(folder):
         from fastdpm.models.formats.diffusers_folder import read_diffusers_folder
 
-        config, weights, read_diffusers = read_diffusers_folder(folder)
+        config, weights, read_diffusers, notes = read_diffusers_folder(folder)
     elif (folder / CONFIG).is_file():
         config, weights = read_config(folder, ModelConfig), folder / WEIGHTS
     else:
@@ -157,7 +163,7 @@ def _of_folder(folder: Path) -> FoundModel:
 
     conditions = folder / CONDITIONS
     has_conditions = read_diffusers is None and conditions.is_file()
-    return FoundModel(config, weights, read, conditions if has_conditions else None)
+    return FoundModel(config, weights, read, conditions if has_conditions else None, notes)
 
 
 def _no_weights(config: ModelConfig) -> NoReturn:
@@ -175,6 +181,7 @@ def _of_checkpoint(path: Path, preset: Preset | None, layout: str | None) -> Fou
     """The model of a published checkpoint."""
     from fastdpm.models.recognize import recognize
 
-    config, network, state, notes = recognize(path, preset, layout)
+    found = recognize(path, preset, layout)
     # Every call of ``read`` returns its own network, because weights are loaded into it.
-    return FoundModel(config, path, lambda: (deepcopy(network), state), notes=notes)
+    read = lambda: (deepcopy(found.network), found.state)  # noqa: E731
+    return FoundModel(found.config, path, read, notes=found.notes)

@@ -18,7 +18,7 @@ from fastdpm.data.files import write_text
 from fastdpm.data.tensors import read_tensors, sha256, write_tensors
 from fastdpm.models.card import card_of
 from fastdpm.models.config import CARD, CONDITIONS, CONFIG, WEIGHTS, Config
-from fastdpm.models.formats.checkpoint import State
+from fastdpm.models.formats.states import State
 from fastdpm.networks.weights import check_same
 
 

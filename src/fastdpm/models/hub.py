@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_installed
 from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, OTHER_NETWORKS, WEIGHTS
+from fastdpm.models.formats.diffusers_files import find_weights, weights_among
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,14 +35,15 @@ _SMALL = re.compile(
     r"README\.md|conditions\.safetensors|model_index\.json"
     r"|([^/]+/)?(config|scheduler_config)\.json"
 )
-# For each folder, names in order of preference. Other variants (half precision, shards, ONNX) are
-# not read.
+# For each folder, names in order of preference. Weights in several files and variants (half
+# precision) of diffusers are read if there is nothing else.
 _WEIGHTS = (
     ("model.safetensors",),
     ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
     ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"),
 )
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx")
+_PARTS = ("unet/", "")  # where the U-Net of a diffusers folder can be
 _CACHED_TIMEOUT = 3.0  # seconds to wait for the hub if the model is already in the cache
 
 _MAX_CHARACTERS = 200  # of another library's error message
@@ -233,7 +235,16 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     names = [name for group in _WEIGHTS for name in group]
-    return folder if any((folder / name).is_file() for name in names) else None
+    whole = any((folder / name).is_file() for name in names)
+    return folder if whole or any(_is_complete(folder / part) for part in _PARTS) else None
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a folder of diffusers has all files of its weights."""
+    try:
+        return bool(find_weights(folder).files)
+    except FastDPMError:
+        return False
 
 
 def _download(name: str, repo: str, revision: str | None, timeout: float | None) -> Path:
@@ -269,6 +280,10 @@ def _choose(name: str, repo: str, files: Sequence[str]) -> tuple[list[str], list
         )
     available = [[file for file in group if file in files] for group in _WEIGHTS]
     weights = [group[0] for group in available if group]
+    if not weights:
+        part = next((part for part in _PARTS if f"{part}{CONFIG}" in files), "")
+        names = [file.removeprefix(part) for file in files if file.startswith(part)]
+        weights = [part + name for name in weights_among(names)]
     if not weights:
         found = [file for file in files if file.endswith(_OTHER_WEIGHTS)]
         rest = f" and {len(found) - 3} more" if len(found) > 3 else ""

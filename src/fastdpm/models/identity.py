@@ -38,8 +38,14 @@ def weights_digest(model: Model) -> str:
     return bytes_digest(*(f"{n} {tensor_digest(t)}".encode() for n, t in state.items()))
 
 
-def model_digest(model: Model) -> str:
-    """Digest of everything that determines a model's latents, weights included, 16 hex digits."""
+def model_digest(model: Model, *, guided: bool = False) -> str:
+    """Digest of everything that determines a model's latents, weights included, 16 hex digits.
+
+    Args:
+        model: The model.
+        guided: Whether the latents were encoded with guidance, which also needs the condition
+            that stands for no condition.
+    """
     digest = hashlib.sha256(config_digest(model.config).encode())
     if model.config.network["type"] == "custom":
         digest.update(repr(model.network).encode())
@@ -47,4 +53,6 @@ def model_digest(model: Model) -> str:
         if isinstance(value, Tensor):
             digest.update(name.encode())
             digest.update(tensor_bytes(value))
+    if guided and model.unconditional is not None:
+        digest.update(tensor_bytes(model.unconditional))
     return digest.hexdigest()[:16]

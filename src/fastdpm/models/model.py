@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastdpm.core.deprecation import renamed
-from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.guidance import Guidance as GuidanceValue
+from fastdpm.core.guidance import GuidanceScale, ScaleAt
 from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
+from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.condition import ClassLabels, check_labels, check_mel, one_condition
-from fastdpm.data.spec import DataSpec
+from fastdpm.data.condition import ClassLabels, Condition, one_condition
+from fastdpm.models.bar import progress_bar
+from fastdpm.models.checks import (
+    as_condition,
+    check_guidable,
+    check_plan,
+    null_of,
+    unconditional_of,
+    usable_guidance,
+)
 from fastdpm.models.config import ModelConfig
+from fastdpm.models.decoder import Decoder
+from fastdpm.models.predictor import make_predictor
+from fastdpm.models.wrapping import wrapped_config
 from fastdpm.sampling.loop import run
-from fastdpm.sampling.network import Network, NoisePredictor, call_network
+from fastdpm.sampling.network import Network, NoisePredictor
 from fastdpm.sampling.noise import SampleNoise
-from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
-from fastdpm.sampling.state import Callback, SamplingState, after_rows
+from fastdpm.sampling.state import Callback, after_rows
 
-_CLIPS: dict[str, type[ClipX0] | type[DynamicThreshold]] = {
-    "x0": ClipX0,
-    "dynamic": DynamicThreshold,
-}
 _BATCH_VALUES = 2**18
 _MAX_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Decoder of a latent model: maps latent states to data.
-
-    Attributes:
-        shape: Shape of one latent state.
-        decode: Maps latent states (batch, *shape) to data in [-1, 1], (batch, *data shape).
-        name: Identifies the decoder in cached results. Use different names for different decoders,
-            unless the network's weights include the decoder.
-    """
-
-    shape: tuple[int, ...]
-    decode: Callable[[Tensor], Tensor]
-    name: str = ""
 
 
 @renamed("denoiser", "noise_predictor")
@@ -62,7 +53,10 @@ class Model:
         conditions: Default conditions; sample i uses condition i mod m. Mel spectrograms of shape
             (m, bands, frames) for a vocoder, class labels (m,) for a model with classes, or
             whatever the network accepts, (m, ...). None for an unconditional model.
+        unconditional: The condition that stands for no condition, shape (1, ...), such as the
+            label of the null class. Guidance needs it; None if the network has none.
         decoder: Decoder of a latent model, or None.
+        notes: What was chosen and assumed when a checkpoint was opened, in words.
     """
 
     def __init__(
@@ -71,6 +65,7 @@ class Model:
         network: nn.Module,
         conditions: Tensor | None = None,
         decoder: Decoder | None = None,
+        unconditional: Tensor | None = None,
     ) -> None:
         self.config = config
         self.network = network
@@ -78,7 +73,9 @@ class Model:
         if conditions is None and config.data.classes is not None:
             conditions = torch.arange(config.data.classes)
         self.conditions = conditions
+        self.unconditional = unconditional_of(config, unconditional, conditions)
         self.decoder = decoder
+        self.notes: tuple[str, ...] = ()
         weight = next(network.parameters(), torch.empty(0))
         self.device = weight.device
         # The type of the network's inputs; states can be float64, and steps need float32 at least.
@@ -94,7 +91,10 @@ class Model:
         name: str = "custom",
         sample_rate: int | None = None,
         classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        null_class: bool = False,
         conditions: Tensor | None = None,
+        unconditional: Tensor | None = None,
         decoder: Decoder | None = None,
         prediction: str = "epsilon",
         time_scale: float = 1.0,
@@ -115,7 +115,11 @@ class Model:
                 from the same weights.
             sample_rate: Sample rate in Hz, for sound.
             classes: Number of classes, if the network accepts class labels, shape (batch,), int64.
+            class_names: Names of the classes, in the order of their labels.
+            null_class: Whether the label after that of the last class stands for "no class".
             conditions: Default conditions; see :class:`Model`.
+            unconditional: The condition that stands for no condition, with the shape of one
+                condition, if ``null_class`` does not say it.
             decoder: Decoder of a latent model. ``shape`` is then the shape of the decoded data.
             prediction: Prediction type: "epsilon", "v_prediction" or "sample".
             time_scale: Factor by which steps are multiplied before they reach the network.
@@ -127,30 +131,21 @@ class Model:
             InvalidArgumentError: If an argument is invalid or does not fit the others, or the
                 network is in training mode.
         """
-        if not isinstance(network, nn.Module):
-            raise InvalidArgumentError(
-                f"`network` must be a torch.nn.Module, got {type(network).__name__}: pass a plain"
-                " function to fastdpm.run, or call it in the forward method of a module"
-            )
-        if any(module.training for module in network.modules()):
-            raise InvalidArgumentError(
-                "the network, or a part of it, is in training mode: call network.eval() first"
-            )
-        if reserved := {"type", "class"} & (settings or {}).keys():
-            raise InvalidArgumentError(
-                f"`settings` must not contain {' or '.join(sorted(reserved))}: rename it"
-            )
-        modality = "image" if len(shape) == 3 else "audio" if sample_rate else "series"
-        config = ModelConfig(
+        config = wrapped_config(
+            network,
+            schedule,
+            shape,
             name=name,
-            network={"type": "custom", "class": type(network).__name__, **(settings or {})},
-            schedule=schedule.config,
-            data=DataSpec(modality, tuple(shape), sample_rate, classes=classes),
-            recipe=recipe or Recipe(num_steps=min(20, schedule.num_train_steps)),
+            sample_rate=sample_rate,
+            classes=classes,
+            class_names=class_names,
             prediction=prediction,
             time_scale=time_scale,
+            recipe=recipe,
+            settings=settings,
         )
-        return cls(config, network, conditions, decoder)
+        null = null_of(classes, unconditional) if null_class else unconditional
+        return cls(config, network, conditions, decoder, null)
 
     def sample(
         self,
@@ -163,10 +158,13 @@ class Model:
         kappa: float | None = None,
         method: str | None = None,
         clip: str | None = None,
+        guidance_scale: GuidanceValue | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_rescale: float | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         class_labels: ClassLabels | None = None,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
         precision: str = "float32",
         progress: bool = False,
         callback: Callback | None = None,
@@ -183,11 +181,16 @@ class Model:
             spacing: Spacing of the levels: "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].
             method: Name of the sampler; see :class:`fastdpm.Recipe`.
-            clip: How to clip the predicted clean data: "none", "x0" or "dynamic".
+            clip: What to clip: "none", "x0", "dynamic" or "state"; see :class:`fastdpm.Recipe`.
+            guidance_scale: Scale of classifier-free guidance, or one for each row of the plan: 1
+                is none, and above 1 strengthens the condition. Scales other than 0 and 1 take two
+                network evaluations per row. The model needs :attr:`unconditional`.
+            guidance_interval: Lowest and highest noise level with guidance, each in (0, 1].
+            guidance_rescale: How far guided predictions are rescaled, in [0, 1].
             seed: Random seed, at least 0.
             batch_size: Number of samples per batch; by default it depends on their size.
-            class_labels: Zero-based class labels, for models with classes: one for all samples, or
-                m labels; sample i uses label i mod m. By default all classes in turn.
+            class_labels: For models with classes, labels from 0 or names, one or m: sample i uses
+                label i mod m. By default all classes in turn. "none" is the null class.
             condition: Condition of any other model: mel spectrograms of shape (bands, frames) or
                 (m, bands, frames) for a vocoder, or whatever the network accepts, (m, ...). Sample
                 i uses condition i mod m. By default ``conditions`` of the model.
@@ -203,6 +206,7 @@ class Model:
             InvalidArgumentError: If an argument is invalid or does not fit the model.
             SamplingError: If the network's output is unusable.
         """
+        check_limit("`n`", n, MAX_SAMPLES)
         recipe = self.config.recipe.replace(
             num_steps=num_steps,
             levels=levels,
@@ -210,24 +214,28 @@ class Model:
             kappa=kappa,
             method=method,
             clip=clip,
+            guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            guidance_rescale=guidance_rescale,
         )
         if plan is None:
             plan = recipe.compile(self.schedule)
-        elif recipe.replace(clip=self.config.recipe.clip) != self.config.recipe:
+        elif recipe.bare != self.config.recipe.bare:
             raise InvalidArgumentError(
                 "choices of a recipe have no effect with `plan`: drop the plan or the choices"
             )
         else:
             self.check_plan(plan)
-        condition = one_condition(condition, class_labels, self.config.data)
-        with _progress_bar(callback) if progress else nullcontext(callback) as report:
+        chosen = one_condition(condition, class_labels, self.config.data)
+        with progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
                 plan,
                 clip=recipe.clip,
+                guidance_scale=recipe.guidance,
                 seed=seed,
                 batch_size=batch_size,
-                condition=condition,
+                condition=chosen,
                 precision=precision,
                 callback=report,
             )
@@ -239,9 +247,10 @@ class Model:
         plan: Plan,
         *,
         clip: str = "none",
+        guidance_scale: GuidanceValue = 1.0,
         seed: int = 0,
         batch_size: int | None = None,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
         precision: str = "float32",
         callback: Callback | None = None,
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -252,17 +261,23 @@ class Model:
         """
         if len(samples) < 1:
             raise InvalidArgumentError("`n` must be at least 1")
-        condition = self.check_condition(condition)
-        shape = self.sample_shape(condition)
-        for first, batch in self.split(samples, batch_size, condition):
+        checked = self.check_condition(condition)
+        guidance = self.check_guidance(guidance_scale, checked)
+        guiding = guidance.over(plan.network_level)
+        evaluations = guidance.evaluations(plan.network_level)
+        shape = self.sample_shape(checked)
+        for first, batch in self.split(samples, batch_size, checked):
             noise = SampleNoise(seed, batch)
-            chosen = self.condition_of(condition, batch)
+            chosen = self.condition_of(checked, batch)
             x = run(
                 plan,
-                self.noise_predictor(chosen, clip=clip, precision=precision),
+                self.noise_predictor(chosen, clip=clip, precision=precision, **guiding),
                 noise.start(shape, device=self.device),
                 noise=noise,
-                callback=after_rows(callback, first, len(samples), plan.num_rows),
+                callback=after_rows(
+                    callback, first, len(samples), plan.num_rows, evaluations=evaluations
+                ),
+                clip_state=clip == "state",
             )
             yield batch, self.finished(x)
 
@@ -281,21 +296,32 @@ class Model:
         return condition[[i % len(condition) for i in samples]].to(self.device)
 
     def noise_predictor(
-        self, condition: Tensor | None = None, *, clip: str = "none", precision: str = "float32"
+        self,
+        condition: Tensor | None = None,
+        *,
+        clip: str = "none",
+        precision: str = "float32",
+        guidance_scale: float | ScaleAt = 1.0,
+        guidance_rescale: float = 0.0,
     ) -> Network | NoisePredictor:
-        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions."""
-        check_one_of("clip", clip, CLIPS)
-        check_one_of("precision", precision, PRECISIONS)
+        """Return the network as :func:`fastdpm.run` takes it, for one batch of conditions.
 
-        def plain(x: Tensor, t: Tensor) -> Tensor:
-            step = (t * self.config.time_scale).to(self.dtype)
-            return call_network(self.network, x.to(self.dtype), step, condition).to(x.dtype)
-
-        network: Network = plain
-        if precision != "float32":
-            network = Autocast(plain, getattr(torch, PRECISIONS[precision]))
-        predictor = as_eps(network, self.config.prediction)
-        return predictor if clip == "none" else _CLIPS[clip](predictor)
+        ``guidance_scale`` is a number, or a function of the noise level.
+        """
+        null = self.unconditional
+        if guidance_scale != 1:
+            has_null = condition is not None and null is not None
+            check_guidable(self.config, GuidanceScale(0.0), has_null=has_null)
+        return make_predictor(
+            self.network,
+            self.config,
+            self.dtype,
+            condition,
+            null,
+            {"guidance_scale": guidance_scale, "guidance_rescale": guidance_rescale},
+            clip=clip,
+            precision=precision,
+        )
 
     @torch.no_grad()
     def finished(self, x: Tensor) -> Tensor:
@@ -303,35 +329,44 @@ class Model:
         data = x if self.decoder is None else self.decoder.decode(x)
         return data.clamp(-1, 1)
 
-    def check_condition(self, condition: Tensor | None) -> Tensor | None:
+    def check_condition(self, condition: Condition | None) -> Tensor | None:
         """Check conditions and return them with shape (m, ...); by default the model's own.
 
         Raises:
             InvalidArgumentError: If they are missing, not supported or of the wrong shape.
         """
-        data = self.config.data
-        if condition is None:
-            if data.mel is not None and self.conditions is None:
-                raise InvalidArgumentError(
-                    f"model {self.config.name!r} needs a condition: a mel spectrogram of"
-                    f" {data.mel.bands} bands, or a sound at {data.mel.sample_rate} Hz"
-                )
-            return self.conditions
-        if data.mel is not None:
-            return check_mel(condition, data.mel)
-        if data.classes is not None:
-            return check_labels(condition, data.classes)
-        if self.conditions is None:
+        if condition is not None:
+            return as_condition(self.config, condition, self.conditions, self.null_class)
+        mel = self.config.data.mel
+        if mel is not None and self.conditions is None:
             raise InvalidArgumentError(
-                f"model {self.config.name!r} takes no condition: drop `condition`"
+                f"model {self.config.name!r} needs a condition: a mel spectrogram of {mel.bands}"
+                f" bands, or a sound at {mel.sample_rate} Hz"
             )
-        if condition.shape[1:] != self.conditions.shape[1:] or not len(condition):
-            raise InvalidArgumentError(
-                f"a condition of model {self.config.name!r} must have shape"
-                f" (m, {', '.join(map(str, self.conditions.shape[1:]))}),"
-                f" got {tuple(condition.shape)}"
-            )
-        return condition
+        return self.conditions
+
+    @property
+    def null_class(self) -> int | None:
+        """The label that stands for "no class"; None if the model has none."""
+        if self.config.data.classes is None or self.unconditional is None:
+            return None
+        return int(self.unconditional)
+
+    def check_guidance(
+        self, guidance_scale: GuidanceValue | None, condition: Tensor | None
+    ) -> GuidanceScale:
+        """Check a scale of guidance; by default that of the recommended recipe.
+
+        Args:
+            guidance_scale: The scale, or None.
+            condition: Checked conditions of all samples. Where all of them stand for no condition,
+                guidance has no effect and is left out.
+
+        Raises:
+            InvalidArgumentError: If it is invalid, or the model cannot be guided.
+        """
+        guidance = GuidanceScale.of(guidance_scale, self.config.recipe.guidance)
+        return usable_guidance(self.config, guidance, self.unconditional, condition)
 
     def sample_shape(self, condition: Tensor | None = None) -> tuple[int, ...]:
         """Return the shape of one state; a vocoder's sounds have the length of their condition."""
@@ -360,34 +395,9 @@ class Model:
         Raises:
             InvalidArgumentError: If the level of a row is not the level of its step.
         """
-        schedule = self.schedule
-        inside = (plan.t > -1) & (plan.t <= schedule.num_train_steps - 1)
-        level = schedule.R(np.clip(plan.t + 1, 0, schedule.num_train_steps))
-        wrong = ~inside | (np.abs(level - plan.level[:-1]) > 1e-6)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise InvalidArgumentError(
-                f"row {row} of the plan has level {plan.level[row]:.6g} at step"
-                f" {plan.t[row]:.6g}, which does not match the schedule of model"
-                f" {self.config.name!r}: compile the plan for this model's schedule"
-            )
+        check_plan(self.config.name, self.schedule, plan)
 
 
 def fitting_batch(shape: Sequence[int]) -> int:
     """Choose a batch size for states of this shape."""
     return max(1, min(_MAX_BATCH, _BATCH_VALUES // math.prod(shape)))
-
-
-@contextmanager
-def _progress_bar(callback: Callback | None) -> Iterator[Callback]:
-    """Show a progress bar; the callback updates it and calls the user's callback."""
-    from fastdpm.progress import sampling_bar
-
-    with sampling_bar() as bar:
-
-        def report(state: SamplingState) -> None:
-            bar(state)
-            if callback is not None:
-                callback(state)
-
-        yield report

@@ -8,12 +8,12 @@ Source: Kong & Ping 2021, arXiv:2106.00132; their code, https://github.com/FengN
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.limits import read_toml
 from fastdpm.core.methods import find_named
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build
@@ -168,6 +168,9 @@ def is_preset(name: str) -> bool:
 def read_preset(name_or_file: str | Path) -> Preset:
     """Read a preset by its name, or from your own TOML file.
 
+    A TOML file can name a built-in preset as ``base`` and change some of its settings: the keys of
+    ``network`` and ``data`` one by one, any other key as a whole.
+
     Raises:
         InvalidArgumentError: If there is no such preset, or the file is not a valid preset.
     """
@@ -178,7 +181,20 @@ def read_preset(name_or_file: str | Path) -> Preset:
     else:
         check_one_of("preset", name, presets())
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"{path} cannot be read as a preset: {error}") from None
+    if "base" in values:
+        values = _based(values, path)
     return build(Preset, values, f"preset {name}")
+
+
+def _based(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a built-in preset with those of a file in their place."""
+    check_one_of("base", values["base"], presets())
+    base = read_toml(PRESETS / f"{values['base']}.toml")
+    own = {key: value for key, value in values.items() if key != "base"}
+    for key in ("network", "data"):
+        if isinstance(own.get(key), dict):
+            own[key] = base[key] | own[key]
+    return base | {"name": path.stem} | own

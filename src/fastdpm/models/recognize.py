@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError, check_one_of
 from fastdpm.data.tensors import sha256
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.formats import table
-from fastdpm.models.formats.checkpoint import State, choose_state, read_states
+from fastdpm.models.formats.betas import describe_schedule
+from fastdpm.models.formats.checkpoint import read_checkpoint
 from fastdpm.models.formats.diffusers_folder import UNET_MARK, model_name
 from fastdpm.models.formats.format import Format, Shapes
+from fastdpm.models.formats.states import State, Weights, check_readable, choose_weights
 from fastdpm.models.presets import Preset, presets, read_preset
+from fastdpm.models.stated import overridden, stated_by
 from fastdpm.networks.build import NETWORKS, check_fits
 from fastdpm.networks.weights import check_same
 
@@ -22,19 +29,32 @@ from fastdpm.networks.weights import check_same
 _SIMILAR = 0.8
 
 
-def recognize(
-    path: Path, preset: Preset | None = None, layout: str | None = None
-) -> tuple[ModelConfig, nn.Module, State, tuple[str, ...]]:
+class Recognized(NamedTuple):
+    """The model in a checkpoint.
+
+    Attributes:
+        config: Its configuration.
+        network: Its network, on PyTorch's meta device.
+        state: Weights that fit the network, memory-mapped if possible.
+        notes: Notes for the user: which weights are used, and what was assumed.
+    """
+
+    config: ModelConfig
+    network: nn.Module
+    state: State
+    notes: tuple[str, ...]
+
+
+def recognize(path: Path, preset: Preset | None = None, layout: str | None = None) -> Recognized:
     """Recognize the model in a published checkpoint.
+
+    What the file itself states (the ``params`` of LMNT's files, a buffer ``betas`` beside the
+    network) replaces what the preset says.
 
     Args:
         path: The checkpoint.
         preset: The preset that describes it; if None, the one that fits every shape.
         layout: Format, a key of :data:`fastdpm.models.formats.table.FORMATS`; recognized if None.
-
-    Returns:
-        The configuration of the model, its network on PyTorch's meta device, weights that fit it
-        (memory-mapped if possible), and notes for the user.
 
     Raises:
         InvalidArgumentError: If no preset fits, or several presets with different settings fit.
@@ -42,38 +62,54 @@ def recognize(
     """
     if layout is not None:
         check_one_of("`layout`", layout, table.FORMATS)
-    form, marked = _recognized(path, read_states(path), layout)
-    state = choose_state(path, marked)
+    content = read_checkpoint(path)
+    form, weights, notes = _recognized(path, content, layout)
+    stated = stated_by(path, form, content, weights)
     if preset is None:
-        config, network, notes = _matching_preset(path, form, state)
+        config, network, more = _matching_preset(path, form, weights.tensors, stated)
+        notes += more
         description = f"a network of {form.title}"
     else:
-        config, network, notes = *_completed(path, preset, form, _shapes(state)), ()
+        config, network = _completed(path, preset, form, _shapes(weights.tensors))
         description = f"preset {preset.name}"
-    check_same(path, network.state_dict(), state, description)
-    return replace(config, weights_sha256=sha256(path)), network, state, notes
+        if stated:
+            config, network, more = overridden(path, config, stated)
+            notes += more
+    check_same(path, network.state_dict(), weights.tensors, description)
+    config = replace(config, weights_sha256=sha256(path))
+    return Recognized(config, network, weights.tensors, notes)
 
 
 def _recognized(
-    path: Path, states: list[tuple[str, State]], layout: str | None
-) -> tuple[Format, list[tuple[str, State]]]:
-    """The format of a file, and its states that contain the marker tensor of that format."""
+    path: Path, content: Any, layout: str | None
+) -> tuple[Format, Weights, tuple[str, ...]]:
+    """The format of a file, and the weights to use."""
     for name, form in table.FORMATS.items():
-        marked = [(key, state) for key, state in states if form.mark in state]
-        if marked and layout in (None, name):
-            return form, marked
-    if any(UNET_MARK in state for _, state in states):
+        if layout in (None, name) and (found := choose_weights(path, content, form.mark)):
+            return form, *found
+    if choose_weights(path, content, UNET_MARK):
         raise InvalidArgumentError(
             f"{path} holds the weights of a diffusers network without its configuration: pass the"
             " folder that contains both"
         )
-    found = next((f"a tensor {sorted(state)[0]}" for _, state in states), "no named tensors")
+    check_readable(path, content)
     known = ", ".join(f"{name} ({form.title})" for name, form in table.FORMATS.items())
     expected = f"of format {layout}" if layout else f"of a known format, one of {known}"
     raise ModelError(
-        f"{path} is not a checkpoint {expected}: it holds {found}; open other networks in Python"
-        " with Model.wrap"
+        f"{path} is not a checkpoint {expected}: it holds {_first_tensor(content)}; open other"
+        " networks in Python with Model.wrap"
     )
+
+
+def _first_tensor(content: Any) -> str:
+    """One of the named tensors at the top of a file or one level below, in words."""
+    levels = [content, *(content.values() if isinstance(content, Mapping) else ())]
+    for level in levels:
+        if isinstance(level, Mapping):
+            names = [str(name) for name, value in level.items() if isinstance(value, torch.Tensor)]
+            if names:
+                return f"a tensor {min(names)}"
+    return "no named tensors"
 
 
 def _completed(
@@ -89,7 +125,10 @@ def _completed(
             f" describes a {kind}: choose another preset"
         )
     try:
-        network = form.infer(shapes, config.data.shape[-1]) | config.network
+        inferred = form.infer(shapes, config.data.shape[-1])
+        if config.null_class is not None and inferred.get("num_classes"):
+            inferred["num_classes"] -= 1  # the last row of the embedding is the null class
+        network = inferred | config.network
     except (ModelError, LookupError, ArithmeticError, ValueError) as error:
         raise ModelError(
             f"{path} does not fit preset {preset.name}: its tensors are not those of {form.title}"
@@ -108,7 +147,7 @@ def _completed(
 
 
 def _matching_preset(
-    path: Path, form: Format, state: State
+    path: Path, form: Format, state: State, stated: dict[str, Any]
 ) -> tuple[ModelConfig, nn.Module, tuple[str, ...]]:
     """The configuration and network of the preset whose shapes equal those of ``state``."""
     shapes = _shapes(state)
@@ -125,15 +164,66 @@ def _matching_preset(
     ]
     if matching:
         config, notes = _merged(path, [config for config, _ in matching])
-        return config, matching[0][1], notes
+        network = matching[0][1]
+        if stated:
+            config, network, more = overridden(path, config, stated)
+            notes += more
+        return config, network, (_assumptions(path, config, form, stated), *notes)
     for config, network in sorted(candidates, key=lambda pair: -_overlap(pair[1], shapes))[:1]:
         if _overlap(network, shapes) >= _SIMILAR:
             check_same(path, network.state_dict(), state, f"{config.name}, the closest preset")
+    if "schedule" in stated and "sample_rate" in stated.get("data", {}):
+        base = _unnamed(path, candidates[0][0], form, shapes)
+        config, network, _ = overridden(path, base, stated)
+        return config, network, (_assumptions(path, config, form, stated),)
     raise InvalidArgumentError(
         f"{path} is a network of {form.title} that no preset describes: its schedule and data"
         " cannot be inferred from the weights, so describe them in your own TOML file and pass it"
         " as the preset (see docs/open.md)"
     )
+
+
+def _unnamed(path: Path, like: ModelConfig, form: Format, shapes: Shapes) -> ModelConfig:
+    """A configuration like that of a preset, for a network of other sizes."""
+    network = {"type": form.network, **form.infer(shapes, like.data.shape[-1])}
+    return replace(
+        like,
+        name=model_name(path.stem),
+        network=network,
+        data=replace(like.data, description=""),
+        license="unknown",
+        attribution="",
+        provenance={"checkpoint": path.name},
+    )
+
+
+def _assumptions(path: Path, config: ModelConfig, form: Format, stated: dict[str, Any]) -> str:
+    """What a file was taken for, and the settings that its weights do not show."""
+    facts = [] if "schedule" in stated else [describe_schedule(config.schedule)]
+    if config.data.sample_rate and "sample_rate" not in stated.get("data", {}):
+        facts.append(f"{config.data.sample_rate:,} Hz")
+    facts += [f"prediction {config.prediction}", f"time_scale {config.time_scale:g}"]
+    facts += [
+        f"{name} {value}"
+        for name, value in _hidden(config.network, form)
+        if name not in stated.get("network", {})
+    ]
+    made = config.provenance
+    name = made.get("fits", made.get("preset", f"a network of {form.title}"))
+    return (
+        f"{path.name} was taken for {name}; its weights do not show the rest, so this was assumed:"
+        f" {', '.join(facts)} (if it differs, describe the model in a TOML file; see docs/open.md)"
+    )
+
+
+def _hidden(network: Mapping[str, Any], form: Format) -> Iterator[tuple[str, Any]]:
+    """The arguments of a network that weights do not show, with their values."""
+    defaults = inspect.signature(NETWORKS[form.network]).parameters
+    for name in form.hidden:
+        value = network.get(name, defaults[name].default)
+        beaten = name == "num_heads" and network.get("num_head_channels")
+        if value is not None and not beaten:
+            yield name, value
 
 
 def _overlap(network: nn.Module, shapes: Shapes) -> float:

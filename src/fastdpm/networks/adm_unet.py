@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.networks.embedding import step_embedding
+from fastdpm.networks.embedding import add_labels, make_label_embedding, step_embedding
 from fastdpm.networks.patches import from_patches, patches_across, to_patches
 from fastdpm.networks.unet import stage_inputs, upsample
 
@@ -175,6 +175,7 @@ class ADMUNet(nn.Module):
         num_classes: Number of classes; None for a network without class labels.
         patch_size: Height and width, in pixels, of the squares that the network sees as one
             position, with the values of all their pixels as channels.
+        null_class: Whether there is one more label, ``num_classes``, that stands for "no class".
 
     Raises:
         InvalidArgumentError: If ``image_size``, the widths or the heads do not divide evenly, or
@@ -202,6 +203,7 @@ class ADMUNet(nn.Module):
         new_attention_order: bool = False,
         num_classes: int | None = None,
         patch_size: int = 1,
+        null_class: bool = False,
     ) -> None:
         super().__init__()
         self.model_channels = model_channels
@@ -221,8 +223,7 @@ class ADMUNet(nn.Module):
             nn.SiLU(),
             nn.Linear(self.emb_channels, self.emb_channels),
         )
-        if num_classes is not None:
-            self.label_emb = nn.Embedding(num_classes, self.emb_channels)
+        self.label_emb = make_label_embedding(num_classes, null_class, self.emb_channels)
         down, up = stage_inputs(self.widths[0], self.widths, num_res_blocks)
         first = nn.Conv2d(in_channels * patch_values, self.widths[0], 3, padding=1)
         self.input_blocks = nn.ModuleList([Steps([first])])
@@ -281,8 +282,8 @@ class ADMUNet(nn.Module):
             x: Noisy images, shape (batch, in_channels, H, W).
             t: Real-valued zero-based steps, scaled as in training, shape (batch,), float32 or
                 float64.
-            y: Class labels in [0, num_classes), shape (batch,), int64. Required if and only if
-                the network has classes.
+            y: Class labels from 0, shape (batch,), int64. Required if and only if the network
+                has classes.
 
         Returns:
             Shape (batch, out_channels, H, W).
@@ -290,11 +291,9 @@ class ADMUNet(nn.Module):
         Raises:
             InvalidArgumentError: If the labels are missing, not expected, or not one per image.
         """
-        self._check_labels(x, y)
         embedding = step_embedding(t, self.model_channels, cosines_first=True)
         emb: Tensor = self.time_embed(embedding.to(next(self.parameters()).dtype))
-        if y is not None:
-            emb = emb + self.label_emb(y)
+        emb = add_labels(emb, y, self.label_emb)
         h, skips = to_patches(x, self.patch_size), []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -303,16 +302,6 @@ class ADMUNet(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
         return from_patches(self.out(h), self.patch_size)
-
-    def _check_labels(self, x: Tensor, y: Tensor | None) -> None:
-        if self.num_classes is None and y is not None:
-            raise InvalidArgumentError("this network has no classes: pass no class labels")
-        if self.num_classes is not None and (y is None or y.shape != x.shape[:1]):
-            got = "none" if y is None else f"shape {tuple(y.shape)}"
-            raise InvalidArgumentError(
-                f"this network needs one class label from 0 to {self.num_classes - 1} per image:"
-                f" expected shape ({x.shape[0]},), got {got}"
-            )
 
 
 def _check_sizes(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of, first_line
-from fastdpm.data.spec import MAX_SIZE, DataSpec
+from fastdpm.core.limits import MAX_COUNT, MAX_LAYERS, MAX_WEIGHTS, check_limit
+from fastdpm.data.spec import DataSpec
 from fastdpm.networks.adm_unet import ADMUNet
 from fastdpm.networks.classifier import ImageClassifier, SoundClassifier
 from fastdpm.networks.diffusers_unet import DiffusersNetwork
@@ -32,7 +40,6 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
 }
 
 PROBE_BATCH = 2  # batch size of the trial evaluation
-_MAX_LAYERS = 10_000
 
 
 def build_network(
@@ -45,14 +52,19 @@ def build_network(
         known: Network classes by type.
 
     Raises:
-        InvalidArgumentError: If the type is unknown or an argument is invalid.
+        InvalidArgumentError: If the type is unknown, an argument is invalid, or the network would
+            have more than ``MAX_LAYERS`` layers or ``MAX_WEIGHTS`` weights.
     """
     arguments = dict(spec)
     kind = arguments.pop("type", None)
     check_one_of("network type", kind, known)
     try:
         _check_sizes(arguments)
-        return known[str(kind)](**arguments)
+        if torch.get_default_device().type != "meta":
+            with torch.device("meta"), _bounded():
+                known[str(kind)](**arguments)
+        with _bounded():
+            return known[str(kind)](**arguments)
     except Exception as error:  # torch and arithmetic fail in many ways on invalid sizes
         raise InvalidArgumentError(
             f"network {kind!r} cannot be built: {first_line(error)}"
@@ -128,10 +140,37 @@ def _check_sizes(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if isinstance(value, Mapping):
             _check_sizes(value)
-        limit = _MAX_LAYERS if "layers" in name or "blocks" in name else MAX_SIZE
+        limit = MAX_LAYERS if "layers" in name or "blocks" in name else MAX_COUNT
         for number in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(number, int) and number > limit:
-                raise InvalidArgumentError(f"{name} is too large: at most {limit}, got {number}")
+            if isinstance(number, int):
+                check_limit(name, number, limit)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Limit the layers and weights of a network that this thread builds."""
+    thread, layers, weights = threading.get_ident(), 0, 0
+
+    def add_layer(*_: object) -> None:
+        nonlocal layers
+        if threading.get_ident() == thread:
+            layers = check_limit("the number of layers", layers + 1, MAX_LAYERS)
+
+    def add_weights(_: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal weights
+        if threading.get_ident() == thread and tensor is not None:
+            weights = check_limit("the number of weights", weights + tensor.numel(), MAX_WEIGHTS)
+
+    hooks = (
+        register_module_module_registration_hook(add_layer),
+        register_module_parameter_registration_hook(add_weights),
+        register_module_buffer_registration_hook(add_weights),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _check_classes(network: nn.Module, classes: int | None) -> None:

@@ -69,6 +69,7 @@ class DiffusersNetwork(nn.Module):
     Args:
         class_name: "UNet2DModel" or "UNet1DModel".
         config: Arguments of that class.
+        null_class: Whether its last label stands for "no class"; it is not counted as a class.
 
     Raises:
         InvalidArgumentError: If the class is not supported, an argument is unknown, or the
@@ -76,12 +77,15 @@ class DiffusersNetwork(nn.Module):
         MissingExtraError: If diffusers is not installed.
     """
 
-    def __init__(self, class_name: str, config: dict[str, Any]) -> None:
+    def __init__(self, class_name: str, config: dict[str, Any], null_class: bool = False) -> None:
         super().__init__()
         check_one_of("class of a diffusers network", class_name, CLASSES)
         check_unet(class_name, config)
         check_installed("diffusers", "diffusers", "diffusers")
-        self.num_classes = config.get("num_class_embeds")
+        rows = config.get("num_class_embeds")
+        if null_class and not rows:
+            raise InvalidArgumentError("`null_class` needs a network with classes: drop it")
+        self.num_classes = rows - null_class if rows else rows
         kind = getattr(importlib.import_module("diffusers"), class_name)
         unknown = sorted(config.keys() - inspect.signature(kind).parameters.keys())
         if unknown:

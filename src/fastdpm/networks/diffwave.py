@@ -3,8 +3,11 @@
 Published weights load without renaming: ``init_conv.0.conv``,
 ``residual_layer.residual_blocks.0.dilated_conv_layer.conv`` and so on, with ``weight_g`` and
 ``weight_v`` from weight normalization. As in the authors' code, the step embedding also enters
-the residual path, because their block adds it in place.
-Source: Kong et al. 2021, arXiv:2009.09761, section 3 and appendix C.
+the residual path, because their block adds it in place (``h += part_t``, where h is x). Derived
+code adds it out of place (``h = h + part_t``); see ``step_in_residual``.
+Source: Kong et al. 2021, arXiv:2009.09761, section 3 and appendix C;
+https://github.com/philsyn/DiffWave-unconditional, in place;
+https://github.com/albertfgu/diffwave-sashimi, out of place.
 """
 
 from __future__ import annotations
@@ -156,8 +159,11 @@ class ResidualBlock(nn.Module):
         embed_channels: int,
         mel_bands: int | None,
         mel_upsample: Sequence[int],
+        *,
+        step_in_residual: bool,
     ) -> None:
         super().__init__()
+        self.step_in_residual = step_in_residual
         self.fc_t = nn.Linear(embed_channels, res_channels)
         self.dilated_conv_layer = _conv(res_channels, 2 * res_channels, 3, dilation)
         if mel_bands is not None:
@@ -170,8 +176,10 @@ class ResidualBlock(nn.Module):
         self, x: Tensor, embedding: Tensor, mel: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Map (batch, res, L) to the residual (batch, res, L) and the skip (batch, skip, L)."""
-        x = x + self.fc_t(embedding)[:, :, None]
-        h = self.dilated_conv_layer(x)
+        h = x + self.fc_t(embedding)[:, :, None]
+        if self.step_in_residual:
+            x = h
+        h = self.dilated_conv_layer(h)
         if mel is not None:
             upsampled = mel[:, None]
             for upsample in self.upsample_conv2d:
@@ -217,6 +225,8 @@ class DiffWave(WaveNetwork):
         embed_channels: Sizes of the sinusoidal step embedding and of the two layers after it.
         mel_bands: Bands of the mel spectrogram used as the condition; None if unconditional.
         mel_upsample: Upsampling factors. Their product is the number of samples per mel frame.
+        step_in_residual: Add the step embedding to the residual path too, as the authors' code
+            does. The weights do not show which of the two a network was trained with.
     """
 
     def __init__(
@@ -228,6 +238,7 @@ class DiffWave(WaveNetwork):
         embed_channels: Sequence[int] = (128, 512, 512),
         mel_bands: int | None = None,
         mel_upsample: Sequence[int] = (16, 16),
+        step_in_residual: bool = True,
     ) -> None:
         super().__init__()
         self.mel_bands = mel_bands
@@ -241,6 +252,7 @@ class DiffWave(WaveNetwork):
                 embed_channels[-1],
                 mel_bands,
                 mel_upsample,
+                step_in_residual=step_in_residual,
             )
             for n in range(num_res_layers)
         ]

@@ -1,4 +1,4 @@
-"""The sinusoidal embedding of real-valued steps."""
+"""The embeddings of real-valued steps and of class labels."""
 
 import math
 from collections import OrderedDict
@@ -7,6 +7,8 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+
+from fastdpm.core.errors import InvalidArgumentError
 
 
 def step_embedding(t: Tensor, dim: int, *, cosines_first: bool = False) -> Tensor:
@@ -38,3 +40,56 @@ def activated(layers: Mapping[str, nn.Module], activation: nn.Module) -> nn.Sequ
     """Named layers in sequence, each followed by ``activation``."""
     pairs = (((name, layer), (f"{name}_activation", activation)) for name, layer in layers.items())
     return nn.Sequential(OrderedDict(chain.from_iterable(pairs)))
+
+
+class LabelEmbedding(nn.Embedding):
+    """One row for each class, and one more for "no class" if there is a null class.
+
+    Args:
+        num_classes: Number of classes, without the null class.
+        null_class: Whether the label ``num_classes`` stands for "no class".
+        dim: Size of a row.
+    """
+
+    def __init__(self, num_classes: int, null_class: bool, dim: int) -> None:
+        super().__init__(num_classes + null_class, dim)
+
+
+def make_label_embedding(
+    num_classes: int | None, null_class: bool, dim: int
+) -> LabelEmbedding | None:
+    """The embedding of a network's labels; None for a network without classes.
+
+    Raises:
+        InvalidArgumentError: If there is a null class, but no other class.
+    """
+    if num_classes is None:
+        if null_class:
+            raise InvalidArgumentError("`null_class` needs `num_classes`: set both or none")
+        return None
+    return LabelEmbedding(num_classes, null_class, dim)
+
+
+def add_labels(emb: Tensor, labels: Tensor | None, embedding: nn.Embedding | None) -> Tensor:
+    """Add the embedding of labels to that of steps.
+
+    Args:
+        emb: Embedding of the steps, shape (batch, dim).
+        labels: Class labels, shape (batch,), int64; None for a network without classes.
+        embedding: The embedding of the labels; None for a network without classes.
+
+    Raises:
+        InvalidArgumentError: If the labels are missing, not expected, or not one per sample.
+    """
+    if embedding is None:
+        if labels is not None:
+            raise InvalidArgumentError("this network has no classes: pass no class labels")
+        return emb
+    if labels is None or labels.shape != emb.shape[:1]:
+        got = "none" if labels is None else f"shape {tuple(labels.shape)}"
+        raise InvalidArgumentError(
+            f"this network needs one class label from 0 to {embedding.num_embeddings - 1} per"
+            f" image: expected shape ({emb.shape[0]},), got {got}"
+        )
+    out: Tensor = emb + embedding(labels)
+    return out

@@ -16,7 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdpm.networks.embedding import activated, step_embedding
+from fastdpm.networks.embedding import (
+    activated,
+    add_labels,
+    make_label_embedding,
+    step_embedding,
+)
 from fastdpm.networks.patches import from_patches, patches_across, to_patches
 
 
@@ -158,9 +163,12 @@ class UNet(nn.Module):
         num_groups: Groups of every group norm.
         patch_size: Height and width, in pixels, of the squares that the network sees as one
             position, with the values of all their pixels as channels.
+        num_classes: Number of classes; None for a network without class labels.
+        null_class: Whether there is one more label, ``num_classes``, that stands for "no class".
 
     Raises:
-        InvalidArgumentError: If ``patch_size`` does not divide ``image_size``.
+        InvalidArgumentError: If ``patch_size`` does not divide ``image_size``, or there is a null
+            class, but no other class.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
@@ -178,6 +186,8 @@ class UNet(nn.Module):
         resample_with_conv: bool = True,
         num_groups: int = 32,
         patch_size: int = 1,
+        num_classes: int | None = None,
+        null_class: bool = False,
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
@@ -191,6 +201,8 @@ class UNet(nn.Module):
         width = self.block_options[0]
         dense = {"0": nn.Linear(base_channels, width), "1": nn.Linear(width, width)}
         self.temb = nn.Sequential(OrderedDict(dense=activated(dense, nn.SiLU())))
+        self.num_classes = num_classes
+        self.label_emb = make_label_embedding(num_classes, null_class, width)
         self.conv_in = nn.Conv2d(in_channels * patch_values, base_channels, 3, padding=1)
         down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
         self.down = nn.ModuleList(self._stage(inputs, i) for i, inputs in enumerate(down))
@@ -216,18 +228,24 @@ class UNet(nn.Module):
             stage.downsample = _downsample(self.widths[i], self.resample_with_conv)
         return stage
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Predict eps.
 
         Args:
             x: Noisy images, shape (batch, in_channels, H, W).
             t: Real-valued zero-based steps, shape (batch,), float32 or float64.
+            y: Class labels from 0, shape (batch,), int64. Required if and only if the network
+                has classes.
 
         Returns:
             Shape (batch, out_channels, H, W).
+
+        Raises:
+            InvalidArgumentError: If the labels are missing, not expected, or not one per image.
         """
         embedding = step_embedding(t, self.base_channels)
         temb = self.temb(embedding.to(self.conv_in.weight.dtype))
+        temb = add_labels(temb, y, self.label_emb)
         h: Tensor = self.conv_in(to_patches(x, self.patch_size))
         skips = [h]
         down, up = cast("list[Stage]", self.down), cast("list[Stage]", self.up)

@@ -41,8 +41,8 @@ def check_same(
         network: The network, for the message.
 
     Raises:
-        ModelError: If tensors are missing, unexpected, of another shape or unusable. The message
-            lists them.
+        ModelError: If tensors are missing, unexpected, of another shape or type, or not finite.
+            The message lists them.
     """
     problems = {
         "missing": list(expected.keys() - found.keys()),
@@ -55,6 +55,7 @@ def check_same(
         "of an unsupported type": [
             f"{n}, {_kind(t)}" for n, t in found.items() if not _usable(t, expected.get(n))
         ],
+        "with NaN or infinity": [n for n, t in found.items() if not _finite(t)],
     }
     faults = [_list_names(what, sorted(names)) for what, names in problems.items() if names]
     if faults:
@@ -67,6 +68,12 @@ def _usable(tensor: Tensor, expected: Tensor | None) -> bool:
     return plain and (
         expected is None or expected.is_floating_point() == tensor.is_floating_point()
     )
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all values are finite; True for a tensor without values that can be read."""
+    readable = tensor.is_floating_point() and _usable(tensor, None)
+    return not readable or bool(torch.isfinite(tensor).all())
 
 
 def _kind(tensor: Tensor) -> str:

@@ -8,19 +8,20 @@ and sounds and series as float32.
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from fastdpm.core.errors import DataError
+from fastdpm.data.arrays import read_array, read_arrays
 from fastdpm.data.files import write_bytes
 from fastdpm.data.images import read_pixels
-from fastdpm.data.pixels import to_pixels, write_png
+from fastdpm.data.pixels import from_pixels, to_pixels, write_png
 from fastdpm.data.sound import decode_sound, to_pcm, write_wav
 from fastdpm.data.spec import DataSpec
 
@@ -33,6 +34,14 @@ def to_values(samples: Tensor, data: DataSpec) -> Values:
         return to_pixels(samples)
     values = samples.float().cpu().numpy()
     return values[:, 0] if data.modality == "audio" else values
+
+
+def from_values(values: Values, data: DataSpec) -> Tensor:
+    """The values of files as samples in [-1, 1], shape (n, *data shape)."""
+    if data.modality == "image":
+        return from_pixels(values).movedim(-1, 1)
+    samples = torch.from_numpy(values)
+    return samples[:, None] if data.modality == "audio" else samples
 
 
 def write_sample(path: Path, values: Values, data: DataSpec) -> None:
@@ -60,7 +69,7 @@ def read_sample(path: Path, data: DataSpec) -> Values:
     """
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            return read_array(path)
         if data.modality == "image":
             pixels = read_pixels(str(path), path.read_bytes())
             every = pixels.repeat(data.shape[0] // len(pixels), axis=0)  # of an RGB image in grays
@@ -101,9 +110,8 @@ def read_archive(path: Path) -> Values:
         DataError: If it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file["samples"])
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        return read_arrays(path, ["samples"])["samples"]
+    except (OSError, DataError) as error:
         raise DataError(
             f"{path} is damaged: delete the folder and sample again ({error})"
         ) from None

@@ -1,3 +1,5 @@
+from .guidance import ClassifierGuidance as ClassifierGuidance
+from .guidance import Guidance as Guidance
 from .implicit import ImplicitOptions as ImplicitOptions
 from .loop import run as run
 from .network import NoisePredictor as NoisePredictor
@@ -5,7 +7,6 @@ from .noise import SampleNoise as SampleNoise
 from .prediction import Autocast as Autocast
 from .prediction import ClipX0 as ClipX0
 from .prediction import DynamicThreshold as DynamicThreshold
-from .prediction import Guidance as Guidance
 from .prediction import VPrediction as VPrediction
 from .prediction import X0Prediction as X0Prediction
 from .state import SamplingState as SamplingState

@@ -32,7 +32,12 @@ from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
 from fastdpm.sampling.loop import combine
-from fastdpm.sampling.network import Network, NoisePredictor, evaluate_network
+from fastdpm.sampling.network import (
+    Network,
+    NoisePredictor,
+    count_evaluations,
+    evaluate_network,
+)
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import RowCallback
 
@@ -195,6 +200,7 @@ class _Equation:
         self.name, self.row = f"row {row} of {plan.num_rows}", row
         self.select, self.indices, self.target = select, indices, target
         self.network = select(indices)
+        self.cost = count_evaluations(self.network, self.level)
 
     def keep(self, mask: Tensor) -> None:
         """Drop all samples that ``mask`` does not select."""
@@ -245,7 +251,7 @@ class _Solver:
     def run(self, tolerance: float, max_evaluations: int) -> None:
         """Iterate until every sample has converged or used its evaluations."""
         x = self.best.clone()
-        for count in range(max_evaluations):
+        for count in range(max(1, max_evaluations // self.equation.cost)):
             eps = self.equation.eps(x, finite=count == 0)
             f, residual = self.equation.residual(x, eps)
             self._record(x, eps, residual)
@@ -260,7 +266,7 @@ class _Solver:
             x = self._next(x, f, residual)
 
     def _record(self, x: Tensor, eps: Tensor, residual: Tensor) -> None:
-        self.evaluations[self.active] += 1
+        self.evaluations[self.active] += self.equation.cost
         better = residual < self.residual[self.active]
         improved = self.active[better]
         self.best[improved], self.best_eps[improved] = x[better], eps[better]

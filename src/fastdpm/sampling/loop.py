@@ -28,6 +28,7 @@ def run(
     noise: Noise | None = None,
     callback: RowCallback | None = None,
     past: Sequence[Tensor] = (),
+    clip_state: bool = False,
 ) -> Tensor:
     """Run a plan: sample, or encode, with one network evaluation per row.
 
@@ -44,17 +45,24 @@ def run(
             It is called only for rows that draw noise, while a GPU may still run the network.
         callback: Called as ``callback(row, x)`` with the states after each row.
         past: The states before ``x``, at the levels ``plan.past``, newest first.
+        clip_state: Clip the states to [-1, 1] after each row, as LMNT's DiffWave does. Plans that
+            encode cannot be clipped, because clipping has no inverse.
 
     Returns:
         States at the plan's last level, in the shape, type and device of ``x``.
 
     Raises:
         InvalidArgumentError: If ``x`` is not float32 or float64, the plan draws noise but
-            ``noise`` is None, or ``past`` does not match the plan.
+            ``noise`` is None, ``past`` does not match the plan, or ``clip_state`` is set for a
+            plan that encodes.
         SamplingError: If the network's output has the wrong shape or is not finite. The message
             names the row.
     """
     _check_start(plan, x, noise, past)
+    if clip_state and plan.level[0] > plan.level[-1]:
+        raise InvalidArgumentError(
+            "`clip_state` must not be set for a plan that encodes: clipping has no inverse"
+        )
     states = deque([x, *past], maxlen=plan.a.shape[1])
     predictions: deque[Tensor] = deque(maxlen=plan.b.shape[1])
     for row in range(plan.num_rows):
@@ -72,6 +80,8 @@ def run(
         new = combine(plan, row, states, predictions)
         if z is not None:
             add_noise(new, z, plan, row, learned)
+        if clip_state:
+            new.clamp_(-1, 1)
         states.appendleft(new)
         del z, learned, new
         if callback is not None:

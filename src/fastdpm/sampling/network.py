@@ -30,6 +30,15 @@ class NoisePredictor(ABC):
     def __call__(self, x: Tensor, t: Tensor, level: float) -> Tensor:
         """Predict eps for states ``x`` (batch, ...) at steps ``t`` (batch,) and ``level``."""
 
+    def evaluations(self, level: float) -> int:
+        """Network evaluations of a prediction at this level: 1, or 2 with guidance."""
+        return 1
+
+
+def count_evaluations(network: Network | NoisePredictor, level: float) -> int:
+    """Network evaluations of a prediction for one state at this level."""
+    return network.evaluations(level) if isinstance(network, NoisePredictor) else 1
+
 
 def evaluate_network(
     network: Network | NoisePredictor,

@@ -1,7 +1,7 @@
 """Wrappers that turn a network's output into a prediction of eps.
 
-Plans are linear in eps. Networks that predict v or x0, clipping and guidance are handled by
-wrapping the network:
+Plans are linear in eps. Networks that predict v or x0, and clipping, are handled by wrapping the
+network:
 
     x = r x0 + sqrt(1 - r^2) eps,    v = r eps - sqrt(1 - r^2) x0.
 
@@ -18,13 +18,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.sampling.network import (
     Network,
     NoisePredictor,
     call_network,
-    cast_output,
+    count_evaluations,
     predict_eps,
     split_variance,
 )
@@ -51,6 +50,10 @@ class _ConvertedPrediction(NoisePredictor):
         eps = self.to_eps(prediction, x, level)
         return eps if learned is None else torch.cat([eps, learned], dim=1)
 
+    def evaluations(self, level: float) -> int:
+        """See :class:`NoisePredictor`."""
+        return count_evaluations(self.network, level)
+
 
 class VPrediction(_ConvertedPrediction):
     """Make a network that predicts v predict eps = r v + sqrt(1 - r^2) x."""
@@ -68,7 +71,7 @@ class X0Prediction(_ConvertedPrediction):
         return (x - level * prediction) / _sigma(level)
 
 
-def as_eps(network: Network, prediction: str) -> Network | NoisePredictor:
+def as_eps(network: Network | NoisePredictor, prediction: str) -> Network | NoisePredictor:
     """Wrap a network that predicts ``prediction`` so that it predicts eps."""
     kinds = {"v_prediction": VPrediction, "sample": X0Prediction}
     return kinds[prediction](network) if prediction in kinds else network
@@ -136,69 +139,23 @@ class DynamicThreshold(_ModifiedX0):
         return torch.maximum(torch.minimum(x0, bound), -bound) / bound
 
 
-@renamed("scale", "guidance_scale")
-class Guidance:
-    """Apply classifier-free guidance, eps_u + scale (eps_c - eps_u), in one network call.
-
-    Networks that predict eps, v or x0 all work, because each is linear in eps for a fixed state.
-    Apply this wrapper first, and other wrappers to the result. A learned variance is taken from
-    the conditional half.
-
-    Args:
-        network: Called as ``network(x, t, condition)`` with twice the batch.
-        condition: Condition of each sample, shape (batch, ...).
-        unconditional: The null condition, in the same shape.
-        guidance_scale: Guidance scale: 0 is unconditional, 1 is conditional without guidance, and
-            larger values strengthen the condition.
-
-    Raises:
-        InvalidArgumentError: If the two conditions differ in shape.
-
-    Source: Ho & Salimans 2022, arXiv:2207.12598, eq. 6 with scale = 1 + w.
-    """
-
-    def __init__(
-        self,
-        network: Callable[[Tensor, Tensor, Tensor], Tensor],
-        condition: Tensor,
-        unconditional: Tensor,
-        guidance_scale: float,
-    ) -> None:
-        if condition.shape != unconditional.shape:
-            raise InvalidArgumentError(
-                "`condition` and `unconditional` must have the same shape, got"
-                f" {tuple(condition.shape)} and {tuple(unconditional.shape)}"
-            )
-        self.network = network
-        self.conditions = torch.cat([unconditional, condition])
-        self.guidance_scale = guidance_scale
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the guided prediction in the shape of ``x``."""
-        twice, steps = torch.cat([x, x]), torch.cat([t, t])
-        out = cast_output(call_network(self.network, twice, steps, self.conditions), twice)
-        halves = (split_variance(half, x) for half in out.chunk(2))
-        (unconditional, _), (conditional, learned) = halves
-        guided = torch.lerp(unconditional, conditional, self.guidance_scale)
-        return guided if learned is None else torch.cat([guided, learned], dim=1)
-
-
 class Autocast:
     """Evaluate a network in bf16 or fp16; the state and the step keep their type.
 
     Args:
-        network: Called as ``network(x, t)``. It must compute its step embedding from ``t`` before
-            any cast, as the networks of this package do: bf16 rounds step 999 to 1000.
+        network: Called as ``network(x, t)``, or with a condition. It must compute its step
+            embedding from ``t`` before any cast, as the networks of this package do: bf16 rounds
+            step 999 to 1000.
         dtype: ``torch.bfloat16`` or ``torch.float16``.
     """
 
-    def __init__(self, network: Network, dtype: torch.dtype) -> None:
+    def __init__(self, network: Callable[..., Tensor], dtype: torch.dtype) -> None:
         if dtype not in (torch.bfloat16, torch.float16):
             raise InvalidArgumentError(f"`dtype` must be bfloat16 or float16, got {dtype}")
         self.network = network
         self.dtype = dtype
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the prediction in the type of ``x``."""
         with torch.autocast(x.device.type, self.dtype):
-            return call_network(self.network, x, t).to(x.dtype)
+            return call_network(self.network, x, t, condition).to(x.dtype)

@@ -20,6 +20,7 @@ class SamplingState:
         total: Number of samples in all batches.
         row: Zero-based index of the row that was just completed, in order of execution.
         num_rows: Number of rows per batch.
+        evaluations: Network evaluations of each sample in all rows; up to two a row with guidance.
         x: States after the row, shape (size, ...). Do not modify them in place.
     """
 
@@ -28,6 +29,7 @@ class SamplingState:
     total: int
     row: int
     num_rows: int
+    evaluations: int
     x: Tensor = field(repr=False, compare=False)
 
     @property
@@ -41,7 +43,13 @@ RowCallback = Callable[[int, "Tensor"], None]
 
 
 def after_rows(
-    callback: Callback | None, first: int, total: int, num_rows: int, *, backwards: bool = False
+    callback: Callback | None,
+    first: int,
+    total: int,
+    num_rows: int,
+    *,
+    evaluations: int | None = None,
+    backwards: bool = False,
 ) -> RowCallback | None:
     """Adapt a callback to ``callback(row, x)`` for one batch; return None if there is none.
 
@@ -50,14 +58,15 @@ def after_rows(
         first: Zero-based position of the batch's first sample.
         total: Number of samples in all batches.
         num_rows: Number of rows per batch.
+        evaluations: Network evaluations of each sample; ``num_rows`` by default.
         backwards: Whether rows are executed from the last to the first.
     """
     if callback is None:
         return None
-    report = callback
+    report, count = callback, num_rows if evaluations is None else evaluations
 
     def after_row(row: int, x: Tensor) -> None:
         index = num_rows - 1 - row if backwards else row
-        report(SamplingState(first, len(x), total, index, num_rows, x))
+        report(SamplingState(first, len(x), total, index, num_rows, count, x))
 
     return after_row

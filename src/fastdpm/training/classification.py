@@ -20,7 +20,7 @@ from fastdpm.models.features import FeatureNetwork, check_classifies
 from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from fastdpm.training.config import ClassifierConfig
-from fastdpm.training.data import TrainingData
+from fastdpm.training.data import TrainingData, checked_labels
 from fastdpm.training.optimizers import Optimizers
 from fastdpm.training.task import Log, Predict, draw
 
@@ -65,9 +65,9 @@ class Classification:
     ) -> None:
         check_classifies(FeaturesConfig.of(config))
         self.config, self.data, self.held_out = config, data, held_out
-        self.labels = _checked_labels(data, len(config.classes))
+        self.labels = checked_labels(data, len(config.classes))
         if held_out is not None:
-            _checked_labels(held_out, len(config.classes))
+            checked_labels(held_out, len(config.classes))
 
     def build(self) -> nn.Module:
         """See :class:`fastdpm.training.task.Task`."""
@@ -173,19 +173,3 @@ def _shifted(images: Tensor, max_shift: int, generator: torch.Generator) -> Tens
         rows[:, None, :, None],
         columns[:, None, None, :],
     ]
-
-
-def _checked_labels(data: TrainingData, num_classes: int) -> Tensor:
-    """The labels of the data as int64; raises DataError if there are none, or out of range."""
-    if data.labels is None:
-        raise DataError(
-            "a classifier needs labels, but this data has none: use a Parquet file with a column"
-            " 'label', or sklearn:digits"
-        )
-    low, high = int(data.labels.min()), int(data.labels.max())
-    if low < 0 or high >= num_classes:
-        raise DataError(
-            f"labels must be in [0, {num_classes - 1}] for the {num_classes} classes of the"
-            f" configuration, got {low if low < 0 else high}"
-        )
-    return data.labels.long()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
+from fastdpm.core.limits import read_toml
 from fastdpm.core.recipe import Recipe
-from fastdpm.core.structure import build
+from fastdpm.core.structure import LEFT_OUT, build, shown_fields
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 from fastdpm.training.optimizers import OPTIMIZERS
@@ -29,7 +29,7 @@ _MINIMA = {
     "gain_db": 0,
     "noise": 0,
 }
-_FRACTIONS = ("ema_decay", "label_smoothing")
+_FRACTIONS = ("ema_decay", "label_smoothing", "label_dropout")
 _SHARES = ("decay_share", "uniform_share")
 _ABOVE_ZERO = ("learning_rate", "gradient_clip", "muon_learning_rate", "min_snr", "log_sigma_std")
 _AUGMENTATIONS = {
@@ -61,6 +61,8 @@ class TrainOptions:
         seed: Seed of initial weights, batches and noise, in [0, 2^32).
         checkpoint_minutes: Minutes between checkpoints.
         sample_minutes: Minutes between pictures of samples.
+        label_dropout: Probability in [0, 1) that a label is replaced by the null class, which the
+            network then learns. Models with a null class only.
 
     Raises:
         InvalidArgumentError: If a value is out of range.
@@ -79,6 +81,8 @@ class TrainOptions:
     seed: int = 0
     checkpoint_minutes: float = 5.0
     sample_minutes: float = 10.0
+    # Left out of text and files at its default, so that earlier runs can still be resumed.
+    label_dropout: float = field(default=0.0, repr=False, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -194,14 +198,18 @@ class _RunConfig:
     def decisive(self) -> dict[str, Any]:
         """The tables that must stay the same when a run is resumed, by name."""
         tables = self.MAKES.of(self).to_dict()
-        tables["data"].pop("grey_levels", None)  # has no effect on training
-        return {name: tables[name] for name in self.DECIDES} | {"training": asdict(self.training)}
+        for name in ("grey_levels", "class_names"):  # have no effect on training
+            tables["data"].pop(name, None)
+        decided = {name: tables[name] for name in self.DECIDES}
+        return decided | {"training": shown_fields(self.training)}
 
     @property
     def identity(self) -> str:
         """Everything that must stay the same when a run is resumed, as text."""
         tables = self.decisive
-        return repr((*(tables[name] for name in self.DECIDES), self.training))
+        dropout = self.training.label_dropout
+        more = (("label_dropout", dropout),) if dropout else ()
+        return repr((*(tables[name] for name in self.DECIDES), self.training, *more))
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """List what differs from the :attr:`decisive` tables of an earlier run."""
@@ -244,6 +252,20 @@ class TrainConfig(_RunConfig):
     prediction: str = "epsilon"
     training: DiffusionOptions
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        dropout, null = self.training.label_dropout, self.network.get("null_class") is True
+        if dropout and not null:
+            raise InvalidArgumentError(
+                f"`label_dropout` {dropout:g} replaces labels by the null class: set null_class ="
+                " true under [network], or drop label_dropout"
+            )
+        if null and not dropout:
+            raise InvalidArgumentError(
+                "null_class of [network] would stay untrained: set label_dropout under [training],"
+                " such as 0.1, or drop null_class"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(_RunConfig):
@@ -261,6 +283,11 @@ class ClassifierConfig(_RunConfig):
     DECIDES = ("network", "classes", "data")
     classes: tuple[str, ...]
     training: ClassifierOptions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.training.label_dropout:
+            raise InvalidArgumentError("`label_dropout` is for diffusion models: drop it")
 
 
 def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:
@@ -281,7 +308,7 @@ def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfi
             f"no training configuration {str(name_or_path)!r}: pass a TOML file, or one of {known}"
         )
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except ValueError as error:  # not TOML, not UTF-8, or an integer of too many digits
         raise InvalidArgumentError(f"{path} is not TOML: {error}") from None
     if "classes" in data:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fastdpm.core.errors import DataError
+from fastdpm.data.arrays import LabeledArray, fit_array, open_array
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
 from fastdpm.data.images import decode_image
+from fastdpm.data.listing import EncodedFile
 from fastdpm.data.mel import log_mel
-from fastdpm.data.pixels import from_pixels
+from fastdpm.data.pixels import from_pixels, to_pixels
 from fastdpm.data.sound import from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec, check_shape
 
@@ -47,13 +51,24 @@ class TrainingData:
         return replace(self, **moved)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """A random batch in [-1, 1], shape (size, ...), and its mel spectrograms, or None."""
+        """A random batch in [-1, 1], shape (size, ...), and what it is conditioned on.
+
+        That is its mel spectrograms for a vocoder, its labels (size,) for a model with classes,
+        else None.
+        """
         device = self.values.device
         index = torch.randint(len(self), (size,), generator=generator, device=device)
-        return self.conditioned(self.pick(index, generator))
+        return self.conditioned(self.pick(index, generator), index)
 
-    def conditioned(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Samples, shape (n, ...), with their mel spectrograms, or None."""
+    def conditioned(self, samples: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Samples, shape (n, ...), and what they are conditioned on; see :meth:`batch`.
+
+        Args:
+            samples: The samples at ``index``.
+            index: Their indices, shape (n,), from 0.
+        """
+        if self.spec.classes is not None and self.labels is not None:
+            return samples, self.labels[index].long()
         mel = None if self.spec.mel is None else log_mel(samples[:, 0], self.spec.mel)
         return samples, mel
 
@@ -102,27 +117,33 @@ class TrainingData:
 
 
 def load_training_data(
-    path: str, spec: DataSpec, *, horizontal_flip: bool = False
+    path: str, spec: DataSpec, *, horizontal_flip: bool = False, labeled: bool = False
 ) -> TrainingData:
     """Read training data into memory.
 
     Args:
         path: A folder, a zip archive or a Parquet file of images or sounds (see
-            :func:`fastdpm.data.datasets.open_dataset`), "sklearn:digits" (1,437 training rows) or
+            :func:`fastdpm.data.datasets.open_dataset`), a ``.npz`` or ``.npy`` file (see
+            :func:`fastdpm.data.arrays.fit_array`), "sklearn:digits" (1,437 training rows) or
             "sklearn:digits-test" (360 held-out rows).
         spec: The expected data.
         horizontal_flip: Flip each image of a batch with probability 1/2.
+        labeled: Require an integer label of every sample that has any.
 
     Raises:
-        DataError: If the data cannot be read, is empty, or has another shape or sample rate.
+        DataError: If the data cannot be read, is empty, or has another shape or sample rate; or a
+            label is not an integer and ``labeled`` is set.
         MissingExtraError: If a package needed to read it is not installed.
     """
     if path in (DIGITS, DIGITS_TEST):
         images, digits = map(torch.from_numpy, digits_part(path))
         check_shape("digits", images.shape[1:], spec)
         return TrainingData(spec, images, labels=digits, horizontal_flip=horizontal_flip)
+    array = open_array(Path(path))
+    if array is not None:
+        return _of_array(array, spec, horizontal_flip)
     files = list(open_dataset(path, spec.modality))
-    labels = _labels([file.label for file in files])
+    labels = _labels(files, labeled)
     if spec.modality == "image":
         values = torch.from_numpy(np.stack([decode_image(f.name, f.data, spec) for f in files]))
         return TrainingData(spec, values, labels=labels, horizontal_flip=horizontal_flip)
@@ -131,7 +152,42 @@ def load_training_data(
     return TrainingData(spec, pad_sequence(sounds, batch_first=True), lengths, labels=labels)
 
 
-def _labels(labels: list[int | None]) -> Tensor | None:
-    """The labels as a tensor; None unless every sample has one."""
-    known = [label for label in labels if label is not None]
-    return torch.tensor(known) if len(known) == len(labels) else None
+def _of_array(array: LabeledArray, spec: DataSpec, horizontal_flip: bool) -> TrainingData:
+    """The samples of an array, as files would hold them."""
+    values = fit_array(array, spec, any_length=spec.modality == "audio")
+    labels = None if array.labels is None else torch.tensor(array.labels)
+    if spec.modality == "audio":
+        sounds = torch.from_numpy(to_pcm(values[:, 0]))
+        lengths = torch.full((len(sounds),), sounds.shape[1])
+        return TrainingData(spec, sounds, lengths, labels=labels)
+    if values.dtype != np.uint8:
+        values = np.ascontiguousarray(to_pixels(torch.from_numpy(values)).transpose(0, 3, 1, 2))
+    return TrainingData(
+        spec, torch.from_numpy(values), labels=labels, horizontal_flip=horizontal_flip
+    )
+
+
+def _labels(files: Sequence[EncodedFile], labeled: bool) -> Tensor | None:
+    """The labels of files, shape (n,), int64; None unless every file has an integer label."""
+    wrong = [file for file in files if type(file.label) is not int or abs(file.label) >= 2**63]
+    if labeled and wrong and any(file.label is not None for file in files):
+        raise DataError(
+            f"{wrong[0].name} has label {wrong[0].label!r}: labels must be integers, from 0"
+        )
+    return None if wrong else torch.tensor([file.label for file in files])
+
+
+def checked_labels(data: TrainingData, num_classes: int) -> Tensor:
+    """The labels of the data as int64; raises DataError if there are none, or out of range."""
+    if data.labels is None:
+        raise DataError(
+            "training with classes needs labels, but this data has none: use a Parquet file with a"
+            " column 'label', or sklearn:digits"
+        )
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"labels must be in [0, {num_classes - 1}] for the {num_classes} classes of the"
+            f" configuration, got {low if low < 0 else high}"
+        )
+    return data.labels.long()

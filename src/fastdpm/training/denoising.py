@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
@@ -20,7 +19,7 @@ from fastdpm.networks.build import build_network, check_fits
 from fastdpm.output.figures import MAX_SOUNDS
 from fastdpm.sampling.network import call_network
 from fastdpm.training.config import TrainConfig
-from fastdpm.training.data import TrainingData
+from fastdpm.training.data import TrainingData, checked_labels
 from fastdpm.training.optimizers import Optimizers, adam, muon
 from fastdpm.training.steps import TrainingSteps
 from fastdpm.training.task import Log, Predict, draw
@@ -41,15 +40,15 @@ class Denoising:
     Raises:
         InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
             schedule.
+        DataError: If the model has classes, and the data has no labels or other ones.
     """
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, held_out: TrainingData | None = None
     ) -> None:
         if config.data.classes is not None:
-            raise InvalidArgumentError(
-                "training of networks with classes is not supported: remove data.classes"
-            )
+            for rows in (data,) if held_out is None else (data, held_out):
+                checked_labels(rows, config.data.classes)
         check_fits(config.network, config.data, learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
         config.recipe.compile(schedule)  # raises now, not after the training, if it does not fit
@@ -80,6 +79,7 @@ class Denoising:
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
         """The weighted mean squared error of the prediction."""
         x0, condition = self.data.batch(self.config.training.batch_size, generator)
+        condition = self._dropped(condition, generator)
         return self._losses(predict, x0, condition, generator).mean()
 
     def _losses(
@@ -110,11 +110,19 @@ class Denoising:
         generator = torch.Generator(self.device).manual_seed(0)
         losses = []
         for index in torch.split(torch.arange(len(held_out), device=self.device), _TEST_BATCH):
-            x0, condition = held_out.conditioned(held_out.middle(index))
+            x0, condition = held_out.conditioned(held_out.middle(index), index)
             with torch.no_grad():
                 losses.append(self._losses(network, x0, condition, generator))
         found = torch.cat(losses).double()
         return float(found.mean()), float(found.std() / len(found) ** 0.5)
+
+    def _dropped(self, labels: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """The labels with some of them replaced by the null class."""
+        share, null = self.config.training.label_dropout, self.config.data.classes
+        if labels is None or null is None or not share:
+            return labels
+        kept = torch.rand(labels.shape, generator=generator, device=labels.device) >= share
+        return labels.where(kept, null)
 
     def inputs(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """See :class:`fastdpm.training.task.Task`."""
@@ -142,5 +150,7 @@ class Denoising:
 
     def _examples(self, count: int) -> Tensor | None:
         """Mel spectrograms of ``count`` training windows, always the same; None without mel."""
+        if self.config.data.mel is None:
+            return None
         generator = torch.Generator(self.device).manual_seed(self.config.training.seed)
         return self.data.batch(count, generator)[1]

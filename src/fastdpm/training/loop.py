@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
 from fastdpm.data.files import write_bytes, write_text
+from fastdpm.data.run_folder import RunFolder
 from fastdpm.models.find import FoundModel
 from fastdpm.models.load import open_model
 from fastdpm.output.figures import write_loss
@@ -60,7 +60,7 @@ class Trainer:
     Args:
         config: The training configuration.
         data: Training data, on ``device``.
-        out: Folder of the run: checkpoint, loss, pictures, and the model at the end.
+        run: Folder of the run: checkpoint, loss, pictures, and the model at the end.
         device: Device to train on.
         command: The command that started the run, for the model card.
         log: Called with one-line messages.
@@ -76,7 +76,7 @@ class Trainer:
         self,
         config: TrainConfig | ClassifierConfig,
         data: TrainingData,
-        out: Path,
+        run: RunFolder,
         device: torch.device,
         command: str,
         log: Callable[[str], None],
@@ -84,7 +84,7 @@ class Trainer:
     ) -> None:
         options = config.training
         self.task = _task(config, data, held_out)
-        self.config, self.out, self.device = config, out, device
+        self.config, self.run, self.device = config, run, device
         self.command, self.log = command, log
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -129,12 +129,14 @@ class Trainer:
             network.load_state_dict(weights)
 
     def resume(self) -> None:
-        """Load the checkpoint in the folder of the run.
+        """Load the checkpoint in the folder of the run, if it has one yet.
 
         Raises:
             FastDPMError: If it is damaged, or was written with other settings.
         """
-        path = self.out / CHECKPOINT
+        path = self.run.folder / CHECKPOINT
+        if not path.is_file():
+            return
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
         except Exception:  # torch raises many kinds of errors for a damaged file
@@ -181,10 +183,8 @@ class Trainer:
         next_samples = before + 60 * options.sample_minutes
         if self._worth_compiling():
             self._try_to_compile()
-        new = not (self.out / CHECKPOINT).exists()
-        self.save()  # fails now, not after the training, if the folder is not writable
         while self.step < options.steps and self.seconds - before < seconds:
-            self._recent.append(self._step(new))
+            self._recent.append(self.take_step())
             self.seconds = before + time.monotonic() - began
             if self.step % _LOG_EVERY == 0 or self.step == options.steps:
                 self._record_loss()
@@ -204,21 +204,6 @@ class Trainer:
         self.save()
         self.export()
         return True
-
-    def _step(self, new: bool) -> Tensor:
-        """One step; if the first one of a new run fails, the run leaves no files.
-
-        Otherwise its checkpoint would be in the way of a smaller batch that fits into memory.
-        """
-        try:
-            return self.take_step()
-        except (MemoryError, RuntimeError):
-            if new and self.step == 0:
-                for name in (CHECKPOINT, "loss.csv"):
-                    (self.out / name).unlink(missing_ok=True)
-                if not any(self.out.iterdir()):
-                    self.out.rmdir()
-            raise
 
     def take_step(self) -> Tensor:
         """One optimizer step on the batch that belongs to it; returns the loss."""
@@ -246,7 +231,6 @@ class Trainer:
             DataError: If the loss is not finite; the last checkpoint is kept.
         """
         self._record_loss()
-        self.out.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.identity,
             "decisive": self.config.decisive,
@@ -259,16 +243,18 @@ class Trainer:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_bytes(self.out / CHECKPOINT, buffer.getbuffer())
         rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
-        write_text(self.out / "loss.csv", f"step,loss\n{rows}")
-        if len(self.losses) > 1:
-            steps, losses = zip(*self.losses, strict=True)
-            write_loss(self.out / "loss.png", self.task.loss_name, steps, losses)
+        with self.run.batch() as folder:
+            write_bytes(folder / CHECKPOINT, buffer.getbuffer())
+            write_text(folder / "loss.csv", f"step,loss\n{rows}")
+            if len(self.losses) > 1:
+                steps, losses = zip(*self.losses, strict=True)
+                write_loss(folder / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
         """Write ``samples.png`` with the averaged weights, and log their quality."""
-        self.task.show(self.ema, self.out, self.log)
+        with self.run.batch() as folder:
+            self.task.show(self.ema, folder, self.log)
 
     def export(self) -> None:
         """Write the averaged weights to the folder ``model``, and a picture of samples."""
@@ -285,7 +271,8 @@ class Trainer:
             "seed": self.config.training.seed,
             "torch": torch.__version__,
         }
-        self.task.export(self.ema, self.out / "model", provenance)
+        with self.run.batch() as folder:
+            self.task.export(self.ema, folder / "model", provenance)
 
     def _worth_compiling(self) -> bool:
         """Whether torch.compile, which takes about a minute, pays: not for small networks."""
@@ -359,24 +346,3 @@ def _task(
     if isinstance(config, ClassifierConfig):
         return Classification(config, data, held_out)
     return Denoising(config, data, held_out)
-
-
-def check_folder(out: Path, *, resume: bool) -> None:
-    """Check the folder of a run.
-
-    Args:
-        out: Folder of the run.
-        resume: Whether the run continues from the checkpoint in the folder.
-
-    Raises:
-        InvalidArgumentError: If ``resume`` is set and there is no checkpoint, or it is not set
-            and the folder is not empty.
-    """
-    if resume and not (out / CHECKPOINT).is_file():
-        raise InvalidArgumentError(
-            f"nothing to resume: {out / CHECKPOINT} does not exist; start without `resume`"
-        )
-    if not resume and out.exists() and any(out.iterdir()):
-        raise InvalidArgumentError(
-            f"{out} is not empty: choose another `out`, or continue its run with `resume`"
-        )

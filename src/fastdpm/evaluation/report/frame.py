@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastdpm.core.errors import MissingExtraError
+from fastdpm.core.text import csv_table
 from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Score, number
 
@@ -31,13 +30,10 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
 def csv_text(comparison: Comparison) -> str:
     """A header and one line per cell."""
     lines = records(comparison)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]) if lines else ["id"], lineterminator="\n")
-    writer.writeheader()
     for line in lines:
         cost = line["evaluations"]
-        writer.writerow(line | {"evaluations": None if cost is None else f"{cost:.10g}"})
-    return text.getvalue()
+        line["evaluations"] = None if cost is None else f"{cost:.10g}"
+    return csv_table(list(lines[0]) if lines else ["id"], lines)
 
 
 def data_frame(comparison: Comparison) -> pandas.DataFrame:

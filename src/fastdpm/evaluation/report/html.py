@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from fastdpm.core.text import visible
 from fastdpm.data.sound import wav_bytes
 from fastdpm.evaluation.report.figures import MAX_LABELED
 from fastdpm.evaluation.report.samples import shown_steps
@@ -34,7 +35,11 @@ def page(
 
     # Everything is escaped: names come from model folders, which anyone can have written.
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     source = (
         files("fastdpm.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")

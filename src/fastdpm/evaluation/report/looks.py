@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastdpm.core.text import visible
 from fastdpm.evaluation.cells import Row
 
 INK, SOFT, BEHIND, ENVELOPE = "#222222", "#666666", "#dcdcdc", "#a6a6a6"
@@ -87,4 +88,4 @@ def looks_by_choice(choices: Iterable[str]) -> dict[str, Look]:
 
 def escaped(text: str) -> str:
     """A text that matplotlib shows as it is, without mathematics."""
-    return text.replace("$", r"\$")
+    return visible(text).replace("$", r"\$")

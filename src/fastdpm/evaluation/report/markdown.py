@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
+from fastdpm.core.text import markdown_text, one_line
 from fastdpm.evaluation.cells import Row
 from fastdpm.evaluation.report.tables import TIME, Entry, Table
 from fastdpm.evaluation.report.words import facts, legend, marks_legend, summary
 from fastdpm.evaluation.results import BEST, TIED, Comparison
 from fastdpm.evaluation.select import find_metric
-
-_MARKED = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
 def table_text(comparison: Comparison, metric: str | None = None) -> str:
@@ -31,7 +28,7 @@ def table_text(comparison: Comparison, metric: str | None = None) -> str:
     lines = _tables(comparison, table)
     entries = [entry for _, row in table.lines for entry in row]
     if any(entry.mark for entry in entries):
-        lines += [_escaped(marks_legend(comparison)), ""]
+        lines += [markdown_text(marks_legend(comparison)), ""]
     entries += [line[-1] for line in table.references]
     shown = {remark for entry in entries if not entry.failed for remark in entry.remarks}
     shared = len(comparison.shared_notes)
@@ -41,12 +38,12 @@ def table_text(comparison: Comparison, metric: str | None = None) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The whole report: a table per metric as in the paper, with methods in rows, S in columns."""
-    lines = [f"# Samplers compared on {_escaped(comparison.model.name)}", ""]
-    lines += [f"- {name}: {_escaped(value)}" for name, value in facts(comparison)]
-    lines += ["", *(f"- {_escaped(line)}" for line in summary(comparison)), ""]
-    lines += [_escaped(" ".join(legend(comparison))), ""]
+    lines = [f"# Samplers compared on {markdown_text(comparison.model.name)}", ""]
+    lines += [f"- {name}: {markdown_text(value)}" for name, value in facts(comparison)]
+    lines += ["", *(f"- {markdown_text(line)}" for line in summary(comparison)), ""]
+    lines += [markdown_text(" ".join(legend(comparison))), ""]
     for table in Table.all_of(comparison):
-        lines += [f"## {_escaped(table.title)}", ""]
+        lines += [f"## {markdown_text(table.title)}", ""]
         lines += _tables(comparison, table)
     if comparison.notes:
         lines += ["## Notes", ""]
@@ -57,7 +54,7 @@ def markdown(comparison: Comparison) -> str:
 
 def _notes(comparison: Comparison) -> list[tuple[int, str]]:
     """The number of each note, and its line."""
-    return [(i, f"{i}. {_escaped(note)}") for i, note in enumerate(comparison.notes, 1)]
+    return [(i, f"{i}. {markdown_text(note)}") for i, note in enumerate(comparison.notes, 1)]
 
 
 def _tables(comparison: Comparison, table: Table) -> list[str]:
@@ -72,14 +69,14 @@ def _main_table(comparison: Comparison, table: Table) -> list[str]:
     above: Row | None = None
     for row, entries in table.lines:
         again = above is not None and (above.family, above.group) == (row.family, row.group)
-        names = ["" if again else _escaped(row.group), _escaped(row.choice)]
+        names = ["" if again else markdown_text(row.group), markdown_text(row.choice)]
         lines.append(_line([*names, *map(_marked, entries)]))
         above = row
     return [*lines, ""]
 
 
 def _marked(entry: Entry) -> str:
-    text = _escaped(entry.text)
+    text = markdown_text(entry.text)
     if entry.failed:
         return text
     text = f"**{text}**" if entry.mark == BEST else f"{text} †" if entry.mark == TIED else text
@@ -90,26 +87,19 @@ def _reference_table(table: Table) -> list[str]:
     if not table.references:
         return []
     head = ["reference", "evaluations", "n", table.metric.name]
-    lines = [_line([*map(_escaped, names), _marked(entry)]) for *names, entry in table.references]
-    return [_line(map(_escaped, head)), _line(["---", "---:", "---:", "---:"]), *lines, ""]
+    lines = [
+        _line([*map(markdown_text, names), _marked(entry)]) for *names, entry in table.references
+    ]
+    return [_line(map(markdown_text, head)), _line(["---", "---:", "---:", "---:"]), *lines, ""]
 
 
 def _reproduction(comparison: Comparison) -> list[str]:
     lines = ["## Reproduce", ""]
     if comparison.command:
-        lines += [f"    {_one_line(comparison.command)}", ""]
+        lines += [f"    {one_line(comparison.command)}", ""]
     versions = [f"{name} {value}" for name, value in comparison.versions.items()]
-    return [*lines, _escaped(", ".join(versions)), ""] if versions else lines
+    return [*lines, markdown_text(", ".join(versions)), ""] if versions else lines
 
 
 def _line(cells: Sequence[str] | map[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())
-
-
-def _escaped(text: Any) -> str:
-    """Text that Markdown, and the HTML in it, shows as it is."""
-    return _MARKED.sub(r"\\\1", _one_line(text))

@@ -8,16 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.limits import read_text
 from fastdpm.data.files import FIGURE_FORMATS, write_bytes, write_text
+from fastdpm.data.run_folder import RunFolder
+from fastdpm.data.run_record import RunRecord
 from fastdpm.evaluation.report.figures import distance_figure
 from fastdpm.evaluation.report.frame import csv_text
 from fastdpm.evaluation.report.html import page
 from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.report.samples import samples_figure
-from fastdpm.evaluation.results import FORMAT, Comparison
+from fastdpm.evaluation.results import Comparison
 from fastdpm.output.figures import figure_bytes
+
+COMMAND = "compare"
 
 
 def write_report(
@@ -35,9 +41,40 @@ def write_report(
         (if there are samples), and report.html.
 
     Raises:
-        InvalidArgumentError: If a format is unknown, or if the samples are neither images nor
-            sounds or differ in shape.
+        InvalidArgumentError: If a format is unknown, if the samples are neither images nor
+            sounds or differ in shape, or if the folder holds other files than a report.
     """
+    earlier = RunRecord.read(out)
+    identity = report_identity(comparison)
+    same = earlier is not None and earlier.identity == identity
+    run = RunFolder.open(
+        out, COMMAND, identity, resume=same, overwrite=earlier is not None and not same
+    )
+    with run:
+        return fill_report(run, comparison, formats=formats)
+
+
+def report_identity(comparison: Comparison) -> dict[str, Any]:
+    """What determines a comparison, measured or not, for the record of its folder."""
+    cells = comparison.cells
+    return {
+        "model": comparison.model.name,
+        "weights_sha256": comparison.model.weights_sha256,
+        "features": comparison.features,
+        "against": comparison.against,
+        "methods": list(dict.fromkeys(cell.method for cell in cells)),
+        "steps": sorted({cell.num_steps for cell in cells}),
+        "n": comparison.n,
+        "seed": comparison.seed,
+        "clip": comparison.clip,
+        "precision": comparison.precision,
+    }
+
+
+def fill_report(
+    run: RunFolder, comparison: Comparison, *, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write a report into a folder that is claimed; see :func:`write_report`."""
     if isinstance(formats, str) or not set(formats) <= set(FIGURE_FORMATS):
         raise InvalidArgumentError(
             f"`formats` must be a list of {', '.join(FIGURE_FORMATS)}, got {formats!r}"
@@ -63,30 +100,15 @@ def write_report(
         sheet[1] if sheet else None,
     )
     kept = [name for name in pictures if name.partition(".")[2] in formats]
-    stale = _stale(out, kept, record + "\n")
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_bytes(out / name, text.encode())
-    for name in kept:
-        write_bytes(out / name, pictures[name])
-    write_text(out / "report.html", html)
-    for path in stale:
-        path.unlink(missing_ok=True)
-    return [out / name for name in (*texts, *kept, "report.html")]
-
-
-def _stale(out: Path, kept: Sequence[str], record: str) -> list[Path]:
-    """Figures of an earlier report in the folder that the new one does not replace.
-
-    The samples of the same comparison stay, if this one was read from a file and has none.
-    """
-    try:
-        earlier = (out / "results.json").read_text(encoding="utf-8")
-        ours = json.loads(earlier).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        return []  # not a report: its files are someone else's
-    redrawn = any(name.startswith("samples") for name in kept)
-    unchanged = earlier == record and not redrawn
-    names = ("distance",) if unchanged else ("distance", "samples")
-    figures = [f"{name}.{kind}" for name in names for kind in FIGURE_FORMATS]
-    return [out / name for name in figures if ours and name not in kept]
+    earlier = run.folder / "results.json"
+    unchanged = earlier.is_file() and read_text(earlier) == texts["results.json"]
+    # The samples of a comparison that was read from its folder stay, as there are none to draw.
+    drawn = ("distance",) if unchanged and not sheet else ("distance", "samples")
+    possible = [f"{name}.{kind}" for name in drawn for kind in FIGURE_FORMATS]
+    with run.batch(remove=[name for name in possible if name not in kept]) as folder:
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        for name in kept:
+            write_bytes(folder / name, pictures[name])
+        write_text(folder / "report.html", html)
+    return [run.path / name for name in (*texts, *kept, "report.html")]

@@ -1,4 +1,4 @@
-"""The network of a pipeline as a torch module with one condition tensor, guidance and decoding."""
+"""The network of a pipeline as a torch module with one condition tensor, and decoding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.sampling.network import call_network
-from fastdpm.sampling.prediction import Guidance
 
 LABELS, HIDDEN, POOLED, SIZES = "class_labels", "hidden_states", "text_embeds", "time_ids"
 """Parts of a condition: labels, token embeddings, pooled text embeddings and sizes in pixels."""
@@ -59,26 +57,12 @@ class PipelineNetwork(nn.Module):
         vae: The decoder of its states, or None. It is held here only so that its weights are part
             of the model's identity.
         conditions: The conditions of the network.
-        guidance_scale: Scale of classifier-free guidance; None for no guidance.
     """
 
-    empty: Tensor | None
-
-    def __init__(
-        self,
-        unet: nn.Module,
-        vae: nn.Module | None,
-        conditions: Conditions,
-        guidance_scale: float | None,
-    ) -> None:
+    def __init__(self, unet: nn.Module, vae: nn.Module | None, conditions: Conditions) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
-        self.guidance_scale = 1.0 if guidance_scale is None else guidance_scale
         self.shapes = {name: tuple(part.shape[1:]) for name, (part, _) in conditions.items()}
-        empty = None
-        if guidance_scale is not None:
-            empty = pack(empty for _, empty in conditions.values())
-        self.register_buffer("empty", empty)
         self.training = False  # only this module; the mode of ``unet`` and ``vae`` stays
 
     @torch.no_grad()
@@ -91,15 +75,8 @@ class PipelineNetwork(nn.Module):
             condition: Packed conditions, shape (batch, ...); see :func:`pack`.
 
         Returns:
-            The prediction, with guidance if it is enabled, in the dtype of ``x``.
+            The prediction, in the dtype of ``x``.
         """
-        if self.empty is None or condition is None:
-            return call_network(self._evaluate, x, t, condition)
-        empty = self.empty.to(condition).expand_as(condition)
-        return Guidance(self._evaluate, condition, empty, self.guidance_scale)(x, t)
-
-    def _evaluate(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Evaluate the network without guidance."""
         unet: Any = self.unet
         parts = {} if condition is None else self._unpacked(condition)
         kwargs: dict[str, Any] = {}

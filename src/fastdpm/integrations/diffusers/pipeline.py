@@ -23,7 +23,7 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.data.condition import check_labels
+from fastdpm.data.condition import as_labels
 from fastdpm.integrations.diffusers.network import (
     HIDDEN,
     LABELS,
@@ -37,9 +37,10 @@ from fastdpm.integrations.diffusers.network import (
     pack,
 )
 from fastdpm.models.config import ModelConfig
+from fastdpm.models.decoder import Decoder
 from fastdpm.models.formats.diffusers_config import prediction_of, schedule_of
 from fastdpm.models.formats.diffusers_folder import arguments_of, data_of, model_name, recipe_of
-from fastdpm.models.model import Decoder, Model
+from fastdpm.models.model import Model
 from fastdpm.networks.diffusers_unet import check_unet
 
 Labels = int | Sequence[int] | Tensor
@@ -71,8 +72,8 @@ def from_pipeline(
             except those of a float16 VAE that must decode in float32.
         prompt: One prompt, or m prompts: sample i uses prompt i mod m. Prompts are encoded once.
         negative_prompt: The prompt to guide away from; the pipeline's empty prompt if None.
-        guidance_scale: Scale s of classifier-free guidance, eps_u + s (eps_c - eps_u); 1 disables
-            it. If None, the default of the pipeline.
+        guidance_scale: Scale of classifier-free guidance in the recommended recipe; 1 disables it.
+            If None, the default of the pipeline. See :meth:`fastdpm.Model.sample`.
         class_labels: For a network with classes, m labels from 0: sample i uses label i mod m. All
             classes if None.
         sample_size: Height and width of the state (for a latent model, of the latents), or the
@@ -107,7 +108,7 @@ def from_pipeline(
             " set `guidance_scale` above 1"
         )
     if prompts:
-        conditions |= _encoded(pipeline, prompts, negative_prompt, guided)
+        conditions |= _encoded(pipeline, prompts, negative_prompt)
     if POOLED in conditions:
         height, width = source.data.shape[1:]
         sizes = torch.tensor([[height, width, 0, 0, height, width]])
@@ -140,9 +141,10 @@ def from_unet(
         class_labels: For a network with classes, m labels from 0: sample i uses label i mod m. All
             classes if None and the network has no other condition.
         empty_hidden_states: The text embedding to guide away from, shape (tokens, width).
-        empty_label: The label to guide away from, which stands for "no class".
-        guidance_scale: Scale s of classifier-free guidance, eps_u + s (eps_c - eps_u); 1 or None
-            disables it.
+        empty_label: The label that stands for "no class", which guidance leads away from. If it is
+            the last one, it is not counted as a class.
+        guidance_scale: Scale of classifier-free guidance in the recommended recipe; 1 or None
+            disables it. See :meth:`fastdpm.Model.sample`.
         vae: For a latent model, the VAE that decodes its states.
         sample_size: Height and width of the state (for a latent model, of the latents), or the
             length of a series; that of the network if None.
@@ -161,11 +163,6 @@ def from_unet(
         advice = "requires them: pass" if source.takes_text else "takes no text: remove"
         raise InvalidArgumentError(f"{source.kind} {advice} `encoder_hidden_states`")
     guided = guidance_scale not in (None, 1)
-    if not guided and (empty_hidden_states is not None or empty_label is not None):
-        raise InvalidArgumentError(
-            "`empty_hidden_states` and `empty_label` have no effect without guidance: remove them,"
-            " or set `guidance_scale` above 1"
-        )
     conditions = source.labels(class_labels, empty_label)
     if encoder_hidden_states is not None:
         empty = empty_hidden_states
@@ -203,7 +200,8 @@ class _Source:
                 f"the weights of {self.kind} are not in memory: load it without offloading"
             )
         self.takes_text = isinstance(module, UNet2DConditionModel)
-        self.classes, self.empty_label = self.config.get("num_class_embeds"), None
+        self.classes: int | None = self.config.get("num_class_embeds")
+        self.empty_label: int | None = None
         if isinstance(module, DiTTransformer2DModel):
             self.empty_label = int(self.config["num_embeds_ada_norm"])
             self.classes = self.empty_label + 1
@@ -233,12 +231,11 @@ class _Source:
             raise InvalidArgumentError(
                 f"{self.name} takes classes as well as text: pass `class_labels`"
             )
-        empty = None
-        if empty_label is not None:
-            empty = check_labels(torch.as_tensor(empty_label), self.classes)
+        rows = replace(self.state, classes=self.classes)
+        empty = None if empty_label is None else as_labels(empty_label, rows, None)
         if class_labels is None:
             class_labels = [i for i in range(self.classes) if i != empty_label]
-        return {LABELS: (check_labels(torch.as_tensor(class_labels), self.classes), empty)}
+        return {LABELS: (as_labels(class_labels, rows, None), empty)}
 
     def model(self, conditions: Conditions, guidance_scale: float | None) -> Model:
         """Build the model, with guidance if a scale is passed.
@@ -263,7 +260,7 @@ class _Source:
             "class": self.kind,
             "config": self.config,
             "dtype": str(self.network.dtype),
-            "guidance_scale": guidance_scale,
+            "guidance_scale": None,  # it is part of the recipe; the key keeps digests as they are
             "vae": None if vae is None else arguments_of(vae.config),
             "vae_dtype": None if vae is None else str(vae.dtype),
         }
@@ -271,14 +268,22 @@ class _Source:
             name=self.name,
             network=json.loads(json.dumps(settings, default=str)),
             schedule=schedule_of(self.scheduler),
-            data=replace(
-                self.data, classes=self.classes if list(conditions) == [LABELS] else None
-            ),
-            recipe=recipe_of(self.scheduler),
+            data=replace(self.data, classes=self._counted(conditions)),
+            recipe=recipe_of(self.scheduler).replace(guidance_scale=guidance_scale),
             prediction=prediction_of(self.scheduler),
         )
-        network = PipelineNetwork(self.network, vae, conditions, guidance_scale)
-        return Model(config, network, pack(part for part, _ in conditions.values()), decoder)
+        network = PipelineNetwork(self.network, vae, conditions)
+        parts, empties = zip(*conditions.values(), strict=True) if conditions else ((), ())
+        empty = None if any(each is None for each in empties) else pack(empties)
+        return Model(config, network, pack(parts), decoder, empty)
+
+    def _counted(self, conditions: Conditions) -> int | None:
+        """The number of classes without an empty one at the end; None if there are others too."""
+        if list(conditions) != [LABELS] or self.classes is None:
+            return None
+        empty = conditions[LABELS][1]
+        at_end = empty is not None and int(empty) == self.classes - 1
+        return self.classes - 1 if at_end else self.classes
 
     def _check_guidance(self, conditions: Conditions, guidance_scale: float) -> None:
         """Check that there are conditions, and an unconditional input for each."""
@@ -345,9 +350,7 @@ def _default_guidance(pipeline: type[Any]) -> float | None:
     return float(default) if isinstance(default, int | float) else None
 
 
-def _encoded(
-    pipeline: Any, prompts: list[str], negative_prompt: str | None, guided: bool
-) -> Conditions:
+def _encoded(pipeline: Any, prompts: list[str], negative_prompt: str | None) -> Conditions:
     """The embeddings of prompts and negative prompt, computed by the pipeline."""
     kind = type(pipeline).__name__
     if getattr(pipeline, "text_encoder", None) is None or not hasattr(pipeline, "encode_prompt"):
@@ -367,7 +370,7 @@ def _encoded(
             prompt=prompts,
             device=getattr(pipeline, "_execution_device", pipeline.device),
             num_images_per_prompt=1,
-            do_classifier_free_guidance=guided,
+            do_classifier_free_guidance=True,
             negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
         )
     if len(embeddings) not in (2, 4):
@@ -376,7 +379,7 @@ def _encoded(
             " encoder_hidden_states to from_unet"
         )
     pairs = {HIDDEN: embeddings[:2], POOLED: embeddings[2:]}
-    return {n: (pair[0], pair[1][:1] if guided else None) for n, pair in pairs.items() if pair}
+    return {n: (pair[0], pair[1][:1]) for n, pair in pairs.items() if pair}
 
 
 def _batched(hidden: Tensor, name: str) -> Tensor:

@@ -113,5 +113,10 @@ def _unstated(network: Mapping[str, Any]) -> str:
 
 
 FORMAT = Format(
-    "improved-diffusion and guided-diffusion", "adm-unet", _MARK, infer, unstated=_unstated
+    "improved-diffusion and guided-diffusion",
+    "adm-unet",
+    _MARK,
+    infer,
+    unstated=_unstated,
+    hidden=("num_heads", "num_head_channels", "num_heads_upsample", "new_attention_order"),
 )

@@ -38,4 +38,4 @@ def infer(shapes: Shapes, height: int) -> dict[str, Any]:
     }
 
 
-FORMAT = Format("DDPM and DDIM", "unet", "temb.dense.0.weight", infer)
+FORMAT = Format("DDPM and DDIM", "unet", "temb.dense.0.weight", infer, hidden=("num_groups",))

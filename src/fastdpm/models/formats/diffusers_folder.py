@@ -1,69 +1,85 @@
 """Diffusers folders: a U-Net with the configuration of its scheduler.
 
-A pipeline folder holds ``model_index.json``, ``unet/`` and ``scheduler/``; in the first published
-ones, the files of both are next to ``model_index.json``. A U-Net by itself has its
-``scheduler_config.json`` in the same folder.
+:mod:`fastdpm.models.formats.diffusers_files` describes the layouts.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.spec import DataSpec
-from fastdpm.data.tensors import sha256
-from fastdpm.models.config import CONFIG, DIFFUSERS_PIPELINE, OTHER_NETWORKS, ModelConfig
-from fastdpm.models.formats.checkpoint import State, choose_state, read_states
+from fastdpm.data.tensors import bytes_digest, sha256
+from fastdpm.models.config import CONFIG, ModelConfig
+from fastdpm.models.formats.checkpoint import read_checkpoint
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
+from fastdpm.models.formats.diffusers_files import (
+    WeightsFiles,
+    find_scheduler,
+    find_unet,
+    find_weights,
+    read_json,
+)
+from fastdpm.models.formats.states import State, unwrapped
 from fastdpm.networks.diffusers_unet import CLASSES, check_unet
 
-SCHEDULER = "scheduler_config.json"
 UNET_MARK = "time_embedding.linear_1.weight"  # a tensor that only U-Nets of diffusers have
-_STEM = "diffusion_pytorch_model"
-_WEIGHTS = (f"{_STEM}.safetensors", f"{_STEM}.bin")
-_FROM_PIPELINE = "open it in Python with fastdpm.integrations.diffusers.from_pipeline"
+_EMA_SETTINGS = frozenset(
+    {"decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step"}
+    | {"use_ema_warmup"}
+)
 # Names of attention layers before diffusers 0.12. Published models still use them.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(rf"(?<=\.)({'|'.join(_RENAMED)})(?=\.(weight|bias)$)")
 
 
-def read_diffusers_folder(folder: Path) -> tuple[ModelConfig, Path, Callable[[], State]]:
+class DiffusersModel(NamedTuple):
+    """A model in a folder of diffusers.
+
+    Attributes:
+        config: Its configuration.
+        weights: The weights file, or the index of several.
+        read: Reads the weights, under the names of
+            :class:`fastdpm.networks.diffusers_unet.DiffusersNetwork`.
+        notes: Notes for the user on what was chosen or assumed.
+    """
+
+    config: ModelConfig
+    weights: Path
+    read: Callable[[], State]
+    notes: tuple[str, ...]
+
+
+def read_diffusers_folder(folder: Path) -> DiffusersModel:
     """Read the configurations of a diffusers folder and find its weights.
 
     Args:
-        folder: A pipeline folder, or the folder of a U-Net.
-
-    Returns:
-        The configuration of the model, the weights file, and a function that reads the weights.
+        folder: A pipeline folder, the folder of a U-Net, or one that a training script wrote.
 
     Raises:
         InvalidArgumentError: If the network is not supported, or the scheduler has no variance
             schedule.
         ModelError: If a file is missing or damaged.
     """
-    unet_folder = _unet_folder(folder)
-    network = _read_json(unet_folder / CONFIG)
+    unet_folder, notes = find_unet(folder)
+    network = read_json(unet_folder / CONFIG)
     kind = str(network.get("_class_name"))
-    if kind not in CLASSES:
-        raise InvalidArgumentError(
-            f"{unet_folder / CONFIG} describes a {kind}: only {' and '.join(CLASSES)} can be"
-            " opened from a folder, open other networks in Python with"
-            " fastdpm.integrations.diffusers"
-        )
+    _check_class(unet_folder / CONFIG, kind)
     arguments = arguments_of(network)
     try:
         check_unet(kind, arguments)
         data = data_of(kind, arguments)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{unet_folder / CONFIG}: {error}") from None
-    scheduler = _scheduler(folder, unet_folder)
-    path = _weights(unet_folder)
+    scheduler, assumed = find_scheduler(folder, unet_folder)
+    files = find_weights(unet_folder)
     config = ModelConfig(
         name=model_name(_published_name(folder)),
         network={"type": "diffusers", "class_name": kind, "config": arguments},
@@ -72,14 +88,37 @@ def read_diffusers_folder(folder: Path) -> tuple[ModelConfig, Path, Callable[[],
         recipe=recipe_of(scheduler),
         prediction=prediction_of(scheduler),
         provenance={"layout": f"diffusers {network.get('_diffusers_version', '')}".strip()},
-        weights_sha256=sha256(path),
+        weights_sha256=_digest(files),
     )
-    return config, path, lambda: _read(path, kind)
+    notes += assumed + files.notes
+    return DiffusersModel(config, files.path, lambda: _read(files, kind), notes)
+
+
+def _check_class(path: Path, kind: str) -> None:
+    """Raise InvalidArgumentError unless a network of this class can be opened from a folder."""
+    if kind in CLASSES:
+        return
+    advice = "open other networks in Python with fastdpm.integrations.diffusers"
+    if kind == "UNet2DConditionModel":
+        advice = (
+            "this one takes text embeddings: load it with diffusers, and open it in Python with"
+            " fastdpm.integrations.diffusers.from_unet(unet, scheduler, encoder_hidden_states=...)"
+            " or its pipeline with from_pipeline"
+        )
+    raise InvalidArgumentError(
+        f"{path} describes a {kind}: only {' and '.join(CLASSES)} can be opened from a folder,"
+        f" {advice}"
+    )
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments in a diffusers configuration, without its metadata keys ("_...")."""
-    return {name: value for name, value in config.items() if not name.startswith("_")}
+    """The arguments in a diffusers configuration.
+
+    Its metadata ("_...") and the settings of ``EMAModel``, which are stored beside them, are left
+    out.
+    """
+    drop = _EMA_SETTINGS if config.keys() >= _EMA_SETTINGS else frozenset[str]()
+    return {n: value for n, value in config.items() if not n.startswith("_") and n not in drop}
 
 
 def data_of(class_name: str, config: Mapping[str, Any]) -> DataSpec:
@@ -138,76 +177,28 @@ def _published_name(folder: Path) -> str:
     return path.name
 
 
-def _unet_folder(folder: Path) -> Path:
-    """The folder of the U-Net: that of a pipeline's U-Net, or ``folder`` itself.
-
-    Raises:
-        InvalidArgumentError: If the pipeline has other networks, or no U-Net.
-    """
-    path = folder / DIFFUSERS_PIPELINE
-    index = _read_json(path) if path.is_file() else {}
-    parts = {n for n, v in index.items() if isinstance(v, list) and any(v)}
-    latent = [name for name in OTHER_NETWORKS if name in parts or (folder / name).is_dir()]
-    if latent:
-        raise InvalidArgumentError(
-            f"{folder} is a pipeline with {' and '.join(latent)}: {_FROM_PIPELINE}"
-        )
-    if (folder / "unet").is_dir():
-        return folder / "unet"
-    if index and not (folder / CONFIG).is_file():
-        raise InvalidArgumentError(
-            f"{folder} is a {index.get('_class_name')} without a U-Net, it contains"
-            f" {', '.join(sorted(parts)) or 'nothing'}: pass the folder of a pipeline with a U-Net"
-        )
-    return folder
-
-
-def _read(path: Path, kind: str) -> State:
+def _read(files: WeightsFiles, kind: str) -> State:
     """Read weights and use the current names of attention layers."""
-    state = choose_state(path, read_states(path))
-    if kind == "UNet1DModel":  # its attention layers keep the former names
-        return {f"unet.{name}": tensor for name, tensor in state.items()}
-    return {
-        "unet." + _OLD_ATTENTION.sub(lambda m: _RENAMED[m[1]], name): tensor
-        for name, tensor in state.items()
-    }
+    state: dict[str, Tensor] = {}
+    for path in files.files:
+        content = read_checkpoint(path)
+        if not isinstance(content, Mapping) or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor)
+            for name, tensor in content.items()
+        ):
+            raise ModelError(f"{path} holds other values than named tensors: save the U-Net again")
+        state |= content
+    old = kind == "UNet1DModel"  # its attention layers keep the former names
+    rename = (lambda name: name) if old else _current_name
+    return {f"unet.{rename(unwrapped(name))}": tensor for name, tensor in state.items()}
 
 
-def _weights(folder: Path) -> Path:
-    """The weights file of a U-Net; raises ModelError if there is none."""
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    others = sorted(p.name for p in folder.glob(f"{_STEM}*") if p.is_file())
-    detail = f", only {others[0]}" if others else ""
-    if any(name.endswith(".index.json") for name in others):
-        detail = (
-            ": the weights are split into several files, save the U-Net again with"
-            ' unet.save_pretrained(FOLDER, max_shard_size="100GB")'
-        )
-    raise ModelError(f"{folder} holds no weights file {' or '.join(_WEIGHTS)}{detail}")
+def _current_name(name: str) -> str:
+    return _OLD_ATTENTION.sub(lambda match: _RENAMED[match[1]], name)
 
 
-def _scheduler(folder: Path, unet_folder: Path) -> dict[str, Any]:
-    """The scheduler configuration of a U-Net; raises ModelError if there is none."""
-    folders = [folder / "scheduler", folder, unet_folder]
-    if unet_folder == folder:  # possibly the unet/ of a pipeline folder
-        folders.append(folder.parent / "scheduler")
-    for path in (each / SCHEDULER for each in folders):
-        if path.is_file():
-            return _read_json(path)
-    raise ModelError(
-        f"{folder} holds no {SCHEDULER}, so the variance schedule of its network is unknown: save"
-        " the scheduler there"
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} must hold a JSON object, got {type(values).__name__}")
-    return values
+def _digest(files: WeightsFiles) -> str:
+    """SHA-256 of the weights file, or of the names and checksums of several."""
+    if len(files.files) == 1:
+        return sha256(files.files[0])
+    return bytes_digest(*(f"{path.name} {sha256(path)}\n".encode() for path in files.files))

@@ -17,7 +17,7 @@ _BLOCKS = "residual_layer.residual_blocks"
 def infer(shapes: Shapes, _height: int) -> dict[str, Any]:
     """Infer the arguments of :class:`fastdpm.networks.diffwave.DiffWave` from names and shapes.
 
-    ``dilation_cycle`` cannot be inferred.
+    ``dilation_cycle`` and ``step_in_residual`` cannot be inferred.
 
     Args:
         shapes: Shape of every parameter, by its published name.
@@ -40,4 +40,10 @@ def infer(shapes: Shapes, _height: int) -> dict[str, Any]:
     return arguments
 
 
-FORMAT = Format("DiffWave, its authors'", "diffwave", _EMBEDDING, infer)
+FORMAT = Format(
+    "DiffWave, its authors'",
+    "diffwave",
+    _EMBEDDING,
+    infer,
+    hidden=("dilation_cycle", "step_in_residual"),
+)

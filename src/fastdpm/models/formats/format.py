@@ -23,6 +23,10 @@ class Format:
             missing.
         unstated: Maps the known network arguments to the names of arguments of which a preset
             must set one, in words; "" if there are none.
+        hidden: Network arguments that change what is computed but not the shape of any tensor.
+        stated: Maps the content of a file to values of a model configuration that the file itself
+            states: keys of :meth:`fastdpm.models.config.ModelConfig.to_dict`, nested tables
+            included. Raises InvalidArgumentError if they are unusable.
     """
 
     title: str
@@ -30,6 +34,8 @@ class Format:
     mark: str
     infer: Callable[[Shapes, int], dict[str, Any]]
     unstated: Callable[[Mapping[str, Any]], str] = lambda network: ""
+    hidden: tuple[str, ...] = ()
+    stated: Callable[[Any], dict[str, Any]] = lambda content: {}
 
 
 def count(shapes: Shapes, pattern: str) -> int:

@@ -1,0 +1,92 @@
+"""Checks that every argument of a measurement has an effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.guidance import Guidance
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
+from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import Recipe
+from fastdpm.data.spec import DataSpec
+from fastdpm.evaluation.drawn import DrawOptions
+from fastdpm.evaluation.methods import Method
+from fastdpm.evaluation.options import MeasureOptions
+
+
+def check_no_model(
+    samples: str,
+    recipe: Recipe | None,
+    plan: Plan | None,
+    guidance_scale: Guidance | None,
+    options: DrawOptions,
+) -> None:
+    """Raise InvalidArgumentError if an argument has an effect on models only."""
+    stated = {"recipe": recipe, "plan": plan, "guidance_scale": guidance_scale}
+    changed = {name: value is not None for name, value in stated.items()} | {
+        name: getattr(options, name) != getattr(DrawOptions(), name)
+        for name in ("seed", "precision")
+    }
+    idle = [name for name, is_changed in changed.items() if is_changed]
+    values = ("condition", "class_labels")  # a tensor has no truth value
+    idle += [name for name in values if getattr(options, name) is not None]
+    if idle:
+        raise InvalidArgumentError(
+            f"{samples} is not a model, so {' and '.join(f'`{name}`' for name in idle)} would have"
+            " no effect: drop it"
+        )
+
+
+def check_used(data: DataSpec, measuring: MeasureOptions, options: DrawOptions) -> None:
+    """Check that every option has an effect on measuring a model of ``data``.
+
+    Raises:
+        InvalidArgumentError: If one has none.
+    """
+    if measuring.scale_to_peak:
+        raise InvalidArgumentError(
+            "samples of a model are measured at their own level, so `scale_to_peak` would have no"
+            " effect: drop it"
+        )
+    if data.mel is None:
+        return
+    if measuring.features is not None or measuring.inception is not None:
+        raise InvalidArgumentError(
+            "a vocoder is measured against the recordings themselves: drop `features` and"
+            " `inception`"
+        )
+    if measuring.batch_size is not None or options.batch_size is not None:
+        raise InvalidArgumentError(
+            "a vocoder draws one recording at a time: drop `batch_size`, which has no effect"
+        )
+    if options.condition is not None:
+        raise InvalidArgumentError(
+            "a vocoder is conditioned on the recordings themselves: drop `condition`"
+        )
+
+
+def check_sizes(
+    methods: Sequence[Method],
+    steps: Sequence[int] | None,
+    n: int | None,
+    reference_n: int | None,
+) -> None:
+    """Raise InvalidArgumentError if a number has no effect on these methods."""
+    check_limit("`reference_n`", reference_n or 0, MAX_SAMPLES)
+    standard = [method for method in methods if method.takes_all_steps]
+    if not standard and reference_n is not None:
+        raise InvalidArgumentError(
+            "`methods` holds no standard sampler, so `reference_n` would have no effect: drop it"
+        )
+    if standard and len(standard) == len(methods):
+        if steps is not None:
+            raise InvalidArgumentError(
+                "`methods` holds standard samplers only, which take all T steps, so `steps` would"
+                " have no effect: drop it"
+            )
+        if n is not None and reference_n is not None:
+            raise InvalidArgumentError(
+                "`methods` holds standard samplers only, so `n` would have no effect beside"
+                " `reference_n`: drop one of them"
+            )

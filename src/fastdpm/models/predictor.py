@@ -1,0 +1,64 @@
+"""The network of a model as sampling evaluates it: steps, types, guidance and clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from fastdpm.core.errors import check_one_of
+from fastdpm.core.guidance import GuidanceArguments
+from fastdpm.core.recipe import CLIPS, PRECISIONS
+from fastdpm.models.config import ModelConfig
+from fastdpm.sampling.guidance import Guidance
+from fastdpm.sampling.network import Network, NoisePredictor, call_network
+from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
+
+_CLIPS: Mapping[str, type[ClipX0] | type[DynamicThreshold]] = MappingProxyType(
+    {"x0": ClipX0, "dynamic": DynamicThreshold}
+)
+
+
+def make_predictor(
+    network: nn.Module,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    condition: Tensor | None,
+    unconditional: Tensor | None,
+    guidance: GuidanceArguments,
+    *,
+    clip: str,
+    precision: str,
+) -> Network | NoisePredictor:
+    """Wrap a network so that :func:`fastdpm.run` can evaluate it.
+
+    Args:
+        network: The network.
+        config: Its configuration.
+        dtype: Type of the network's inputs.
+        condition: Conditions of one batch, shape (batch, ...), or None.
+        unconditional: The condition that stands for no condition, shape (1, ...); only guidance
+            needs it.
+        guidance: How predictions are guided.
+        clip: How to clip the predicted clean data, after guidance; :func:`fastdpm.run` clips
+            states.
+        precision: Precision of the network.
+    """
+    check_one_of("clip", clip, CLIPS)
+    check_one_of("precision", precision, PRECISIONS)
+
+    def call(x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        step = (t * config.time_scale).to(dtype)
+        return call_network(network, x.to(dtype), step, condition).to(x.dtype)
+
+    evaluate: Callable[..., Tensor] = call
+    if precision != "float32":
+        evaluate = Autocast(call, getattr(torch, PRECISIONS[precision]))
+    predictor: Network | NoisePredictor = lambda x, t: evaluate(x, t, condition)  # noqa: E731
+    if guidance["guidance_scale"] != 1 and condition is not None and unconditional is not None:
+        null = unconditional.to(condition).expand_as(condition)
+        predictor = Guidance(evaluate, condition, null, **guidance)
+    predictor = as_eps(predictor, config.prediction)
+    return _CLIPS[clip](predictor) if clip in _CLIPS else predictor

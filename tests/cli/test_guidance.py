@@ -1,0 +1,89 @@
+"""Classes and guidance on the command line: what is drawn, recorded, resumed and refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastdpm.cli.app import run as fastdpm
+
+
+def record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "samples.json").read_text())
+    return found
+
+
+def test_guided_samples_are_recorded_with_what_they_took(folders, tmp_path, capsys):
+    model, out = str(folders["classes"]), tmp_path / "out"
+    command = ["sample", model, "--class", "horse,none", "--guidance", "2"]
+    assert fastdpm([*command, "--guidance-interval", "0.2:1", "--out", str(out)]) == 0
+    found = record(out)
+    assert found["guidance"] == {"scale": 2.0, "interval": [0.2, 1.0]}
+    assert found["recipe"]["guidance_scale"] == 2.0
+    assert found["n"] == 2
+    assert found["network_evaluations"] == 7
+    assert "7 network evaluations" in capsys.readouterr().out
+    assert fastdpm([*command, "--out", str(out), "--resume"]) == 2  # without the interval
+    assert "0.2" in capsys.readouterr().err
+    plain = tmp_path / "plain"
+    assert (
+        fastdpm(["sample", model, "--class", "none", "--guidance", "2", "--out", str(plain)]) == 0
+    )
+    assert record(plain)["guidance"] is None
+    assert record(plain)["network_evaluations"] == 4
+
+
+def test_latents_and_edits_are_guided(folders, tmp_path, capsys):
+    model, images = str(folders["classes"]), tmp_path / "images"
+    assert fastdpm(["sample", model, "-n", "1", "--out", str(images)]) == 0
+    image, latents = str(images / "000000.png"), str(tmp_path / "l.safetensors")
+    guided = ["--class", "cat", "--guidance", "2", "-S", "4"]
+    capsys.readouterr()
+    assert fastdpm(["encode", model, image, *guided, "--out", latents]) == 0
+    assert "per input: 8" in capsys.readouterr().out
+    assert fastdpm(["decode", model, latents, "--out", str(tmp_path / "decoded")]) == 0
+    decoded = record(tmp_path / "decoded")
+    assert (decoded["guidance"], decoded["network_evaluations"]) == ({"scale": 2.0}, 6)
+    assert fastdpm(["edit", model, image, *guided, "--out", str(tmp_path / "edited")]) == 0
+    edited = record(tmp_path / "edited")
+    assert (edited["guidance"], edited["network_evaluations"]) == ({"scale": 2.0}, 4)
+    saved = tmp_path / "bits.json"
+    assert fastdpm(["likelihood", model, image, *guided, "--save", str(saved)]) == 0
+    assert json.loads(saved.read_text())["network_evaluations"] == 8
+    rebuilt = tmp_path / "rebuilt"
+    arguments = ["--by", "invertible", "--out", str(rebuilt)]
+    assert fastdpm(["reconstruct", model, image, *guided, *arguments]) == 0
+    (result,) = json.loads((rebuilt / "reconstruct.json").read_text())["results"]
+    assert result["guidance"] == {"scale": 2.0}
+    assert result["samples"][0]["total_evaluations"] == 14
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [
+        ("classes", ["--class", "horze"], ["--class", "cat, dog, horse", "[0, 2]", "none"]),
+        ("classes", ["--class", "3,4"], ["--class", "4", "cat, dog, horse"]),
+        ("classes", ["--guidance", "1,2"], ["--guidance", "4", "2"]),
+        ("classes", ["--guidance", "nan"], ["--guidance", "nan"]),
+        ("classes", ["--guidance", "strong"], ["--guidance", "strong"]),
+        ("classes", ["--guidance-rescale", "0.5"], ["--guidance-rescale", "--guidance"]),
+        (
+            "classes",
+            ["--guidance", "2", "--guidance-interval", "0.5"],
+            ["--guidance-interval", "0.5"],
+        ),
+        ("image", ["--guidance", "2"], ["tiny-image", "--guidance"]),
+        ("vocoder", ["--guidance", "2"], ["tiny-vocoder", "--guidance"]),
+        ("image", ["--class", "none"], ["--class"]),
+    ],
+)
+def test_what_cannot_be_guided_is_one_line_and_writes_nothing(
+    folders, tmp_path, capsys, model, options, told
+):
+    out = tmp_path / "out"
+    assert fastdpm(["sample", str(folders[model]), *options, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(value in error for value in told)
+    assert not out.exists()
