@@ -52,12 +52,16 @@ _NETWORK = {
 }
 
 
+_CHECKS = "core/arguments.py"  # the checks of arguments stand between any two functions
+
+
 def crossings(work: Callable[[], Any]) -> dict[str, set[str]]:
     """List the functions of other rooms that ``work`` calls from ``fastdpm.models``, by room."""
     found: dict[str, set[str]] = defaultdict(set)
 
     def note(frame: FrameType, event: str, _arg: object) -> None:
-        if event != "call" or frame.f_code.co_name == "<module>":
+        code = frame.f_code
+        if event != "call" or code.co_name == "<module>" or code.co_filename.endswith(_CHECKS):
             return
         room = _room(frame)
         if room in ("", _OWN):

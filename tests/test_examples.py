@@ -204,11 +204,15 @@ def test_the_errors_of_the_page_are_those_that_are_raised():
     causes: list[Callable[[], object]] = [  # in the order of the page
         lambda: Model.wrap(lambda x, t: x, schedule, (1, 8, 8)),  # type: ignore[arg-type]
         lambda: Model.wrap(nn.Dropout(), schedule, (1, 8, 8)),
-        lambda: run(plan, lambda x, t: x.mul_(0.5), x),
         lambda: run(plan, lambda x, t: (x,), x),  # type: ignore[arg-type, return-value]
         lambda: run(plan, lambda x, t: x[:1], x),
+        lambda: run(plan, lambda x, t: x.long(), x),
+        lambda: run(plan, lambda x, t: x.to("meta"), x),
         lambda: run(plan, lambda x, t: x / 0, x),
         lambda: run(ddim_rev(levels_step(schedule, 4), 1.0), lambda x, t: x, x),
+        lambda: run(
+            ddim_rev(levels_step(schedule, 4), 1.0), lambda x, t: x, x, noise=lambda row, x: x[:1]
+        ),
         lambda: run(plan, lambda x, t: x, x.half()),
         lambda: model((1, 8, 8), nn.Identity()).sample(1, plan=other),
         lambda: VarianceSchedule.from_betas([0.5, 1.0]),

@@ -98,9 +98,9 @@ def test_var_with_every_step_is_the_schedule_itself():
 
 
 def test_var_without_a_root_is_refused():
-    falling = VarianceSchedule.from_betas(np.linspace(0.02, 1e-4, 100))
-    with pytest.raises(InvalidArgumentError, match=tells("VAR linear", "S = 99")):
-        levels_var(falling, 99, bounded=False)
+    noisy = VarianceSchedule.from_betas(np.linspace(1e-4, 0.9, 100))
+    with pytest.raises(InvalidArgumentError, match=tells("VAR linear", "S = 2")):
+        levels_var(noisy, 2, bounded=False)
 
 
 @settings(max_examples=40, deadline=None)

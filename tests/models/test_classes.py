@@ -79,12 +79,12 @@ def test_other_conditions_can_be_lists_too(embedded):
         ("horze", ["horze", "cat", "dog", "horse", "none", "[0, 2]"]),
         (4, [4, "cat", "dog", "horse", "none", "[0, 2]"]),
         ([0, "-1"], [-1, "cat", "dog", "horse"]),
-        ([0.5], ["float32"]),
+        ([0.5], ["[0.5]"]),
     ],
 )
 def test_a_class_that_does_not_exist_is_refused_with_those_that_do(class_model, labels, told):
     with pytest.raises(InvalidArgumentError, match=tells(*told)) as error:
-        class_model.sample(1, class_labels=labels)
+        class_model.sample(2, class_labels=labels)
     assert "\n" not in str(error.value)
 
 

@@ -106,7 +106,7 @@ def test_missing_weights_are_named(folder):
         ({"schedule": {"type": "linear", "beta_end": 3}}, ["beta_start", "beta_end", 0.0001, 3]),
         ({"recipe": {"kappa": 2}}, ["recipe", "kappa", "[0, 1]", "2.0"]),
         ({"name": "../../evil"}, ["../../evil"]),
-        ({"schedule": {"type": "betas", "betas": ["a"]}}, ["betas", "(T,)"]),
+        ({"schedule": {"type": "betas", "betas": ["a"]}}, ["betas", "['a']"]),
         ({"schedule": {"type": ["x"]}}, ["linear", "cosine", "['x']"]),
         ({"data": {"modality": "image", "shape": [3, 8, 8]}}, ["(3, 8, 8)"]),
         ({"data": {"modality": "image", "shape": [1, 7, 7]}}, ["(1, 7, 7)"]),

@@ -252,7 +252,7 @@ def test_class_labels_are_the_condition_of_a_model_with_classes(labels):
     [
         ({"class_labels": [3]}, ["[0, 2]", 3]),
         ({"class_labels": ["cat"]}, ["`class_labels`", "cat"]),
-        ({"class_labels": [0.5]}, ["float32"]),
+        ({"class_labels": [0.5]}, ["[0.5]"]),
         ({"class_labels": [0], "condition": torch.tensor([0])}, ["`condition`", "`class_labels`"]),
     ],
 )

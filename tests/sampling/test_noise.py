@@ -61,7 +61,7 @@ def test_both_types_draw_the_same_numbers():
 def test_impossible_seeds_and_batches_are_refused():
     with pytest.raises(InvalidArgumentError, match=tells("seed", -1)):
         SampleNoise(-1, [0])
-    with pytest.raises(InvalidArgumentError, match=tells("sample", 2**64)):
+    with pytest.raises(InvalidArgumentError, match=tells("samples", 2**64)):
         SampleNoise(0, [2**64])
     with pytest.raises(InvalidArgumentError, match=tells(2)):
         SampleNoise(0, [0])(0, torch.zeros(2, 3))

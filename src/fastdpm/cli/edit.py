@@ -178,7 +178,7 @@ def _marked(
     mask: Path | None, times: tuple[float, float] | None, x: Tensor, data: DataSpec
 ) -> Tensor | None:
     """The mask as it fits the data, or None."""
-    from fastdpm.inverse.editing import check_mask, read_mask, span_mask
+    from fastdpm.inverse.masks import check_mask, read_mask, span_mask
 
     if times is not None:
         return check_mask(span_mask(times, x.shape[-1], data.sample_rate or 0), x)

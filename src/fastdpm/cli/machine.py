@@ -25,7 +25,7 @@ class Machine(Options):
     device: Annotated[
         str,
         Panel.COMPUTATION.option(
-            help="Device: auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.",
+            help="Device: auto, cpu, cuda, cuda:N or mps; auto uses a CUDA GPU if there is one.",
             metavar="DEVICE",
         ),
     ] = "auto"
@@ -59,8 +59,7 @@ class Machine(Options):
         """
         import torch
 
-        from fastdpm.models.cost import evaluation_flops, fitting_threads
-        from fastdpm.models.model import fitting_batch
+        from fastdpm.models.cost import evaluation_flops, fitting_batch, fitting_threads
 
         available = torch.get_num_threads()  # OMP_NUM_THREADS, or the number of cores
         if self.threads is not None or available == 1:

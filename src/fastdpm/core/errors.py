@@ -4,6 +4,9 @@ import importlib.util
 from collections.abc import Collection
 from typing import Any
 
+_NO_NUMBERS = ("bool", "bool_", "str", "bytes")
+_LONGEST = 80
+
 
 class FastDPMError(Exception):
     """Base class of the errors that a user can cause or fix; the message says what to do."""
@@ -64,24 +67,39 @@ def whole_number(name: str, value: Any) -> int:
         InvalidArgumentError: If it is not a whole number.
     """
     try:
-        if not isinstance(value, bool | str) and value == int(value):
+        single = getattr(value, "ndim", 0) == 0 and type(value).__name__ not in _NO_NUMBERS
+        if single and value == int(value) and "bool" not in str(getattr(value, "dtype", "")):
             return int(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         pass  # refused below
-    raise InvalidArgumentError(f"`{name}` must be a whole number, got {value!r}")
+    raise InvalidArgumentError(f"`{name}` must be a whole number, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value in an error message: its text, or its type and shape if that is long."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and tuple(shape):
+        where = " on the meta device" if getattr(value, "is_meta", False) else ""
+        return f"{type(value).__name__} of shape {tuple(shape)}{where}"
+    try:
+        text = repr(value)
+    except Exception:  # the text of a foreign object can fail in any way
+        text = ""
+    line = " ".join(text.split())
+    return line if 0 < len(line) <= _LONGEST else f"an object of type {type(value).__name__}"
 
 
 def positive_or_none(name: str, value: Any) -> int | None:
     """An optional argument as an int of at least 1.
 
     Raises:
-        InvalidArgumentError: If it is not a whole number, or below 1.
+        InvalidArgumentError: If it is not a whole number, or out of range.
     """
     if value is None:
         return None
     number = whole_number(name, value)
-    if number < 1:
-        raise InvalidArgumentError(f"`{name}` must be at least 1, got {number}")
+    if not 1 <= number < 2**62:
+        raise InvalidArgumentError(f"`{name}` must be at least 1 and below 2^62, got {number}")
     return number
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, shown
 from fastdpm.core.schedule import Array
 from fastdpm.core.structure import LEFT_OUT, plain
 
@@ -72,14 +72,15 @@ class GuidanceScale:
             )
 
     def _checked_interval(self) -> tuple[float, float]:
+        ends: Any = self.interval
         try:
-            low, high = (_number("guidance_interval", value) for value in self.interval or ())
-        except (TypeError, ValueError):
+            low, high = (_number("guidance_interval", value) for value in tuple(ends))
+        except (TypeError, ValueError, RuntimeError):
             low = high = math.nan  # refused below
         if not 0 < low < high <= 1:
             raise InvalidArgumentError(
                 "`guidance_interval` must be two noise levels, rising, in (0, 1], where 1 is clean"
-                f" data, got {self.interval}"
+                f" data, got {shown(ends)}"
             )
         if isinstance(self.scale, tuple):
             raise InvalidArgumentError(
@@ -171,7 +172,8 @@ def count_evaluations(scale: float, rescale: float = 0.0) -> int:
 
 def _scale(value: Any) -> float | tuple[float, ...]:
     """A number or a tuple of numbers."""
-    plain = value.tolist() if hasattr(value, "tolist") else value  # of NumPy and PyTorch
+    empty = getattr(value, "is_meta", False)  # a tensor of PyTorch without numbers
+    plain = value.tolist() if hasattr(value, "tolist") and not empty else value
     if not isinstance(plain, list | tuple):
         return _number("guidance_scale", plain)
     if not plain:
@@ -188,7 +190,7 @@ def _number(name: str, value: Any) -> float:
             number = math.nan  # refused below
         if math.isfinite(number):
             return number
-    raise InvalidArgumentError(f"`{name}` must be a finite number, got {value!r}")
+    raise InvalidArgumentError(f"`{name}` must be a finite number, got {shown(value)}")
 
 
 NO_GUIDANCE = GuidanceScale()

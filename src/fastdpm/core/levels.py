@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of, whole_number
+from fastdpm.core.arguments import checked, checked_class
+from fastdpm.core.errors import InvalidArgumentError, check_one_of, shown
 from fastdpm.core.schedule import Array, VarianceSchedule
 
 
+@checked_class
 @dataclass(frozen=True, eq=False)
 class NoiseLevels:
     """S + 1 noise levels in sampling order, and the S steps for the network.
@@ -44,7 +46,7 @@ class NoiseLevels:
         t = np.array(self.t, dtype=np.float64)
         if level.ndim != 1 or level.size < 2 or t.shape != (level.size - 1,):
             raise InvalidArgumentError(
-                f"S steps need S + 1 levels, got {t.shape} steps and {level.shape} levels"
+                f"S steps `t` need S + 1 levels in `level`, got shapes {t.shape} and {level.shape}"
             )
         if not np.all(np.isfinite(t)):
             raise InvalidArgumentError("every step must be finite")
@@ -64,8 +66,9 @@ class NoiseLevels:
     def __getitem__(self, rows: slice) -> NoiseLevels:
         """Take a contiguous part of the chain; ``levels[2:]`` skips the two noisiest steps."""
         if not isinstance(rows, slice):
-            raise TypeError(
-                "noise levels take slices only, such as levels[2:]: index .level or .t instead"
+            raise InvalidArgumentError(
+                f"`rows` must be a slice, as in levels[2:], got {shown(rows)}: index .level or .t"
+                " instead"
             )
         start, stop, step = rows.indices(self.num_steps)
         if step != 1 or stop <= start:
@@ -113,6 +116,7 @@ def check_rising(level: Array) -> None:
         )
 
 
+@checked
 def levels_step(
     schedule: VarianceSchedule, num_steps: int, spacing: str = "linear"
 ) -> NoiseLevels:
@@ -129,7 +133,7 @@ def levels_step(
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
     """
-    num_steps = _check_choice(schedule, num_steps, spacing)
+    _check_choice(schedule, num_steps, spacing)
     label = f"STEP {spacing}, S = {num_steps}"
     if num_steps == 1:
         return _single(schedule, label)
@@ -150,6 +154,7 @@ def levels_step(
     return NoiseLevels(level, t, label, tuple(notes))
 
 
+@checked
 def levels_var(
     schedule: VarianceSchedule, num_steps: int, spacing: str = "linear", *, bounded: bool = True
 ) -> NoiseLevels:
@@ -169,7 +174,7 @@ def levels_var(
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2, and the bound of the authors' code.
     """
-    num_steps = _check_choice(schedule, num_steps, spacing)
+    _check_choice(schedule, num_steps, spacing)
     label = f"VAR {spacing}, S = {num_steps}"
     if num_steps == 1:
         return _single(schedule, label)
@@ -201,6 +206,7 @@ def levels_var(
     return NoiseLevels(level, t, label, tuple(notes))
 
 
+@checked
 def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> NoiseLevels:
     """Compute the levels of custom variances eta_1 ... eta_S, as audio models publish them.
 
@@ -236,6 +242,7 @@ def levels_from_variances(schedule: VarianceSchedule, variances: ArrayLike) -> N
     return NoiseLevels(level, schedule.T(np.maximum(level[:-1], low)) - 1, label, notes)
 
 
+@checked
 def levels_custom(
     schedule: VarianceSchedule,
     *,
@@ -255,6 +262,8 @@ def levels_custom(
         InvalidArgumentError: If both or neither of ``level`` and ``t`` are passed, or a value is
             out of order or out of range.
     """
+    if not 0 < end <= 1:
+        raise InvalidArgumentError(f"`end` must be in (0, 1], got {end:g}")
     if (level is None) == (t is None):
         raise InvalidArgumentError("pass exactly one of `level` and `t`")
     if np.asarray(level if t is None else t).size == 0:
@@ -275,6 +284,7 @@ def levels_custom(
     return NoiseLevels(np.append(value, end), step, label, notes)
 
 
+@checked
 def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
     """Take all T training steps, as the standard sampler does."""
     total = schedule.num_train_steps
@@ -292,15 +302,12 @@ def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
     )
 
 
-def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> int:
-    """The number of steps as an int, in range."""
-    num_steps = whole_number("num_steps", num_steps)
+def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
     if not 1 <= num_steps <= schedule.num_train_steps:
         raise InvalidArgumentError(
             f"`num_steps` (S) must be in [1, {schedule.num_train_steps}] (T), got {num_steps}"
         )
     check_one_of("spacing", spacing, ("linear", "quadratic"))
-    return num_steps
 
 
 def _single(schedule: VarianceSchedule, label: str) -> NoiseLevels:

@@ -14,11 +14,13 @@ section 3.1, for the variances; here over any levels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
+from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.reverse import variance
@@ -84,6 +86,7 @@ def bound_coefficients(levels: NoiseLevels) -> BoundCoefficients:
     return BoundCoefficients(levels.level[:-1], levels.t, mean_scale, posterior, smallest, eta)
 
 
+@checked_class
 @dataclass(frozen=True)
 class GreyLevels:
     """The discrete values of quantized data: ``low``, ``low + step``, and so on.
@@ -102,18 +105,21 @@ class GreyLevels:
     low: float = -1.0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.count <= 2**32 or not self.step > 0:
+        fits = 2 <= self.count <= 2**32 and 0 < self.step < math.inf
+        if not fits or not math.isfinite(self.low):
             raise InvalidArgumentError(
-                "data needs 2 to 2^32 gray levels with a `step` above 0, got"
-                f" {self.count} with step {self.step:g}"
+                "gray levels need a `count` from 2 to 2^32, a finite `step` above 0 and a finite"
+                f" `low`, got {self.count}, {self.step:g} and {self.low:g}"
             )
 
     @classmethod
+    @checked
     def spanning(cls, count: int) -> GreyLevels:
         """Create ``count`` values from -1 to 1 inclusive, as in images."""
         return cls(count, 2 / (count - 1) if count > 1 else 0.0)
 
     @classmethod
+    @checked
     def signed(cls, count: int) -> GreyLevels:
         """Create ``count`` values from -1 up to, but not including, 1, as in PCM audio."""
         return cls(count, 2 / count if count > 0 else 0.0)

@@ -16,12 +16,14 @@ import math
 
 import numpy as np
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import variance
 from fastdpm.core.schedule import Array
 
 
+@checked
 def dpmpp_2m(levels: NoiseLevels) -> Plan:
     """Compile DPM-Solver++ 2M (midpoint form); the first and last rows are of order 1.
 
@@ -30,6 +32,7 @@ def dpmpp_2m(levels: NoiseLevels) -> Plan:
     return _compile(levels, 2, "DPM-Solver++ 2M")
 
 
+@checked
 def dpmpp_3m(levels: NoiseLevels) -> Plan:
     """Compile DPM-Solver++ 3M as published; rows at both ends are of order 1 and 2.
 
@@ -41,6 +44,7 @@ def dpmpp_3m(levels: NoiseLevels) -> Plan:
     return _compile(levels, 3, "DPM-Solver++ 3M")
 
 
+@checked
 def multistep_3(levels: NoiseLevels) -> Plan:
     """Compile a third-order multistep plan: DPM-Solver++ 3M with its second difference doubled.
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import check_monotone
@@ -34,8 +35,12 @@ _KEYS = MappingProxyType(
 )
 
 
+_JSON_KEYS = ("format", "version", "fingerprint", "label", "notes", *_KEYS.values())
+
+
 @renamed("told", "network_level")
 @renamed("asked", "network_level")
+@checked_class
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Coefficients of a sampler, one row per network evaluation.
@@ -74,13 +79,18 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not np.size(self.network_level):
-            object.__setattr__(self, "network_level", np.array(self.level)[:-1])
+            object.__setattr__(self, "network_level", np.atleast_1d(self.level)[:-1])
         for name in self._tables():
             table = np.array(getattr(self, name), dtype=np.float64)
             table.flags.writeable = False
             object.__setattr__(self, name, table)
         self._check_shapes()
         check_monotone(self.level)
+        outside = self.network_level[(self.network_level <= 0) | (self.network_level > 1)]
+        if outside.size:
+            raise InvalidArgumentError(
+                f"`network_level` of a plan must be in (0, 1], got {outside[0]:g}"
+            )
         self._check_history()
         self._check_signal()
 
@@ -176,23 +186,14 @@ class Plan:
         return json.dumps(head | {"label": self.label, "notes": self.notes} | tables, indent=1)
 
     @classmethod
+    @checked
     def from_json(cls, text: str) -> Plan:
         """Read a plan that :meth:`to_json` wrote.
 
         Raises:
             InvalidArgumentError: If the text is not a plan, or its fingerprint does not match.
         """
-        try:
-            data: Any = parse_json(text)
-        except ValueError as error:
-            raise InvalidArgumentError(f"not a plan: {error}") from None
-        if not isinstance(data, dict) or data.get("format") != "fastdpm-plan":
-            raise InvalidArgumentError('not a plan: no "format": "fastdpm-plan" in it')
-        if data.get("version") != 1:
-            raise InvalidArgumentError(f"plan version must be 1, got {data.get('version')!r}")
-        missing = [name for name in _TABLES if name not in data]
-        if missing:
-            raise InvalidArgumentError(f"not a complete plan: {', '.join(missing)} missing")
+        data = _read_json(text)
         try:
             tables = {
                 name: np.array(data[key], dtype=np.float64)
@@ -232,3 +233,24 @@ class Plan:
             values = [self.level[s], self.level[s + 1], *self.a[s], *self.b[s], *self._scales(s)]
             lines.append(f"{s:4d}{self.t[s]:10.3f}" + "".join(f"{v:12.6g}" for v in values))
         return "\n".join(lines)
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    """The contents of a plan's JSON, of which all keys are known and none is missing."""
+    try:
+        data: Any = parse_json(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"not a plan: {error}") from None
+    if not isinstance(data, dict) or data.get("format") != "fastdpm-plan":
+        raise InvalidArgumentError('not a plan: no "format": "fastdpm-plan" in it')
+    if data.get("version") != 1:
+        raise InvalidArgumentError(f"plan version must be 1, got {data.get('version')!r}")
+    unknown = sorted(data.keys() - _JSON_KEYS)
+    if unknown:
+        raise InvalidArgumentError(
+            f"not a plan: unknown key {', '.join(unknown)}, expected {', '.join(_JSON_KEYS)}"
+        )
+    missing = [name for name in _TABLES if name not in data]
+    if missing:
+        raise InvalidArgumentError(f"not a complete plan: {', '.join(missing)} missing")
+    return data

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastdpm.core import samplers
+from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.choices import find_choice
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.guidance import GuidanceScale
@@ -30,6 +31,7 @@ _UNGUIDED: Mapping[str, Any] = MappingProxyType(
 )
 
 
+@checked_class
 @dataclass(frozen=True)
 class Recipe:
     """How to sample: a sampler and its noise levels, which :meth:`compile` turns into a plan.
@@ -79,7 +81,12 @@ class Recipe:
             raise InvalidArgumentError(
                 f"method {self.method!r} draws no noise: leave `kappa` at 0, got {self.kappa}"
             )
+        if self.num_steps < 1:
+            raise InvalidArgumentError(f"`num_steps` must be at least 1, got {self.num_steps}")
         custom = [name for name in _CUSTOM if getattr(self, name) is not None]
+        for name in custom:
+            if not getattr(self, name):
+                raise InvalidArgumentError(f"`{name}` must hold at least one number, got none")
         if len(custom) > 1:
             raise InvalidArgumentError(f"pass only one of {_join(custom)}")
         for name, value in vars(self.guidance).items():
@@ -155,6 +162,7 @@ class Recipe:
         clip = "" if self.clip == "none" else f", clip {self.clip}"
         return f"{self.method}, {levels}{stochastic}{clip}{guidance}"
 
+    @checked
     def choose_levels(self, schedule: VarianceSchedule) -> NoiseLevels:
         """Choose the noise levels on a schedule; the standard samplers take all of them."""
         if self.takes_all_steps:
@@ -167,6 +175,7 @@ class Recipe:
         unbounded = {} if self.bounded or not choice.bounded else {"bounded": False}
         return choice.function(schedule, self.num_steps, **unbounded)
 
+    @checked
     def compile(self, schedule: VarianceSchedule) -> Plan:
         """Compile the plan on a schedule."""
         if self.takes_all_steps:

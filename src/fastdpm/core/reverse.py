@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.levels import NoiseLevels, levels_all
 from fastdpm.core.plan import Plan
@@ -19,6 +20,7 @@ def variance(level: Array) -> Array:
     return np.asarray((1 - level) * (1 + level))
 
 
+@checked
 def ddim_rev(levels: NoiseLevels, kappa: float = 0.0) -> Plan:
     """Compile DDIM-rev over ``levels``; ``kappa=1`` is DDPM-rev, ``kappa=0`` draws no noise.
 
@@ -52,6 +54,7 @@ def ddim_rev(levels: NoiseLevels, kappa: float = 0.0) -> Plan:
     return Plan(levels.level, levels.t, a[:, None], b[:, None], c, label, levels.notes)
 
 
+@checked
 def standard(schedule: VarianceSchedule, variance: str = "small") -> Plan:
     """Compile the standard DDPM sampler: DDPM-rev over all T training steps.
 

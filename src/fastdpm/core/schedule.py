@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.limits import MAX_TRAIN_STEPS, check_limit
 
@@ -47,7 +48,11 @@ class VarianceSchedule:
         for table in (self.betas, self.levels):
             table.flags.writeable = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VarianceSchedule.from_config, (self.config,)
+
     @classmethod
+    @checked
     def linear(
         cls, num_train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> VarianceSchedule:
@@ -78,6 +83,7 @@ class VarianceSchedule:
         return cls(betas, config, lambda t: gamma_form(t) + np.interp(t, steps, correction))
 
     @classmethod
+    @checked
     def scaled_linear(
         cls, num_train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
     ) -> VarianceSchedule:
@@ -99,6 +105,7 @@ class VarianceSchedule:
         return cls(betas, config, _interpolated(betas))
 
     @classmethod
+    @checked
     def cosine(cls, num_train_steps: int = 1000, max_beta: float = 0.999) -> VarianceSchedule:
         """Create a schedule whose alpha_bar is a squared cosine, with betas up to ``max_beta``.
 
@@ -117,19 +124,17 @@ class VarianceSchedule:
         return cls(betas, config, _interpolated(betas))
 
     @classmethod
+    @checked
     def from_betas(cls, betas: ArrayLike) -> VarianceSchedule:
         """Create a schedule from any variances beta_1 ... beta_T, shape (T,).
 
         Between integer steps, log R is interpolated by monotone cubics (PCHIP).
 
         Raises:
-            InvalidArgumentError: If ``betas`` is empty, not one-dimensional, or has a value
-                outside (0, 1). A last beta of 1 (zero terminal SNR) has no level.
+            InvalidArgumentError: If ``betas`` is empty, not one-dimensional, ends below its start,
+                or has a value outside (0, 1). A last beta of 1 (zero terminal SNR) has no level.
         """
-        try:
-            table = np.asarray(betas, dtype=np.float64).copy()
-        except (TypeError, ValueError):
-            raise InvalidArgumentError("`betas` must be numbers of shape (T,)") from None
+        table = np.array(betas, dtype=np.float64)
         if table.ndim != 1 or table.size == 0:
             raise InvalidArgumentError(f"`betas` must have shape (T,), got {table.shape}")
         check_limit("the number of `betas`", table.size, MAX_TRAIN_STEPS)
@@ -139,10 +144,16 @@ class VarianceSchedule:
                 f"`betas` must be in (0, 1), got {table[bad[0]]:g} at step {bad[0] + 1} of"
                 f" {table.size}: rescale the schedule, or drop a last step with zero signal"
             )
+        if table[-1] < table[0] * (1 - 1e-6):
+            raise InvalidArgumentError(
+                f"`betas` must rise from clean data to noise, got {table[0]:g} at step 1 and"
+                f" {table[-1]:g} at step {table.size}: reverse them"
+            )
         config = {"type": "betas", "betas": table.tolist()}
         return cls(table, config, _interpolated(table))
 
     @classmethod
+    @checked
     def from_config(cls, config: dict[str, Any]) -> VarianceSchedule:
         """Rebuild a schedule from its ``config``.
 
@@ -175,6 +186,7 @@ class VarianceSchedule:
         """Squared signal scales of steps 1 ... T, shape (T,); index 0 is step 1."""
         return np.asarray(np.cumprod(1 - self.betas))
 
+    @checked
     def R(self, t: ArrayLike) -> Array:
         """Compute the level of a real-valued step.
 
@@ -194,6 +206,7 @@ class VarianceSchedule:
         _check_within("t", step, 0.0, float(self.num_train_steps))
         return np.asarray(np.exp(self._log_R(step)))
 
+    @checked
     def T(self, r: ArrayLike) -> Array:
         """Compute the real-valued step of a level; the inverse of :meth:`R`.
 
@@ -232,11 +245,9 @@ class VarianceSchedule:
 
 
 def _check_num_train_steps(num_train_steps: int) -> None:
-    if num_train_steps < 1 or num_train_steps != int(num_train_steps):
-        raise InvalidArgumentError(
-            f"`num_train_steps` must be an integer of at least 1, got {num_train_steps}"
-        )
-    check_limit("`num_train_steps`", int(num_train_steps), MAX_TRAIN_STEPS)
+    if num_train_steps < 1:
+        raise InvalidArgumentError(f"`num_train_steps` must be at least 1, got {num_train_steps}")
+    check_limit("`num_train_steps`", num_train_steps, MAX_TRAIN_STEPS)
 
 
 def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:
@@ -244,7 +255,7 @@ def _ramp(num_train_steps: int, beta_start: float, beta_end: float) -> Array:
     if not 0.0 < beta_start <= beta_end < 1.0:
         raise InvalidArgumentError(
             "`beta_start` and `beta_end` must satisfy 0 < beta_start <= beta_end < 1,"
-            f" got {beta_start} and {beta_end}"
+            f" got {beta_start:g} and {beta_end:g}"
         )
     return np.linspace(beta_start, beta_end, num_train_steps)
 

@@ -31,12 +31,16 @@ _NUMBER = re.compile(r"[+-]?\d{1,18}")  # which int64 can hold
 
 
 def one_condition(
-    condition: Condition | None, class_labels: ClassLabels | None, data: DataSpec
+    condition: Condition | None,
+    class_labels: ClassLabels | None,
+    data: DataSpec,
+    n: int | None = None,
 ) -> Condition | None:
-    """The condition of samples, from the two arguments that can hold it.
+    """The condition of ``n`` samples, from the two arguments that can hold it.
 
     Raises:
-        InvalidArgumentError: If both are passed, or there are no classes.
+        InvalidArgumentError: If both are passed, there are no classes, or there are more labels
+            than samples.
     """
     if class_labels is None:
         return condition
@@ -44,7 +48,20 @@ def one_condition(
         raise InvalidArgumentError("pass `condition` or `class_labels`, not both")
     if data.classes is None:
         raise InvalidArgumentError("the model has no classes: drop `class_labels`")
+    count = _count(class_labels)
+    if n is not None and count > n:
+        raise InvalidArgumentError(
+            f"`class_labels` must be at most one per sample, {n}, got {count}"
+        )
     return class_labels
+
+
+def _count(labels: ClassLabels) -> int:
+    if isinstance(labels, str | int):
+        return 1
+    if isinstance(labels, Tensor | np.ndarray):
+        return labels.shape[0] if labels.ndim else 1
+    return len(labels)
 
 
 def as_tensor(condition: Condition) -> Tensor:
@@ -54,7 +71,7 @@ def as_tensor(condition: Condition) -> Tensor:
         InvalidArgumentError: If it does not hold numbers.
     """
     try:
-        return torch.as_tensor(condition)
+        return torch.as_tensor(condition, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise InvalidArgumentError(
             f"`condition` must hold numbers of equal shapes, got {condition!r}"
@@ -80,7 +97,7 @@ def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tens
             for label in several
         ]
     try:
-        found = torch.as_tensor(several)
+        found = torch.as_tensor(several, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InvalidArgumentError(f"`class_labels` must be integers, got {labels!r}") from None
     return check_labels(found, data, null_class)

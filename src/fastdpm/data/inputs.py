@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.arguments import checked
+from fastdpm.core.errors import DataError, InvalidArgumentError, positive_or_none
 from fastdpm.core.limits import MAX_SAMPLES, check_limit, read_bytes
 from fastdpm.data.arrays import LabeledArray, fit_array, open_array
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
@@ -49,6 +50,7 @@ class Samples(NamedTuple):
     gain: Tensor
 
 
+@checked
 def read_samples(
     path: Path | Sequence[Path],
     data: DataSpec,
@@ -86,6 +88,7 @@ def read_samples(
         )
     if resample and data.modality == "image":
         raise InvalidArgumentError("`resample` is for sounds: drop it")
+    n = positive_or_none("n", n)
     if n is not None:
         check_limit("`n`", n, MAX_SAMPLES)
     paths = [path] if isinstance(path, str | Path) else path
@@ -95,7 +98,9 @@ def read_samples(
         raise InvalidArgumentError("no input: pass images, sounds or folders of them")
     names, x, gain = zip(*inputs, strict=True)
     _check_same_shape(names, x)
-    return Samples(list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64))
+    return Samples(
+        list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64, device="cpu")
+    )
 
 
 def _samples(

@@ -15,6 +15,7 @@ from fastdpm.core.errors import DataError, first_line
 from fastdpm.core.limits import MAX_SAMPLE_RATE, MAX_SOUND_VALUES
 from fastdpm.data.files import write_bytes
 from fastdpm.data.spec import DataSpec
+from fastdpm.data.tensors import float64_device
 
 _BYTE_ORDERS = {b"RIFF": "<u4", b"RIFX": ">u4", b"FORM": ">u4"}
 # Programs that stream their output write a size of at least this, meaning "unknown".
@@ -172,8 +173,9 @@ def _missing_bytes(data: bytes) -> int:
 
 def at_level(samples: Tensor, gain: Tensor) -> Tensor:
     """Multiply samples (n, ...) by gains (n,), in float64; the result is float32."""
-    factors = gain.to(samples.device).reshape(-1, *[1] * (samples.ndim - 1))
-    return (samples.double() * factors).float()
+    exact = samples.to(float64_device(samples.device), torch.float64)
+    factors = gain.to(exact.device).reshape(-1, *[1] * (samples.ndim - 1))
+    return (exact * factors).float().to(samples.device)
 
 
 def to_pcm(sound: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
@@ -183,7 +185,7 @@ def to_pcm(sound: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
 
 def from_pcm(values: NDArray[np.int16] | Tensor) -> Tensor:
     """Map 16-bit values to [-1, 1), float32, any shape."""
-    return torch.as_tensor(values).float() / 2**15
+    return (values if isinstance(values, Tensor) else torch.from_numpy(values)).float() / 2**15
 
 
 def wav_bytes(sound: NDArray[np.floating[Any]], sample_rate: int) -> bytes:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from fastdpm.core.arguments import checked_class
 from fastdpm.core.errors import DataError, InvalidArgumentError, check_one_of
 from fastdpm.core.limits import MAX_CLASSES, MAX_COUNT, MAX_SAMPLE_VALUES, check_limit
 
@@ -17,6 +18,7 @@ NO_CLASS = "none"  # the name of the class that stands for "no class"
 _MAX_FILTERS = 2**26  # bands times half a window
 
 
+@checked_class
 @dataclass(frozen=True)
 class MelSpec:
     """Parameters of a mel spectrogram.
@@ -67,6 +69,7 @@ class MelSpec:
             )
 
 
+@checked_class
 @dataclass(frozen=True)
 class DataSpec:
     """The data a model was trained on. Values lie in [-1, 1].

@@ -18,11 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fastdpm.core.errors import FastDPMError, ModelError
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
 from fastdpm.core.limits import MAX_TENSORS, check_regular
 from fastdpm.data.files import sha256 as sha256
 from fastdpm.data.files import write_chunks
 
+_WITHOUT_FLOAT64 = ("mps",)
 TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -33,6 +34,25 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """The device of float64 states of a network on ``device``, which may have no float64."""
+    return torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """The device with a name.
+
+    Raises:
+        InvalidArgumentError: If PyTorch knows no such device.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InvalidArgumentError(
+            f"`device` must be a device of PyTorch, such as cpu or cuda, got {name!r}"
+        ) from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -136,6 +136,11 @@ class Cache:
 
     root: Path
 
+    @classmethod
+    def from_argument(cls, value: object) -> object:
+        """A cache in a folder that an argument names; anything else as it is."""
+        return cls(Path(value)) if isinstance(value, str | Path) else value
+
     @property
     def home(self) -> Path:
         """The subfolder that only the cache uses."""

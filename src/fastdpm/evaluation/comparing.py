@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Generic
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of, whole_number
 from fastdpm.core.guidance import GuidanceScale
 from fastdpm.core.recipe import CLIPS, Recipe
@@ -164,6 +165,7 @@ class PreparedComparison(Generic[S]):
         )
 
 
+@checked
 def compare(
     model: str | Path | FoundModel | Model,
     steps: Sequence[int] | int | None = None,
@@ -223,6 +225,7 @@ def compare(
     return prepared.run(command, log)
 
 
+@checked
 def prepare(
     model: str | Path | FoundModel | Model,
     steps: Sequence[int] | int | None = None,

@@ -240,7 +240,8 @@ class _Chain:
     ) -> None:
         self.where = f"{method.key} with S = {num_steps} of T = {schedule.num_train_steps} steps"
         self.evaluations = 0
-        self.scheduler = _scheduler(method, schedule)
+        with torch.device("cpu"):
+            self.scheduler = _scheduler(method, schedule)
         with self.in_one_line("diffusers refuses these steps"):
             self.scheduler.set_timesteps(num_steps)
         if hasattr(self.scheduler, "set_begin_index"):
@@ -265,7 +266,7 @@ class _Chain:
         Warnings of NumPy inside diffusers are hidden; the results are checked instead.
         """
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.device("cpu"):
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", RuntimeWarning)
                 yield
@@ -300,7 +301,8 @@ class _Chain:
         noise = {} if generators is None else {"generator": generators}
         timestep = self.scheduler.timesteps[row]
         with self.in_one_line(f"diffusers fails at evaluation {row}"):
-            new = self.scheduler.step(eps, timestep, x, return_dict=False, **noise)[0]
+            # Schedulers keep earlier outputs, which the network may overwrite.
+            new = self.scheduler.step(eps.clone(), timestep, x, return_dict=False, **noise)[0]
         if not isinstance(new, Tensor) or not torch.isfinite(new).all():
             raise self.error(f"evaluation {row} of diffusers returns values that are not finite")
         return new
@@ -327,4 +329,4 @@ def _generators(seed: int, samples: Sequence[int]) -> list[torch.Generator]:
     """A generator for each sample, seeded by a number that Philox draws for (seed, sample)."""
     keys = (np.array([seed, sample], dtype=np.uint64) for sample in samples)
     bits = (np.random.Philox(key=key, counter=_GENERATOR_COUNTER) for key in keys)
-    return [torch.Generator().manual_seed(int(draw.random_raw())) for draw in bits]
+    return [torch.Generator("cpu").manual_seed(int(draw.random_raw())) for draw in bits]

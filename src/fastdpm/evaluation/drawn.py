@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none, whole_number
+from fastdpm.core.arguments import checked_class
+from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none
 from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import PRECISIONS
@@ -58,6 +59,7 @@ class Drawer(ABC):
         """Draw batches of samples; each comes with its network evaluations per sample."""
 
 
+@checked_class
 @dataclass(frozen=True)
 class DrawOptions:
     """Options of drawing that do not belong to the sampler.
@@ -83,9 +85,8 @@ class DrawOptions:
 
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)
-        object.__setattr__(self, "seed", whole_number("seed", self.seed))
-        if self.seed < 0:
-            raise InvalidArgumentError(f"`seed` must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**64:
+            raise InvalidArgumentError(f"`seed` must be in [0, 2^64), got {self.seed}")
         object.__setattr__(self, "batch_size", positive_or_none("batch_size", self.batch_size))
 
     def keywords(self) -> dict[str, Any]:

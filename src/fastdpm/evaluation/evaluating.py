@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import Guidance
 from fastdpm.core.plan import Plan
@@ -82,6 +83,7 @@ class PreparedEvaluation:
         return replace(found, notes=(*found.notes, *self.measure.left_out, *self.notes))
 
 
+@checked
 def evaluate(
     samples: str | Path | FoundModel | Model | Tensor | NDArray[Any],
     against: str | Path | Tensor | NDArray[Any] | None = None,
@@ -93,7 +95,7 @@ def evaluate(
     features: str | None = None,
     inception: str | None = None,
     options: DrawOptions | None = None,
-    cache: Cache | None = None,
+    cache: Cache | str | Path | None = None,
     progress: bool = False,
     scale_to_peak: bool = False,
 ) -> Evaluation:
@@ -115,7 +117,7 @@ def evaluate(
             called FID.
         options: Seed, precision, batch size, device and condition of the model. Of these, samples
             that exist already take the batch size and the device only.
-        cache: Where stages are kept; see :func:`fastdpm.evaluation.cache.default_cache`.
+        cache: A cache or its folder; by default :func:`fastdpm.evaluation.cache.default_cache`.
         progress: Show a progress bar while a model draws.
         scale_to_peak: Scale the measured sounds to the peak that the feature network was trained
             on, as references always are. For real recordings; samples of a model are measured at
@@ -128,16 +130,10 @@ def evaluate(
         MissingExtraError: If a package that a metric needs is not installed.
     """
     options = options or DrawOptions()
+    kept: Any = default_cache() if cache is None else cache
+    device, size = options.device, options.batch_size
     measuring = MeasureOptions(
-        against,
-        n,
-        features,
-        inception,
-        options.device,
-        cache or default_cache(),
-        progress,
-        scale_to_peak,
-        options.batch_size,
+        against, n, features, inception, device, kept, progress, scale_to_peak, size
     )
     return prepare(
         samples,

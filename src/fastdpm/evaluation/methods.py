@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, MissingExtraError, check_one_of
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.methods import NamedRecipe, families, find_named, named_recipes
@@ -78,6 +79,7 @@ def open_drawer(
     return PlanDrawer(recipe.compile(schedule), clip, guidance)
 
 
+@checked
 def choose_methods(
     names: Sequence[str | Method] | str | None = None, kappas: Sequence[float] | None = None
 ) -> tuple[Method, ...]:
@@ -106,6 +108,8 @@ def choose_methods(
             f"`kappas` has an effect on the group {' or '.join(taking)} only: add it to"
             " `methods`, or drop `kappas`"
         )
+    if kappas is not None and not len(kappas):
+        raise InvalidArgumentError("`kappas` must hold at least one number, got []")
     chosen: dict[str, Method] = {}
     for method in (m for name in names for m in _members(name, kappas or (0.0, 1.0))):
         if chosen.setdefault(method.key, method) != method:

@@ -9,11 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdpm.core.arguments import checked_class
 from fastdpm.core.errors import positive_or_none
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.evaluation.cache import Cache, default_cache
 
 
+@checked_class
 @dataclass(frozen=True)
 class MeasureOptions:
     """Options of measuring; see :func:`fastdpm.evaluate`.

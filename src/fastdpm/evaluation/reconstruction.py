@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.choices import find_choice
 from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
@@ -133,6 +134,7 @@ class Reconstruction:
         ]
 
 
+@checked
 def reconstruct(
     model: Model,
     x: Tensor,
@@ -179,7 +181,7 @@ def reconstruct(
         callback=callback,
     )
     kept = latents.usable
-    back = torch.full(x.shape, torch.nan)
+    back = torch.full(x.shape, torch.nan, device="cpu")
     if kept.any():
         back[kept] = decode(model, select(latents, kept), batch_size)
     real = x.detach().float().cpu()
@@ -308,7 +310,7 @@ def _power(x: Tensor) -> Tensor:
 def _log_mel(real: Tensor, back: Tensor, kept: Tensor, sample_rate: int) -> Values | None:
     if sample_rate < LEAST_RATE or real.shape[-1] < least_length(sample_rate):
         return None
-    found = torch.full((len(real),), torch.nan, dtype=torch.float64)
+    found = torch.full((len(real),), torch.nan, dtype=torch.float64, device="cpu")
     if kept.any():
         pairs = (real[kept, 0].numpy(), back[kept, 0].numpy())
         scores = compare_sounds(*pairs, sample_rate, metrics=["log_mel_error"])

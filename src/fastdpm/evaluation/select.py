@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fastdpm.core.arguments import fitted
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.evaluation.cells import STANDARD, Cell
 from fastdpm.evaluation.scores import Metric
@@ -63,6 +64,7 @@ def find_steps(steps: Sequence[int], num_steps: Iterable[int] | int) -> tuple[in
     Raises:
         InvalidArgumentError: If a value was not measured, or there are no values.
     """
+    num_steps = fitted("num_steps", num_steps, Iterable[int] | int)
     wanted = list(num_steps) if isinstance(num_steps, Iterable) else [num_steps]
     if not steps:
         raise InvalidArgumentError(
@@ -76,7 +78,8 @@ def find_steps(steps: Sequence[int], num_steps: Iterable[int] | int) -> tuple[in
 
 
 def _names(argument: str, names: Iterable[str] | str) -> list[str]:
-    found = [names] if isinstance(names, str) else [str(name) for name in names]
+    names = fitted(argument, names, Iterable[str] | str)
+    found = [names] if isinstance(names, str) else list(names)
     if not found:
         raise InvalidArgumentError(f"`{argument}` must name at least one, got none")
     return found

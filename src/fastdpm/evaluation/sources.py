@@ -348,7 +348,7 @@ def _in_window(sound: Tensor, length: int, index: int) -> Tensor:
     place = int(np.random.Generator(np.random.Philox(key=index)).integers(abs(spare) + 1))
     if spare >= 0:
         return sound[place : place + length]
-    window = torch.zeros(length)
+    window = torch.zeros(length, device="cpu")
     window[place : place + len(sound)] = sound
     return window
 

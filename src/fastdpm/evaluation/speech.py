@@ -330,7 +330,7 @@ def _power_of_two(least: float) -> int:
 
 def _magnitudes(sound: Array, resolution: Resolution) -> Array:
     padded = torch.from_numpy(np.pad(sound, resolution.n_fft // 2, mode="reflect"))
-    window = torch.hann_window(resolution.window, dtype=torch.float64)
+    window = torch.hann_window(resolution.window, dtype=torch.float64, device="cpu")
     return np.asarray(magnitudes(padded, window, resolution.hop, resolution.n_fft).T)
 
 

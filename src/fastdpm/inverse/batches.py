@@ -10,6 +10,7 @@ from torch import Tensor
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.arrays import in_unit_range
 from fastdpm.data.condition import ClassLabels, Condition, one_condition
+from fastdpm.data.tensors import float64_device
 from fastdpm.models.model import Model
 
 
@@ -63,7 +64,7 @@ def own_condition(
         InvalidArgumentError: If the condition is missing, or does not fit the model or the length
             of the data.
     """
-    condition = one_condition(condition, class_labels, model.config.data)
+    condition = one_condition(condition, class_labels, model.config.data, len(x))
     mel = model.config.data.mel
     if condition is None and mel is not None and model.decoder is None:
         from fastdpm.data.mel import log_mel
@@ -97,9 +98,10 @@ def batches(
 
     Yields:
         The indices of a batch, its data in float64, and its conditions (number i mod m for sample
-        i), both on the model's device.
+        i), both on the model's device; the data is on the CPU if the device has no float64.
     """
+    device = float64_device(model.device)
     for first, samples in model.split(range(len(x)), batch_size, condition):
         indices = range(first, first + len(samples))
-        data = x[indices.start : indices.stop].to(model.device, torch.float64)
+        data = x[indices.start : indices.stop].to(device, torch.float64)
         yield indices, data, model.condition_of(condition, indices)

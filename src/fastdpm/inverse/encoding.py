@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceArguments, GuidanceScale
 from fastdpm.core.inverse import EncodingMethod, find_encoding
@@ -24,6 +25,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array
 from fastdpm.data.condition import ClassLabels, Condition
+from fastdpm.data.tensors import float64_device
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.find import FoundModel
 from fastdpm.models.identity import model_digest
@@ -37,6 +39,7 @@ _NUM_STEPS = 50
 _FAR_FROM_ONE = 2.0
 
 
+@checked_class
 @dataclass(frozen=True)
 class Latents:
     """Encoded data, with everything that is needed to decode it.
@@ -110,6 +113,7 @@ class Latents:
         return self.plan.level[-1] == 1 and at_last
 
 
+@checked
 def encode(
     model: Model,
     x: Tensor,
@@ -202,6 +206,7 @@ def recommended_recipe(model: Model | FoundModel) -> Recipe:
     return deterministic.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
 
 
+@checked
 def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Tensor:
     """Decode latents into data.
 
@@ -251,10 +256,12 @@ def decode_batches(
     size = model.batch_size(batch_size, condition)
     usable = torch.nonzero(latents.usable).flatten()
     if samples is not None:
-        usable = usable[torch.isin(usable, torch.tensor(samples, dtype=usable.dtype))]
+        usable = usable[
+            torch.isin(usable, torch.tensor(samples, dtype=usable.dtype, device="cpu"))
+        ]
     for batch in torch.split(usable, size) if len(usable) else ():
         chosen = None if latents.condition is None else latents.condition[batch].to(model.device)
-        x = latents.x[batch].to(model.device, torch.float64)
+        x = latents.x[batch].to(float64_device(model.device), torch.float64)
         past = () if latents.past is None else (latents.past[batch].to(x),)
         data = run(latents.plan, model.noise_predictor(chosen, **guiding), x, past=past)
         yield batch.tolist(), data.float().cpu()
@@ -282,10 +289,12 @@ def _run(
         "x": (last_two[0] if pair else last).float().cpu(),
         "past": last.float().cpu() if pair else None,
         "evaluations": torch.full(
-            (count,), sum(count_evaluations(network, r) for r in plan.network_level.tolist())
+            (count,),
+            sum(count_evaluations(network, r) for r in plan.network_level.tolist()),
+            device="cpu",
         ),
-        "residual": torch.zeros(count),
-        "row": torch.full((count,), -1),
+        "residual": torch.zeros(count, device="cpu"),
+        "row": torch.full((count,), -1, device="cpu"),
     }
 
 
@@ -301,7 +310,10 @@ def _solve(
     """Encode a batch by inverting the rows of the plan that decodes."""
     result = invert(
         plan,
-        lambda at: model.noise_predictor(None if condition is None else condition[at], **guiding),
+        lambda at: model.noise_predictor(
+            None if condition is None else condition.index_select(0, at.to(condition.device)),
+            **guiding,
+        ),
         x,
         solver,
         callback=after_row,

@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
@@ -29,9 +30,11 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.implicit import ImplicitOptions
 
 CLOSE = 1e-4
+_MAX_SAMPLES = 100_000
 _LEAST_SINE = 1e-6
 
 
+@checked
 def interpolate(
     model: Model,
     a: Tensor,
@@ -72,9 +75,9 @@ def interpolate(
             or the two samples have different labels.
         SamplingError: If encoding an end does not converge, or the network's output is unusable.
     """
-    if n < 2:
+    if not 2 <= n <= _MAX_SAMPLES:
         raise InvalidArgumentError(
-            f"`n` must be at least 2, because both ends are included, got {n}"
+            f"`n` must be in [2, {_MAX_SAMPLES}], because both ends are included, got {n}"
         )
     if a.shape != b.shape:
         raise InvalidArgumentError(
@@ -92,7 +95,11 @@ def interpolate(
         batch_size=batch_size,
     )
     check_usable(ends, ("the first sample", "the last sample"))
-    return decode(model, between(ends, torch.linspace(0, 1, n, dtype=torch.float64)), batch_size)
+    return decode(
+        model,
+        between(ends, torch.linspace(0, 1, n, dtype=torch.float64, device="cpu")),
+        batch_size,
+    )
 
 
 def between(ends: Latents, fraction: Tensor) -> Latents:
@@ -123,9 +130,9 @@ def between(ends: Latents, fraction: Tensor) -> Latents:
         ends,
         x=_combine(weights, ends.x),
         past=None if ends.past is None else _combine(weights, ends.past),
-        evaluations=torch.zeros(count, dtype=ends.evaluations.dtype),
+        evaluations=torch.zeros(count, dtype=ends.evaluations.dtype, device="cpu"),
         residual=ends.residual.max().expand(count).clone(),
-        row=torch.full((count,), -1),
+        row=torch.full((count,), -1, device="cpu"),
         condition=_between_conditions(ends.condition, linear),
     )
 
@@ -152,7 +159,7 @@ def arc_weights(a: Tensor, b: Tensor, fraction: Tensor) -> Tensor:
     """
     flat_a, flat_b = a.double().flatten(), b.double().flatten()
     length = flat_a.norm() * flat_b.norm()
-    cosine = (flat_a @ flat_b / length).clamp(-1, 1) if length > 0 else torch.ones(())
+    cosine = (flat_a @ flat_b / length).clamp(-1, 1) if length > 0 else flat_a.new_ones(())
     angle = torch.arccos(cosine)
     if torch.sin(angle) < _LEAST_SINE:
         return torch.stack([1 - fraction, fraction], dim=1)

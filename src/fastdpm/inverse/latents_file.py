@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fastdpm.core import inverse
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import DataError, InvalidArgumentError, SamplingError
 from fastdpm.core.guidance import GuidanceScale
 from fastdpm.core.limits import parse_json
@@ -48,6 +49,7 @@ class SavedLatents(NamedTuple):
     gain: Tensor
 
 
+@checked
 def write_latents(
     path: str | Path,
     latents: Latents,
@@ -74,7 +76,7 @@ def write_latents(
         )
     _check_finite("these latents", latents)
     tensors = _tensors(latents)
-    tensors["gain"] = torch.ones(len(names)) if gain is None else gain
+    tensors["gain"] = torch.ones(len(names), device="cpu") if gain is None else gain
     tensors["gain"] = tensors["gain"].double()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     guidance = (
@@ -95,6 +97,7 @@ def write_latents(
     write_bytes(Path(path), save(tensors, head))
 
 
+@checked
 def read_latents(path: str | Path) -> SavedLatents:
     """Read a latents file that :func:`write_latents` or ``fastdpm encode`` wrote.
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
@@ -106,6 +107,7 @@ def _errors(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@checked
 def bits_per_dimension(
     model: Model,
     x: Tensor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -168,4 +170,23 @@ def check_plan(name: str, schedule: VarianceSchedule, plan: Plan | NoiseLevels) 
             f"row {row} of the plan has level {plan.level[row]:.6g} at step {plan.t[row]:.6g},"
             f" which does not match the schedule of model {name!r}: compile the plan for this"
             " model's schedule"
+        )
+
+
+def check_unused(choices: Mapping[str, object]) -> None:
+    """Raise InvalidArgumentError if any choice of a recipe is set beside a plan."""
+    idle = [f"`{name}`" for name, value in choices.items() if value is not None]
+    if idle:
+        raise InvalidArgumentError(
+            f"{' and '.join(idle)} would have no effect with `plan`: drop the plan or the choices"
+        )
+
+
+def check_no_condition_needed(config: ModelConfig) -> None:
+    """Raise InvalidArgumentError if a model needs a condition."""
+    mel = config.data.mel
+    if mel is not None:
+        raise InvalidArgumentError(
+            f"model {config.name!r} needs a condition: a mel spectrogram of {mel.bands} bands, or"
+            f" a sound at {mel.sample_rate} Hz"
         )

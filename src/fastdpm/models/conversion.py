@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fastdpm.core.arguments import checked
 from fastdpm.data.condition import read_mel
 from fastdpm.data.run_folder import RunFolder, check_folder
 from fastdpm.models.config import ModelConfig
@@ -16,6 +17,7 @@ from fastdpm.models.folder import write_folder
 from fastdpm.models.formats.diffusers_folder import model_name
 
 
+@checked
 def convert(
     source: str | Path,
     out: str | Path,

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fastdpm.core.arguments import checked_class
 
+
+@checked_class
 @dataclass(frozen=True)
 class Decoder:
     """Decoder of a latent model: maps latent states to data.

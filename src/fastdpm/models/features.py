@@ -133,7 +133,7 @@ def check_classifies(config: FeaturesConfig) -> nn.Module:
         network = build_network(config.network, CLASSIFIERS).eval()
     try:
         with torch.no_grad():
-            _, logits = network(torch.zeros(2, *config.data.shape))
+            _, logits = network(torch.zeros(2, *config.data.shape, device="cpu"))
     except Exception as error:  # a layer can raise any error for an input it cannot use
         raise InvalidArgumentError(
             f"the network does not accept data of shape {config.data.shape}: {first_line(error)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError
 from fastdpm.data.condition import read_mel
 from fastdpm.models.find import FoundModel, find_model
@@ -13,6 +14,7 @@ from fastdpm.models.model import Model
 from fastdpm.networks.weights import put_weights
 
 
+@checked
 def load_model(
     name_or_path: str | Path, device: str = "cpu", *, checkpoint: str | Path | None = None
 ) -> Model:
@@ -26,7 +28,7 @@ def load_model(
             - "hf:owner/name" or "hf:owner/name@revision";
             - a published checkpoint, whose format is recognized from its contents;
             - a preset: the name of a published model, or a TOML file.
-        device: "cpu", "cuda", "cuda:1" ..., or "auto" for a GPU if one is available.
+        device: "cpu", "cuda", "cuda:1" ..., "mps", or "auto" for a CUDA GPU if one is available.
         checkpoint: The weights file of a preset.
 
     Raises:
@@ -53,10 +55,10 @@ def open_model(found: FoundModel, device: str = "cpu") -> Model:
 
 
 def find_device(name: str) -> torch.device:
-    """The device with a name; "auto" is a GPU if one is available, otherwise the CPU.
+    """The device with a name; "auto" is a CUDA GPU if there is one, otherwise the CPU.
 
     Raises:
-        InvalidArgumentError: If the name is not "auto", "cpu", "cuda" or "cuda:N".
+        InvalidArgumentError: If the name is not "auto", "cpu", "cuda", "cuda:N" or "mps".
         FastDPMError: If the device is not available.
     """
     if name == "auto":
@@ -65,8 +67,15 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidArgumentError(f"`device` must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InvalidArgumentError(
+            f"`device` must be auto, cpu, cuda, cuda:N or mps, got {name!r}"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise FastDPMError(
+            "`device` 'mps' is not available, PyTorch finds no Apple GPU: use cpu, or another"
+            " build of PyTorch"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FastDPMError(
             f"`device` {name!r} is not available, PyTorch finds {torch.cuda.device_count()} CUDA"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.guidance import Guidance as GuidanceValue
@@ -24,12 +24,15 @@ from fastdpm.models.bar import progress_bar
 from fastdpm.models.checks import (
     as_condition,
     check_guidable,
+    check_no_condition_needed,
     check_plan,
+    check_unused,
     null_of,
     unconditional_of,
     usable_guidance,
 )
 from fastdpm.models.config import ModelConfig
+from fastdpm.models.cost import checked_batch
 from fastdpm.models.decoder import Decoder
 from fastdpm.models.predictor import make_predictor
 from fastdpm.models.wrapping import wrapped_config
@@ -37,9 +40,6 @@ from fastdpm.sampling.loop import run
 from fastdpm.sampling.network import Network, NoisePredictor
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
-
-_BATCH_VALUES = 2**18
-_MAX_BATCH = 256
 
 
 @renamed("denoiser", "noise_predictor")
@@ -59,6 +59,9 @@ class Model:
         notes: What was chosen and assumed when a checkpoint was opened, in words.
     """
 
+    described = "a Model (Model.wrap makes one of a network)"  # in messages on arguments
+
+    @checked
     def __init__(
         self,
         config: ModelConfig,
@@ -71,17 +74,18 @@ class Model:
         self.network = network
         self.schedule = VarianceSchedule.from_config(config.schedule)
         if conditions is None and config.data.classes is not None:
-            conditions = torch.arange(config.data.classes)
+            conditions = torch.arange(config.data.classes, device="cpu")
         self.conditions = conditions
         self.unconditional = unconditional_of(config, unconditional, conditions)
         self.decoder = decoder
         self.notes: tuple[str, ...] = ()
-        weight = next(network.parameters(), torch.empty(0))
+        weight = next(network.parameters(), torch.empty(0, device="cpu"))
         self.device = weight.device
         # The type of the network's inputs; states can be float64, and steps need float32 at least.
         self.dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
 
     @classmethod
+    @checked
     def wrap(
         cls,
         network: nn.Module,
@@ -147,6 +151,7 @@ class Model:
         null = null_of(classes, unconditional) if null_class else unconditional
         return cls(config, network, conditions, decoder, null)
 
+    @checked
     def sample(
         self,
         n: int = 16,
@@ -195,7 +200,7 @@ class Model:
                 (m, bands, frames) for a vocoder, or whatever the network accepts, (m, ...). Sample
                 i uses condition i mod m. By default ``conditions`` of the model.
             precision: Precision of the network: "float32", "bf16" or "fp16".
-            progress: Show a progress bar.
+            progress: Show a progress bar, or where none can be drawn a line every 10 seconds.
             callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
         Returns:
@@ -206,27 +211,29 @@ class Model:
             InvalidArgumentError: If an argument is invalid or does not fit the model.
             SamplingError: If the network's output is unusable.
         """
+        if n < 1:
+            raise InvalidArgumentError(f"`n` must be at least 1, got {n}")
         check_limit("`n`", n, MAX_SAMPLES)
+        choices: dict[str, Any] = {
+            "num_steps": num_steps,
+            "levels": levels,
+            "spacing": spacing,
+            "kappa": kappa,
+            "method": method,
+        }
         recipe = self.config.recipe.replace(
-            num_steps=num_steps,
-            levels=levels,
-            spacing=spacing,
-            kappa=kappa,
-            method=method,
             clip=clip,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
             guidance_rescale=guidance_rescale,
+            **choices,
         )
         if plan is None:
             plan = recipe.compile(self.schedule)
-        elif recipe.bare != self.config.recipe.bare:
-            raise InvalidArgumentError(
-                "choices of a recipe have no effect with `plan`: drop the plan or the choices"
-            )
         else:
+            check_unused(choices)
             self.check_plan(plan)
-        chosen = one_condition(condition, class_labels, self.config.data)
+        chosen = one_condition(condition, class_labels, self.config.data, n)
         with progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
@@ -241,6 +248,7 @@ class Model:
             )
             return torch.cat([batch for _, batch in batches])
 
+    @checked
     def sample_batches(
         self,
         samples: Sequence[int],
@@ -315,6 +323,7 @@ class Model:
         return make_predictor(
             self.network,
             self.config,
+            self.device,
             self.dtype,
             condition,
             null,
@@ -337,12 +346,8 @@ class Model:
         """
         if condition is not None:
             return as_condition(self.config, condition, self.conditions, self.null_class)
-        mel = self.config.data.mel
-        if mel is not None and self.conditions is None:
-            raise InvalidArgumentError(
-                f"model {self.config.name!r} needs a condition: a mel spectrogram of {mel.bands}"
-                f" bands, or a sound at {mel.sample_rate} Hz"
-            )
+        if self.conditions is None:
+            check_no_condition_needed(self.config)
         return self.conditions
 
     @property
@@ -383,11 +388,7 @@ class Model:
         Raises:
             InvalidArgumentError: If it is below 1.
         """
-        if size is None:
-            return fitting_batch(self.sample_shape(condition))
-        if size < 1:
-            raise InvalidArgumentError(f"`batch_size` must be at least 1, got {size}")
-        return size
+        return checked_batch(size, self.sample_shape(condition))
 
     def check_plan(self, plan: Plan | NoiseLevels) -> None:
         """Check that a plan or noise levels belong to this model's schedule.
@@ -396,8 +397,3 @@ class Model:
             InvalidArgumentError: If the level of a row is not the level of its step.
         """
         check_plan(self.config.name, self.schedule, plan)
-
-
-def fitting_batch(shape: Sequence[int]) -> int:
-    """Choose a batch size for states of this shape."""
-    return max(1, min(_MAX_BATCH, _BATCH_VALUES // math.prod(shape)))

@@ -24,6 +24,7 @@ _CLIPS: Mapping[str, type[ClipX0] | type[DynamicThreshold]] = MappingProxyType(
 def make_predictor(
     network: nn.Module,
     config: ModelConfig,
+    device: torch.device,
     dtype: torch.dtype,
     condition: Tensor | None,
     unconditional: Tensor | None,
@@ -37,6 +38,7 @@ def make_predictor(
     Args:
         network: The network.
         config: Its configuration.
+        device: Device of the network; states may be on another one.
         dtype: Type of the network's inputs.
         condition: Conditions of one batch, shape (batch, ...), or None.
         unconditional: The condition that stands for no condition, shape (1, ...); only guidance
@@ -50,8 +52,8 @@ def make_predictor(
     check_one_of("precision", precision, PRECISIONS)
 
     def call(x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        step = (t * config.time_scale).to(dtype)
-        return call_network(network, x.to(dtype), step, condition).to(x.dtype)
+        step = (t * config.time_scale).to(device, dtype)
+        return call_network(network, x.to(device, dtype), step, condition).to(x)
 
     evaluate: Callable[..., Tensor] = call
     if precision != "float32":

@@ -43,13 +43,17 @@ PROBE_BATCH = 2  # batch size of the trial evaluation
 
 
 def build_network(
-    spec: Mapping[str, Any], known: Mapping[str, type[nn.Module]] = NETWORKS
+    spec: Mapping[str, Any],
+    known: Mapping[str, type[nn.Module]] = NETWORKS,
+    *,
+    device: str = "cpu",
 ) -> nn.Module:
     """Build a network with newly initialized weights.
 
     Args:
         spec: "type", a key of ``known``, and the arguments of that class.
         known: Network classes by type.
+        device: Device of the weights, whatever PyTorch's default device is.
 
     Raises:
         InvalidArgumentError: If the type is unknown, an argument is invalid, or the network would
@@ -60,10 +64,10 @@ def build_network(
     check_one_of("network type", kind, known)
     try:
         _check_sizes(arguments)
-        if torch.get_default_device().type != "meta":
+        if device != "meta":
             with torch.device("meta"), _bounded():
                 known[str(kind)](**arguments)
-        with _bounded():
+        with torch.device(device), _bounded():
             return known[str(kind)](**arguments)
     except Exception as error:  # torch and arithmetic fail in many ways on invalid sizes
         raise InvalidArgumentError(
@@ -92,7 +96,7 @@ def check_fits(
     """
     mel = data.mel
     with torch.device("meta"):
-        network = build_network(spec)
+        network = build_network(spec, device="meta")
         x, t, *condition = example_inputs(data, PROBE_BATCH)
     _check_classes(network, data.classes)
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:

@@ -173,9 +173,9 @@ def power_in_db(sound: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[n
     """
     columns = math.ceil(len(sound) / _HOP)
     before = (_WINDOW - _HOP) // 2
-    padded = torch.zeros((columns - 1) * _HOP + _WINDOW, dtype=torch.float64)
+    padded = torch.zeros((columns - 1) * _HOP + _WINDOW, dtype=torch.float64, device="cpu")
     padded[before : before + len(sound)] = torch.from_numpy(sound)
-    window = torch.hann_window(_WINDOW, periodic=False, dtype=torch.float64)
+    window = torch.hann_window(_WINDOW, periodic=False, dtype=torch.float64, device="cpu")
     power = magnitudes(padded, window, _HOP) ** 2 / (sample_rate * window.square().sum())
     power[1:-1] *= 2  # the other half of the spectrum, which is the same
     return np.asarray(10 * power.clamp_min(10 ** (QUIETEST_DB / 10)).log10())

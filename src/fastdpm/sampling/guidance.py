@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.guidance import GuidanceScale, ScaleAt, count_evaluations
@@ -60,6 +61,7 @@ class Guidance(NoisePredictor):
     Source: Ho & Salimans 2022, arXiv:2207.12598, eq. 6 with scale = 1 + w.
     """
 
+    @checked
     def __init__(
         self,
         network: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -138,6 +140,7 @@ class ClassifierGuidance(NoisePredictor):
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233, algorithm 2.
     """
 
+    @checked
     def __init__(
         self,
         network: Network | NoisePredictor,

@@ -28,6 +28,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked_class
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.plan import Plan
@@ -59,6 +60,7 @@ _MIN_MAGNITUDE = 1e-3
 
 
 @renamed("most", "max_evaluations")
+@checked_class
 @dataclass(frozen=True)
 class ImplicitOptions:
     """Options of the solver for implicit encoding.

@@ -6,20 +6,21 @@ Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3; plans contain the mathe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, SamplingError
 from fastdpm.core.plan import Plan
 from fastdpm.sampling.network import Network, NoisePredictor, check_output, network_output
+from fastdpm.sampling.noise import Noise, draw
 from fastdpm.sampling.state import RowCallback
-
-Noise = Callable[[int, Tensor], Tensor]
 
 
 @torch.no_grad()
+@checked
 def run(
     plan: Plan,
     network: Network | NoisePredictor,
@@ -35,10 +36,10 @@ def run(
     Args:
         plan: The plan to run.
         network: ``network(x, t) -> eps``, with zero-based real-valued ``t`` of shape (batch,) in
-            the type of ``x``; or a :class:`fastdpm.sampling.network.NoisePredictor`. It must
-            return a new tensor each time, because a plan may use earlier predictions. If the
-            output has twice the channels of ``x``, its second half is a learned variance, which
-            only plans with ``log_variance`` use.
+            the type of ``x``; or a :class:`fastdpm.sampling.network.NoisePredictor`. It may write
+            into its input and return the same tensor at every call. If the output has twice the
+            channels of ``x``, its second half is a learned variance, which only plans with
+            ``log_variance`` use.
         x: States at the plan's first level, shape (batch, ...), float32 or float64. They are not
             modified.
         noise: ``noise(row, x) -> z``, standard normal in the shape of ``x``, with zero-based rows.
@@ -72,10 +73,11 @@ def run(
         out = network_output(
             network, states[0], float(plan.t[row]), float(plan.network_level[row]), where
         )
-        z = noise(row, states[0]) if noise is not None and plan.c[row] > 0 else None
+        z = draw(noise, row, states[0]) if noise is not None and plan.c[row] > 0 else None
         eps, learned = check_output(out, x, where)
         del out
-        predictions.appendleft(eps)
+        # The network may overwrite its output at the next call.
+        predictions.appendleft(eps if plan.b.shape[1] == 1 else eps.clone())
         del eps
         new = combine(plan, row, states, predictions)
         if z is not None:
@@ -90,11 +92,13 @@ def run(
 
 
 def _check_start(plan: Plan, x: Tensor, noise: Noise | None, past: Sequence[Tensor]) -> None:
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64) or x.ndim == 0:
         raise InvalidArgumentError(
-            f"the state must be float32 or float64, got {x.dtype}: wrap the network in Autocast"
-            " to evaluate it in half precision"
+            f"the state `x` must be float32 or float64, got {x.dtype} of shape {tuple(x.shape)}:"
+            " wrap the network in Autocast to evaluate it in half precision"
         )
+    if not torch.isfinite(x).all():
+        raise InvalidArgumentError("the state `x` must be finite, got NaN or infinity")
     if [state.shape for state in past] != [x.shape] * plan.num_past:
         raise InvalidArgumentError(
             f"this plan needs {plan.num_past} states in `past`, of shape {tuple(x.shape)}, got"
@@ -123,10 +127,6 @@ def combine(
 
 def add_noise(new: Tensor, z: Tensor, plan: Plan, row: int, learned: Tensor | None) -> None:
     """Add the noise of a row in place, with the scale of the plan or the learned variance."""
-    if z.shape != new.shape:
-        raise InvalidArgumentError(
-            f"row {row}: noise has shape {tuple(z.shape)}, the state {tuple(new.shape)}"
-        )
     if plan.log_variance is None:
         new.add_(z, alpha=float(plan.c[row]))
         return

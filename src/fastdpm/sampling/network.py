@@ -2,7 +2,8 @@
 
 A network is called as ``network(x, t)`` with steps of shape (batch,). A :class:`NoisePredictor` is
 called as ``predictor(x, t, level)``, because it needs the level to convert between clean data and
-eps. If the output has twice the channels of ``x``, its second half is a learned variance.
+eps. Each call receives its own copy of ``x``, which it may overwrite: the states of a loop never
+change. If the output has twice the channels of ``x``, its second half is a learned variance.
 Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1, for the learned variance.
 """
 
@@ -102,34 +103,38 @@ def steps_like(x: Tensor, t: float) -> Tensor:
 def predict_eps(network: Network | NoisePredictor, x: Tensor, t: Tensor, level: float) -> Tensor:
     """Call a network or noise predictor; return its output for ``x`` in the type of ``x``.
 
+    The output may be a buffer that the network overwrites at its next call: whoever keeps it until
+    then makes a copy.
+
     Raises:
-        SamplingError: If the output is not a tensor or has the wrong shape, or if the network
-            changed ``x`` in place.
+        SamplingError: If the output is not a tensor, or its shape, type or device is wrong.
     """
-    before = _version(x)
-    takes_level = isinstance(network, NoisePredictor)
-    out = network(x, t, level) if takes_level else call_network(network, x, t)  # type: ignore[call-arg]
-    if _version(x) != before:
-        raise _OutputError(
-            "the network changes its input in place: make it work on a copy, x.clone()"
-        )
-    return cast_output(out, x)
-
-
-def _version(x: Tensor) -> int:
-    """Number of in-place changes of a tensor; inference mode does not count them."""
-    return 0 if x.is_inference() else x._version
+    own = x.clone()
+    if isinstance(network, NoisePredictor):
+        return cast_output(_tensor(network(own, t, level)), x)
+    return cast_output(call_network(network, own, t), x)
 
 
 def cast_output(out: Tensor, x: Tensor) -> Tensor:
-    """Check the shape of a network's output for ``x``, and cast it to the type of ``x``.
+    """Check a network's output for ``x``, and cast it to the type of ``x``.
 
     Raises:
-        SamplingError: If it has neither the shape of ``x`` nor twice its channels.
+        SamplingError: If it has neither the shape of ``x`` nor twice its channels, is on another
+            device, or its numbers are not real floating-point numbers.
     """
     if split_variance(out, x)[0].shape != x.shape:
         raise _OutputError(
             f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}"
+        )
+    if not out.is_floating_point():
+        raise _OutputError(
+            f"the network returned {out.dtype} for a state of {x.dtype}: return floating-point"
+            " numbers"
+        )
+    if out.device != x.device:
+        raise _OutputError(
+            f"the network returned a tensor on {out.device} for a state on {x.device}: put both"
+            " on one device"
         )
     return out.to(x.dtype)
 
@@ -137,12 +142,15 @@ def cast_output(out: Tensor, x: Tensor) -> Tensor:
 def call_network(
     network: Callable[..., Tensor], x: Tensor, t: Tensor, condition: Tensor | None = None
 ) -> Tensor:
-    """Call a network, with its condition if there is one.
+    """Call a network, with a copy of its condition if there is one.
 
     Raises:
         SamplingError: If it does not return a tensor.
     """
-    out = network(x, t) if condition is None else network(x, t, condition)
+    return _tensor(network(x, t) if condition is None else network(x, t, condition.clone()))
+
+
+def _tensor(out: object) -> Tensor:
     if not isinstance(out, Tensor):
         raise _OutputError(
             f"the network returned a {type(out).__name__}, not a tensor: wrap it so that it"

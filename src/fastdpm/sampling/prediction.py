@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.sampling.network import (
     Network,
@@ -36,6 +37,7 @@ def _sigma(level: float) -> float:
 class _ConvertedPrediction(NoisePredictor):
     """Convert the output of a network or noise predictor to eps."""
 
+    @checked
     def __init__(self, network: Network | NoisePredictor) -> None:
         self.network = network
 
@@ -98,6 +100,7 @@ class ClipX0(_ModifiedX0):
         bound: Largest absolute value, above 0.
     """
 
+    @checked
     def __init__(self, network: Network | NoisePredictor, bound: float = 1.0) -> None:
         super().__init__(network)
         if not bound > 0:
@@ -121,6 +124,7 @@ class DynamicThreshold(_ModifiedX0):
     Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
     """
 
+    @checked
     def __init__(
         self, network: Network | NoisePredictor, quantile: float = 0.995, maximum: float = math.inf
     ) -> None:
@@ -149,6 +153,7 @@ class Autocast:
         dtype: ``torch.bfloat16`` or ``torch.float16``.
     """
 
+    @checked
     def __init__(self, network: Callable[..., Tensor], dtype: torch.dtype) -> None:
         if dtype not in (torch.bfloat16, torch.float16):
             raise InvalidArgumentError(f"`dtype` must be bfloat16 or float16, got {dtype}")

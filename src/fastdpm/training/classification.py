@@ -127,8 +127,12 @@ class Classification:
         count, size = len(self.data), self.config.training.batch_size
         epoch, batch = divmod(step, max(1, count // size))
         seed = (self.config.training.seed * 1_000_003 + epoch) % 2**63
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        return order[torch.arange(batch * size, (batch + 1) * size) % count].to(self.labels.device)
+        order = torch.randperm(
+            count, generator=torch.Generator("cpu").manual_seed(seed), device="cpu"
+        )
+        return order[torch.arange(batch * size, (batch + 1) * size, device="cpu") % count].to(
+            self.labels.device
+        )
 
     def _augmented(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Samples with the random augmentations of the configuration."""

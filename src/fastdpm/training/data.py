@@ -148,17 +148,17 @@ def load_training_data(
         values = torch.from_numpy(np.stack([decode_image(f.name, f.data, spec) for f in files]))
         return TrainingData(spec, values, labels=labels, horizontal_flip=horizontal_flip)
     sounds = [torch.from_numpy(to_pcm(read_sound(f.name, f.data, spec))) for f in files]
-    lengths = torch.tensor([len(sound) for sound in sounds])
+    lengths = torch.tensor([len(sound) for sound in sounds], device="cpu")
     return TrainingData(spec, pad_sequence(sounds, batch_first=True), lengths, labels=labels)
 
 
 def _of_array(array: LabeledArray, spec: DataSpec, horizontal_flip: bool) -> TrainingData:
     """The samples of an array, as files would hold them."""
     values = fit_array(array, spec, any_length=spec.modality == "audio")
-    labels = None if array.labels is None else torch.tensor(array.labels)
+    labels = None if array.labels is None else torch.tensor(array.labels, device="cpu")
     if spec.modality == "audio":
         sounds = torch.from_numpy(to_pcm(values[:, 0]))
-        lengths = torch.full((len(sounds),), sounds.shape[1])
+        lengths = torch.full((len(sounds),), sounds.shape[1], device="cpu")
         return TrainingData(spec, sounds, lengths, labels=labels)
     if values.dtype != np.uint8:
         values = np.ascontiguousarray(to_pixels(torch.from_numpy(values)).transpose(0, 3, 1, 2))
@@ -174,7 +174,7 @@ def _labels(files: Sequence[EncodedFile], labeled: bool) -> Tensor | None:
         raise DataError(
             f"{wrong[0].name} has label {wrong[0].label!r}: labels must be integers, from 0"
         )
-    return None if wrong else torch.tensor([file.label for file in files])
+    return None if wrong else torch.tensor([file.label for file in files], device="cpu")
 
 
 def checked_labels(data: TrainingData, num_classes: int) -> Tensor:

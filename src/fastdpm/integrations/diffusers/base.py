@@ -21,11 +21,13 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import levels_all
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
+from fastdpm.data.tensors import device_of
 from fastdpm.models.formats.diffusers_config import clip_of, complete, prediction_of, schedule_of
 from fastdpm.sampling.network import Network, evaluate_network, steps_like
 from fastdpm.sampling.prediction import ClipX0, DynamicThreshold, as_eps
@@ -98,12 +100,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.schedule = VarianceSchedule.from_config(schedule_of(self.config))
         prediction_of(self.config)
         self._recipe = self._recipe_of_config()
-        self.betas = torch.tensor(self.schedule.betas, dtype=torch.float32)
-        self.alphas_cumprod = torch.tensor(self.schedule.alpha_bar, dtype=torch.float32)
+        self.betas = torch.tensor(self.schedule.betas, dtype=torch.float32, device="cpu")
+        self.alphas_cumprod = torch.tensor(
+            self.schedule.alpha_bar, dtype=torch.float32, device="cpu"
+        )
         self.init_noise_sigma = 1.0
         self.plan: Plan | None = None
         self.num_inference_steps: int | None = None
-        steps = torch.arange(self.schedule.num_train_steps, dtype=torch.float32)
+        steps = torch.arange(self.schedule.num_train_steps, dtype=torch.float32, device="cpu")
         self.timesteps = steps.flip(0) if self._descending else steps
 
     def _recipe_of_config(self) -> Recipe:
@@ -169,6 +173,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def __len__(self) -> int:
         return self.schedule.num_train_steps
 
+    @checked
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -202,7 +207,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._set_plan(plan, custom=custom)
         for note in plan.notes:
             _log.warning("%s: %s", plan.label, note)
-        self.timesteps = torch.tensor(plan.t, dtype=torch.float32, device=device)
+        self.timesteps = torch.tensor(
+            plan.t, dtype=torch.float32, device=device_of("cpu" if device is None else device)
+        )
         self.num_inference_steps = plan.num_rows
 
     def _set_plan(self, plan: Plan, *, custom: bool) -> None:
@@ -239,14 +246,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _row(self, timestep: object) -> int:
         """The row of the plan for a timestep, which may have been rounded to another dtype."""
         plan = self._current_plan()
-        values = torch.as_tensor(timestep).detach().flatten().cpu()
+        values = torch.as_tensor(timestep, device="cpu").detach().flatten()
         if values.numel() != 1 and not (values.numel() and (values == values[0]).all()):
             raise InvalidArgumentError(
                 f"`timestep` must be one value for the whole batch, got {values.numel()} values"
             )
         dtype = values.dtype if values.dtype in _HALF else torch.float32
         step = float(values[0].to(dtype))
-        distance = (torch.tensor(plan.t).to(dtype).double() - step).abs()
+        distance = (torch.tensor(plan.t, device="cpu").to(dtype).double() - step).abs()
         rows = (distance == distance.min()).nonzero().flatten().tolist()
         tolerance = 0.0 if dtype in _HALF else 4e-7 * max(1.0, abs(step))
         if not float(distance.min()) <= tolerance:
@@ -334,7 +341,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         level = self.schedule.R(_numbers(timesteps) + 1)
         shape = (-1, *[1] * (like.ndim - 1))
         tables = (level, np.sqrt((1 - level) * (1 + level)))
-        r, sigma = (torch.tensor(v).to(like.device, like.dtype).reshape(shape) for v in tables)
+        r, sigma = (
+            torch.tensor(v, dtype=like.dtype, device="cpu").to(like.device).reshape(shape)
+            for v in tables
+        )
         return r, sigma
 
 

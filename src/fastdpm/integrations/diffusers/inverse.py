@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.inverse import first_order_inverse
 from fastdpm.core.plan import Plan
@@ -40,6 +41,7 @@ class FastDPMInverseScheduler(PlanScheduler):
     __module__ = "fastdpm.integrations.diffusers"  # where saved pipelines look for this class
     _descending = False
 
+    @checked
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,

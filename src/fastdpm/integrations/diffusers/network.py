@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -125,6 +125,17 @@ def decode(vae: Any, latents: Tensor, batch_size: int = 1) -> Tensor:
     with eval_mode(vae):
         decoded = [vae.decode(part, return_dict=False)[0].to(latents) for part in parts]
     return torch.cat(decoded)
+
+
+def check_halves(kind: str, config: Mapping[str, Any], sides: Sequence[int]) -> None:
+    """Raise InvalidArgumentError unless every stage of a U-Net halves the state evenly."""
+    stages = len(config.get("block_out_channels", ()))
+    factor = 2 ** max(stages - 1, 0)
+    if kind.startswith("UNet2D") and any(side % factor for side in sides):
+        raise InvalidArgumentError(
+            f"`sample_size` must be a multiple of {factor}, because {kind} halves it"
+            f" {stages - 1} times, got {' x '.join(map(str, sides))}"
+        )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from fastdpm.integrations.diffusers.network import (
     Conditions,
     PipelineNetwork,
     check_conditions,
+    check_halves,
     decode,
     eval_mode,
     pack,
@@ -111,7 +112,7 @@ def from_pipeline(
         conditions |= _encoded(pipeline, prompts, negative_prompt)
     if POOLED in conditions:
         height, width = source.data.shape[1:]
-        sizes = torch.tensor([[height, width, 0, 0, height, width]])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device="cpu")
         conditions[SIZES] = (sizes.repeat(len(prompts), 1), sizes)
     return source.model(conditions, guidance_scale if guided else None)
 
@@ -207,6 +208,7 @@ class _Source:
             self.classes = self.empty_label + 1
         size = {} if sample_size is None else {"sample_size": sample_size}
         self.state = replace(data_of(self.kind, self.config | size), classes=None)
+        check_halves(self.kind, self.config, self.state.shape[1:])
         self.data, self.vae = self.state, vae
         if vae is not None:
             factor = 2 ** (len(vae.config.block_out_channels) - 1)

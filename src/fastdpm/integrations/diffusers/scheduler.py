@@ -18,6 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fastdpm.core import samplers
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
@@ -26,7 +27,8 @@ from fastdpm.integrations.diffusers.base import (
     PlanScheduler,
     Prediction,
 )
-from fastdpm.sampling.loop import Noise, add_noise, combine
+from fastdpm.sampling.loop import add_noise, combine
+from fastdpm.sampling.noise import Noise, draw
 
 Generator = torch.Generator | list[torch.Generator]
 
@@ -86,6 +88,7 @@ class FastDPMScheduler(PlanScheduler):
 
     __module__ = "fastdpm.integrations.diffusers"  # where saved pipelines look for this class
 
+    @checked
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
@@ -291,7 +294,7 @@ class FastDPMScheduler(PlanScheduler):
             return variance_noise.to(x.device, x.dtype)
         if self._noise is not None:
             first = self._begin_index if self.plan is self._full_plan else 0
-            return self._noise(row - first, x)
+            return draw(self._noise, row - first, x)
         noise: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return noise
 
