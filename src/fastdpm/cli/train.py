@@ -94,9 +94,8 @@ def train(
     held_out = None if test is None else read(test).to(where)
     command = choices.command_line("--resume", "--overwrite")
     earlier = None if start is None else find_model(start)
-    identity = settings.decisive | {"samples": len(rows)}
-    if earlier is not None:
-        identity["from"] = earlier.config.weights_sha256
+    weights = None if earlier is None else earlier.config.weights_sha256
+    identity = settings.decisive | {"samples": len(rows), "from": weights}
     with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
         trainer = Trainer(settings, rows, run, where, command, console.print, held_out)
         console.print(
