@@ -49,7 +49,7 @@ def test_every_configuration_in_the_package_builds():
         ("[training]\nsteps = 1\nbatch_size = 1\nema_decay = 1.0", ["ema_decay", "[0, 1)", "1.0"]),
         (
             "[training]\nsteps = 1\nbatch_size = 1\nlearning_rate = -1",
-            ["learning_rate", "gradient_clip", 0],
+            ["learning_rate", 0, -1],
         ),
     ],
 )

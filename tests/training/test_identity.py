@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from fastdpm.training.config import TrainConfig, TrainOptions
+from fastdpm.training.config import DiffusionOptions, TrainConfig
 from tests.conftest import IMAGE
 from tests.training.test_classification import classifier_config
 
-OPTIONS = TrainOptions(steps=60, batch_size=16)
+OPTIONS = DiffusionOptions(steps=60, batch_size=16)
 
 
 def test_the_number_of_grey_levels_is_no_part_of_it():

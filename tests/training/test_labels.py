@@ -8,14 +8,14 @@ import torch
 
 from fastdpm import DataError, InvalidArgumentError, load_model
 from fastdpm.data.run_folder import RunFolder
-from fastdpm.training.config import TrainConfig, TrainOptions
+from fastdpm.training.config import DiffusionOptions, TrainConfig
 from fastdpm.training.data import TrainingData
 from fastdpm.training.denoising import Denoising
 from fastdpm.training.loop import Trainer
 from tests.conftest import CLASSES
 from tests.messages import tells
 
-OPTIONS = TrainOptions(steps=3, batch_size=8, warmup_steps=0, label_dropout=0.5)
+OPTIONS = DiffusionOptions(steps=3, batch_size=8, warmup_steps=0, label_dropout=0.5)
 CONFIG = TrainConfig(
     name="tiny",
     network=CLASSES.network,
@@ -97,7 +97,7 @@ def test_dropout_and_null_class_need_each_other(changes, told):
     with pytest.raises(InvalidArgumentError, match=tells(*told)):
         replace(CONFIG, **changes)
     with pytest.raises(InvalidArgumentError, match=tells("label_dropout", "[0, 1)", "1.0")):
-        TrainOptions(steps=1, batch_size=1, label_dropout=1.0)
+        DiffusionOptions(steps=1, batch_size=1, label_dropout=1.0)
 
 
 @pytest.mark.parametrize(("labels", "told"), [((0, 3), ["[0, 2]", 3]), ((-1, 0), ["[0, 2]", -1])])

@@ -12,7 +12,7 @@ import torch
 
 from fastdpm import DataError, FastDPMError, InvalidArgumentError, Recipe, load_model
 from fastdpm.data.run_folder import RunFolder
-from fastdpm.training.config import TrainConfig, TrainOptions
+from fastdpm.training.config import DiffusionOptions, TrainConfig
 from fastdpm.training.data import TrainingData
 from fastdpm.training.loop import Progress, Trainer, share_of_rate, time_left
 from tests.conftest import IMAGE, VOCODER
@@ -30,7 +30,7 @@ def _config(model, **options) -> TrainConfig:
         schedule=model.schedule,
         data=model.data,
         recipe=model.recipe,
-        training=TrainOptions(**{**settings, **options}),
+        training=DiffusionOptions(**{**settings, **options}),
     )
 
 
@@ -214,7 +214,7 @@ def test_the_learning_rate_rises_and_falls_to_zero(make_any):
 
 
 def test_without_a_warm_up_the_rate_starts_at_its_maximum():
-    options = TrainOptions(steps=2, batch_size=1, warmup_steps=0)
+    options = DiffusionOptions(steps=2, batch_size=1, warmup_steps=0)
     assert [share_of_rate(options, k) for k in range(3)] == pytest.approx([1, 0.5, 0])
     alone = replace(options, steps=3, warmup_steps=3)
     assert [share_of_rate(alone, k) for k in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])

@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,17 @@ def train(
     test: Annotated[
         str | None,
         Panel.INPUT.option(
-            help="For feature networks: held-out data to measure the accuracy on.", metavar="PATH"
+            help="Held-out data to measure the loss of a model, or the accuracy of a feature"
+            " network, on.",
+            metavar="PATH",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        Panel.INPUT.option(
+            "--from",
+            help="Model whose weights to start from, with a new optimizer.",
+            metavar="MODEL",
         ),
     ] = None,
     minutes: Annotated[
@@ -65,34 +76,40 @@ def train(
     """
     from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
     from fastdpm.data.tensors import values_digest
+    from fastdpm.models.find import find_model
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
-    if test is not None and isinstance(settings, TrainConfig):
-        raise InvalidArgumentError(f"`test` is for feature networks, and {config} is a model")
+    if start is not None and not isinstance(settings, TrainConfig):
+        raise InvalidArgumentError(f"`from` is for models, and {config} is a feature network")
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
     folder.check()
     labeled = not isinstance(settings, TrainConfig) or settings.data.classes is not None
-    rows = load_training_data(
-        data, settings.data, horizontal_flip=options.horizontal_flip, labeled=labeled
-    )
-    held_out = None
-    if test is not None:
-        held_out = load_training_data(test, settings.data, labeled=labeled).to(where)
-    console.print(f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where}")
+    read = partial(load_training_data, spec=settings.data, labeled=labeled)
+    rows = read(data, horizontal_flip=options.horizontal_flip).to(where)
+    held_out = None if test is None else read(test).to(where)
     command = choices.command_line("--resume", "--overwrite")
-    identity = settings.decisive | {"samples": len(rows), "data": values_digest(rows.values)}
+    earlier = None if start is None else find_model(start)
+    weights = None if earlier is None else earlier.config.weights_sha256
+    origin = {"data": values_digest(rows.values), "from": weights}
+    identity = settings.decisive | {"samples": len(rows)} | origin
     with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
-        device = rows.to(where)
-        trainer = Trainer(settings, device, run, where, command, console.print, held_out)
+        trainer = Trainer(settings, rows, run, where, command, console.print, held_out)
+        console.print(
+            f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where} in"
+            f" {trainer.precision}"
+        )
         trainer.resume()
         if trainer.step:
             console.print(f"continuing at step {trainer.step:,}")
+        elif earlier is not None:
+            trainer.start_from(earlier)
+            console.print(f"starting from the weights of {start}, with a new optimizer")
         with _stop_at_signal() as stop:
             finished = trainer.train(
                 seconds=math.inf if minutes is None else 60 * minutes,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.networks.embedding import add_labels, make_label_embedding, step_embedding
+from fastdpm.networks.patches import from_patches, patches_across, to_patches
 from fastdpm.networks.unet import stage_inputs, upsample
 
 _GROUPS = 32
@@ -149,7 +150,8 @@ class ADMUNet(nn.Module):
     """The ADM U-Net: predicts eps, and a variance if one was learned, from a noisy image.
 
     Args:
-        image_size: Height and width in pixels, divisible by 2^(number of stages - 1).
+        image_size: Height and width in pixels, divisible by ``patch_size`` *
+            2^(number of stages - 1).
         in_channels: Number of image channels.
         out_channels: Number of output channels: ``in_channels``, or twice that with a learned
             variance.
@@ -158,7 +160,7 @@ class ADMUNet(nn.Module):
             resolution down. Products are rounded down to whole channels and must be multiples
             of 32.
         num_res_blocks: Residual blocks per stage in the encoder. The decoder has one more.
-        attention_resolutions: Heights, in pixels, of the stages that have attention. This is the
+        attention_resolutions: Heights, in patches, of the stages that have attention. This is the
             meaning on the command line of the published code; the published network class takes
             ``image_size`` divided by these heights.
         dropout: Probability in [0, 1).
@@ -171,6 +173,8 @@ class ADMUNet(nn.Module):
         new_attention_order: See ``new_order`` of :class:`AttentionBlock`. It is False in
             improved-diffusion, and by default in guided-diffusion.
         num_classes: Number of classes; None for a network without class labels.
+        patch_size: Height and width, in pixels, of the squares that the network sees as one
+            position, with the values of all their pixels as channels.
         null_class: Whether there is one more label, ``num_classes``, that stands for "no class".
 
     Raises:
@@ -198,13 +202,16 @@ class ADMUNet(nn.Module):
         resblock_updown: bool = False,
         new_attention_order: bool = False,
         num_classes: int | None = None,
+        patch_size: int = 1,
         null_class: bool = False,
     ) -> None:
         super().__init__()
         self.model_channels = model_channels
         self.widths = [int(model_channels * m) for m in channel_mult]
-        sizes = [image_size >> i for i in range(len(self.widths))]
-        _check_sizes(image_size, self.widths, sizes, attention_resolutions)
+        self.patch_size, patch_values = patch_size, patch_size**2
+        height = patches_across(image_size, patch_size)
+        sizes = [height >> i for i in range(len(self.widths))]
+        _check_sizes(height, self.widths, sizes, attention_resolutions)
         self.attends = [size in attention_resolutions for size in sizes]
         self.emb_channels = 4 * model_channels
         self.block_options = (self.emb_channels, dropout, use_scale_shift_norm)
@@ -218,7 +225,7 @@ class ADMUNet(nn.Module):
         )
         self.label_emb = make_label_embedding(num_classes, null_class, self.emb_channels)
         down, up = stage_inputs(self.widths[0], self.widths, num_res_blocks)
-        first = nn.Conv2d(in_channels, self.widths[0], 3, padding=1)
+        first = nn.Conv2d(in_channels * patch_values, self.widths[0], 3, padding=1)
         self.input_blocks = nn.ModuleList([Steps([first])])
         for stage, inputs in enumerate(down):
             self.input_blocks += [self._steps(n, stage, num_heads) for n in inputs]
@@ -237,7 +244,7 @@ class ADMUNet(nn.Module):
         self.out = nn.Sequential(
             _norm(self.widths[0]),
             nn.SiLU(),
-            zeroed(nn.Conv2d(self.widths[0], out_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(self.widths[0], out_channels * patch_values, 3, padding=1)),
         )
 
     def _steps(self, in_channels: int, stage: int, num_heads: int) -> Steps:
@@ -287,24 +294,23 @@ class ADMUNet(nn.Module):
         embedding = step_embedding(t, self.model_channels, cosines_first=True)
         emb: Tensor = self.time_embed(embedding.to(next(self.parameters()).dtype))
         emb = add_labels(emb, y, self.label_emb)
-        h, skips = x, []
+        h, skips = to_patches(x, self.patch_size), []
         for block in self.input_blocks:
             h = block(h, emb)
             skips.append(h)
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        out: Tensor = self.out(h)
-        return out
+        return from_patches(self.out(h), self.patch_size)
 
 
 def _check_sizes(
-    image_size: int, widths: Sequence[int], sizes: Sequence[int], attention: Sequence[int]
+    height: int, widths: Sequence[int], sizes: Sequence[int], attention: Sequence[int]
 ) -> None:
     """Check that sizes halve evenly, widths suit the norms and attention names known sizes."""
-    if not widths or image_size < 1 or image_size % 2 ** (len(widths) - 1):
+    if not widths or height < 1 or height % 2 ** (len(widths) - 1):
         raise InvalidArgumentError(
-            f"`image_size` must be divisible by 2^(stages - 1), got {image_size} with"
+            f"`image_size` / `patch_size` must be divisible by 2^(stages - 1), got {height} with"
             f" {len(widths)} stages"
         )
     if any(width < 1 or width % _GROUPS for width in widths):

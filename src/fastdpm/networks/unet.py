@@ -22,6 +22,7 @@ from fastdpm.networks.embedding import (
     make_label_embedding,
     step_embedding,
 )
+from fastdpm.networks.patches import from_patches, patches_across, to_patches
 
 
 def _norm(groups: int, channels: int) -> nn.GroupNorm:
@@ -147,7 +148,8 @@ class UNet(nn.Module):
     """The DDPM U-Net: predicts eps from a noisy image.
 
     Args:
-        image_size: Height and width in pixels, divisible by 2^(number of stages - 1).
+        image_size: Height and width in pixels, divisible by ``patch_size`` *
+            2^(number of stages - 1).
         in_channels: Number of image channels.
         out_channels: Number of output channels: ``in_channels``, or twice that with a learned
             variance.
@@ -155,15 +157,18 @@ class UNet(nn.Module):
         channel_multipliers: Width of each stage as a multiple of ``base_channels``, from the full
             resolution down.
         num_res_blocks: Residual blocks per stage in the encoder. The decoder has one more.
-        attention_resolutions: Heights, in pixels, of the stages that have attention.
+        attention_resolutions: Heights, in patches, of the stages that have attention.
         dropout: Probability in [0, 1).
         resample_with_conv: Resample with a convolution.
         num_groups: Groups of every group norm.
+        patch_size: Height and width, in pixels, of the squares that the network sees as one
+            position, with the values of all their pixels as channels.
         num_classes: Number of classes; None for a network without class labels.
         null_class: Whether there is one more label, ``num_classes``, that stands for "no class".
 
     Raises:
-        InvalidArgumentError: If there is a null class, but no other class.
+        InvalidArgumentError: If ``patch_size`` does not divide ``image_size``, or there is a null
+            class, but no other class.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
@@ -180,13 +185,16 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         resample_with_conv: bool = True,
         num_groups: int = 32,
+        patch_size: int = 1,
         num_classes: int | None = None,
         null_class: bool = False,
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
         self.widths = [base_channels * m for m in channel_multipliers]
-        self.sizes = [image_size >> i for i in range(len(self.widths))]
+        self.patch_size, patch_values = patch_size, patch_size**2
+        height = patches_across(image_size, patch_size)
+        self.sizes = [height >> i for i in range(len(self.widths))]
         self.attention_resolutions = tuple(attention_resolutions)
         self.resample_with_conv = resample_with_conv
         self.block_options = (4 * base_channels, dropout, num_groups)
@@ -195,7 +203,7 @@ class UNet(nn.Module):
         self.temb = nn.Sequential(OrderedDict(dense=activated(dense, nn.SiLU())))
         self.num_classes = num_classes
         self.label_emb = make_label_embedding(num_classes, null_class, width)
-        self.conv_in = nn.Conv2d(in_channels, base_channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(in_channels * patch_values, base_channels, 3, padding=1)
         down, up = stage_inputs(base_channels, self.widths, num_res_blocks)
         self.down = nn.ModuleList(self._stage(inputs, i) for i, inputs in enumerate(down))
         width = self.widths[-1]
@@ -205,7 +213,7 @@ class UNet(nn.Module):
         stages = [self._stage(inputs, i, up=True) for i, inputs in reversed(list(enumerate(up)))]
         self.up = nn.ModuleList(reversed(stages))
         self.norm_out = _norm(num_groups, self.widths[0])
-        self.conv_out = nn.Conv2d(self.widths[0], out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(self.widths[0], out_channels * patch_values, 3, padding=1)
 
     def _stage(self, inputs: list[int], i: int, *, up: bool = False) -> Stage:
         """Stage ``i``: a block for each of ``inputs``, its channels, and a resampling layer."""
@@ -238,7 +246,7 @@ class UNet(nn.Module):
         embedding = step_embedding(t, self.base_channels)
         temb = self.temb(embedding.to(self.conv_in.weight.dtype))
         temb = add_labels(temb, y, self.label_emb)
-        h: Tensor = self.conv_in(x)
+        h: Tensor = self.conv_in(to_patches(x, self.patch_size))
         skips = [h]
         down, up = cast("list[Stage]", self.down), cast("list[Stage]", self.up)
         for i, stage in enumerate(down):
@@ -255,5 +263,4 @@ class UNet(nn.Module):
                 h = up[i].run_block(j, torch.cat([h, skips.pop()], dim=1), temb)
             if i > 0:
                 h = up[i].upsample(h)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
-        return out
+        return from_patches(self.conv_out(F.silu(self.norm_out(h))), self.patch_size)

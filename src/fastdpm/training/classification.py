@@ -21,6 +21,7 @@ from fastdpm.models.folder import write_folder
 from fastdpm.networks.build import CLASSIFIERS, build_network
 from fastdpm.training.config import ClassifierConfig
 from fastdpm.training.data import TrainingData, checked_labels
+from fastdpm.training.optimizers import Optimizers
 from fastdpm.training.task import Log, Predict, draw
 
 _TEST_BATCH = 250
@@ -72,10 +73,10 @@ class Classification:
         """See :class:`fastdpm.training.task.Task`."""
         return build_network(self.config.network, CLASSIFIERS)
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, network: nn.Module) -> Optimizers:
         """SGD with Nesterov momentum."""
         options = self.config.training
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             network.parameters(),
             lr=options.learning_rate,
             momentum=0.9,
@@ -83,6 +84,7 @@ class Classification:
             weight_decay=options.weight_decay,
             fused=True,
         )
+        return Optimizers([sgd], network.parameters())
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
         """The cross-entropy of a batch, with random augmentations."""

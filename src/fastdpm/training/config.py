@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import LEFT_OUT, build, shown_fields
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
+from fastdpm.training.optimizers import OPTIMIZERS
 
 CONFIGS = Path(__file__).parent / "configs"
 PRECISIONS = ("auto", "float32", "bf16")
+DECAYS = ("cosine", "linear")
+LOSS_WEIGHTS = ("simple", "min-snr")
 _MINIMA = {
     "steps": 1,
     "batch_size": 1,
@@ -26,6 +30,8 @@ _MINIMA = {
     "noise": 0,
 }
 _FRACTIONS = ("ema_decay", "label_smoothing", "label_dropout")
+_SHARES = ("decay_share", "uniform_share")
+_ABOVE_ZERO = ("learning_rate", "gradient_clip", "muon_learning_rate", "min_snr", "log_sigma_std")
 _AUGMENTATIONS = {
     "horizontal_flip": "image",
     "shift": "image",
@@ -42,12 +48,15 @@ class TrainOptions:
         steps: Number of optimizer steps, at least 1.
         batch_size: Samples per step, at least 1.
         learning_rate: Largest learning rate, reached after the warm-up; above 0.
-        warmup_steps: Steps of linear warm-up from 0. After them, the learning rate follows a
-            cosine down to 0.
+        warmup_steps: Steps of linear warm-up from 0.
+        decay: How the learning rate falls to 0 after the warm-up: "cosine", or "linear" over the
+            last ``decay_share`` of the steps, before which it is constant.
+        decay_share: In [0, 1]; 0 keeps the rate constant.
         ema_decay: Decay of the exponential moving average of the weights, in [0, 1). The average
             is the result of the training.
         gradient_clip: Maximum norm of the gradient, above 0.
-        precision: "float32", "bf16", or "auto" (bf16 on a GPU, float32 on a CPU).
+        precision: "float32", "bf16", or "auto": bf16 on a GPU, and on a processor with AMX or
+            AVX-512 BF16; else float32.
         horizontal_flip: Flip each image with probability 1/2.
         seed: Seed of initial weights, batches and noise, in [0, 2^32).
         checkpoint_minutes: Minutes between checkpoints.
@@ -63,6 +72,8 @@ class TrainOptions:
     batch_size: int
     learning_rate: float = 2e-4
     warmup_steps: int = 500
+    decay: str = "cosine"
+    decay_share: float = 1.0
     ema_decay: float = 0.9995
     gradient_clip: float = 1.0
     precision: str = "auto"
@@ -81,14 +92,60 @@ class TrainOptions:
                 )
             if name in _FRACTIONS and not 0 <= value < 1:
                 raise InvalidArgumentError(f"`{name}` must be in [0, 1), got {value}")
-        if not (self.learning_rate > 0 and self.gradient_clip > 0):
-            raise InvalidArgumentError(
-                "`learning_rate` and `gradient_clip` must be above 0, got"
-                f" {self.learning_rate:g} and {self.gradient_clip:g}"
-            )
+            if name in _SHARES and not 0 <= value <= 1:
+                raise InvalidArgumentError(f"`{name}` must be in [0, 1], got {value}")
+            if name in _ABOVE_ZERO and not 0 < value < math.inf:
+                raise InvalidArgumentError(f"`{name}` must be above 0 and finite, got {value:g}")
         if not 0 <= self.seed < 2**32:
             raise InvalidArgumentError(f"`seed` must be in [0, 2^32), got {self.seed}")
         check_one_of("precision", self.precision, PRECISIONS)
+        check_one_of("decay", self.decay, DECAYS)
+
+
+@dataclass(frozen=True)
+class DiffusionOptions(TrainOptions):
+    """Training options of a diffusion model.
+
+    Attributes:
+        optimizer: "adam", or "muon": Muon for the kernels of convolutions except the first and
+            the last, Adam for all other weights.
+        muon_learning_rate: Largest learning rate of Muon, above 0; ``learning_rate`` is Adam's.
+        real_steps: Train at real-valued steps, which sampling evaluates the network at. If False,
+            steps are whole.
+        uniform_share: Fraction of a batch whose steps are uniform, in [0, 1]. For the others, log
+            sigma is normal, where sigma = sqrt(1 - r^2) / r for a level r. Below 1 needs
+            ``real_steps``.
+        log_sigma_mean: Mean of log sigma.
+        log_sigma_std: Standard deviation of log sigma, above 0.
+        loss_weight: "simple" for the squared error of the prediction, or "min-snr" to weight it
+            by min(SNR, ``min_snr``), with SNR = r^2 / (1 - r^2), on the scale of the clean data.
+        min_snr: Largest weight of "min-snr", above 0.
+
+    Source of "min-snr": Hang et al. 2023, arXiv:2303.09556.
+    """
+
+    optimizer: str = "adam"
+    muon_learning_rate: float = 0.01
+    real_steps: bool = True
+    uniform_share: float = 1.0
+    log_sigma_mean: float = -1.0
+    log_sigma_std: float = 1.3
+    loss_weight: str = "simple"
+    min_snr: float = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        check_one_of("loss_weight", self.loss_weight, LOSS_WEIGHTS)
+        if not math.isfinite(self.log_sigma_mean):
+            raise InvalidArgumentError(
+                f"`log_sigma_mean` must be finite, got {self.log_sigma_mean}"
+            )
+        if self.uniform_share < 1 and not self.real_steps:
+            raise InvalidArgumentError(
+                f"`uniform_share` below 1 draws real-valued steps, got {self.uniform_share:g}:"
+                " drop `real_steps = false`"
+            )
 
 
 @dataclass(frozen=True)
@@ -179,16 +236,21 @@ class TrainConfig(_RunConfig):
     """Training configuration of a diffusion model.
 
     The tables of the TOML file are those of :class:`fastdpm.models.config.ModelConfig`, and
-    "training" with the fields of :class:`TrainOptions`.
+    "training" with the fields of :class:`DiffusionOptions`.
+
+    Attributes:
+        prediction: What the network learns to predict: "epsilon", "v_prediction" or "sample".
 
     Raises:
         InvalidArgumentError: If a value is invalid.
     """
 
     MAKES = ModelConfig
-    DECIDES = ("network", "schedule", "data")
+    DECIDES = ("network", "schedule", "data", "prediction")
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    prediction: str = "epsilon"
+    training: DiffusionOptions
 
     def __post_init__(self) -> None:
         super().__post_init__()

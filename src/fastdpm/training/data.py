@@ -58,7 +58,15 @@ class TrainingData:
         """
         device = self.values.device
         index = torch.randint(len(self), (size,), generator=generator, device=device)
-        samples = self.pick(index, generator)
+        return self.conditioned(self.pick(index, generator), index)
+
+    def conditioned(self, samples: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Samples, shape (n, ...), and what they are conditioned on; see :meth:`batch`.
+
+        Args:
+            samples: The samples at ``index``.
+            index: Their indices, shape (n,), from 0.
+        """
         if self.spec.classes is not None and self.labels is not None:
             return samples, self.labels[index].long()
         mel = None if self.spec.mel is None else log_mel(samples[:, 0], self.spec.mel)

@@ -1,6 +1,6 @@
-"""Training of diffusion models with the simple loss: predict the noise in noisy data.
+"""Training of diffusion models: predict noise, clean data or velocity from noisy data.
 
-Source: Ho et al. 2020, arXiv:2006.11239, algorithm 1.
+Sources: Ho et al. 2020, arXiv:2006.11239, algorithm 1; Salimans & Ho 2022, arXiv:2202.00512.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdpm.core.schedule import VarianceSchedule
@@ -21,9 +20,13 @@ from fastdpm.output.figures import MAX_SOUNDS
 from fastdpm.sampling.network import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData, checked_labels
+from fastdpm.training.optimizers import Optimizers, adam, muon
+from fastdpm.training.steps import TrainingSteps
 from fastdpm.training.task import Log, Predict, draw
 
 _NUM_EXAMPLES = 6
+_TEST_BATCH = 250
+_NAMES = {"epsilon": "eps", "sample": "clean data", "v_prediction": "v"}
 
 
 class Denoising:
@@ -32,6 +35,7 @@ class Denoising:
     Args:
         config: The training configuration.
         data: Training data, on the training device.
+        held_out: Data to measure the loss of the averaged weights on, or None.
 
     Raises:
         InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
@@ -39,39 +43,78 @@ class Denoising:
         DataError: If the model has classes, and the data has no labels or other ones.
     """
 
-    loss_name = "mean squared error of eps"
-
-    def __init__(self, config: TrainConfig, data: TrainingData) -> None:
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, held_out: TrainingData | None = None
+    ) -> None:
         if config.data.classes is not None:
-            checked_labels(data, config.data.classes)
+            for rows in (data,) if held_out is None else (data, held_out):
+                checked_labels(rows, config.data.classes)
         check_fits(config.network, config.data, learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
         config.recipe.compile(schedule)  # raises now, not after the training, if it does not fit
-        self.config, self.data = config, data
+        self.config, self.data, self.held_out = config, data, held_out
         self.device = data.values.device
-        self.levels = torch.tensor(schedule.levels[1:], dtype=torch.float32, device=self.device)
+        options = config.training
+        self.steps = TrainingSteps(
+            schedule,
+            self.device,
+            real=options.real_steps,
+            uniform_share=options.uniform_share,
+            log_sigma=(options.log_sigma_mean, options.log_sigma_std),
+        )
+        weighted = "" if options.loss_weight == "simple" else f" ({options.loss_weight})"
+        self.loss_name = f"mean squared error of {_NAMES[config.prediction]}{weighted}"
 
     def build(self) -> nn.Module:
         """See :class:`fastdpm.training.task.Task`."""
         return build_network(self.config.network)
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Adam, with a decay of squared gradients that suits short runs."""
-        rate = self.config.training.learning_rate
-        return torch.optim.Adam(network.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
+    def optimizer(self, network: nn.Module) -> Optimizers:
+        """Adam, or Muon with Adam."""
+        options = self.config.training
+        if options.optimizer == "muon":
+            return muon(network, options.learning_rate, options.muon_learning_rate)
+        return adam(network, options.learning_rate)
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
-        """The mean squared error of eps, at steps uniform over the schedule."""
+        """The weighted mean squared error of the prediction."""
         x0, condition = self.data.batch(self.config.training.batch_size, generator)
         condition = self._dropped(condition, generator)
-        # Stratified steps over the batch: the same expected loss with less variance.
-        offset = torch.rand(1, generator=generator, device=self.device)
-        spread = torch.arange(len(x0), device=self.device) / len(x0)
-        t = ((offset + spread) % 1 * len(self.levels)).long().clamp_max(len(self.levels) - 1)
+        return self._losses(predict, x0, condition, generator).mean()
+
+    def _losses(
+        self, predict: Predict, x0: Tensor, condition: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """The loss of each sample of a batch, shape (n,)."""
+        t, r = self.steps.draw(len(x0), generator)
         noise = torch.randn(x0.shape, generator=generator, device=self.device)
-        level = self.levels[t].reshape(-1, *[1] * (x0.ndim - 1))
-        x = level * x0 + (1 - level**2).sqrt() * noise
-        return F.mse_loss(call_network(predict, x, t.float(), condition).float(), noise)
+        level = r.reshape(-1, *[1] * (x0.ndim - 1))
+        sigma = (1 - level**2).sqrt()
+        prediction = self.config.prediction
+        target = {"epsilon": noise, "sample": x0}.get(prediction)
+        if target is None:
+            target = level * noise - sigma * x0
+        out = call_network(predict, level * x0 + sigma * noise, t, condition).float()
+        losses = (out - target).square().flatten(1).mean(1)
+        if self.config.training.loss_weight == "min-snr":
+            snr = r**2 / (1 - r**2)
+            scale = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+            losses = losses * snr.clamp_max(self.config.training.min_snr) / scale[prediction]
+        return losses
+
+    def measure(self, network: nn.Module, held_out: TrainingData) -> tuple[float, float]:
+        """The mean loss on held-out data and its standard error.
+
+        Noise and levels are the same in every call.
+        """
+        generator = torch.Generator(self.device).manual_seed(0)
+        losses = []
+        for index in torch.split(torch.arange(len(held_out), device=self.device), _TEST_BATCH):
+            x0, condition = held_out.conditioned(held_out.middle(index), index)
+            with torch.no_grad():
+                losses.append(self._losses(network, x0, condition, generator))
+        found = torch.cat(losses).double()
+        return float(found.mean()), float(found.std() / len(found) ** 0.5)
 
     def _dropped(self, labels: Tensor | None, generator: torch.Generator) -> Tensor | None:
         """The labels with some of them replaced by the null class."""
@@ -96,6 +139,11 @@ class Denoising:
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write a model folder."""
+        if self.held_out is not None:
+            loss, error = self.measure(network, self.held_out)
+            provenance["held_out_loss"] = round(loss, 6)
+            provenance["held_out_loss_error"] = round(error, 6)
+            provenance["held_out_count"] = len(self.held_out)
         config = ModelConfig.of(self.config, provenance=provenance)
         examples = self._examples(_NUM_EXAMPLES)
         write_folder(folder, config, network.state_dict(), examples)

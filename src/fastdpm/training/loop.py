@@ -10,20 +10,21 @@ import io
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.data.run_folder import RunFolder
+from fastdpm.models.find import FoundModel
+from fastdpm.models.load import open_model
 from fastdpm.output.figures import write_loss
+from fastdpm.sampling.processor import has_fast_bf16
 from fastdpm.training.classification import Classification
 from fastdpm.training.config import ClassifierConfig, TrainConfig, TrainOptions
 from fastdpm.training.data import TrainingData
@@ -33,6 +34,7 @@ from fastdpm.training.task import Predict, Task
 CHECKPOINT = "checkpoint.pt"
 _CHECKPOINT_KEYS = {"config", "network", "ema", "optimizer", "step", "seconds", "losses"}
 _LOG_EVERY = 50
+_COMPILED_SIZE = 5_000_000  # parameters; on a processor, smaller networks are not compiled
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = self.task.build()
-        on_gpu = device.type == "cuda"
         self.network = network.to(device)
-        if on_gpu and config.data.modality == "image":
+        if config.data.modality == "image":
             for parameter in self.network.parameters():
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -98,14 +99,34 @@ class Trainer:
         self._average.n_averaged.fill_(1)  # at 0, the first step would replace the initial weights
         self.ema: nn.Module = self._average.module.eval().requires_grad_(False)
         self.optimizer = self.task.optimizer(self.network)
-        half = options.precision == "bf16" or (options.precision == "auto" and on_gpu)
-        self.autocast = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
+        half = options.precision == "auto" and has_fast_bf16(device)
+        self.precision = "bf16" if half or options.precision == "bf16" else "float32"
+        self.autocast = torch.autocast(
+            device.type, torch.bfloat16, enabled=self.precision == "bf16"
+        )
         self.predict: Predict = self.network
         self.step = 0
-        self._rate = self._schedule()
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
         self._recent: list[Tensor] = []
+
+    def start_from(self, found: FoundModel) -> None:
+        """Start from the weights of a model, with a new optimizer.
+
+        Raises:
+            InvalidArgumentError: If the model has another network, schedule or prediction.
+            ModelError: If its weights cannot be read.
+        """
+        wanted, given = self.config.decisive, found.config.to_dict()
+        for name in ("network", "schedule", "prediction"):
+            if name in wanted and wanted[name] != given[name]:
+                raise InvalidArgumentError(
+                    f"{found.config.name} has another {name} than the configuration: start from a"
+                    " model with the same one"
+                )
+        weights = open_model(found, "cpu").network.state_dict()
+        for network in (self.network, self.ema):
+            network.load_state_dict(weights)
 
     def resume(self) -> None:
         """Load the checkpoint in the folder of the run, if it has one yet.
@@ -135,7 +156,6 @@ class Trainer:
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds = saved["step"], saved["seconds"]
-        self._rate = self._schedule()
         self.losses = [(int(s), float(v)) for s, v in saved["losses"]]
 
     def train(
@@ -161,7 +181,7 @@ class Trainer:
         first: tuple[int, float] | None = None
         next_checkpoint = before + 60 * options.checkpoint_minutes
         next_samples = before + 60 * options.sample_minutes
-        if self.device.type == "cuda":
+        if self._worth_compiling():
             self._try_to_compile()
         while self.step < options.steps and self.seconds - before < seconds:
             self._recent.append(self.take_step())
@@ -191,11 +211,8 @@ class Trainer:
         seed = options.seed * 1_000_000_007 + self.step
         generator = torch.Generator(self.device).manual_seed(seed)
         loss = self.task.loss(partial(self._predict_seeded, seed), self.step, generator)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_clip)
-        self.optimizer.step()
-        self._rate.step()
+        self.optimizer.step(share_of_rate(options, self.step), options.gradient_clip)
         self.step += 1
         self._average.update_parameters(self.network)
         return loss.detach()
@@ -257,6 +274,11 @@ class Trainer:
         with self.run.batch() as folder:
             self.task.export(self.ema, folder / "model", provenance)
 
+    def _worth_compiling(self) -> bool:
+        """Whether torch.compile, which takes about a minute, pays: not for small networks."""
+        size = sum(weight.numel() for weight in self.network.parameters())
+        return self.device.type == "cuda" or size >= _COMPILED_SIZE
+
     def _try_to_compile(self) -> None:
         """Compile the network if torch.compile works on this machine, by a trial step."""
         compiled: Predict = torch.compile(self.network)
@@ -274,13 +296,6 @@ class Trainer:
             self.predict = compiled
         for name, value in self.network.named_buffers():
             value.copy_(buffers[name])  # undo the trial's update of running statistics
-
-    def _schedule(self) -> LambdaLR:
-        """The learning-rate schedule, set to the current step."""
-        options = self.config.training
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = options.learning_rate
-        return LambdaLR(self.optimizer, partial(share_of_rate, options), last_epoch=self.step - 1)
 
     def _update(self, averages: Sequence[Tensor], values: Sequence[Tensor], _: object) -> None:
         """Update the moving averages; the decay is smaller during the first steps."""
@@ -302,9 +317,12 @@ class Trainer:
 
 
 def share_of_rate(options: TrainOptions, step: int) -> float:
-    """Factor of the learning rate at a step, from 0: linear warm-up, then a cosine down to 0."""
+    """Factor of the learning rate at a step, from 0: linear warm-up, then the decay to 0."""
     if step < options.warmup_steps:
         return (step + 1) / options.warmup_steps
+    if options.decay == "linear":
+        falling = max(options.decay_share * options.steps, 1e-9)
+        return min(1.0, (options.steps - step) / falling)
     progress = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -327,6 +345,4 @@ def _task(
     """The task of a configuration."""
     if isinstance(config, ClassifierConfig):
         return Classification(config, data, held_out)
-    if held_out is not None:
-        raise InvalidArgumentError("`held_out` is only used for classifiers: drop it")
-    return Denoising(config, data)
+    return Denoising(config, data, held_out)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastdpm.data.pixels import to_pixels
 from fastdpm.data.spec import DataSpec
 from fastdpm.output.figures import write_picture
+from fastdpm.training.optimizers import Optimizers
 
 Predict = Callable[..., Any]
 Log = Callable[[str], None]
@@ -29,8 +30,8 @@ class Task(Protocol):
     def build(self) -> nn.Module:
         """Build the network on the CPU, initialized from PyTorch's global generator."""
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer, with the configured learning rate; the trainer schedules the rate."""
+    def optimizer(self, network: nn.Module) -> Optimizers:
+        """The optimizers, with the configured learning rates; the trainer schedules them."""
 
     def loss(self, predict: Predict, step: int, generator: torch.Generator) -> Tensor:
         """The loss of the batch of a step, from 0; all random numbers come from ``generator``."""
