@@ -60,7 +60,7 @@ def test_latents_and_edits_are_guided(folders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "told"),
+    ("model", "options", "expected"),
     [
         ("classes", ["--class", "horze"], ["--class", "cat, dog, horse", "[0, 2]", "none"]),
         ("classes", ["--class", "3,4"], ["--class", "4", "cat, dog, horse"]),
@@ -79,11 +79,11 @@ def test_latents_and_edits_are_guided(folders, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_guided_is_one_line_and_writes_nothing(
-    folders, tmp_path, capsys, model, options, told
+    folders, tmp_path, capsys, model, options, expected
 ):
     out = tmp_path / "out"
     assert fastdpm(["sample", str(folders[model]), *options, "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert all(value in error for value in told)
+    assert all(value in error for value in expected)
     assert not out.exists()

@@ -154,7 +154,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(sample, tmp_path,
     arguments = ("-n", "7", "--batch-size", "2", "--out", "x")
     code, _, err = sample(*arguments)
     assert code == 130
-    assert re.search(tells(4, "--out x", "--resume"), err)
+    assert re.search(tells(4, "x", "--resume"), err)
     names = {p.name for p in (tmp_path / "x").iterdir()}
     assert names == {"run.jsonl", "samples.json", *(f"{i:06d}.png" for i in range(4))}
     assert json.loads((tmp_path / "x" / "samples.json").read_text())["complete"] is False

@@ -31,7 +31,7 @@ def test_each_row_has_a_scale_and_two_evaluations_if_it_is_neither_0_nor_1(
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         ({"scale": float("nan")}, ["guidance_scale", "nan"]),
         ({"scale": [1, float("inf")]}, ["guidance_scale", "inf"]),
@@ -46,8 +46,8 @@ def test_each_row_has_a_scale_and_two_evaluations_if_it_is_neither_0_nor_1(
         ({"rescale": 0.5}, ["guidance_rescale", "guidance_scale", 1]),
     ],
 )
-def test_a_value_out_of_range_or_without_effect_is_refused(values, told):
-    with pytest.raises(InvalidArgumentError, match=tells(*told)):
+def test_a_value_out_of_range_or_without_effect_is_refused(values, expected):
+    with pytest.raises(InvalidArgumentError, match=tells(*expected)):
         GuidanceScale(**values)
 
 

@@ -89,7 +89,7 @@ def test_an_evaluation_counts_both_halves(folders, measuring):
 
 
 @pytest.mark.parametrize(
-    ("model", "scale", "told"),
+    ("model", "scale", "expected"),
     [
         ("image", 2, ["tiny-image", "guidance_scale"]),
         ("classes", float("nan"), ["guidance_scale", "nan"]),
@@ -97,9 +97,9 @@ def test_an_evaluation_counts_both_halves(folders, measuring):
     ],
 )
 def test_a_comparison_that_cannot_be_guided_is_refused_at_once(
-    folders, measuring, model, scale, told
+    folders, measuring, model, scale, expected
 ):
-    with pytest.raises(InvalidArgumentError, match=tells(*told)):
+    with pytest.raises(InvalidArgumentError, match=tells(*expected)):
         compare(folders[model], 4, "step-linear-k0", guidance_scale=scale, measuring=measuring)
 
 

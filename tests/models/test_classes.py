@@ -74,7 +74,7 @@ def test_other_conditions_can_be_lists_too(embedded):
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "expected"),
     [
         ("horze", ["horze", "cat", "dog", "horse", "none", "[0, 2]"]),
         (4, [4, "cat", "dog", "horse", "none", "[0, 2]"]),
@@ -82,8 +82,8 @@ def test_other_conditions_can_be_lists_too(embedded):
         ([0.5], ["[0.5]"]),
     ],
 )
-def test_a_class_that_does_not_exist_is_refused_with_those_that_do(class_model, labels, told):
-    with pytest.raises(InvalidArgumentError, match=tells(*told)) as error:
+def test_a_class_that_does_not_exist_is_refused_with_those_that_do(class_model, labels, expected):
+    with pytest.raises(InvalidArgumentError, match=tells(*expected)) as error:
         class_model.sample(2, class_labels=labels)
     assert "\n" not in str(error.value)
 
@@ -225,7 +225,7 @@ def test_the_recommended_recipe_can_be_guided(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (
             lambda s: Model.wrap(s, SCHEDULE, (1, 4, 4), classes=3),
@@ -238,12 +238,12 @@ def test_the_recommended_recipe_can_be_guided(tmp_path):
         (lambda s: Model.wrap(s, SCHEDULE, (1, 4, 4)), ["guidance_scale"]),
     ],
 )
-def test_a_model_without_a_null_condition_cannot_be_guided(make, told):
+def test_a_model_without_a_null_condition_cannot_be_guided(make, expected):
     model = make(Counted().eval())
-    with pytest.raises(InvalidArgumentError, match=tells("custom", *told)) as error:
+    with pytest.raises(InvalidArgumentError, match=tells("custom", *expected)) as error:
         model.sample(1, guidance_scale=2)
     assert "\n" not in str(error.value)
-    with pytest.raises(InvalidArgumentError, match=tells("custom", *told)):
+    with pytest.raises(InvalidArgumentError, match=tells("custom", *expected)):
         model.noise_predictor(model.conditions, guidance_scale=2.0)
 
 
@@ -254,7 +254,7 @@ def test_none_is_no_class_of_a_model_without_a_null_class():
 
 
 @pytest.mark.parametrize(
-    ("choices", "told"),
+    ("choices", "expected"),
     [
         ({"null_class": True}, ["null_class", "classes"]),
         ({"unconditional": torch.zeros(3)}, ["unconditional", "conditions"]),
@@ -266,8 +266,8 @@ def test_none_is_no_class_of_a_model_without_a_null_class():
         ({"classes": 3, "class_names": ["a"]}, ["class_names", 3, "a"]),
     ],
 )
-def test_a_null_condition_that_does_not_fit_is_refused(choices, told):
-    with pytest.raises(InvalidArgumentError, match=tells(*told)):
+def test_a_null_condition_that_does_not_fit_is_refused(choices, expected):
+    with pytest.raises(InvalidArgumentError, match=tells(*expected)):
         Model.wrap(Counted().eval(), SCHEDULE, (1, 4, 4), **choices)
 
 

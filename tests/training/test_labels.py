@@ -84,7 +84,7 @@ def test_runs_of_earlier_versions_can_be_resumed():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"training": replace(OPTIONS, label_dropout=0.0)}, ["null_class", "label_dropout"]),
         (
@@ -93,16 +93,18 @@ def test_runs_of_earlier_versions_can_be_resumed():
         ),
     ],
 )
-def test_dropout_and_null_class_need_each_other(changes, told):
-    with pytest.raises(InvalidArgumentError, match=tells(*told)):
+def test_dropout_and_null_class_need_each_other(changes, expected):
+    with pytest.raises(InvalidArgumentError, match=tells(*expected)):
         replace(CONFIG, **changes)
     with pytest.raises(InvalidArgumentError, match=tells("label_dropout", "[0, 1)", "1.0")):
         DiffusionOptions(steps=1, batch_size=1, label_dropout=1.0)
 
 
-@pytest.mark.parametrize(("labels", "told"), [((0, 3), ["[0, 2]", 3]), ((-1, 0), ["[0, 2]", -1])])
-def test_labels_out_of_range_are_refused(labels, told):
-    with pytest.raises(DataError, match=tells(*told)):
+@pytest.mark.parametrize(
+    ("labels", "expected"), [((0, 3), ["[0, 2]", 3]), ((-1, 0), ["[0, 2]", -1])]
+)
+def test_labels_out_of_range_are_refused(labels, expected):
+    with pytest.raises(DataError, match=tells(*expected)):
         Denoising(CONFIG, make_data(*labels))
     with pytest.raises(DataError, match=tells("label")):
         Denoising(CONFIG, replace(make_data(0), labels=None))

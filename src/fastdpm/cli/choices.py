@@ -284,7 +284,9 @@ def parse(option: str, text: str | None, kind: type[T]) -> list[T]:
     raise InvalidArgumentError(f"{option} takes {_VALUES[kind]} separated by commas, got {text!r}")
 
 
-def parse_range(option: str, text: str | None) -> tuple[float, float] | None:
+def parse_range(
+    option: str, text: str | None, what: str = "numbers", example: str = "0.2:0.9"
+) -> tuple[float, float] | None:
     """Two numbers separated by a colon; None if the option is not set."""
     if text is None:
         return None
@@ -292,7 +294,7 @@ def parse_range(option: str, text: str | None) -> tuple[float, float] | None:
         first, last = (float(part) for part in text.split(":"))
     except ValueError:
         raise InvalidArgumentError(
-            f"{option} takes two numbers, such as 0.2:0.9, got {text!r}"
+            f"{option} takes two {what}, such as {example}, got {text!r}"
         ) from None
     return first, last
 

@@ -165,13 +165,7 @@ def _check_mask_options(
         raise InvalidArgumentError("use --mask or --span, not both")
     if data.sample_rate is None:
         raise InvalidArgumentError("--span is for sounds: use --mask")
-    try:
-        first, last = (float(part) for part in span.split(":"))
-    except ValueError:
-        raise InvalidArgumentError(
-            f"--span takes two times in seconds, such as 0.2:0.5, got {span!r}"
-        ) from None
-    return first, last
+    return choices.parse_range("--span", span, "times in seconds", "0.2:0.5")
 
 
 def _marked(

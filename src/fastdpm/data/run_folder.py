@@ -200,15 +200,15 @@ class RunFolder:
         if held is None:
             return False
         begun = self._begun(beside, held)
-        if resume and not begun and not self._differences(held):
+        if resume and not begun and not held.differences(self.record):
             return False
         return overwrite or (resume and begun)
 
     def _begun(self, beside: RunRecord | None, held: RunRecord) -> bool:
         """Whether ``beside`` is this run, not yet complete, and not what it has replaced."""
-        if beside is None or beside.complete or self._differences(beside):
+        if beside is None or beside.complete or beside.differences(self.record):
             return False
-        return held.complete or bool(self._differences(held))
+        return held.complete or bool(held.differences(self.record))
 
     def _claim_beside(self) -> None:
         """Write beside the folder, or go on there, to replace the run in it."""
@@ -236,10 +236,7 @@ class RunFolder:
         self.record.create(folder)
 
     def _adopt(self, held: RunRecord) -> None:
-        """Go on with the record of a run, whose files are as they were written.
-
-        If its last batch is in the record, what is left of it is moved into place.
-        """
+        """Go on with a run; what is left of a batch that its record lists is moved into place."""
         self.record = held
         _check_unchanged(self.folder, held, self.path)
         part = self.folder / PART
@@ -250,7 +247,7 @@ class RunFolder:
 
     def _check_same(self, held: RunRecord, *, resume: bool) -> None:
         state = "a finished" if held.complete else "an unfinished"
-        differences = self._differences(held)
+        differences = held.differences(self.record)
         if differences:
             advice = "`overwrite` it, or choose another `out`"
             if not held.complete:
@@ -264,9 +261,6 @@ class RunFolder:
             )
             more = ", or `resume` to extend it" if held.complete else " to continue it"
             raise InvalidArgumentError(f"{self.path} holds {state} run: {advice}{more}")
-
-    def _differences(self, held: RunRecord) -> list[str]:
-        return held.differences(self.record)
 
     def _recover(self) -> None:
         """Undo a replacement that was killed between its two renames."""
@@ -379,10 +373,7 @@ def _in_order(part: Path) -> list[str]:
 
 
 def _foreign(folder: Path) -> str | None:
-    """The first file of a folder that no run has claimed.
-
-    None if a run was killed before it wrote its record.
-    """
+    """The first file of a folder that no run has claimed, not even a killed one; else None."""
     if (folder / LOCK).is_file() and not (folder / LOCK).is_symlink():
         return None
     part = folder / PART
