@@ -193,11 +193,11 @@ def test_the_command_trains_and_measures_a_classifier(tmp_path, capsys):
     assert re.search(tells(f"{accuracy:.2f}", 360), printed)
 
 
-def test_held_out_data_is_for_classifiers(tmp_path, capsys):
-    arguments = ["train", "digits", "--data", "sklearn:digits", "--out", str(tmp_path / "run")]
-    assert fastdpm([*arguments, "--test", "sklearn:digits-test"]) == 2
+def test_a_classifier_does_not_start_from_a_model(tmp_path, capsys):
+    arguments = ["train", "digits-features", "--data", "sklearn:digits", "--from", "digits"]
+    assert fastdpm([*arguments, "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
-    assert re.search(tells("--test"), err)
+    assert re.search(tells("from", "digits-features"), err)
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

@@ -73,16 +73,6 @@ def test_classes_without_a_null_class_keep_all_labels(tmp_path):
     assert (moved > 0).tolist() == [True, True, False]
 
 
-def test_runs_of_earlier_versions_can_be_resumed():
-    network = {n: v for n, v in CLASSES.network.items() if n != "null_class"}
-    plain = replace(CONFIG, network=network, training=replace(OPTIONS, label_dropout=0.0))
-    assert "label_dropout" not in plain.identity
-    assert "label_dropout" not in plain.decisive["training"]
-    assert (
-        replace(CONFIG, training=replace(OPTIONS, label_dropout=0.1)).identity != CONFIG.identity
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

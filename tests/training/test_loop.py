@@ -117,26 +117,6 @@ def test_a_killed_run_takes_the_same_steps_when_resumed(make_any):
     _check_resumed(make_any)
 
 
-def test_a_checkpoint_without_the_first_learning_rate_is_resumed(make_any):
-    """As it was written when the rate was set before each step; 7 is in the cosine's part."""
-    whole, part = make_any("whole"), make_any("part")
-    for _ in range(12):
-        whole.take_step()
-    for _ in range(7):
-        before = part.optimizer.param_groups[0]["lr"]
-        part.take_step()
-    group = part.optimizer.param_groups[0]
-    del group["initial_lr"]
-    group["lr"] = before
-    part.save()
-    resumed = make_any("part")
-    resumed.resume()
-    for _ in range(5):
-        resumed.take_step()
-    for a, b in ((whole.network, resumed.network), (whole.ema, resumed.ema)):
-        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
-
-
 def test_the_averaged_weights_of_a_checkpoint_have_the_networks_names(make_any):
     trainer = make_any()
     trainer.take_step()
@@ -200,17 +180,16 @@ def test_averaged_weights_follow_the_trained_ones(make_any):
     torch.testing.assert_close(trainer.ema.state_dict(), trainer.network.state_dict())
 
 
-def test_the_learning_rate_rises_and_falls_to_zero(make_any):
+def test_the_learning_rate_rises_and_falls(make_any):
     trainer = make_any(steps=20, warmup_steps=4, learning_rate=0.5)
-    rates = [trainer.optimizer.param_groups[0]["lr"]]
+    rates = []
     for _ in range(20):
         trainer.take_step()
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        rates.append(trainer.optimizer.optimizers[0].param_groups[0]["lr"])
     assert rates[:5] == [0.125, 0.25, 0.375, 0.5, 0.5]
     assert rates[8] == pytest.approx(0.25 * (1 + math.sqrt(0.5)))
     assert rates[12] == pytest.approx(0.25)
     assert rates[16] == pytest.approx(0.25 * (1 - math.sqrt(0.5)))
-    assert rates[20] == pytest.approx(0.0)
 
 
 def test_without_a_warm_up_the_rate_starts_at_its_maximum():

@@ -20,6 +20,8 @@ from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
+    from fastdpm.models.find import FoundModel
+    from fastdpm.training.config import ClassifierConfig, TrainConfig
     from fastdpm.training.loop import Progress
 
 
@@ -74,30 +76,28 @@ def train(
 
     Writes checkpoint.pt, loss.csv, loss.png and samples.png as it runs, and model/ at the end.
     """
-    from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError
+    from fastdpm.core.errors import InterruptedRunError
     from fastdpm.data.tensors import values_digest
-    from fastdpm.models.find import find_model
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
-    if start is not None and not isinstance(settings, TrainConfig):
-        raise InvalidArgumentError(f"`from` is for models, and {config} is a feature network")
+    earlier = None if start is None else _found(start, settings)
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
     folder.check()
-    labeled = not isinstance(settings, TrainConfig) or settings.data.classes is not None
-    read = partial(load_training_data, spec=settings.data, labeled=labeled)
+    read = partial(load_training_data, spec=settings.data, labeled=settings.labeled)
     rows = read(data, horizontal_flip=options.horizontal_flip).to(where)
     held_out = None if test is None else read(test).to(where)
     command = choices.command_line("--resume", "--overwrite")
-    earlier = None if start is None else find_model(start)
-    weights = None if earlier is None else earlier.config.weights_sha256
-    origin = {"data": values_digest(rows.values), "from": weights}
-    identity = settings.decisive | {"samples": len(rows)} | origin
+    identity = settings.decisive | {
+        "samples": len(rows),
+        "data": values_digest(rows.values),
+        "from": None if earlier is None else earlier.config.weights_sha256,
+    }
     with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
         trainer = Trainer(settings, rows, run, where, command, console.print, held_out)
         console.print(
@@ -125,6 +125,19 @@ def train(
     console.print(f"step {trainer.step:,}: model written to {run.path / 'model'}")
     if isinstance(settings, TrainConfig):
         console.print(f"try it: fastdpm sample {run.path / 'model'}")
+
+
+def _found(name: str, settings: TrainConfig | ClassifierConfig) -> FoundModel:
+    """The model to start from; raises InvalidArgumentError for a feature network."""
+    from fastdpm.core.errors import InvalidArgumentError
+    from fastdpm.models.find import find_model
+    from fastdpm.training.config import TrainConfig
+
+    if not isinstance(settings, TrainConfig):
+        raise InvalidArgumentError(
+            f"`from` is for models, and {settings.name} is a feature network"
+        )
+    return find_model(name)
 
 
 @contextmanager

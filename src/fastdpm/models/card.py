@@ -15,6 +15,8 @@ Sample it with fastdpm, where PATH is this folder:
 ```
 fastdpm sample PATH
 ```"""
+_CLASSES = f"""{_MODEL[:-4]} --class NAME
+```"""
 _CLASSIFIER = """A classifier of {data}. fastdpm uses its last hidden layer as the
 features of metrics. Distances computed with it carry its name and are not comparable to FID."""
 
@@ -28,6 +30,9 @@ def card_of(config: FolderConfig) -> str:
         about = _CLASSIFIER
         task = "image-classification" if data.modality == "image" else "audio-classification"
         facts["Classes"] = ", ".join(config.classes)
+    elif data.class_names:
+        facts["Classes"] = ", ".join(data.class_names)
+        about = _CLASSES
     facts["Network"] = _pairs(config.network)
     if isinstance(config, ModelConfig):
         facts["Schedule"] = _pairs(config.schedule)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.limits import read_toml
 from fastdpm.core.recipe import Recipe
-from fastdpm.core.structure import LEFT_OUT, build, shown_fields
+from fastdpm.core.structure import build
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 from fastdpm.training.optimizers import OPTIMIZERS
@@ -61,8 +61,6 @@ class TrainOptions:
         seed: Seed of initial weights, batches and noise, in [0, 2^32).
         checkpoint_minutes: Minutes between checkpoints.
         sample_minutes: Minutes between pictures of samples.
-        label_dropout: Probability in [0, 1) that a label is replaced by the null class, which the
-            network then learns. Models with a null class only.
 
     Raises:
         InvalidArgumentError: If a value is out of range.
@@ -81,8 +79,6 @@ class TrainOptions:
     seed: int = 0
     checkpoint_minutes: float = 5.0
     sample_minutes: float = 10.0
-    # Left out of text and files at its default, so that earlier runs can still be resumed.
-    label_dropout: float = field(default=0.0, repr=False, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -120,6 +116,8 @@ class DiffusionOptions(TrainOptions):
         loss_weight: "simple" for the squared error of the prediction, or "min-snr" to weight it
             by min(SNR, ``min_snr``), with SNR = r^2 / (1 - r^2), on the scale of the clean data.
         min_snr: Largest weight of "min-snr", above 0.
+        label_dropout: Probability in [0, 1) that a label is replaced by the null class, which the
+            network then learns. Models with a null class only.
 
     Source of "min-snr": Hang et al. 2023, arXiv:2303.09556.
     """
@@ -132,6 +130,7 @@ class DiffusionOptions(TrainOptions):
     log_sigma_std: float = 1.3
     loss_weight: str = "simple"
     min_snr: float = 5.0
+    label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,21 +194,24 @@ class _RunConfig:
         self.MAKES.of(self)  # raises now, not after the training, if the values are invalid
 
     @property
+    def labeled(self) -> bool:
+        """Whether training needs labels."""
+        return self.data.classes is not None
+
+    @property
     def decisive(self) -> dict[str, Any]:
         """The tables that must stay the same when a run is resumed, by name."""
         tables = self.MAKES.of(self).to_dict()
         for name in ("grey_levels", "class_names"):  # have no effect on training
             tables["data"].pop(name, None)
         decided = {name: tables[name] for name in self.DECIDES}
-        return decided | {"training": shown_fields(self.training)}
+        return decided | {"training": asdict(self.training)}
 
     @property
     def identity(self) -> str:
         """Everything that must stay the same when a run is resumed, as text."""
         tables = self.decisive
-        dropout = self.training.label_dropout
-        more = (("label_dropout", dropout),) if dropout else ()
-        return repr((*(tables[name] for name in self.DECIDES), self.training, *more))
+        return repr((*(tables[name] for name in self.DECIDES), self.training))
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """List what differs from the :attr:`decisive` tables of an earlier run."""
@@ -284,10 +286,10 @@ class ClassifierConfig(_RunConfig):
     classes: tuple[str, ...]
     training: ClassifierOptions
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.training.label_dropout:
-            raise InvalidArgumentError("`label_dropout` is for diffusion models: drop it")
+    @property
+    def labeled(self) -> bool:
+        """Whether training needs labels: always."""
+        return True
 
 
 def read_train_config(name_or_path: str | Path) -> TrainConfig | ClassifierConfig:

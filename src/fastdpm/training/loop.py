@@ -117,9 +117,9 @@ class Trainer:
             InvalidArgumentError: If the model has another network, schedule or prediction.
             ModelError: If its weights cannot be read.
         """
-        wanted, given = self.config.decisive, found.config.to_dict()
+        wanted, stated = self.config.decisive, found.config.to_dict()
         for name in ("network", "schedule", "prediction"):
-            if name in wanted and wanted[name] != given[name]:
+            if name in wanted and wanted[name] != stated[name]:
                 raise InvalidArgumentError(
                     f"{found.config.name} has another {name} than the configuration: start from a"
                     " model with the same one"

@@ -30,8 +30,11 @@ class Optimizers:
         clipped: Iterable[nn.Parameter],
     ) -> None:
         self.optimizers, self.clipped = optimizers, list(clipped)
-        self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self._rates = [group["lr"] for group in self._groups]
+        self._rates = [group["lr"] for group in self._groups()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters, which PyTorch replaces when it loads a state."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, share_of_rate: float, gradient_clip: float) -> None:
         """Clip the gradients, take a step at a share of the learning rates, and clear them.
@@ -41,7 +44,7 @@ class Optimizers:
             gradient_clip: Maximum norm of the gradient, above 0.
         """
         nn.utils.clip_grad_norm_(self.clipped, gradient_clip)
-        for group, rate in zip(self._groups, self._rates, strict=True):
+        for group, rate in zip(self._groups(), self._rates, strict=True):
             group["lr"] = rate * share_of_rate
         for optimizer in self.optimizers:
             optimizer.step()
@@ -71,8 +74,12 @@ class ConvolutionMuon:
         self.kernels = kernels
         self._matrices = [nn.Parameter(_matrix(kernel.detach())) for kernel in kernels]
         self._muon = torch.optim.Muon(self._matrices, lr=rate, weight_decay=0.0)
-        self.param_groups = self._muon.param_groups
         self.state_dict, self.load_state_dict = self._muon.state_dict, self._muon.load_state_dict
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters, as of any optimizer of PyTorch."""
+        return self._muon.param_groups
 
     def step(self) -> None:
         """Take a step by the gradients of the kernels."""
