@@ -14,7 +14,7 @@ from fastdpm.core.errors import InvalidArgumentError
 
 def plan(
     *,
-    model: choices.ModelName = "digits",
+    model: choices.ModelName = "cifar10",
     checkpoint: choices.Checkpoint = None,
     options: choices.RecipeOptions,
     plot: Annotated[

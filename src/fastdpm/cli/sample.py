@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def sample(
     *,
-    model: choices.ModelName = "digits",
+    model: choices.ModelName = "cifar10",
     checkpoint: choices.Checkpoint = None,
     condition: choices.Condition = None,
     class_labels: choices.ClassLabels = None,

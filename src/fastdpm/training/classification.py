@@ -100,27 +100,29 @@ class Classification:
         """See :class:`fastdpm.training.task.Task`."""
         return (self._augmented(self._rows(0), generator),)
 
-    def show(self, network: nn.Module, out: Path, log: Log) -> None:
-        """Write a picture of augmented samples, and log the held-out accuracy."""
+    def show(self, network: nn.Module, out: Path) -> None:
+        """Write a picture of augmented samples."""
         generator = torch.Generator(self.labels.device).manual_seed(self.config.training.seed)
         draw(out, self._augmented(self._rows(0)[:64], generator), self.config.data)
-        if self.held_out is not None:
-            log(f"held-out accuracy {self._accuracy(network)}")
+
+    def report(self, network: nn.Module, log: Log) -> dict[str, Any]:
+        """Log the held-out accuracy of the weights as they are saved, in float16."""
+        if self.held_out is None:
+            return {}
+        rounded = self.build().to(self.labels.device).eval()
+        rounded.load_state_dict({n: v.half().float() for n, v in network.state_dict().items()})
+        accuracy = self._accuracy(rounded)
+        log(f"held-out accuracy {accuracy}")
+        return {
+            "held_out_accuracy": round(accuracy.value, 5),
+            "held_out_error": round(accuracy.error, 5),
+            "held_out_count": accuracy.count,
+        }
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
-        """Write the folder of the feature network, with the accuracy of its float16 weights."""
-        weights = network.state_dict()
-        if self.held_out is not None:
-            rounded = self.build().to(self.labels.device).eval()
-            rounded.load_state_dict({n: v.half().float() for n, v in weights.items()})
-            accuracy = self._accuracy(rounded)
-            provenance = provenance | {
-                "held_out_accuracy": round(accuracy.value, 5),
-                "held_out_error": round(accuracy.error, 5),
-                "held_out_count": accuracy.count,
-            }
+        """Write the folder of the feature network."""
         config = FeaturesConfig.of(self.config, provenance=provenance)
-        write_folder(folder, config, weights)
+        write_folder(folder, config, network.state_dict())
 
     def _rows(self, step: int) -> Tensor:
         """Indices of a step's batch; no sample repeats in an epoch if the data fills a batch."""

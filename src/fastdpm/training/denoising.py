@@ -21,6 +21,7 @@ from fastdpm.sampling.network import call_network
 from fastdpm.training.config import TrainConfig
 from fastdpm.training.data import TrainingData, checked_labels
 from fastdpm.training.optimizers import Optimizers, adam, muon
+from fastdpm.training.precision import autocast_on
 from fastdpm.training.steps import TrainingSteps
 from fastdpm.training.task import Log, Predict, draw
 
@@ -103,15 +104,16 @@ class Denoising:
         return losses
 
     def measure(self, network: nn.Module, held_out: TrainingData) -> tuple[float, float]:
-        """The mean loss on held-out data and its standard error.
+        """The mean loss on held-out data and its standard error, in the precision of the training.
 
         Noise and levels are the same in every call.
         """
         generator = torch.Generator(self.device).manual_seed(0)
+        autocast = autocast_on(self.device, self.config.training.precision)
         losses = []
         for index in torch.split(torch.arange(len(held_out), device=self.device), _TEST_BATCH):
             x0, condition = held_out.conditioned(held_out.middle(index), index)
-            with torch.no_grad():
+            with torch.no_grad(), autocast:
                 losses.append(self._losses(network, x0, condition, generator))
         found = torch.cat(losses).double()
         return float(found.mean()), float(found.std() / len(found) ** 0.5)
@@ -130,20 +132,27 @@ class Denoising:
         t = torch.zeros(len(x), device=self.device)
         return (x, t) if condition is None else (x, t, condition)
 
-    def show(self, network: nn.Module, out: Path, log: Log) -> None:
+    def show(self, network: nn.Module, out: Path) -> None:
         """Write a picture of 16 images or 8 sounds, sampled with the model's recipe."""
         model = Model(ModelConfig.of(self.config), network)
         count = 16 if self.config.data.modality == "image" else MAX_SOUNDS
         samples = model.sample(count, condition=self._examples(count))
         draw(out, samples, self.config.data)
 
+    def report(self, network: nn.Module, log: Log) -> dict[str, Any]:
+        """Log the held-out loss."""
+        if self.held_out is None:
+            return {}
+        loss, error = self.measure(network, self.held_out)
+        log(f"held-out loss {loss:.5f} ± {error:.5f} of {len(self.held_out):,} samples")
+        return {
+            "held_out_loss": round(loss, 6),
+            "held_out_loss_error": round(error, 6),
+            "held_out_count": len(self.held_out),
+        }
+
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write a model folder."""
-        if self.held_out is not None:
-            loss, error = self.measure(network, self.held_out)
-            provenance["held_out_loss"] = round(loss, 6)
-            provenance["held_out_loss_error"] = round(error, 6)
-            provenance["held_out_count"] = len(self.held_out)
         config = ModelConfig.of(self.config, provenance=provenance)
         examples = self._examples(_NUM_EXAMPLES)
         write_folder(folder, config, network.state_dict(), examples)

@@ -24,11 +24,11 @@ from fastdpm.data.run_folder import RunFolder
 from fastdpm.models.find import FoundModel
 from fastdpm.models.load import open_model
 from fastdpm.output.figures import write_loss
-from fastdpm.sampling.processor import has_fast_bf16
 from fastdpm.training.classification import Classification
 from fastdpm.training.config import ClassifierConfig, TrainConfig, TrainOptions
 from fastdpm.training.data import TrainingData
 from fastdpm.training.denoising import Denoising
+from fastdpm.training.precision import autocast_on, precision_on
 from fastdpm.training.task import Predict, Task
 
 CHECKPOINT = "checkpoint.pt"
@@ -99,11 +99,8 @@ class Trainer:
         self._average.n_averaged.fill_(1)  # at 0, the first step would replace the initial weights
         self.ema: nn.Module = self._average.module.eval().requires_grad_(False)
         self.optimizer = self.task.optimizer(self.network)
-        half = options.precision == "auto" and has_fast_bf16(device)
-        self.precision = "bf16" if half or options.precision == "bf16" else "float32"
-        self.autocast = torch.autocast(
-            device.type, torch.bfloat16, enabled=self.precision == "bf16"
-        )
+        self.precision = precision_on(device, options.precision)
+        self.autocast = autocast_on(device, options.precision)
         self.predict: Predict = self.network
         self.step = 0
         self.seconds = 0.0
@@ -111,7 +108,7 @@ class Trainer:
         self._recent: list[Tensor] = []
 
     def start_from(self, found: FoundModel) -> None:
-        """Start from the weights of a model, with a new optimizer.
+        """Start from the weights of a model, with a new optimizer; log their held-out loss.
 
         Raises:
             InvalidArgumentError: If the model has another network, schedule or prediction.
@@ -127,6 +124,7 @@ class Trainer:
         weights = open_model(found, "cpu").network.state_dict()
         for network in (self.network, self.ema):
             network.load_state_dict(weights)
+        self.task.report(self.ema, self.log)
 
     def resume(self) -> None:
         """Load the checkpoint in the folder of the run, if it has one yet.
@@ -197,6 +195,7 @@ class Trainer:
                 next_checkpoint = self.seconds + 60 * options.checkpoint_minutes
             if self.seconds >= next_samples:
                 self.write_samples()
+                self.task.report(self.ema, self.log)
                 next_samples = self.seconds + 60 * options.sample_minutes
             if should_stop():
                 self.save()
@@ -252,9 +251,9 @@ class Trainer:
                 write_loss(folder / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
-        """Write ``samples.png`` with the averaged weights, and log their quality."""
+        """Write ``samples.png`` with the averaged weights."""
         with self.run.batch() as folder:
-            self.task.show(self.ema, folder, self.log)
+            self.task.show(self.ema, folder)
 
     def export(self) -> None:
         """Write the averaged weights to the folder ``model``, and a picture of samples."""
@@ -270,6 +269,7 @@ class Trainer:
             "loss": round(sum(last) / len(last), 5) if self.losses else "not measured",
             "seed": self.config.training.seed,
             "torch": torch.__version__,
+            **self.task.report(self.ema, self.log),
         }
         with self.run.batch() as folder:
             self.task.export(self.ema, folder / "model", provenance)

@@ -39,8 +39,11 @@ class Task(Protocol):
     def inputs(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Example inputs of the network, for a trial of torch.compile."""
 
-    def show(self, network: nn.Module, out: Path, log: Log) -> None:
-        """Write ``out/samples.png`` with the averaged network, and log its quality."""
+    def show(self, network: nn.Module, out: Path) -> None:
+        """Write ``out/samples.png`` with the averaged network."""
+
+    def report(self, network: nn.Module, log: Log) -> dict[str, Any]:
+        """Log the quality of a network on the held-out data, and return it for the model card."""
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the folder of the averaged network."""
