@@ -18,7 +18,13 @@ from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Metric, Score
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-IMAGES, SOUNDS, VOCODER = "digits", "spoken-digits", "spoken-digits-vocoder"
+COLOR, IMAGES, SOUNDS, VOCODER = "cifar10", "digits", "spoken-digits", "spoken-digits-vocoder"
+MORE = {  # further comparisons of cifar10, and what they show
+    "cifar10-kappa": "values of kappa",
+    "cifar10-samplers": "other samplers",
+    "cifar10-guidance": "guidance",
+    "cifar10-float32": "float32",
+}
 Keep = Callable[[Cell], bool]
 
 _HEAD = """# Results
@@ -43,10 +49,14 @@ keep what this needs, the two errors are treated as independent, which overstate
 
 def page() -> str:
     """Return the whole page."""
-    found = {name: read(name) for name in (IMAGES, SOUNDS, VOCODER)}
+    found = {name: read(name) for name in (COLOR, IMAGES, SOUNDS, VOCODER)}
+    more = {name: read(name) for name in MORE if (RESULTS / f"{name}.json").is_file()}
     parts = [
         _HEAD,
         "### (a) On images, is DDIM-rev better than DDPM-rev at small S?\n",
+        "For `cifar10`, in bf16, with classes and without guidance:\n",
+        _reverse_processes(found[COLOR], expected="DDIM-rev"),
+        "For `digits`:\n",
         _reverse_processes(found[IMAGES], expected="DDIM-rev"),
         "### (b) On sound, is DDPM-rev better than DDIM-rev?\n",
         _reverse_processes(found[SOUNDS], expected="DDPM-rev"),
@@ -56,9 +66,12 @@ def page() -> str:
         "".join(_approximations(comparison) for comparison in found.values()),
         "### (d) Are fewer steps enough with more conditional information?\n",
         _enough_steps(found[SOUNDS], found[VOCODER]),
+        *([_kappas(more["cifar10-kappa"])] if "cifar10-kappa" in more else []),
         _errors(),
         inversion_page.section(RESULTS / "inversion.json"),
-        *(_section(name, comparison) for name, comparison in found.items()),
+        *(_section(name, comparison) for name, comparison in found.items() if name == COLOR),
+        *(_part(name, comparison) for name, comparison in more.items()),
+        *(_section(name, comparison) for name, comparison in found.items() if name != COLOR),
     ]
     return "\n".join(parts)
 
@@ -163,6 +176,32 @@ def _enough_steps(free: Comparison, conditioned: Comparison) -> str:
     return "\n".join([*lines, ""])
 
 
+def _kappas(comparison: Comparison) -> str:
+    """Whether a value of kappa between 0 and 1 is better than both."""
+    metric = comparison.primary
+    groups = list(dict.fromkeys(cell.group for cell in comparison.cells))
+    lines = [
+        "### (e) Is a kappa between 0 and 1 better than both?",
+        "",
+        f"`{comparison.model.name}`, n = {comparison.n:,}, {metric.name}, {metric.direction}:",
+        "",
+    ]
+    lines += _table(["S", *groups, "best kappa between 0 and 1"])
+    for num_steps in comparison.steps:
+        cells = {group: best(comparison, num_steps, _of_group(group)) for group in groups}
+        known = {group: cell for group, cell in cells.items() if cell is not None}
+        scores = {group: cell.scores[metric.key] for group, cell in known.items()}
+        ends = [scores[group] for group in ("DDIM-rev", "DDPM-rev") if group in scores]
+        between = [scores[group] for group in groups if "kappa" in group and group in scores]
+        sign = 1 if metric.lower_is_better else -1
+        middle = min(between, key=lambda score: sign * score.value)
+        signs = [verdict(metric, middle, end) for end in ends]
+        found = {1: "better than both", -1: "worse than one of them"}.get(min(signs), "not better")
+        shown = (f"{scores[group].text} ({known[group].choice})" for group in groups)
+        lines.append(f"| {num_steps} | {' | '.join(shown)} | {found} |")
+    return "\n".join([*lines, ""])
+
+
 def _ratio(comparison: Comparison, metric: Metric, num_steps: int, at: Score) -> str:
     pick = min if metric.lower_is_better else max
     values = [
@@ -202,6 +241,17 @@ def _section(name: str, comparison: Comparison) -> str:
     return (
         f"## {name}\n\n![Distance against network evaluations](results/{name}-distance.png)\n\n"
         f"![Samples of the same seeds](results/{name}-samples.png)\n{body}"
+    )
+
+
+def _part(name: str, comparison: Comparison) -> str:
+    """A further comparison of a model: the table of each metric, and the command."""
+    tables = "".join(f"{comparison.table(metric.key)}\n" for metric in comparison.metrics[:1])
+    return (
+        f"## {comparison.model.name}: {MORE[name]}\n\n{comparison.primary.name},"
+        f" {comparison.primary.direction}, n = {comparison.n:,}, {comparison.precision}.\n\n"
+        f"![Distance against network evaluations](results/{name}-distance.png)\n\n{tables}\n"
+        f"    {comparison.command}\n"
     )
 
 

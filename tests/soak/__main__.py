@@ -32,6 +32,7 @@ from tests.soak.points import GUESTS, KINDS, Faults, Point, Reference, Trial
 from tests.soak.stops import run
 
 TIMES = 100
+_PROGRESS = 250
 
 
 def main() -> int:
@@ -170,13 +171,18 @@ def _whole(point: Point) -> bool:
 def tried(
     references: dict[str, Reference], points: list[Point], base: Path, jobs: int
 ) -> list[tuple[Point, Faults]]:
-    """Try points, in several processes."""
+    """Try points, in several processes; prints how many are done."""
     tasks = [(references[point.case], point) for point in points]
     attempt = partial(_attempt, base)
     if jobs == 1:
         return [attempt(task) for task in tasks]
+    found = []
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        return list(pool.imap_unordered(attempt, tasks, chunksize=4))
+        for outcome in pool.imap_unordered(attempt, tasks, chunksize=4):
+            found.append(outcome)
+            if len(found) % _PROGRESS == 0:
+                print(f"{len(found)} of {len(tasks)} points tried", flush=True)
+    return found
 
 
 def _attempt(base: Path, task: tuple[Reference, Point]) -> tuple[Point, Faults]:

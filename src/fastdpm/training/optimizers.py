@@ -72,7 +72,7 @@ class ConvolutionMuon:
 
     def __init__(self, kernels: Sequence[nn.Parameter], rate: float) -> None:
         self.kernels = kernels
-        self._matrices = [nn.Parameter(_matrix(kernel.detach())) for kernel in kernels]
+        self._matrices = [nn.Parameter(_matrix(kernel.detach(), kernel)) for kernel in kernels]
         self._muon = torch.optim.Muon(self._matrices, lr=rate, weight_decay=0.0)
         self.state_dict, self.load_state_dict = self._muon.state_dict, self._muon.load_state_dict
 
@@ -84,7 +84,7 @@ class ConvolutionMuon:
     def step(self) -> None:
         """Take a step by the gradients of the kernels."""
         for kernel, matrix in zip(self.kernels, self._matrices, strict=True):
-            matrix.grad = None if kernel.grad is None else _matrix(kernel.grad)
+            matrix.grad = None if kernel.grad is None else _matrix(kernel.grad, kernel)
         self._muon.step()  # type: ignore[no-untyped-call]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -126,11 +126,11 @@ def _adam(weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer
     return torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.99), fused=True)
 
 
-def _matrix(kernel: Tensor) -> Tensor:
-    """A kernel, shape (out, in, ...), as a matrix (out, the rest), sharing memory if it can.
+def _matrix(values: Tensor, kernel: Tensor) -> Tensor:
+    """Values of a kernel, shape (out, in, ...), as a matrix (out, the rest).
 
-    The order of the columns follows the memory, which Muon does not depend on.
+    The order of the columns follows the kernel's memory, so that the kernel itself is not copied.
     """
     if kernel.ndim == 4 and kernel.is_contiguous(memory_format=torch.channels_last):
-        kernel = kernel.permute(0, 2, 3, 1)
-    return kernel.flatten(1)
+        values = values.permute(0, 2, 3, 1)
+    return values.flatten(1)
