@@ -4,7 +4,8 @@
 
 NAME is digits-features, cifar10-features or spoken-digits-features. DATA_FOLDER contains
 cifar10-train.parquet and so on; the digits need none. The statistics are those of the training
-data. The metrics of held-out real data are stored with them, as the best values to expect.
+data. The metrics of held-out real data are stored with them, as the best values to expect; those
+of each class as well.
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ def main() -> int:
     path = FEATURES / name / REFERENCE
     save_statistics(train, path, MeasureOptions(features=name, cache=default_cache()))
     scaled = find_features(name)[1].data.peak is not None
-    measured = evaluate(test, path, features=name, scale_to_peak=scaled)
+    measured = evaluate(test, path, features=name, scale_to_peak=scaled, per_class=True)
     held_out = Floor(f"{measured.n:,} held-out {WORDS[name]}", measured.n, measured.scores)
     statistics = read_statistics(path)
     label = f"{statistics.moments.count:,} {WORDS[name]} of the training set"
-    replace(statistics, label=label, held_out=held_out).write(path)
+    if statistics.classes is None:
+        raise SystemExit(f"{train} has no labels")
+    by_class = {each.label: each.scores for each in measured.classes}
+    classes = replace(statistics.classes, held_out=by_class)
+    replace(statistics, label=label, held_out=held_out, classes=classes).write(path)
     for metric in measured.metrics:
         score = measured.scores[metric.key]
         print(f"{held_out.label}: {metric.name} {score.value:.5g} +- {score.error:.2g}")

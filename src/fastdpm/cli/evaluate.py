@@ -17,6 +17,8 @@ from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fastdpm.evaluation.scores import Evaluation
     from fastdpm.models.find import FoundModel
 
@@ -86,6 +88,14 @@ def evaluate(
             " trained on, as references always are; for real recordings.",
         ),
     ] = False,
+    per_class: Annotated[
+        bool,
+        Panel.MEASUREMENT.option(
+            "--per-class",
+            help="Also measure each class of samples against the real ones of that class. For"
+            " models with classes and labeled samples, at least 20 of each class.",
+        ),
+    ] = False,
     save: Annotated[Path | None, Panel.OUTPUT.option(help="Save the result as JSON.")] = None,
     save_statistics: Annotated[
         Path | None,
@@ -107,6 +117,11 @@ def evaluate(
 
     kept = choices.open_cache(cache)
     _check_places(save, save_statistics, (samples, checkpoint, against, inception))
+    if save_statistics is not None and per_class:
+        raise InvalidArgumentError(
+            "--save-statistics measures nothing, so --per-class would have no effect: drop one of"
+            " them"
+        )
     measured = _found(samples, checkpoint)
     recipe, plan = None, None
     if isinstance(measured, str):
@@ -136,7 +151,9 @@ def evaluate(
             machine.device,
             class_labels=choices.parse_classes(class_labels),
         )
-        prepared = stages.prepare(measured, measuring, recipe=recipe, plan=plan, options=options)
+        prepared = stages.prepare(
+            measured, measuring, recipe=recipe, plan=plan, options=options, per_class=per_class
+        )
         cost = None if isinstance(measured, str) else prepared.estimate()
         if cost is not None:
             console.print(prepared.measure.label)
@@ -195,9 +212,33 @@ def _print(found: Evaluation, drawn: str) -> None:
         table.add_row(metric.name, found.scores[metric.key].text, metric.better)
     console.print(f"{found.n:,} samples of {found.samples}, against {found.against}")
     console.print(table)
+    if found.classes:
+        console.print(_class_table(found))
     print_notes(found.notes)
     if found.seconds is not None and found.evaluations is not None:
         console.print(
             f"{drawn} in {found.seconds:.1f} s, {found.evaluations:g} network evaluations per"
             " sample"
         )
+
+
+def _class_table(found: Evaluation) -> Table:
+    """A row for each class, and one for their mean."""
+    from rich.table import Table
+
+    from fastdpm.evaluation.by_class import ACCURACY
+
+    title = f"by class ({found.network})"
+    names = [m.name.removesuffix(f" ({found.network})") for m in found.class_metrics]
+    table = Table("class", "samples", *names, title=title, title_justify="left")
+    with_real = all(ACCURACY in each.real for each in found.classes)
+    if with_real:
+        table.add_column("accuracy of real samples", max_width=16)
+    for each in found.classes:
+        real = [f"{each.real[ACCURACY].value:.3f}"] if with_real else []
+        scores = [each.scores[m.key].text for m in found.class_metrics]
+        table.add_row(each.name, f"{each.n:,}", *scores, *real)
+    table.add_section()
+    means = [found.class_means[m.key].text for m in found.class_metrics]
+    table.add_row("mean", f"{found.n / len(found.classes):,.4g}", *means)
+    return table

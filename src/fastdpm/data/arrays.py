@@ -43,15 +43,17 @@ class LabeledArray:
         label: Where they come from, for people.
         values: The samples; see :func:`fit_array`.
         sample_rate: Of sounds, in Hz; None if unknown.
-        labels: Class label of each sample; None if unknown.
+        labels: Class label of each sample, shape (n,); None if unknown.
         channels_last: Whether images are (n, H, W, C); None to decide by the number of channels.
+        generated: Whether a model drew them, as the record of their folder states.
     """
 
     label: str
     values: Values
     sample_rate: int | None = None
-    labels: Sequence[int] | None = None
+    labels: Sequence[int] | Values | None = None
     channels_last: bool | None = None
+    generated: bool = False
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -81,14 +83,25 @@ def open_array(path: Path) -> LabeledArray | None:
         DataError: If the file is damaged, or holds several arrays or no array of numbers.
     """
     if is_array(path) and not path.is_dir():
-        return LabeledArray(path.name, read_array(path))
+        values = read_array(path)
+        return LabeledArray(path.name, values, labels=_labels_beside(path, len(values)))
     record = read_record(path) if (path / ARCHIVE).is_file() else None
     if record is None or list(record.files) != [ARCHIVE]:
         return None
     values = read_array(path / ARCHIVE)
     labels = record.labels(path, len(values))
     # Its images are (n, H, W, C), whatever their size.
-    return LabeledArray(f"{path.name}/{ARCHIVE}", values, record.sample_rate, labels, True)
+    label = f"{path.name}/{ARCHIVE}"
+    return LabeledArray(label, values, record.sample_rate, labels, True, generated=True)
+
+
+def _labels_beside(path: Path, count: int) -> Values | None:
+    """The array "labels" of a ``.npz`` file; None unless it holds one integer for each sample."""
+    if path.suffix.lower() != ".npz" or not {"samples", "labels"} <= set(array_names(path)):
+        return None
+    labels = read_arrays(path, ["labels"])["labels"]
+    whole = labels.dtype.kind in "iu" and labels.shape == (count,)
+    return labels.astype(np.int64) if whole else None
 
 
 def read_array(path: Path) -> Values:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from fastdpm.core.arguments import checked_class
@@ -22,6 +22,7 @@ from fastdpm.core.recipe import PRECISIONS
 from fastdpm.data.condition import ClassLabels, Condition, as_tensor, one_condition
 from fastdpm.data.tensors import tensor_digest
 from fastdpm.evaluation.cache import Cache, digest, versions
+from fastdpm.evaluation.halves import Strata
 from fastdpm.evaluation.sources import ALL, Source, Values, to_values
 from fastdpm.models.checks import as_condition, unconditional_of, usable_guidance
 from fastdpm.models.find import FoundModel, find_model
@@ -162,12 +163,12 @@ class ModelHandle:
         return found if isinstance(found, Model) else open_model(found, self._device)
 
     @property
-    def num_conditions(self) -> int:
-        """How many conditions samples take in turn; 1 if there are none."""
-        found = self._found
+    def conditions(self) -> Tensor | None:
+        """The conditions that samples take in turn; None if there are none."""
+        found, classes = self._found, self.config.data.classes
         if isinstance(found, Model):
-            return 1 if found.conditions is None else len(found.conditions)
-        return self.config.data.classes or 1
+            return found.conditions
+        return None if classes is None else torch.arange(classes, device="cpu")
 
     @property
     def unconditional(self) -> Tensor | None:
@@ -274,12 +275,22 @@ class ModelSource(Source):
         """Draw the samples of these indices."""
         return self.drawer.draw(self.handle.model, samples, self.drawing, callback)
 
-    def strata(self, count: int) -> NDArray[np.int64] | None:
+    def strata(self, count: int) -> Strata | None:
         """See :class:`fastdpm.evaluation.sources.Source`."""
-        several = self.handle.num_conditions
-        if self.options.condition is not None:
-            several = len(as_tensor(self.options.condition))
+        several = 1 if self._conditions is None else len(self._conditions)
         return np.arange(count) % several if several > 1 else None
+
+    def labels(self, count: int) -> Strata | None:
+        """See :class:`fastdpm.evaluation.sources.Source`."""
+        labels = self._conditions
+        if labels is None or self.data.classes is None:
+            return None
+        return labels.cpu().numpy()[np.arange(count) % len(labels)]
+
+    @property
+    def _conditions(self) -> Tensor | None:
+        stated = self.options.condition
+        return self.handle.conditions if stated is None else as_tensor(stated)
 
     def cost(self, count: int) -> tuple[float, float]:
         """Seconds that the first ``count`` samples took, and network evaluations of each."""

@@ -19,6 +19,7 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.arrays import LabeledArray
 from fastdpm.data.datasets import Dataset
 from fastdpm.data.spec import DataSpec
+from fastdpm.evaluation.by_class import ClassMeasure, check_has_classes, open_classes
 from fastdpm.evaluation.cache import Cache, default_cache
 from fastdpm.evaluation.checks import check_no_model, check_used
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, PlanDrawer
@@ -66,11 +67,13 @@ class PreparedEvaluation:
         measure: What the samples are measured by.
         source: The samples.
         notes: What a reader must know.
+        classes: What each class is measured by; None to measure all samples only.
     """
 
     measure: Measure[Any]
     source: Source
     notes: tuple[str, ...] = ()
+    classes: ClassMeasure | None = None
 
     def estimate(self) -> CostEstimate:
         """Estimate what drawing the samples costs; see :func:`estimate_cost`."""
@@ -80,6 +83,7 @@ class PreparedEvaluation:
     def run(self) -> Evaluation:
         """Measure the samples."""
         found = self.measure.measure(self.source)
+        found = found if self.classes is None else self.classes.add_to(found)
         return replace(found, notes=(*found.notes, *self.measure.left_out, *self.notes))
 
 
@@ -98,6 +102,7 @@ def evaluate(
     cache: Cache | str | Path | None = None,
     progress: bool = False,
     scale_to_peak: bool = False,
+    per_class: bool = False,
 ) -> Evaluation:
     """Measure samples against a reference. Every stage is cached and never computed twice.
 
@@ -122,10 +127,14 @@ def evaluate(
         scale_to_peak: Scale the measured sounds to the peak that the feature network was trained
             on, as references always are. For real recordings; samples of a model are measured at
             their own level.
+        per_class: Also measure the samples of each class against the real ones of that class, and
+            the share of them that the feature network recognizes: ``classes`` of the result. Needs
+            20 samples of each class. For a model with classes, or labeled samples, and a labeled
+            reference.
 
     Raises:
         InvalidArgumentError: If samples, reference and feature network do not fit together, there
-            are too few samples, or an argument would have no effect.
+            are too few samples, labels are missing, or an argument would have no effect.
         DataError: If files are damaged or hold no samples, or features are not finite.
         MissingExtraError: If a package that a metric needs is not installed.
     """
@@ -142,6 +151,7 @@ def evaluate(
         plan=plan,
         guidance_scale=guidance_scale,
         options=options,
+        per_class=per_class,
     ).run()
 
 
@@ -153,6 +163,7 @@ def prepare(
     plan: Plan | None = None,
     guidance_scale: Guidance | None = None,
     options: DrawOptions | None = None,
+    per_class: bool = False,
 ) -> PreparedEvaluation:
     """Check everything that :func:`evaluate` needs, to estimate its cost before it runs.
 
@@ -162,7 +173,7 @@ def prepare(
     find_device(options.device)
     if isinstance(samples, Tensor | np.ndarray):
         check_no_model("an array", recipe, plan, guidance_scale, options)
-        return _prepare_data(in_memory("the array", samples), measuring)
+        return _prepare_data(in_memory("the array", samples), measuring, per_class)
     if isinstance(samples, str | Path):
         check_not_statistics(samples)
     elif not isinstance(samples, Model | FoundModel):
@@ -173,17 +184,25 @@ def prepare(
         )
     if not (isinstance(samples, Model | FoundModel) or is_model(samples)):
         check_no_model(str(samples), recipe, plan, guidance_scale, options)
-        return _prepare_data(str(samples), measuring)
+        return _prepare_data(str(samples), measuring, per_class)
     handle = ModelHandle(samples, options.device)
-    check_used(handle.config.data, measuring, options)
+    data = handle.config.data
+    check_used(data, measuring, options)
+    if per_class:
+        check_has_classes(handle.config.name, data)
     draw = options.for_model(handle)
     drawer = choose_drawer(handle, recipe, plan, guidance_scale, draw)
-    measure = open_measure(handle.config.data, measuring)
+    measure = open_measure(data, measuring)
     source = measure.source(handle, drawer, draw)
-    return PreparedEvaluation(measure, source, too_few(measuring.n, measure))
+    classes = None
+    if per_class and isinstance(measure, FeatureMeasure):  # a vocoder has no classes
+        classes = open_classes(measure, source, data, measuring.against is None)
+    return PreparedEvaluation(measure, source, too_few(measuring.n, measure), classes)
 
 
-def _prepare_data(samples: str | LabeledArray, measuring: MeasureOptions) -> PreparedEvaluation:
+def _prepare_data(
+    samples: str | LabeledArray, measuring: MeasureOptions, per_class: bool
+) -> PreparedEvaluation:
     opened, data = _open(samples, measuring.features)
     samples = samples if isinstance(samples, str) else samples.label
     measure = _feature_measure(data, measuring, measuring.n or ALL)
@@ -200,7 +219,8 @@ def _prepare_data(samples: str | LabeledArray, measuring: MeasureOptions) -> Pre
     notes = _fewer(measuring.n, source.total, "samples")
     if source.size < source.total:
         notes = (f"{source.size:,} of the {source.total:,} samples, drawn at random",)
-    return PreparedEvaluation(measure, source, notes)
+    classes = open_classes(measure, source, None, measuring.against is None) if per_class else None
+    return PreparedEvaluation(measure, source, notes, classes)
 
 
 def too_few(n: int | None, measure: Measure[Any]) -> tuple[str, ...]:

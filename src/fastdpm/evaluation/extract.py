@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.spec import DataSpec
+from fastdpm.data.tensors import bytes_digest
 from fastdpm.evaluation.cache import Cache, digest, versions
 from fastdpm.evaluation.inception import InceptionExtractor
 from fastdpm.evaluation.metrics import Features, check_features
@@ -34,6 +36,7 @@ class FeatureExtractor:
         settings: Everything else that decides its features.
         splits: Runs that the Inception score is averaged over.
         data: The samples it takes; None for images of any size.
+        classes: Names of the classes of its logits; empty if samples have none of them.
     """
 
     splits = 1
@@ -46,6 +49,7 @@ class FeatureExtractor:
         if str(name_or_path) not in builtin_features():
             self.name += f" {self.fingerprint[:8]}"
         self.data: DataSpec | None = self.network.config.data
+        self.classes: Sequence[str] = self.network.config.classes
 
     def __call__(self, values: Values) -> tuple[Features, Features]:
         """Features (n, d), and logits (n, classes) of the classes it was trained on."""
@@ -122,13 +126,15 @@ def features_key(source: Source, extractor: Extractor) -> str:
 
 def statistics_of(source: Source, extractor: Extractor, cache: Cache) -> Statistics:
     """Statistics of all samples of a source, kept in the cache."""
-    key = digest(features_key(source, extractor), source.size)
+    labels = source.labels(source.size)
+    stated = [] if labels is None else [bytes_digest(labels.tobytes())]
+    key = digest(features_key(source, extractor), source.size, *stated)
     path = cache.file("statistics", key, ".safetensors")
     if path.is_file():
         return replace(read_statistics(path), label=source.counted)
     features, logits = extract(source, extractor, source.size, cache)
     statistics = Statistics.of(
-        extractor.name, extractor.fingerprint, source.counted, features, logits
+        extractor.name, extractor.fingerprint, source.counted, features, logits, labels
     )
     statistics.write(path)
     return statistics

@@ -47,6 +47,7 @@ class InceptionExtractor:
 
     splits = 10
     data: DataSpec | None = None
+    classes = ()
 
     def __init__(self, weights: str | Path, device: str = "auto") -> None:
         self.weights = _fetch() if str(weights) == AUTO else Path(weights)

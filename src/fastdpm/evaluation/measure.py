@@ -17,7 +17,7 @@ from fastdpm.evaluation.halves import Strata
 from fastdpm.evaluation.metrics import Array, Features
 from fastdpm.evaluation.scores import Evaluation, Floor, Metric, Score
 from fastdpm.evaluation.sources import DataSource, Source
-from fastdpm.evaluation.statistics import INCEPTION, Statistics
+from fastdpm.evaluation.statistics import INCEPTION, MAX_FEATURES, Statistics
 
 _VERSION = 3  # increase it if a metric of the same features changes
 S = TypeVar("S", bound=Source)
@@ -238,6 +238,15 @@ class FeatureMeasure(Measure[Source]):
         if isinstance(self._reference, Statistics):
             return self._reference
         return statistics_of(self._reference, self.extractor, self.cache)
+
+    @property
+    def real_labels(self) -> Strata | None:
+        """Class labels of the features that the reference holds; None if unknown."""
+        if isinstance(self._reference, Statistics):
+            classes = self._reference.classes
+            return None if classes is None else classes.labels
+        labels = self._reference.labels(self._reference.size)
+        return None if labels is None else labels[metrics.shuffled(len(labels))[:MAX_FEATURES]]
 
     def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> ModelSource:
         """See :class:`Measure`."""

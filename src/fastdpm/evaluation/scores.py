@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from fastdpm.core.errors import check_one_of
-from fastdpm.core.structure import shown_fields
+from fastdpm.core.structure import LEFT_OUT, shown_fields
 
 _MAX_DECIMALS = 6
 _LARGE = 1e6
@@ -89,6 +89,25 @@ class Score:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """The scores of the samples of one class, against the real samples of that class.
+
+    Attributes:
+        label: The class, from 0.
+        name: Its name, or its label as text.
+        n: Number of samples.
+        scores: Value and standard error by the metric's key.
+        real: The same of held-out real samples of the class, where they are known.
+    """
+
+    label: int
+    name: str
+    n: int
+    scores: Mapping[str, Score]
+    real: Mapping[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The scores of one set of samples.
 
@@ -103,6 +122,8 @@ class Evaluation:
         notes: What a reader must know.
         seconds: Time to draw the samples, also if they were cached; None for files.
         evaluations: Network evaluations per sample; None for files.
+        class_metrics: The metrics of ``classes``.
+        classes: The scores of each class, by its label, if they were measured.
     """
 
     samples: str
@@ -114,6 +135,21 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     seconds: float | None = None
     evaluations: float | None = None
+    class_metrics: tuple[Metric, ...] = field(default=(), metadata=LEFT_OUT)
+    classes: tuple[ClassScores, ...] = field(default=(), metadata=LEFT_OUT)
+
+    @property
+    def class_means(self) -> dict[str, Score]:
+        """The mean of ``classes`` by the metric's key; every class counts the same."""
+        count = len(self.classes)
+        found = {m.key: [c.scores[m.key] for c in self.classes] for m in self.class_metrics}
+        return {
+            key: Score(
+                math.fsum(score.value for score in scores) / count,
+                math.hypot(*(score.error for score in scores)) / count,
+            )
+            for key, scores in found.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None for a value that is not defined."""

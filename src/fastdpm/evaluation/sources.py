@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import MAX_CLASSES
 from fastdpm.data.arrays import LabeledArray, fit_array, open_array
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, Dataset, digits_part, open_dataset
 from fastdpm.data.images import decode_image, read_pixels
@@ -28,6 +29,7 @@ from fastdpm.data.sound import decode_sound, from_pcm, read_sound, to_pcm
 from fastdpm.data.spec import DataSpec
 from fastdpm.data.tensors import bytes_digest
 from fastdpm.evaluation.cache import digest
+from fastdpm.evaluation.halves import Strata
 from fastdpm.models.features import builtin_features
 from fastdpm.sampling.state import Callback
 
@@ -70,8 +72,12 @@ class Source(ABC):
         """How many need no more drawing."""
         return self.size
 
-    def strata(self, count: int) -> NDArray[np.int64] | None:
+    def strata(self, count: int) -> Strata | None:
         """The condition of each of the first ``count`` samples; None if it is not chosen."""
+        return None
+
+    def labels(self, count: int) -> Strata | None:
+        """The class label of each of the first ``count`` samples; None if unknown."""
         return None
 
     @property
@@ -127,10 +133,11 @@ class DataSource(Source):
     Attributes:
         total: How many there are, of which ``size`` are used.
         chosen: The indices of those that are used.
-        labels: The class label of each one that is used; None if they are not known.
+        generated: Whether a model drew them.
     """
 
-    labels: Sequence[int] | None = None
+    generated: bool
+    _labels: Strata | None
 
     def __init__(
         self, label: str, total: int, n: int | None = None, batch_size: int | None = None
@@ -145,9 +152,13 @@ class DataSource(Source):
             return super().counted
         return f"{self.size:,} of {self.total:,} samples of {self.label}"
 
-    def strata(self, count: int) -> NDArray[np.int64] | None:
+    def strata(self, count: int) -> Strata | None:
         """See :class:`Source`; the labels of generated samples, which were chosen."""
-        return None if self.labels is None else np.array(self.labels[:count], dtype=np.int64)
+        return self.labels(count) if self.generated else None
+
+    def labels(self, count: int) -> Strata | None:
+        """See :class:`Source`."""
+        return None if self._labels is None else self._labels[:count]
 
 
 def choose(total: int, n: int | None) -> list[int]:
@@ -184,8 +195,7 @@ class FileSource(DataSource):
             contents.append(bytes_digest(file.data))
             labels.append(file.label)
         self.key = digest(self.chosen, contents)
-        if dataset.record is not None and None not in labels:
-            self.labels = labels
+        self.generated, self._labels = dataset.record is not None, _whole_labels(labels)
 
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
         """See :class:`Source`."""
@@ -234,7 +244,9 @@ class ArraySource(DataSource):
             values = to_values(torch.from_numpy(values))
         super().__init__(array.label, len(values), n, batch_size)
         self.values = np.ascontiguousarray(values[self.chosen])
-        self.labels = None if array.labels is None else [array.labels[i] for i in self.chosen]
+        self.generated = array.generated
+        labels = None if array.labels is None else np.asarray(array.labels)[self.chosen].tolist()
+        self._labels = _whole_labels(labels or [None])
         self.key = bytes_digest(repr(values.shape).encode(), self.values.tobytes())
 
     def batches(self, first: int, stop: int, callback: Callback | None = None) -> Iterator[Values]:
@@ -256,7 +268,8 @@ def open_samples(path: str, modality: str | None = None) -> Dataset | LabeledArr
     """
     if path in (DIGITS, DIGITS_TEST):
         label = "training digits" if path == DIGITS else "held-out digits"
-        return LabeledArray(label, digits_part(path)[0])
+        images, labels = digits_part(path)
+        return LabeledArray(label, images, labels=labels)
     if not Path(path).exists():
         raise DataError(
             f"no data at {path!r}: pass a folder, a zip archive, a Parquet, .npz or .npy file, or"
@@ -340,6 +353,12 @@ def in_memory(name: str, samples: Tensor | Values) -> LabeledArray:
     if isinstance(samples, Tensor):
         samples = samples.detach().float().cpu().numpy()
     return LabeledArray(name, samples)
+
+
+def _whole_labels(labels: Sequence[Any]) -> Strata | None:
+    """Labels as an array; None unless all are integers from 0."""
+    whole = all(type(label) is int and 0 <= label < MAX_CLASSES for label in labels)
+    return np.array(labels, dtype=np.int64) if whole else None
 
 
 def _in_window(sound: Tensor, length: int, index: int) -> Tensor:

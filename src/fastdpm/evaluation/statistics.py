@@ -21,6 +21,8 @@ from fastdpm.core.limits import parse_json
 from fastdpm.data.arrays import array_names, has_objects, read_arrays
 from fastdpm.data.files import write_bytes
 from fastdpm.data.tensors import bytes_digest, read_with_head
+from fastdpm.evaluation.class_statistics import ClassStatistics
+from fastdpm.evaluation.halves import Strata
 from fastdpm.evaluation.metrics import Array, Features, Moments, shuffled
 from fastdpm.evaluation.scores import Floor, plain
 
@@ -46,6 +48,7 @@ class Statistics:
         probs: Mean class probabilities, shape (classes,); None if unknown.
         held_out: Metrics of held-out real data against these statistics: the best value that
             samples can be expected to reach.
+        classes: Statistics of each class; None if the samples had no labels.
     """
 
     network: str
@@ -55,26 +58,35 @@ class Statistics:
     features: NDArray[np.float16] | None = None
     probs: Array | None = None
     held_out: Floor | None = None
+    classes: ClassStatistics | None = None
 
     @classmethod
     def of(
-        cls, network: str, fingerprint: str, label: str, features: Features, logits: Features
+        cls,
+        network: str,
+        fingerprint: str,
+        label: str,
+        features: Features,
+        logits: Features,
+        labels: Strata | None = None,
     ) -> Statistics:
-        """Statistics of features, shape (n, d), and logits, shape (n, classes)."""
+        """Statistics of features, shape (n, d), logits, shape (n, classes), and labels, (n,)."""
         from scipy.special import softmax
 
+        chosen = shuffled(len(features))[:MAX_FEATURES]
         return cls(
             network,
             fingerprint,
             label,
             Moments.of(features),
-            np.asarray(features[shuffled(len(features))[:MAX_FEATURES]], dtype=np.float16),
+            np.asarray(features[chosen], dtype=np.float16),
             np.asarray(softmax(logits.astype(np.float64), axis=1).mean(0)),
+            classes=None if labels is None else ClassStatistics.of(features, labels, chosen),
         )
 
     @property
     def digest(self) -> str:
-        """Digest of all values."""
+        """Digest of all values but those of classes."""
         tables = (self.moments.mean, self.moments.cov, self.features, self.probs)
         return bytes_digest(*(b"-" if table is None else table.tobytes() for table in tables))
 
@@ -102,7 +114,7 @@ class Statistics:
             "features": self.features,
             "probs": self.probs,
         }
-        record = {
+        record: dict[str, Any] = {
             "version": 1,
             "network": self.network,
             "fingerprint": self.fingerprint,
@@ -110,6 +122,9 @@ class Statistics:
             "count": self.moments.count,
             "held_out": plain(self.held_out),
         }
+        if self.classes is not None:
+            tensors |= self.classes.tensors()
+            record["classes"] = self.classes.record()
         metadata = {"format": _FORMAT, "record": json.dumps(record)}
         whole = {n: np.ascontiguousarray(t) for n, t in tensors.items() if t is not None}
         write_bytes(path, save(whole, metadata=metadata))
@@ -153,10 +168,13 @@ def read_statistics(path: Path) -> Statistics:
             tensors.get("features"),
             tensors.get("probs"),
             Floor.from_dict(record["held_out"]) if record["held_out"] else None,
+            ClassStatistics.read(tensors, record["classes"]) if "classes" in record else None,
         )
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} is damaged: {error}: save the statistics again") from None
     _check_whole(path, moments, statistics.features, statistics.probs)
+    if statistics.classes is not None:
+        _check_classes(path, statistics, statistics.classes)
     return statistics
 
 
@@ -210,6 +228,18 @@ def _read_npz(path: Path) -> Statistics:
             " statistics again from the data with `save_statistics`"
         )
     return Statistics(INCEPTION, "", path.name, moments)
+
+
+def _check_classes(path: Path, whole: Statistics, classes: ClassStatistics) -> None:
+    for moments in classes.moments.values():
+        _check_whole(path, moments)
+    counts = {len(classes.labels), len([] if whole.features is None else whole.features)}
+    widths = {whole.moments.mean.size, *(m.mean.size for m in classes.moments.values())}
+    if len(counts) > 1 or len(widths) > 1:
+        raise DataError(
+            f"{path} holds labels or classes that do not fit its features: compute the statistics"
+            " again"
+        )
 
 
 def _check_whole(path: Path, moments: Moments, *tables: NDArray[Any] | None) -> None:

@@ -155,7 +155,7 @@ def load_training_data(
 def _of_array(array: LabeledArray, spec: DataSpec, horizontal_flip: bool) -> TrainingData:
     """The samples of an array, as files would hold them."""
     values = fit_array(array, spec, any_length=spec.modality == "audio")
-    labels = None if array.labels is None else torch.tensor(array.labels, device="cpu")
+    labels = None if array.labels is None else torch.as_tensor(array.labels, device="cpu")
     if spec.modality == "audio":
         sounds = torch.from_numpy(to_pcm(values[:, 0]))
         lengths = torch.full((len(sounds),), sounds.shape[1], device="cpu")
