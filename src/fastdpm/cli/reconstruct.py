@@ -105,10 +105,11 @@ def reconstruct(
         "guidance": guidance.record,
     }
     with folder.claim("reconstruct", identity, loaded.read) as run:
-        if run.record.complete and (run.path / measuring.TABLE).is_file():
+        parts = ReconstructionParts(run)
+        if {measuring.RECORD, measuring.TABLE} <= set(run.files):
+            parts.remove()
             console.print(f"{run.path} has all of these reconstructions")
             return
-        parts = ReconstructionParts(run)
         for i, (((choice, count), compiled), method) in enumerate(runs, 1):
             if i <= len(parts.found):
                 continue

@@ -317,6 +317,9 @@ class RunFolder:
             (folder / name).unlink(missing_ok=True)
         if folder != self._target:
             remove_empty(folder)
+        elif record is not None:
+            for name in {name.split("/")[0] for name in record.hashes if "/" in name}:
+                remove_empty(folder / name)
 
     def _checked(self, part: Path) -> list[str]:
         """Names of the files of a batch, which replace none but files of the run."""

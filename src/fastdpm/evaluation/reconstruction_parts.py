@@ -49,9 +49,14 @@ class ReconstructionParts:
     @contextmanager
     def finished(self) -> Iterator[Path]:
         """A folder for the results, in place of the parts."""
-        names = [self._name(i) for i in range(len(self.found))]
+        names = [name for name in self._run.files if name.startswith(f"{_PARTS}/")]
         with self._run.batch(remove=names) as folder:
             yield folder
+
+    def remove(self) -> None:
+        """Remove what is left of the parts of a run whose results are in place."""
+        with self.finished():
+            pass
 
     @staticmethod
     def _name(number: int) -> str:
