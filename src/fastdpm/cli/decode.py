@@ -49,7 +49,7 @@ def decode(
     samples.json.
     """
     from fastdpm.data.files import sha256
-    from fastdpm.inverse.encoding import decode_batches, redirect
+    from fastdpm.inverse.encoding import decode_batches, to_decode
     from fastdpm.inverse.latents_file import read_latents
     from fastdpm.models.identity import config_digest
     from fastdpm.output.folder import SampleFolder, made_by
@@ -67,7 +67,7 @@ def decode(
         )
     guidance = guiding.guidance(encoded.guidance) if guiding.names() else None
     loaded = machine.open(found, count, batch_size)
-    decoded = redirect(loaded, encoded, classes, guidance_scale=guidance)
+    decoded = to_decode(loaded, encoded, classes, guidance_scale=guidance)
     evaluations = decoded.decoding_evaluations
     identity = {
         **made_by(config, plan),

@@ -241,14 +241,14 @@ def decode(
         InvalidArgumentError: If another model encoded the latents, their shape is wrong, or an
             argument does not fit the model.
     """
-    latents = redirect(model, latents, class_labels, condition, guidance_scale)
+    latents = to_decode(model, latents, class_labels, condition, guidance_scale)
     out = torch.full_like(latents.x, torch.nan)
     for batch, decoded in decode_batches(model, latents, batch_size):
         out[batch] = decoded
     return out
 
 
-def redirect(
+def to_decode(
     model: Model,
     latents: Latents,
     class_labels: ClassLabels | None = None,
@@ -302,7 +302,7 @@ def decode_batches(
 
     Args:
         model: The model that encoded them.
-        latents: The latents, decoded with their own condition and guidance; see :func:`redirect`.
+        latents: The latents, decoded with their own condition and guidance; see :func:`to_decode`.
         batch_size: Number of samples per batch; by default it depends on their size.
         samples: Indices of the samples to decode; all by default.
 
