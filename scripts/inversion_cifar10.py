@@ -1,16 +1,16 @@
-"""Measure and draw the inverse direction on CIFAR-10: --data cifar10-test.parquet [FIGURE ...].
+"""Draw and measure the inverse direction on CIFAR-10.
 
-    python scripts/inversion_cifar10.py --data cifar10-test.parquet
+    python scripts/inversion_cifar10.py --data cifar10-test.parquet [FIGURE ...]
 
 Encodes real test images with the built-in model `cifar10`, and writes docs/images/cifar10-*.png:
 FIGURE is `reconstruction`, `interpolation`, `painting` or `classes`, and by default each of them.
-The images are the first ones of their class in the file. The figures take about four minutes on
-one idle CPU core.
+The images are the first ones of their class in the file. The four figures take about four minutes
+on one idle CPU core.
 
-Also measures reconstruction errors, and writes docs/results/cifar10-inversion.json, which
+FIGURE `errors`, also by default, measures reconstruction errors, and writes docs/results/cifar10-inversion.json, which
 `scripts/generate_docs.py` turns into a table, and docs/results/cifar10-reconstruction.png. This
-takes about 20 minutes more. Existing results are kept, so an interrupted run continues; delete the
-file to measure again. FIGURE `errors` is this part alone.
+takes about 15 minutes more. Existing results are kept, so an interrupted run continues; delete the
+file to measure again.
 """
 
 from __future__ import annotations
@@ -234,8 +234,11 @@ def main() -> None:
     """Draw the figures that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of the test images")
-    parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], help="by default all")
+    names = ", ".join(FIGURES)
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{names}; by default all")
     stated = parser.parse_args()
+    if unknown := set(stated.figures) - set(FIGURES):
+        parser.error(f"no figure {' or '.join(sorted(unknown))}: choose among {names}")
     images = Images(stated.data, load_model("cifar10"))
     for name in stated.figures or FIGURES:
         began = time.perf_counter()
