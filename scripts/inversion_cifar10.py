@@ -7,10 +7,10 @@ FIGURE is `reconstruction`, `interpolation`, `painting` or `classes`, and by def
 The images are the first ones of their class in the file. The four figures take about four minutes
 on one idle CPU core.
 
-FIGURE `errors`, also by default, measures reconstruction errors, and writes docs/results/cifar10-inversion.json, which
-`scripts/generate_docs.py` turns into a table, and docs/results/cifar10-reconstruction.png. This
-takes about 15 minutes more. Existing results are kept, so an interrupted run continues; delete the
-file to measure again.
+FIGURE `errors`, also by default, measures reconstruction errors, and writes
+docs/results/cifar10-inversion.json, which `scripts/generate_docs.py` turns into a table, and
+docs/results/cifar10-reconstruction.png. This takes about 15 minutes more. Existing results are
+kept, so an interrupted run continues; delete the file to measure again.
 """
 
 from __future__ import annotations

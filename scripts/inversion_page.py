@@ -86,7 +86,7 @@ def _errors(rows: list[dict[str, Any]]) -> str:
             str(row["n"]),
             f"{row['evaluations']:.0f}",
             _mean(row["psnr"], ".1f"),
-            _mean(row["absolute_error"], ".2f" if max(row["absolute_error"]) > 0.01 else ".1e"),
+            _mean(row["absolute_error"], ".3f" if max(row["absolute_error"]) > 0.01 else ".1e"),
             f"{row['std']:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
