@@ -56,6 +56,8 @@ def test_the_blocks_of_the_inverse_direction_do_what_their_page_says(ran):
     spread = (ran["noisy"] - level * images).std()
     assert float(spread) == pytest.approx((1 - level**2) ** 0.5, rel=0.1)
     assert ran["noisiest"].shape == images.shape
+    assert ran["horse"].shape == (1, 3, 32, 32)
+    assert (ran["horse"] - ran["dog"]).abs().mean() > 0.02  # another class changes the image
 
 
 def test_the_blocks_of_the_tutorial_do_what_it_says(monkeypatch, tmp_path):

@@ -1,12 +1,14 @@
 """Classes and guidance on the command line: what is drawn, recorded, resumed and refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastdpm.cli.app import run as fastdpm
+from tests.conftest import CLASSES, write_model
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -45,6 +47,17 @@ def test_latents_and_edits_are_guided(folders, tmp_path, capsys):
     assert fastdpm(["decode", model, latents, "--out", str(tmp_path / "decoded")]) == 0
     decoded = record(tmp_path / "decoded")
     assert (decoded["guidance"], decoded["network_evaluations"]) == ({"scale": 2.0}, 6)
+    capsys.readouterr()
+    changed = ["decode", model, latents, "--class", "none", "--guidance-interval", "0.5:1"]
+    assert fastdpm([*changed, "--class", "3", "--out", str(tmp_path / "changed")]) == 2
+    assert "cat, dog, horse" in capsys.readouterr().err
+    assert fastdpm([*changed, "--class", "dog", "--out", str(tmp_path / "changed")]) == 0
+    assert "as cat" in (said := capsys.readouterr().out)
+    assert "as dog" in said
+    found = record(tmp_path / "changed")
+    assert (found["labels"], found["encoded_labels"]) == ([1], [0])
+    assert found["guidance"] == {"scale": 2.0, "interval": [0.5, 1.0]}
+    assert found["encoded_guidance"] == {"scale": 2.0}
     assert fastdpm(["edit", model, image, *guided, "--out", str(tmp_path / "edited")]) == 0
     edited = record(tmp_path / "edited")
     assert (edited["guidance"], edited["network_evaluations"]) == ({"scale": 2.0}, 4)
@@ -59,11 +72,34 @@ def test_latents_and_edits_are_guided(folders, tmp_path, capsys):
     assert result["samples"][0]["total_evaluations"] == 14
 
 
+def test_the_inverse_direction_has_no_guidance_unless_it_is_set(folders, tmp_path, capsys):
+    recipe = replace(CLASSES.recipe, guidance_scale=3.0)
+    model = str(write_model(tmp_path / "m", replace(CLASSES, recipe=recipe)))
+    images, latents = tmp_path / "images", str(tmp_path / "l.safetensors")
+    assert fastdpm(["sample", model, "-n", "1", "--out", str(images)]) == 0
+    assert record(images)["guidance"] == {"scale": 3.0}
+    image = [str(images / "000000.png"), "--class", "cat", "-S", "4"]
+    capsys.readouterr()
+    assert fastdpm(["encode", model, *image, "--out", latents]) == 0
+    assert "guidance 3" in (said := capsys.readouterr().out)
+    assert "per input: 4" in said
+    assert fastdpm(["decode", model, latents, "--out", str(tmp_path / "decoded")]) == 0
+    assert record(tmp_path / "decoded")["guidance"] is None
+    for command in ("interpolate", "reconstruct"):
+        capsys.readouterr()
+        inputs = [image[0], *image] if command == "interpolate" else image
+        assert fastdpm([command, model, *inputs, "--out", str(tmp_path / command)]) == 0
+        assert "guidance 3" in capsys.readouterr().out
+    assert record(tmp_path / "interpolate")["guidance"] is None
+    (result, *_) = json.loads((tmp_path / "reconstruct/reconstruct.json").read_text())["results"]
+    assert result["guidance"] is None
+
+
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [
         ("classes", ["--class", "horze"], ["--class", "cat, dog, horse", "[0, 2]", "none"]),
-        ("classes", ["--class", "3,4"], ["--class", "4", "cat, dog, horse"]),
+        ("classes", ["--class", "3"], ["--class", "3", "cat, dog, horse", "none"]),
         ("classes", ["--guidance", "1,2"], ["--guidance", "4", "2"]),
         ("classes", ["--guidance", "nan"], ["--guidance", "nan"]),
         ("classes", ["--guidance", "strong"], ["--guidance", "strong"]),

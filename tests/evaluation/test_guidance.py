@@ -113,6 +113,13 @@ def test_the_command_line_has_the_axis_and_the_option(
     out = " ".join(capsys.readouterr().out.split())
     for text in (f"{20 * (4 + 8 + 8)} network evaluations", "guidance 1.5", "guidance 2"):
         assert text in out
+    assert fastdpm(["compare", model, *against, *grid, "--guidance-interval", "0.5:1"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "guidance 1.5 at levels 0.5 to 1" in out
+    assert f"{20 * (4 + 8 + 8)} network evaluations" not in out
+    idle = [*grid[:4], "--guidance", "1", "--guidance-interval", "0.5:1", "--dry-run"]
+    assert fastdpm(["compare", model, *against, *idle]) == 2
+    assert "--guidance-interval" in capsys.readouterr().err
     save = tmp_path / "e.json"
     arguments = ["--guidance", "2", "--guidance-rescale", "0.5", "--save", str(save)]
     assert fastdpm(["evaluate", model, *against, *arguments]) == 0

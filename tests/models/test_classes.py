@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdpm import DataError, InvalidArgumentError, Model, Recipe, VarianceSchedule, load_model
+from fastdpm import (
+    DataError,
+    InvalidArgumentError,
+    Model,
+    Recipe,
+    VarianceSchedule,
+    load_model,
+    run,
+)
 from fastdpm.core import GuidanceScale
 from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.reconstruction import reconstruct
@@ -47,7 +55,7 @@ def embedded() -> Model:
 def test_classes_are_named_and_the_null_class_is_none_of_them(class_model):
     assert class_model.conditions.tolist() == [0, 1, 2]
     assert class_model.unconditional.tolist() == [3]
-    by_number = class_model.sample(3, class_labels=[2, 0, 3])
+    by_number = class_model.sample(3, condition=torch.tensor([2, 0, 3]))
     assert torch.equal(class_model.sample(3, class_labels=["horse", 0, "none"]), by_number)
     assert torch.equal(class_model.sample(3, class_labels=["Horse", "0", "NONE"]), by_number)
     horse, none = (class_model.sample(3, class_labels=name) for name in ("horse", "none"))
@@ -78,6 +86,11 @@ def test_other_conditions_can_be_lists_too(embedded):
     [
         ("horze", ["horze", "cat", "dog", "horse", "none", "[0, 2]"]),
         (4, [4, "cat", "dog", "horse", "none", "[0, 2]"]),
+        (3, [3, "cat", "dog", "horse", "none", "[0, 2]"]),  # the label of the null class
+        ("3", [3, "cat", "dog", "horse", "none"]),
+        (["none", 3], [3, "none"]),
+        (np.array([0, 3]), [3, "none"]),
+        (torch.tensor([3]), [3, "none"]),
         ([0, "-1"], [-1, "cat", "dog", "horse"]),
         ([0.5], ["[0.5]"]),
     ],
@@ -86,6 +99,12 @@ def test_a_class_that_does_not_exist_is_refused_with_those_that_do(class_model, 
     with pytest.raises(InvalidArgumentError, match=tells(*expected)) as error:
         class_model.sample(2, class_labels=labels)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("null", [3, [3], np.array([1, 3]), ["3"]])
+def test_the_null_class_has_no_number_that_users_pass(class_model, null):
+    with pytest.raises(InvalidArgumentError, match=tells("3", "none")):
+        class_model.sample(2, condition=null)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +218,42 @@ def test_latents_are_decoded_with_the_guidance_that_encoded_them(
     assert counted.total_evaluations == encoding + decoding
 
 
+@pytest.mark.parametrize("method", ["invertible", "first"])
+def test_latents_are_decoded_with_another_class_and_guidance(class_model, method):
+    x = class_model.sample(2, class_labels="cat")
+    levels = class_model.config.recipe.replace(num_steps=4).choose_levels(class_model.schedule)
+    latents = encode(class_model, x, levels, method, class_labels="cat")
+    same = decode(class_model, latents)
+    assert torch.equal(decode(class_model, latents, class_labels=[0, "cat"]), same)
+    assert torch.equal(decode(class_model, latents, guidance_scale=1), same)
+    # Only the network's condition changes: it is the plan that a network for that class runs.
+    network = class_model.noise_predictor(torch.tensor([1, 3]), guidance_scale=2.0)
+    past = () if latents.past is None else (latents.past.double(),)
+    expected = run(latents.plan, network, latents.x.double(), past=past).float()
+    found = decode(class_model, latents, class_labels=["dog", "none"], guidance_scale=2)
+    torch.testing.assert_close(found, expected)
+    assert (found - same).flatten(1).abs().amax(dim=1).min() > 0.01
+    assert latents.condition is not None
+    assert latents.condition.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({"class_labels": 3}, ["3", "cat, dog, horse", "none"]),
+        ({"class_labels": [0, 1, 2]}, ["class_labels", 2, 3]),
+        ({"class_labels": 0, "condition": 0}, ["class_labels", "condition"]),
+        ({"guidance_scale": [2, 2]}, ["guidance_scale", 4, 2]),
+    ],
+)
+def test_what_latents_cannot_be_decoded_with_is_refused(class_model, choices, expected):
+    x = class_model.sample(2, class_labels="cat")
+    levels = class_model.config.recipe.choose_levels(class_model.schedule)
+    latents = encode(class_model, x, levels, "first", class_labels="cat")
+    with pytest.raises(InvalidArgumentError, match=tells(*expected)):
+        decode(class_model, latents, **choices)
+
+
 def test_a_solver_counts_two_evaluations_an_iteration(class_model):
     x = class_model.sample(1, class_labels="cat")
     levels = class_model.config.recipe.choose_levels(class_model.schedule)[2:]
@@ -222,6 +277,13 @@ def test_the_recommended_recipe_can_be_guided(tmp_path):
     none = model.sample(1, class_labels="none")  # there is nothing to guide away from
     zero = model.sample(1, class_labels=1, guidance_scale=0, guidance_rescale=0)
     assert torch.equal(none, zero)
+    levels = recipe.choose_levels(model.schedule)
+    encoded, unguided, stated = (
+        encode(model, plain, levels, class_labels=1, guidance_scale=scale).x
+        for scale in (None, 1, recipe.guidance)
+    )
+    assert torch.equal(encoded, unguided)  # without guidance, rows are easier to invert
+    assert not torch.equal(encoded, stated)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from fastdpm.cli.terminal import print_notes
 from fastdpm.core.errors import InterruptedRunError, InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
+    from fastdpm.core.guidance import GuidanceScale
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.cache import Cache
@@ -214,6 +215,12 @@ class Guiding(Options):
             guidance_interval=parse_range("--guidance-interval", self.guidance_interval),
             guidance_rescale=self.guidance_rescale,
         )
+
+    def guidance(self, default: GuidanceScale) -> GuidanceScale:
+        """A guidance, changed by the options that are set."""
+        from fastdpm.core.recipe import Recipe
+
+        return self.recipe(Recipe().replace(guidance_scale=default)).guidance
 
     def names(self) -> list[str]:
         """The options that are set, as they are typed."""

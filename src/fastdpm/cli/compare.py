@@ -15,6 +15,10 @@ from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastdpm.core.guidance import GuidanceScale
+    from fastdpm.core.recipe import Recipe
     from fastdpm.evaluation.comparing import PreparedComparison
     from fastdpm.evaluation.estimate import CellCost, CostEstimate
     from fastdpm.models.presets import Preset
@@ -66,6 +70,14 @@ def compare(
             help="Scales of classifier-free guidance, separated by commas: every method is"
             " measured at each; by default as in the model's recipe.",
             metavar="X,...",
+        ),
+    ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Lowest and highest noise level with guidance, up to 1 (clean), for all scales:"
+            " 0.2:0.9.",
+            metavar="FROM:TO",
         ),
     ] = None,
     class_labels: choices.ClassLabels = None,
@@ -128,7 +140,8 @@ def compare(
     figures = choices.parse_names("--format", formats, FORMATS)
     counts, names, kappas = _parse_grid(steps, methods, kappa)
     classes = choices.parse_classes(class_labels)
-    scales = choices.parse("--guidance", guidance_scale, float) or None
+    scales = choices.parse("--guidance", guidance_scale, float)
+    interval = choices.parse_range("--guidance-interval", guidance_interval)
     if not dry_run:
         if folder.out is None:
             raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
@@ -145,7 +158,7 @@ def compare(
             counts,
             names,
             kappas=kappas,
-            guidance_scale=scales,
+            guidance_scale=_guidances(scales, interval, found_model.config.recipe),
             table=None if preset is None else preset.compare,
             measuring=measuring,
             options=DrawOptions(
@@ -185,6 +198,21 @@ def _parse_grid(
     if names is not None:
         choose_methods(names, kappas)  # refuses what is wrong before the model is looked for
     return counts, names, kappas
+
+
+def _guidances(
+    scales: list[float], interval: tuple[float, float] | None, recipe: Recipe
+) -> Sequence[float | GuidanceScale] | None:
+    """The scales to compare, all but 1 with the interval; None if nothing is set."""
+    if interval is None:
+        return scales or None
+    chosen: Sequence[Any] = scales or [recipe.guidance_scale]
+    guided = [scale for scale in chosen if scale != 1] or chosen  # if all are 1, they are refused
+    within = {scale: interval if scale in guided else None for scale in chosen}
+    return [
+        recipe.replace(guidance_scale=scale, guidance_interval=at).guidance
+        for scale, at in within.items()
+    ]
 
 
 def _print_cost(prepared: PreparedComparison[Any], *, cells: bool) -> None:

@@ -11,6 +11,7 @@ from fastdpm.cli.inputs import (
     InputPaths,
     Limit,
     Source,
+    choose_guidance,
     encodes,
     note_deviation,
     print_unconverged,
@@ -39,7 +40,8 @@ def encode(
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` turns back into them.
 
-    By default, the levels are those of the model's recommended recipe at S = 50.
+    By default, the levels are those of the model's recommended recipe at S = 50, and there is no
+    guidance.
     """
     from fastdpm.inverse.latents_file import read_latents, select, write_latents
 
@@ -53,7 +55,7 @@ def encode(
     model = source.find()
     check_output(out, inputs=model.files)
     levels = encoding.choose_levels(options, model)
-    guidance = guiding.recipe(model.config.recipe).guidance
+    guidance = choose_guidance(guiding, model)
     loaded = source.read(model, inputs, machine, n)
     latents = encoding.encode(loaded, levels, guidance, source.batch_size)
     kept = latents.usable
@@ -70,7 +72,8 @@ def encode(
     advice = print_unconverged(latents, loaded.names)
     if count:
         each = float(latents.evaluations[kept].double().mean())
-        console.print(f"{count} of {total} encoded by {latents.plan.label}: {out}")
+        guided = f", {text}" if (text := latents.guidance.describe()) else ""
+        console.print(f"{count} of {total} encoded by {latents.plan.label}{guided}: {out}")
         console.print(f"network evaluations per input: {each:.4g}")
         note_deviation(latents)
     if count < total:

@@ -229,6 +229,19 @@ class Encoding(Options):
             )
 
 
+def choose_guidance(guiding: choices.Guiding, found: FoundModel) -> GuidanceScale:
+    """The guidance of the inverse direction: none unless it is set, and a note if that matters."""
+    from fastdpm.core.guidance import NO_GUIDANCE
+
+    recommended = found.config.recipe.guidance.describe()
+    if recommended and not guiding.names():
+        console.print(
+            f"note: without guidance; the model's recipe for sampling has {recommended}, which"
+            " --guidance sets"
+        )
+    return guiding.guidance(NO_GUIDANCE)
+
+
 def note_deviation(latents: Latents) -> None:
     """Print the latents' standard deviation, and what to do if it is far from 1."""
     console.print(f"standard deviation of the latents: {latents.deviation:.3g}")

@@ -12,6 +12,7 @@ from fastdpm.cli.inputs import (
     Encoding,
     LoadedInputs,
     Source,
+    choose_guidance,
     encodes,
     note_deviation,
     print_unconverged,
@@ -49,7 +50,7 @@ def interpolate(
 
     Writes PNG files, a strip and an animation; or WAV files, a picture of them, and joined.wav,
     which plays one after the other. By default, the levels are those of the model's recommended
-    recipe at S = 50.
+    recipe at S = 50, and there is no guidance.
     """
     import torch
 
@@ -63,7 +64,8 @@ def interpolate(
     folder.check()
     found = source.find()
     levels = encoding.choose_levels(options, found)
-    recipe = guiding.recipe(options.recipe(recommended_recipe(found)))
+    recipe = options.recipe(recommended_recipe(found))
+    recipe = recipe.replace(guidance_scale=choose_guidance(guiding, found))
     loaded = source.read(found, [a, b], machine, n=3)
     if len(loaded.names) != 2:
         raise InvalidArgumentError(

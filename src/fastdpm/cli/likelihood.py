@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf, changes
-from fastdpm.cli.inputs import InputPaths, Limit, Source
+from fastdpm.cli.inputs import InputPaths, Limit, Source, choose_guidance
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
@@ -76,7 +76,8 @@ def likelihood(
     recommended = config.recipe
     if recommended.clip == "state":  # which has no likelihood
         recommended = recommended.replace(clip="none")
-    recipe = guiding.recipe(options.recipe(recommended, clip))
+    recipe = options.recipe(recommended, clip)
+    recipe = recipe.replace(guidance_scale=choose_guidance(guiding, model))
     levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
     loaded = source.read(model, inputs, machine, n)

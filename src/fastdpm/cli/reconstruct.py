@@ -11,7 +11,15 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fastdpm.cli import choices
-from fastdpm.cli.inputs import ENCODINGS, Encoding, InputPaths, Limit, LoadedInputs, Source
+from fastdpm.cli.inputs import (
+    ENCODINGS,
+    Encoding,
+    InputPaths,
+    Limit,
+    LoadedInputs,
+    Source,
+    choose_guidance,
+)
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
@@ -92,7 +100,7 @@ def reconstruct(
     model = source.find()
     grid = measuring.recipe_grid(recommended_recipe(model), counts, kinds, spacings)
     chosen = {key: encoding.levels(recipe, model) for key, recipe in grid.items()}
-    guidance = guiding.recipe(model.config.recipe).guidance
+    guidance = choose_guidance(guiding, model)
     loaded = source.read(model, inputs, machine, n)
     print_notes(dict.fromkeys(note for compiled in chosen.values() for note in compiled.notes))
     runs = list(product(chosen.items(), methods))

@@ -26,7 +26,8 @@ ClassLabels = Tensor | NDArray[Any] | Sequence[int | str] | int | str
 Condition = Tensor | NDArray[Any] | Sequence[Any] | float | str
 """Conditions of samples, one or several: class labels, mel spectrograms, or numbers."""
 
-_LISTED = 100  # names of classes that a message lists
+_LISTED = 100  # names of classes that a message of an error lists
+_NAMED = 10  # that other messages list
 _NUMBER = re.compile(r"[+-]?\d{1,18}")  # which int64 can hold
 
 
@@ -34,13 +35,21 @@ def one_condition(
     condition: Condition | None,
     class_labels: ClassLabels | None,
     data: DataSpec,
+    null_class: int | None,
     n: int | None = None,
 ) -> Condition | None:
     """The condition of ``n`` samples, from the two arguments that can hold it.
 
+    Args:
+        condition: As it was passed.
+        class_labels: Labels or names of classes; they are returned as :func:`as_labels` does.
+        data: The data of the model.
+        null_class: The label of "no class", or None if the model has no such label.
+        n: Number of samples; None if it is not known.
+
     Raises:
-        InvalidArgumentError: If both are passed, there are no classes, or there are more labels
-            than samples.
+        InvalidArgumentError: If both are passed, there are no classes, a class does not exist, or
+            there are more labels than samples.
     """
     if class_labels is None:
         return condition
@@ -48,20 +57,12 @@ def one_condition(
         raise InvalidArgumentError("pass `condition` or `class_labels`, not both")
     if data.classes is None:
         raise InvalidArgumentError("the model has no classes: drop `class_labels`")
-    count = _count(class_labels)
-    if n is not None and count > n:
+    labels = as_labels(class_labels, data, null_class)
+    if n is not None and len(labels) > n:
         raise InvalidArgumentError(
-            f"`class_labels` must be at most one per sample, {n}, got {count}"
+            f"`class_labels` must be at most one per sample, {n}, got {len(labels)}"
         )
-    return class_labels
-
-
-def _count(labels: ClassLabels) -> int:
-    if isinstance(labels, str | int):
-        return 1
-    if isinstance(labels, Tensor | np.ndarray):
-        return labels.shape[0] if labels.ndim else 1
-    return len(labels)
+    return labels
 
 
 def as_tensor(condition: Condition) -> Tensor:
@@ -82,8 +83,8 @@ def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tens
     """Class labels as a tensor (m,), int64.
 
     Args:
-        labels: Labels, or names of classes, one or several. "none" is the class that stands for
-            "no class".
+        labels: Labels, or names of classes, one or several. The name "none", and no number, is
+            the class that stands for "no class".
         data: The data of the model, with its number of classes and their names.
         null_class: The label of "no class", or None if the model has no such label.
 
@@ -91,28 +92,35 @@ def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tens
         InvalidArgumentError: If there is no such class.
     """
     several = [labels] if isinstance(labels, str) else labels
-    if isinstance(several, Sequence) and any(isinstance(label, str) for label in several):
+    none: list[bool] = []
+    if isinstance(several, Sequence):
+        none = [isinstance(label, str) and label.lower() == NO_CLASS for label in several]
+        if any(none) and null_class is None:
+            raise InvalidArgumentError(_unknown(NO_CLASS, data, null_class))
         several = [
-            _label_of(label, data, null_class) if isinstance(label, str) else label
-            for label in several
+            0 if is_none else _label_of(label, data, null_class)
+            for label, is_none in zip(several, none, strict=True)
         ]
     try:
         found = torch.as_tensor(several, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InvalidArgumentError(f"`class_labels` must be integers, got {labels!r}") from None
-    return check_labels(found, data, null_class)
+    found = check_labels(found, data, null_class)
+    if null_class is not None and any(none):
+        found[torch.tensor(none, device="cpu")] = null_class
+    return found
 
 
-def _label_of(name: str, data: DataSpec, null_class: int | None) -> int:
-    """The label of a class by its name, or by its number as text."""
+def _label_of(label: Any, data: DataSpec, null_class: int | None) -> Any:
+    """The label of a class by its name, or by its number as text; anything else as it is."""
+    if not isinstance(label, str):
+        return label
     lower = [known.lower() for known in data.class_names or ()]
-    if name.lower() in lower:
-        return lower.index(name.lower())
-    if name.lower() == NO_CLASS and null_class is not None:
-        return null_class
-    if not _NUMBER.fullmatch(name):
-        raise InvalidArgumentError(_unknown(name, data, null_class))
-    return int(name)
+    if label.lower() in lower:
+        return lower.index(label.lower())
+    if not _NUMBER.fullmatch(label):
+        raise InvalidArgumentError(_unknown(label, data, null_class))
+    return int(label)
 
 
 def _unknown(name: object, data: DataSpec, null_class: int | None) -> str:
@@ -125,6 +133,13 @@ def _unknown(name: object, data: DataSpec, null_class: int | None) -> str:
     why = ", because the model was trained without a null class" if lacking else ""
     one_of = "one of " if names else ""
     return f"no class {name} in `class_labels`{why}: choose {one_of}{choices}{none}"
+
+
+def describe_labels(labels: Sequence[int], data: DataSpec) -> str:
+    """The classes of labels in words, each once, such as "cat, dog, none"."""
+    known = data.class_names or tuple(map(str, range(data.classes or 0)))
+    names = [known[label] if label < len(known) else NO_CLASS for label in dict.fromkeys(labels)]
+    return ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
 
 
 def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:
@@ -154,13 +169,16 @@ def check_mel(condition: Tensor, mel: MelSpec) -> Tensor:
     return batched.float()
 
 
-def check_labels(condition: Tensor, data: DataSpec, null_class: int | None = None) -> Tensor:
+def check_labels(
+    condition: Tensor, data: DataSpec, null_class: int | None, *, allow_null: bool = False
+) -> Tensor:
     """Check class labels and return them as int64.
 
     Args:
-        condition: Integer labels in [0, classes), or ``null_class``, shape () or (m,).
+        condition: Integer labels in [0, classes), shape () or (m,).
         data: The data of the model, with its number of classes.
         null_class: The label of "no class", or None if the model has no such label.
+        allow_null: Whether that label can be among them.
 
     Returns:
         Shape (m,).
@@ -176,7 +194,7 @@ def check_labels(condition: Tensor, data: DataSpec, null_class: int | None = Non
             f" {tuple(labels.shape)}"
         )
     outside = (labels < 0) | (labels >= (data.classes or 0))
-    if null_class is not None:
+    if allow_null and null_class is not None:
         outside &= labels != null_class
     if outside.any():
         raise InvalidArgumentError(_unknown(int(labels[outside][0]), data, null_class))

@@ -101,8 +101,8 @@ class DrawOptions:
         Raises:
             InvalidArgumentError: If they do not fit the model.
         """
-        data = handle.config.data
-        condition = one_condition(self.condition, self.class_labels, data)
+        data, null = handle.config.data, handle.null_class
+        condition = one_condition(self.condition, self.class_labels, data, null)
         if condition is not None:
             condition = handle.check_condition(condition)
         return replace(self, condition=condition, class_labels=None)
@@ -178,12 +178,18 @@ class ModelHandle:
             return found.unconditional
         return unconditional_of(self.config, None, None)
 
+    @property
+    def null_class(self) -> int | None:
+        """The label that stands for "no class"; None if the model has none."""
+        found = self._found
+        return found.null_class if isinstance(found, Model) else self.config.null_class
+
     def check_condition(self, condition: Condition) -> Tensor:
         """Check the conditions of samples; see :meth:`fastdpm.Model.check_condition`."""
         found = self._found
         if isinstance(found, Model):
-            return as_condition(self.config, condition, found.conditions, found.null_class)
-        return as_condition(self.config, condition, None, self.config.null_class)
+            return as_condition(self.config, condition, found.conditions, self.null_class)
+        return as_condition(self.config, condition, None, self.null_class)
 
     def check_guidance(
         self, guidance_scale: Guidance | None, condition: Condition | None

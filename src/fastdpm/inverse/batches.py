@@ -64,7 +64,7 @@ def own_condition(
         InvalidArgumentError: If the condition is missing, or does not fit the model or the length
             of the data.
     """
-    condition = one_condition(condition, class_labels, model.config.data, len(x))
+    condition = one_condition(condition, class_labels, model.config.data, model.null_class, len(x))
     mel = model.config.data.mel
     if condition is None and mel is not None and model.decoder is None:
         from fastdpm.data.mel import log_mel

@@ -9,7 +9,7 @@ Source: Song et al. 2021, arXiv:2010.02502, section 4.3, and ``fastdpm.core.inve
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import Array
-from fastdpm.data.condition import ClassLabels, Condition
+from fastdpm.data.condition import ClassLabels, Condition, one_condition
 from fastdpm.data.tensors import float64_device
 from fastdpm.inverse.batches import batches, check_data, own_condition
 from fastdpm.models.find import FoundModel
@@ -55,10 +55,10 @@ class Latents:
             all rows if every row converged; 0 for methods other than "implicit".
         row: First row of ``plan`` that did not converge, counting from the clean end, for each
             sample, shape (n,); -1 if all rows converged.
-        condition: Condition of each sample, shape (n, ...), or None.
+        condition: Condition of each sample that it was encoded with, shape (n, ...), or None.
         model: Digest of the model, from :func:`fastdpm.models.identity.model_digest`.
         model_name: Name of the model.
-        guidance: The guidance that they were encoded with, and are decoded with.
+        guidance: The guidance that they were encoded with.
     """
 
     x: Tensor
@@ -142,7 +142,8 @@ def encode(
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
         guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
-            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
+            :class:`fastdpm.core.GuidanceScale`. None by default, whatever the recommended recipe
+            says: guidance makes rows harder to invert.
         batch_size: Number of samples per batch; by default it depends on their size.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
@@ -158,7 +159,7 @@ def encode(
     model.check_plan(levels)
     check_data(model, x, bounded=levels.level[-1] == 1)
     own = own_condition(model, x, condition, class_labels)
-    guidance = model.check_guidance(guidance_scale, own)
+    guidance = model.check_guidance(GuidanceScale.of(guidance_scale), own)
     guiding = guidance.over(levels.level[:-1])
     parts = []
     decoding = row.decoding(levels)
@@ -198,29 +199,97 @@ def check_solver(method: EncodingMethod, solver: ImplicitOptions | None) -> None
 
 
 def recommended_recipe(model: Model | FoundModel) -> Recipe:
-    """Recommend a recipe for encoding: the model's recipe with kappa = 0 and S = 50.
+    """Recommend a recipe for encoding: the model's, with kappa = 0, S = 50 and no guidance.
 
-    With 50 steps, the latents of most models have a standard deviation close to 1.
+    With 50 steps, the latents of most models have a standard deviation close to 1. Guidance makes
+    rows harder to invert, and latents less like noise.
     """
     deterministic = model.config.recipe.replace(method="ddim-rev").replace(kappa=0.0)
-    return deterministic.replace(num_steps=min(_NUM_STEPS, model.schedule.num_train_steps))
+    num_steps = min(_NUM_STEPS, model.schedule.num_train_steps)
+    return deterministic.replace(num_steps=num_steps, guidance_scale=1.0)
 
 
 @checked
-def decode(model: Model, latents: Latents, batch_size: int | None = None) -> Tensor:
-    """Decode latents into data.
+def decode(
+    model: Model,
+    latents: Latents,
+    batch_size: int | None = None,
+    *,
+    class_labels: ClassLabels | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
+) -> Tensor:
+    """Decode latents into data, by default with what they were encoded with.
+
+    Decoded with another class, an image keeps its composition and changes its class.
+
+    Args:
+        model: The model that encoded them.
+        latents: The latents.
+        batch_size: Number of samples per batch; by default it depends on their size.
+        class_labels: For models with classes, labels from 0 or names: one for all samples, or m of
+            them; sample i uses label i mod m.
+        condition: Condition of any other model; sample i uses condition i mod m.
+        guidance_scale: Scale of classifier-free guidance, one for each of ``latents.levels``, or a
+            :class:`fastdpm.core.GuidanceScale`.
 
     Returns:
         Data in the shape that was encoded, float32, on the CPU, not clipped to [-1, 1]. Samples
         without a latent, because a row did not converge, are NaN.
 
     Raises:
-        InvalidArgumentError: If another model encoded the latents, or their shape is wrong.
+        InvalidArgumentError: If another model encoded the latents, their shape is wrong, or an
+            argument does not fit the model.
     """
+    latents = to_decode(model, latents, class_labels, condition, guidance_scale)
     out = torch.full_like(latents.x, torch.nan)
     for batch, decoded in decode_batches(model, latents, batch_size):
         out[batch] = decoded
     return out
+
+
+def to_decode(
+    model: Model,
+    latents: Latents,
+    class_labels: ClassLabels | None = None,
+    condition: Condition | None = None,
+    guidance_scale: Guidance | None = None,
+) -> Latents:
+    """Return latents as they are decoded: with another condition or guidance, if one is passed.
+
+    Args:
+        model: The model that encoded them.
+        latents: The latents.
+        class_labels: See :func:`decode`, as for the other arguments.
+        condition: Condition of a model without classes.
+        guidance_scale: Scale of guidance.
+
+    Raises:
+        InvalidArgumentError: If another model encoded the latents, or an argument does not fit
+            the model.
+    """
+    if class_labels is None and condition is None and guidance_scale is None:
+        return latents
+    _check_encoded_by(model, latents)
+    count, data = len(latents.x), model.config.data
+    chosen = one_condition(condition, class_labels, data, model.null_class, count)
+    own = latents.condition
+    if chosen is not None:
+        own = model.condition_of(model.check_condition(chosen), range(count))
+        own = None if own is None else own.cpu()
+    guidance = model.check_guidance(GuidanceScale.of(guidance_scale, latents.guidance), own)
+    guidance.per_row(latents.levels)  # raises if it has another number of scales
+    digest = model_digest(model, guided=guidance.enabled)
+    return replace(latents, condition=own, guidance=guidance, model=digest)
+
+
+def _check_encoded_by(model: Model, latents: Latents) -> None:
+    """Raise InvalidArgumentError if another model encoded the latents."""
+    if latents.model != model_digest(model, guided=latents.guidance.enabled):
+        raise InvalidArgumentError(
+            f"these latents were encoded by model {latents.model_name!r}, whose weights or"
+            f" schedule differ from model {model.config.name!r}: decode them with the same model"
+        )
 
 
 def decode_batches(
@@ -233,18 +302,14 @@ def decode_batches(
 
     Args:
         model: The model that encoded them.
-        latents: The latents.
+        latents: The latents, decoded with their own condition and guidance; see :func:`to_decode`.
         batch_size: Number of samples per batch; by default it depends on their size.
         samples: Indices of the samples to decode; all by default.
 
     Yields:
         The indices of the samples of a batch that have a latent, and their data.
     """
-    if latents.model != model_digest(model, guided=latents.guidance.enabled):
-        raise InvalidArgumentError(
-            f"these latents were encoded by model {latents.model_name!r}, whose weights or"
-            f" schedule differ from model {model.config.name!r}: decode them with the same model"
-        )
+    _check_encoded_by(model, latents)
     condition = None if latents.condition is None else model.check_condition(latents.condition)
     shape = model.sample_shape(condition)
     if tuple(latents.x.shape[1:]) != shape:

@@ -64,7 +64,8 @@ def interpolate(
             them; sample i uses label i mod m.
         condition: Condition of both samples, shape (1, ...), or of each, shape (2, ...).
         guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
-            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
+            :class:`fastdpm.core.GuidanceScale`. None by default, whatever the recommended recipe
+            says: guidance makes rows harder to invert.
         batch_size: Number of samples per batch; by default it depends on their size.
 
     Returns:

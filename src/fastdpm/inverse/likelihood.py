@@ -145,7 +145,9 @@ def bits_per_dimension(
         condition: Condition of any other model; sample i uses condition i mod m. By default the
             mel spectrogram of the data for a vocoder, else the default of the model.
         guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
-            :class:`fastdpm.core.GuidanceScale`; by default that of the recommended recipe.
+            :class:`fastdpm.core.GuidanceScale`. None by default, whatever the recommended recipe
+            says: it is the likelihood of sampling
+            without guidance.
         batch_size: Number of samples per batch; by default it depends on their size.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
@@ -168,7 +170,7 @@ def bits_per_dimension(
         )
     values = grey.low + grey.step * index.double()
     own = own_condition(model, values, condition, class_labels)
-    guidance = model.check_guidance(guidance_scale, own)
+    guidance = model.check_guidance(GuidanceScale.of(guidance_scale), own)
     guiding = guidance.over(levels.level[:-1])
     evaluations = guidance.evaluations(levels.level[:-1])
     parts = []

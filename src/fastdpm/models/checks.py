@@ -13,7 +13,7 @@ from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.data.condition import Condition, as_labels, as_tensor, check_mel
+from fastdpm.data.condition import Condition, as_labels, as_tensor, check_labels, check_mel
 from fastdpm.models.config import ModelConfig
 
 
@@ -28,7 +28,8 @@ def as_condition(
     Args:
         config: Configuration of the model.
         condition: Labels or names of classes, mel spectrograms, or conditions shaped like the
-            default ones; one or several.
+            default ones; one or several. A tensor of labels is what the network takes: it can
+            hold the label of "no class", which is otherwise named "none".
         defaults: The model's default conditions, (m, ...), or None.
         null_class: The label of "no class", or None.
 
@@ -37,6 +38,8 @@ def as_condition(
     """
     data = config.data
     if data.classes is not None:
+        if isinstance(condition, Tensor):
+            return check_labels(condition.cpu(), data, null_class, allow_null=True)
         return as_labels(condition, data, null_class)
     found = as_tensor(condition)
     if data.mel is not None:

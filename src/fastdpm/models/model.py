@@ -197,8 +197,8 @@ class Model:
             class_labels: For models with classes, labels from 0 or names, one or m: sample i uses
                 label i mod m. By default all classes in turn. "none" is the null class.
             condition: Condition of any other model: mel spectrograms of shape (bands, frames) or
-                (m, bands, frames) for a vocoder, or whatever the network accepts, (m, ...). Sample
-                i uses condition i mod m. By default ``conditions`` of the model.
+                (m, bands, frames) for a vocoder, or what the network accepts, (m, ...), such as
+                :attr:`unconditional`; i mod m for sample i. By default the model's ``conditions``.
             precision: Precision of the network: "float32", "bf16" or "fp16".
             progress: Show a progress bar, or where none can be drawn a line every 10 seconds.
             callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
@@ -233,7 +233,7 @@ class Model:
         else:
             check_unused(choices)
             self.check_plan(plan)
-        chosen = one_condition(condition, class_labels, self.config.data, n)
+        chosen = one_condition(condition, class_labels, self.config.data, self.null_class, n)
         with progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
