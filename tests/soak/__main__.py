@@ -143,7 +143,10 @@ def _earlier(base: Path, lines: Sequence[str]) -> Path:
 def choose(
     references: dict[str, Reference], number: int | None, seed: int, only: Sequence[str]
 ) -> list[Point]:
-    """The points to try: all, a sample of each command, or those that are named."""
+    """The points to try: all, a sample of each command, or those that are named.
+
+    A command is named for its points of the whole run.
+    """
     chooser = random.Random(seed)  # noqa: S311
     every: dict[str, list[Point]] = {}
     for name, whole in references.items():
@@ -152,7 +155,12 @@ def choose(
         every[name] = [Point(name, at, kind) for at in range(1, count + 1) for kind in kinds]
     if only:
         named = [point for points in every.values() for point in points]
-        return [p for p in named if any(f"{p}:".startswith(f"{name}:") for name in only)]
+        return [
+            point
+            for point in named
+            if (point.case in only and _whole(point))
+            or any(f"{point}:".startswith(f"{name}:") for name in only if ":" in name)
+        ]
     if number is None:
         names = [chooser.choice(list(references)) for _ in range(TIMES)]
         times = [Point(name, chooser.randrange(1000), "time") for name in names]

@@ -205,10 +205,10 @@ class RunFolder:
         return overwrite or (resume and begun)
 
     def _begun(self, beside: RunRecord | None, held: RunRecord) -> bool:
-        """Whether ``beside`` is this run, not yet complete, and not what it has replaced."""
-        if beside is None or beside.complete or beside.differences(self.record):
+        """Whether ``beside`` is this run, not yet in place, and not what it has replaced."""
+        if beside is None or beside.differences(self.record):
             return False
-        return held.complete or bool(held.differences(self.record))
+        return (held.complete and not beside.complete) or bool(held.differences(self.record))
 
     def _claim_beside(self) -> None:
         """Write beside the folder, or go on there, to replace the run in it."""
