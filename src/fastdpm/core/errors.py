@@ -1,7 +1,8 @@
 """Errors that a user can cause, each with one clear line and an exit code for the command line."""
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _NO_NUMBERS = ("bool", "bool_", "str", "bytes")
@@ -51,6 +52,22 @@ def check_installed(package: str, module: str, extra: str) -> None:
     """Raise MissingExtraError unless ``module`` is installed, without importing it."""
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(package, extra)
+
+
+@contextmanager
+def arguments_named(**names: str) -> Iterator[None]:
+    """Let errors in a block name arguments as its caller does.
+
+    Args:
+        names: What the caller calls each argument, such as ``num_steps="`num_inference_steps`"``.
+    """
+    try:
+        yield
+    except InvalidArgumentError as error:
+        message = str(error)
+        for inner, outer in names.items():
+            message = message.replace(f"`{inner}`", outer)
+        raise InvalidArgumentError(message) from None
 
 
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:

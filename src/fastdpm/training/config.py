@@ -189,7 +189,7 @@ class _RunConfig:
         for name, kind in _AUGMENTATIONS.items():
             if getattr(self.training, name, 0) and modality != kind:
                 raise InvalidArgumentError(
-                    f"{name} is for {kind} data, but the data is {modality}: drop it"
+                    f"`{name}` is for {kind} data, but the data is {modality}: drop it"
                 )
         self.MAKES.of(self)  # raises now, not after the training, if the values are invalid
 
