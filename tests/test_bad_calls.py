@@ -101,12 +101,24 @@ SPECIFIC = {
         lambda: Plan.from_json(ddim_rev(levels_step(SCHEDULE, 3)).to_json().replace('"c"', '"d"')),
         ("unknown", "d"),
     ),
+    "a plan for methods": (
+        lambda: fastdpm.compare(_model(), methods=[_plan()]),
+        ("`methods`", "DDIM-rev", "var-linear-k0", "evaluate"),
+    ),
+    "recipes for methods": (
+        lambda: fastdpm.compare(_model(), methods=[Recipe()]),
+        ("`methods`", "list", "Recipe"),
+    ),
     "level of the network": (lambda: _with_network_level(1.5), ("`network_level`", "1.5")),
 }
 
 
 def _model(classes=None):
     return Model.wrap(Net().eval(), SCHEDULE, (1, 8, 8), classes=classes)
+
+
+def _plan():
+    return ddim_rev(levels_step(SCHEDULE, 3))
 
 
 def _with_network_level(level):

@@ -93,7 +93,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def shown(value: object) -> str:
-    """A value in an error message: its text, or its type and shape if that is long."""
+    """A value in an error message: its text, or if that is long, its type and shape or items."""
     shape = getattr(value, "shape", None)
     if shape is not None and tuple(shape):
         where = " on the meta device" if getattr(value, "is_meta", False) else ""
@@ -103,7 +103,13 @@ def shown(value: object) -> str:
     except Exception:  # the text of a foreign object can fail in any way
         text = ""
     line = " ".join(text.split())
-    return line if 0 < len(line) <= _LONGEST else f"an object of type {type(value).__name__}"
+    if 0 < len(line) <= _LONGEST:
+        return line
+    kind = type(value).__name__
+    if isinstance(value, list | tuple):
+        items = " and ".join(sorted({type(item).__name__ for item in value}))
+        return f"a {kind} of {items}"
+    return f"an object of type {kind}"
 
 
 def positive_or_none(name: str, value: Any) -> int | None:

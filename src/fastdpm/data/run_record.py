@@ -16,7 +16,7 @@ from typing import Any
 
 from fastdpm.core.errors import DataError
 from fastdpm.core.limits import parse_json
-from fastdpm.data.files import sha256, temporary_name, write_bytes
+from fastdpm.data.files import file_named, sha256, temporary_name, write_bytes
 
 RUN = "run.jsonl"
 LOCK = ".run.lock"
@@ -46,17 +46,24 @@ class RunRecord:
         """Read the record of a folder; None if there is none.
 
         Raises:
-            DataError: If it is damaged or of another version.
+            DataError: If it is damaged, of another version, or a link.
         """
         path = folder / RUN
-        if path.is_symlink() or not path.is_file():
+        if path.is_symlink():
+            raise DataError(
+                f"{path} is a link: put the file itself in its place, or choose another `out`"
+            )
+        if not path.is_file():
             return None
         lines = [line for part in path.read_bytes().split(b"\n") if (line := _parsed(part))]
         head = lines[0] if lines else {}
         if (head.get("format"), head.get("version")) != (_FORMAT, _VERSION) or not isinstance(
             head.get("identity"), dict
         ):
-            raise DataError(f"{path} is not the record of a run: choose another `out`")
+            raise DataError(
+                f"{path} is not the record of a run, so it does not show which files are the"
+                f" run's: move {folder} elsewhere or delete it, or choose another `out`"
+            )
         record = cls(str(head.get("command")), head["identity"])
         for line in lines[1:]:
             record._add(line)
@@ -107,7 +114,7 @@ class RunRecord:
 
     def _append(self, folder: Path, lines: list[dict[str, Any]]) -> None:
         # Starts a new line, in case the last one is incomplete.
-        with (folder / RUN).open("ab") as file:
+        with file_named(folder / RUN), (folder / RUN).open("ab") as file:
             file.write(b"\n" + b"".join(map(_line, lines)))
         for line in lines:
             self._add(line)
