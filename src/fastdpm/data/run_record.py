@@ -16,6 +16,8 @@ from typing import Any
 
 from fastdpm.core.errors import DataError
 from fastdpm.core.limits import parse_json
+from fastdpm.core.structure import changed
+from fastdpm.core.text import shortened
 from fastdpm.data.files import file_named, sha256, temporary_name, write_bytes
 
 RUN = "run.jsonl"
@@ -73,7 +75,11 @@ class RunRecord:
         """How the settings of this run differ from those of the command that runs now."""
         if other.command != self.command:
             return [f"`fastdpm {self.command}` made"]
-        return list(_differences("", self.identity, other.identity))
+        return [
+            f"has {f'`{name}`' if name.isidentifier() else name} {shortened(before)}, but this"
+            f" command has {shortened(now)}"
+            for name, before, now in changed(self.identity, other.identity)
+        ]
 
     def create(self, folder: Path) -> None:
         """Write the first line into a folder without a record."""
@@ -154,21 +160,3 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _differences(prefix: str, before: Any, now: Any) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            yield from _differences(
-                f"{prefix}.{key}" if prefix else key,
-                before.get(key),
-                now.get(key),
-            )
-    elif before != now:
-        name = f"`{prefix}`" if prefix.isidentifier() else prefix
-        yield f"has {name} {_short(before)}, but this command has {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
