@@ -128,7 +128,7 @@ def test_a_variant_is_used_if_there_is_nothing_else(tmp_path, unets):
     unets[1].save_pretrained(tmp_path / "x" / "unet")
     assert find_model(tmp_path / "x").notes == ()
     assert _is(load_model(tmp_path / "x"), unets[1])
-    chosen = load_model(tmp_path / "x", variant="fp16").network.unet.state_dict()  # type: ignore[operator, union-attr]
+    chosen = load_model(tmp_path / "x", variant="fp16").network.unet.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(w, half[n]) for n, w in chosen.items())
     with pytest.raises(InvalidArgumentError, match=tells("`variant`", "other", "fp16", "bf16")):
         load_model(tmp_path / "x", variant="other")
