@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,24 @@ MeasureOptions: Any = evaluation.MeasureOptions
 choose_methods: Any = evaluation.choose_methods
 
 
+ARGUMENT = re.compile(r"`[a-z_][a-z0-9_]*`")
+# Their messages show which argument is meant: "level 1 is ...", "no model 'x'", "not a plan".
+EVIDENT = {
+    *(("from_config", "config"), ("from_json", "text"), ("write_latents", "path")),
+    *(("NoiseLevels", "level"), ("levels_custom level", "level"), ("levels_custom", "t")),
+    *(("set_timesteps", "timesteps"), ("compare", "methods"), ("compare", "model")),
+    *(("evaluate", name) for name in ("features", "inception")),
+    *(("load_model", name) for name in ("name_or_path", "device", "checkpoint")),
+    *(("read_samples", name) for name in ("path", "n", "resize")),
+    *(("convert", name) for name in ("source", "preset", "layout", "name", "half")),
+    *(("convert", name) for name in ("overwrite", "resume")),
+}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_every_wrong_argument_is_refused_in_one_line_or_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    raw, named = [], 0
+    raw, named, unnamed = [], 0, set()
     for call in calls(tmp_path):
         for name, label, arguments in replaced(call):
             where = f"{call.name}({name}={label})"
@@ -44,10 +59,13 @@ def test_every_wrong_argument_is_refused_in_one_line_or_taken(tmp_path, monkeypa
                 raw += [f"{where}: {error}"] if "\n" in str(error) else []
                 received = shown(arguments[name]) in str(error)
                 named += f"`{name}` must be" in str(error) and received
+                if isinstance(error, InvalidArgumentError) and not ARGUMENT.search(str(error)):
+                    unnamed.add((call.name, name))
             except Exception as error:
                 raw.append(f"{where}: {type(error).__name__}: {error}")
     assert raw == []
     assert named > 7000
+    assert unnamed <= EVIDENT
 
 
 def test_the_walk_reaches_every_public_name(tmp_path):
@@ -83,12 +101,24 @@ SPECIFIC = {
         lambda: Plan.from_json(ddim_rev(levels_step(SCHEDULE, 3)).to_json().replace('"c"', '"d"')),
         ("unknown", "d"),
     ),
+    "a plan for methods": (
+        lambda: fastdpm.compare(_model(), methods=[_plan()]),
+        ("`methods`", "DDIM-rev", "var-linear-k0", "evaluate"),
+    ),
+    "recipes for methods": (
+        lambda: fastdpm.compare(_model(), methods=[Recipe()]),
+        ("`methods`", "list", "Recipe"),
+    ),
     "level of the network": (lambda: _with_network_level(1.5), ("`network_level`", "1.5")),
 }
 
 
 def _model(classes=None):
     return Model.wrap(Net().eval(), SCHEDULE, (1, 8, 8), classes=classes)
+
+
+def _plan():
+    return ddim_rev(levels_step(SCHEDULE, 3))
 
 
 def _with_network_level(level):

@@ -204,6 +204,7 @@ def test_the_errors_of_the_page_are_those_that_are_raised():
     causes: list[Callable[[], object]] = [  # in the order of the page
         lambda: Model.wrap(lambda x, t: x, schedule, (1, 8, 8)),  # type: ignore[arg-type]
         lambda: Model.wrap(nn.Dropout(), schedule, (1, 8, 8)),
+        lambda: model((1, 8, 8), nn.MultiheadAttention(1, 1)).sample(1),
         lambda: run(plan, lambda x, t: (x,), x),  # type: ignore[arg-type, return-value]
         lambda: run(plan, lambda x, t: x[:1], x),
         lambda: run(plan, lambda x, t: x.long(), x),

@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from fastdpm import Recipe
@@ -73,7 +75,13 @@ def test_the_blocks_of_the_tutorial_do_what_it_says(monkeypatch, tmp_path):
 
 def test_the_blocks_of_the_audio_guide_give_the_shapes_it_says(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    wave = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
+    soundfile.write("speech.wav", np.stack([wave, 0 * wave], axis=1), 22050)
     names = names_of("audio.md")
+    resampled, rate = soundfile.read("speech-8k.wav")
+    assert (rate, resampled.shape) == (8000, (8000,))
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
+    np.testing.assert_allclose(resampled[100:-100], expected[100:-100], atol=0.005)
     assert names["copies"].shape == (2, 1, 6144)
     assert names["mel"].shape == (2, 40, 96)
     assert names["sounds"].shape == (2, 1, 16000)

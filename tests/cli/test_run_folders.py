@@ -16,6 +16,8 @@ from fastdpm.sampling import loop
 from tests.messages import tells
 
 EDIT = ["edit", "{image}", "in", "-S", "4", "--batch-size", "1", "--out", "x"]
+WAY = ["in/a.png", "in/b.png", "-n", "4"]
+INTERPOLATE = ["interpolate", "{image}", *WAY, "-S", "4", "--batch-size", "1", "--out", "x"]
 DECODE = ["decode", "{image}", "z.safetensors", "--batch-size", "1", "--out", "x"]
 RECONSTRUCT = ["reconstruct", "{image}", "in", "-S", "2,3", "--by", "first", "--out", "x"]
 SAMPLE = ["sample", "{image}", "-n", "3", "-S", "4", "--batch-size", "1"]
@@ -60,16 +62,23 @@ def _stop_at(monkeypatch, call: int, number: int = signal.SIGINT) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("arguments", [EDIT, DECODE], ids=["edit", "decode"])
-def test_an_interrupted_command_keeps_the_finished_batches(call, monkeypatch, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "stop", "kept", "resumed"),
+    # An interpolation encodes and decodes its ends again.
+    [(EDIT, 3, 2, 1), (DECODE, 3, 2, 1), (INTERPOLATE, 6, 3, 5)],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_an_interrupted_command_keeps_the_finished_batches(
+    call, monkeypatch, arguments, stop, kept, resumed
+):
     if arguments is DECODE:
         assert call("encode", "{image}", "in", "-S", "4", "--out", "z.safetensors")[0] == 0
     assert call(*arguments[:-1], "whole")[0] == 0
     with monkeypatch.context() as patch:
-        _stop_at(patch, 3)
+        _stop_at(patch, stop)
         code, printed = call(*arguments)
     assert code == 130
-    assert re.search(tells(2, "x", "--resume"), printed)
+    assert re.search(tells(kept, "x", "--resume"), printed)
     code, printed = call(*arguments)
     assert code == 2
     assert re.search(tells("x", "--resume"), printed)
@@ -78,7 +87,7 @@ def test_an_interrupted_command_keeps_the_finished_batches(call, monkeypatch, ar
         calls = _stop_at(patch, 99)
         code, printed = call(*arguments, "--resume")
     assert code == 0, printed
-    assert len(calls) == 1
+    assert len(calls) == resumed
     assert _files("x") == _files("whole")
 
 

@@ -224,7 +224,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(sample, tmp_pat
     code, _, err = sample("-n", "2", "--out", "x")
     assert code == 1
     assert err.count("\n") == 1
-    assert re.search(tells("--out"), err)
+    assert re.search(tells("x/run.jsonl", "disk is full", "--out"), err)
     assert not (tmp_path / "x").exists()
 
 

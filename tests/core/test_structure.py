@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastdpm import InvalidArgumentError
-from fastdpm.core.structure import build, plain
+from fastdpm.core.structure import build, changed, plain
 from tests.messages import tells
 
 
@@ -115,3 +115,11 @@ def test_a_key_under_its_old_and_its_new_name_is_refused():
     with pytest.raises(InvalidArgumentError, match=tells("x:", "licence", "license")):
         build(Licensed, {"license": "MIT", "licence": "MIT"}, "x")
     assert build(Licensed, {"licence": "MIT"}, "x") == Licensed("MIT")
+
+
+def test_values_that_differ_are_named_by_their_place():
+    before = {"a": 1, "b": {"x": 1, "y": [2]}, "c": {"k": 1}}
+    now = {"a": 1, "b": {"x": 3, "z": 4}, "c": {"k": 2}, "d": None}
+    found = list(changed(before, now, whole=["c"]))
+    differ = [("b.x", 1, 3), ("b.y", [2], None), ("b.z", None, 4), ("c", {"k": 1}, {"k": 2})]
+    assert found == differ

@@ -132,3 +132,17 @@ def test_a_table_of_many_rows_is_read_at_any_index(tmp_path):
     data = open_dataset(tmp_path / "x.PARQUET")
     assert (data.modality, len(data)) == ("image", 150)
     assert [file.label for file in data.files([0, 63, 64, 149])] == [0, 63, 64, 149]
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        *(("more.npz", "1.png"), ("sub/more.ZIP", "1.png"), ("train.parquet", "1.png")),
+        *(("more.npz", "notes.txt"), ("more.zip", "notes.txt")),
+    ],
+)
+def test_files_that_hold_samples_are_not_passed_over_in_a_folder(tmp_path, name, beside):
+    h.make(tmp_path / name, b"x")
+    h.make(tmp_path / beside, _png(1))
+    with pytest.raises(DataError, match=tells(name, "pass it alone")):
+        _first(tmp_path)

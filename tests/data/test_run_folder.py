@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fastdpm.core.errors import DataError, InvalidArgumentError
-from fastdpm.data.files import sha256
+from fastdpm.data.files import sha256, write_bytes
 from fastdpm.data.run_folder import RunFolder, check_folder
 from fastdpm.data.run_record import RunRecord
 from tests.messages import tells
@@ -225,10 +225,48 @@ def test_folders_without_a_record_are_refused_and_kept(tmp_path):
     (tmp_path / "out" / ".run.lock").touch()  # of a run that was killed at once
     _make(tmp_path / "out", resume=True)
     assert _results(tmp_path / "out") == {"README.md": "mine", **_results_of(0)}
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "run.jsonl").write_text("[]")
-    with pytest.raises(DataError, match=tells("run.jsonl")):
-        _make(tmp_path / "bad", resume=True)
+
+
+@pytest.mark.parametrize("kind", ["emptied", "edited", "link", "dangling"])
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_damaged_record_is_refused_with_a_way_on_that_works(tmp_path, kind, how):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    _make(out)
+    if kind in ("link", "dangling"):
+        target = (out / "run.jsonl").rename(elsewhere)
+        (out / "run.jsonl").symlink_to(target if kind == "link" else "nothing")
+    else:
+        (out / "run.jsonl").write_text("" if kind == "emptied" else "[]")
+    way = "put the file itself in its place" if "link" in kind else f"move {out} elsewhere"
+    named = tells(out / "run.jsonl", *([] if kind == "dangling" else [way]), "`out`")
+    with pytest.raises(DataError, match=named):
+        _make(out, **how)
+    assert _results(out) == _results_of(0)
+    if kind == "link":
+        elsewhere.replace(out / "run.jsonl")
+        assert _make(out, resume=True) == []
+    else:
+        out.rename(tmp_path / "moved")
+        assert _make(out, **how) == [0, 1]
+
+
+def test_a_file_that_cannot_be_written_is_named_where_it_would_be(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out = tmp_path / "out"
+
+    def write() -> None:
+        with RunFolder.open(out, "a", {}) as run, run.batch() as part:
+            write_bytes(part / "big.bin", bytes(2000))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(out / "big.bin")
+    assert not out.exists()
 
 
 def test_an_output_is_not_an_input_and_not_the_current_folder(tmp_path, monkeypatch):

@@ -141,7 +141,7 @@ def test_bad_timesteps_are_refused(arguments, values):
             ["prediction_type", "epsilon", "v_prediction", "sample", "score"],
         ),
         ({"beta_schedule": "cosine"}, ["beta_schedule", "linear", "cosine"]),
-        ({"trained_betas": [0.5, 1.0]}, ["betas", "(0, 1)", "step 2 of 2"]),
+        ({"trained_betas": [0.5, 1.0]}, ["`trained_betas`", "(0, 1)", "step 2 of 2"]),
         ({"method": "standard", "at_steps": [5, 1]}, ["standard", "at_steps"]),
     ],
 )

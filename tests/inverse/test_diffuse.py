@@ -111,8 +111,8 @@ def test_a_level_is_the_noisiest_within_rounding_of_it():
         (torch.ones(2, 3, dtype=torch.float16), ["float32", "float64", "torch.float16"]),
         (torch.ones(2, 3, dtype=torch.complex64), ["float32", "float64", "torch.complex64"]),
         (np.ones((2, 3)), ["`x0`", "Tensor", "ndarray"]),
-        (torch.tensor([[0.5, float("nan")]]), ["data"]),
-        (torch.tensor([[0.5, float("inf")]]), ["data"]),
+        (torch.tensor([[0.5, float("nan")]]), ["`x0`", "finite"]),
+        (torch.tensor([[0.5, float("inf")]]), ["`x0`", "finite"]),
     ],
 )
 @pytest.mark.parametrize("choice", [{"step": 3}, {"level": 0.5}])

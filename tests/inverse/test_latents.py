@@ -124,7 +124,7 @@ def test_levels_that_end_above_clean_data_take_it_as_it_is_there(digits, held_ou
         (torch.zeros(3, 1, 8, 7), ["(n, 1, 8, 8)", "(3, 1, 8, 7)"]),
         (torch.zeros(1, 8, 8), ["(n, 1, 8, 8)", "(1, 8, 8)"]),
         (torch.full((1, 1, 8, 8), 128.0), ["[-1, 1]", 128]),
-        (torch.full((1, 1, 8, 8), torch.nan), ["data"]),
+        (torch.full((1, 1, 8, 8), torch.nan), ["`x`"]),
     ],
 )
 def test_data_that_is_none_of_the_model_is_refused(image_model, x, values):

@@ -240,7 +240,7 @@ def test_what_cannot_be_bounded_is_one_line(image_model):
         ({"rounding": 0.6}, x, ["rounding", "[0, 0.5]", 0.6]),
         ({"rounding": float("nan")}, x, ["rounding", "[0, 0.5]", "nan"]),
         ({}, x[0], ["tiny-image", "(n, 1, 8, 8)", "(1, 8, 8)"]),
-        ({}, x * float("nan"), ["data"]),
+        ({}, x * float("nan"), ["`x`", "finite"]),
         ({}, x + 2, ["[-1, 1]", 2]),
         ({}, x + 0j, ["torch.complex64"]),
     ]

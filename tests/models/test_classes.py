@@ -12,6 +12,7 @@ from fastdpm import (
     InvalidArgumentError,
     Model,
     Recipe,
+    SamplingError,
     VarianceSchedule,
     load_model,
     run,
@@ -348,3 +349,26 @@ def test_damaged_guidance_in_latents_is_refused(class_model, tmp_path):
         save_file(load_file(tmp_path / "l"), path, head | {"guidance": text})
         with pytest.raises(DataError, match=tells("damaged")):
             read_latents(path)
+
+
+class Labeled(nn.Module):
+    """Fails without labels, as published networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(3, 1)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        assert y is not None, "must specify y"
+        labels: Tensor = self.embedding(y)
+        return x + labels[..., None, None]
+
+
+@pytest.mark.parametrize("kind", [Labeled, Counted])
+def test_a_network_that_fails_without_labels_is_said_to_need_classes(kind):
+    network, argument = kind().eval(), "y" if kind is Labeled else "condition"
+    with pytest.raises(SamplingError, match=tells(argument, "`classes`", "Model.wrap")):
+        Model.wrap(network, SCHEDULE, (1, 4, 4)).sample(1, num_steps=2)
+    assert (
+        Model.wrap(network, SCHEDULE, (1, 4, 4), classes=3).sample(1, num_steps=2).isfinite().all()
+    )

@@ -123,10 +123,17 @@ def test_a_variant_is_used_if_there_is_nothing_else(tmp_path, unets):
     assert all(torch.equal(w, half[n]) for n, w in model.network.unet.state_dict().items())  # type: ignore[union-attr]
     weights = tmp_path / "x" / "unet" / f"{NAME}.fp16.safetensors"
     shutil.copy(weights, weights.with_name(f"{NAME}.bf16.safetensors"))
-    with pytest.raises(InvalidArgumentError, match=tells("fp16", "bf16")):
+    with pytest.raises(InvalidArgumentError, match=tells("fp16", "bf16", "`variant`")):
         find_model(tmp_path / "x")
-    unets[0].save_pretrained(tmp_path / "x" / "unet")
+    unets[1].save_pretrained(tmp_path / "x" / "unet")
     assert find_model(tmp_path / "x").notes == ()
+    assert _is(load_model(tmp_path / "x"), unets[1])
+    chosen = load_model(tmp_path / "x", variant="fp16").network.unet.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(w, half[n]) for n, w in chosen.items())
+    with pytest.raises(InvalidArgumentError, match=tells("`variant`", "other", "fp16", "bf16")):
+        load_model(tmp_path / "x", variant="other")
+    with pytest.raises(InvalidArgumentError, match=tells("digits", "`variant`")):
+        load_model("digits", variant="fp16")
 
 
 def test_a_variant_in_several_files_is_joined(tmp_path, unets):

@@ -1,5 +1,6 @@
 """A download is complete, or leaves nothing and raises an error with the reason."""
 
+import json
 import os
 import time
 
@@ -7,6 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from fastdpm import InvalidArgumentError, ModelError
+from fastdpm.models.formats.diffusers_files import find_unet
 from fastdpm.models.hub import fetch
 from tests.messages import tells
 from tests.models.hub_cases import (
@@ -81,13 +83,48 @@ def test_a_variant_is_fetched_if_there_is_nothing_else(hub):
     assert files_in(fetch("hf:a/b")) == files
 
 
+SHARDS = [f"{WEIGHTS}.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("variant", "wanted"),
+    [
+        (None, {f"{WEIGHTS}.bin"}),
+        ("bf16", {f"{WEIGHTS}.bf16.safetensors"}),
+        ("fp16", {f"{WEIGHTS}.safetensors.index.fp16.json", *SHARDS}),
+    ],
+)
+def test_the_variant_that_was_chosen_is_fetched(hub, variant, wanted):
+    others = {f"{WEIGHTS}-00001-of-00002.safetensors", "model_index.json", "unet/config.json"}
+    weights = {f"{WEIGHTS}.bin", f"{WEIGHTS}.bf16.safetensors", *SHARDS}
+    index = f"unet/{WEIGHTS}.safetensors.index.fp16.json"
+    parts = json.dumps({"weight_map": dict(enumerate(SHARDS))}).encode()
+    files = {f"unet/{name}": name.encode() for name in weights}
+    hub.add("a/b", files | dict.fromkeys(others, b"{}") | {index: parts})
+    expected = {f"unet/{name}" for name in wanted} | {"model_index.json", "unet/config.json"}
+    assert files_in(fetch("hf:a/b", variant)) == expected
+    with pytest.raises(InvalidArgumentError, match=tells("hf:a/b", "'other'", "bf16", "fp16")):
+        fetch("hf:a/b", "other")
+    hub.stop()
+    assert files_in(fetch("hf:a/b", variant)) == expected
+
+
+def test_averaged_weights_are_fetched_as_the_reader_of_folders_takes_them(hub):
+    small = {"model_index.json", "unet/config.json", "unet_ema/config.json"}
+    weights = {f"{part}/{WEIGHTS}.safetensors" for part in ("unet", "unet_ema")}
+    hub.add("a/b", dict.fromkeys(small | weights, b"{}"))
+    folder = fetch("hf:a/b")
+    assert files_in(folder) == {*small, f"unet_ema/{WEIGHTS}.safetensors"}
+    assert find_unet(folder)[0].name == "unet_ema"
+
+
 @pytest.mark.parametrize(
     ("files", "values"),
     [
         ({"unet/config.json", "vae/config.json", f"unet/{WEIGHTS}.bin"}, ["hf:a/b", "vae"]),
         (
             {*DIFFUSERS, f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bf16.safetensors"},
-            ["hf:a/b", f"{WEIGHTS}.fp16.safetensors"],
+            ["hf:a/b", "fp16", "bf16", "`variant`"],
         ),
         ({"README.md", "model.ckpt"}, ["model.ckpt", "hf download a/b FILE"]),
         ({"README.md"}, ["hf:a/b", "model.safetensors"]),

@@ -49,6 +49,13 @@ PANELS = {
 COMMANDS = {command.__name__: command for panel in PANELS.values() for command in panel}
 
 
+_FULL = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your quota of disk space is used up; free some space",
+    errno.EFBIG: "it is larger than files may be here; raise the limit (ulimit -f)",
+}
+
+
 class _Command(TyperCommand):
     """A command with short help: no types of flags and arguments, and no line for --help."""
 
@@ -180,10 +187,11 @@ def _options(app: typer.Typer, command: str) -> dict[str, str]:
 
 
 def _describe(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in _FULL:
+        where = f"cannot write {error.filename}: " if error.filename else ""
         return (
-            "the disk is full: free some space and run the command again, with --resume if samples"
-            " were written, or choose another --out"
+            f"{where}{_FULL[error.errno]} and run the command again, with --resume if samples were"
+            " written, or choose another --out"
         )
     if error.filename:
         return f"cannot use {error.filename}: {error.strerror}; choose another place"

@@ -28,6 +28,7 @@ from fastdpm.data.record import label_facts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdpm.inverse.encoding import Latents
     from fastdpm.output.folder import SampleFolder
 
 
@@ -55,8 +56,8 @@ def interpolate(
     import torch
 
     from fastdpm.core.inverse import find_encoding
-    from fastdpm.inverse.encoding import decode, recommended_recipe
-    from fastdpm.inverse.interpolation import CLOSE, between, error_of_ends
+    from fastdpm.inverse.encoding import recommended_recipe
+    from fastdpm.inverse.interpolation import CLOSE, between
     from fastdpm.output.figures_inverse import write_way
     from fastdpm.output.folder import SampleFolder, made_by
 
@@ -90,11 +91,9 @@ def interpolate(
         advice = print_unconverged(ends, loaded.names)
         if not ends.usable.all():
             raise SamplingError(f"an end did not converge: {advice}")
-        samples = model.finished(decode(model, between(ends, fractions), source.batch_size))
-        error = error_of_ends(loaded.x, samples)
         gain = torch.lerp(loaded.gain[0], loaded.gain[1], fractions)
         written = SampleFolder(run, model.config.data, gain=gain)
-        _write_missing(written, samples)
+        error = _write_missing(written, loaded, between(ends, fractions), source.batch_size)
         facts = {
             "ends": loaded.file_names,
             "error_of_ends": error,
@@ -117,7 +116,25 @@ def _shared_label(loaded: LoadedInputs, n: int) -> dict[str, Any]:
     return label_facts(labels[:1], range(n)) if len(set(labels)) == 1 else {}
 
 
-def _write_missing(folder: SampleFolder, samples: Tensor) -> None:
-    """Write the samples, shape (n, ...), that the folder lacks."""
-    if todo := folder.todo(len(samples)):
-        folder.write(todo, samples[todo])
+def _write_missing(
+    folder: SampleFolder, loaded: LoadedInputs, way: Latents, batch_size: int | None
+) -> float:
+    """Write the samples that the folder lacks, both ends first; returns the error of the ends.
+
+    The ends are always decoded, because their error cannot be read from rounded files.
+    """
+    import torch
+
+    from fastdpm.inverse.encoding import decode_batches
+    from fastdpm.inverse.interpolation import error_of_ends
+
+    model, last = loaded.model, len(way.x) - 1
+    ends: list[Tensor] = []
+    for part in ([0, last], [i for i in folder.todo(last) if i > 0]):
+        for indices, data in decode_batches(model, way, batch_size, part):
+            samples = model.finished(data)
+            if part[0] == 0:
+                ends.append(samples)
+            if missing := [i for i in indices if i not in folder.done]:
+                folder.write(missing, samples[[indices.index(i) for i in missing]])
+    return error_of_ends(loaded.x, torch.cat(ends))

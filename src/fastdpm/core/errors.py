@@ -1,7 +1,8 @@
 """Errors that a user can cause, each with one clear line and an exit code for the command line."""
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _NO_NUMBERS = ("bool", "bool_", "str", "bytes")
@@ -53,6 +54,22 @@ def check_installed(package: str, module: str, extra: str) -> None:
         raise MissingExtraError(package, extra)
 
 
+@contextmanager
+def arguments_named(**names: str) -> Iterator[None]:
+    """Let errors in a block name arguments as its caller does.
+
+    Args:
+        names: What the caller calls each argument, such as ``num_steps="`num_inference_steps`"``.
+    """
+    try:
+        yield
+    except InvalidArgumentError as error:
+        message = str(error)
+        for inner, outer in names.items():
+            message = message.replace(f"`{inner}`", outer)
+        raise InvalidArgumentError(message) from None
+
+
 def check_one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise InvalidArgumentError unless ``value`` is one of the ``known`` names."""
     if not isinstance(value, str) or value not in known:
@@ -76,7 +93,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def shown(value: object) -> str:
-    """A value in an error message: its text, or its type and shape if that is long."""
+    """A value in an error message: its text, or if that is long, its type and shape or items."""
     shape = getattr(value, "shape", None)
     if shape is not None and tuple(shape):
         where = " on the meta device" if getattr(value, "is_meta", False) else ""
@@ -86,7 +103,13 @@ def shown(value: object) -> str:
     except Exception:  # the text of a foreign object can fail in any way
         text = ""
     line = " ".join(text.split())
-    return line if 0 < len(line) <= _LONGEST else f"an object of type {type(value).__name__}"
+    if 0 < len(line) <= _LONGEST:
+        return line
+    kind = type(value).__name__
+    if isinstance(value, list | tuple):
+        items = " and ".join(sorted({type(item).__name__ for item in value}))
+        return f"a {kind} of {items}"
+    return f"an object of type {kind}"
 
 
 def positive_or_none(name: str, value: Any) -> int | None:

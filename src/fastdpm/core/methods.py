@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from fastdpm.core import choices, samplers
 from fastdpm.core.choices import LevelChoice
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.samplers import Sampler
 
@@ -36,6 +38,21 @@ class NamedRecipe:
     group: str
     choice: str
     recipe: Recipe
+
+    @classmethod
+    def from_argument(cls, value: object) -> object:
+        """Refuse a plan where a method is expected; return anything else.
+
+        Raises:
+            InvalidArgumentError: If it is a plan.
+        """
+        if isinstance(value, Plan):
+            raise InvalidArgumentError(
+                f"{value.label} is a plan, and `methods` are measured at several S: pass the key"
+                " of a method, such as 'var-linear-k0', or measure the plan by evaluate(model,"
+                " plan=plan)"
+            )
+        return value
 
     @property
     def takes_all_steps(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin
@@ -120,6 +120,27 @@ def plain(value: Any) -> Any:
         shown = shown_fields(value)
         return {name: plain(v) for name, v in shown.items() if v is not None}
     return list(value) if isinstance(value, tuple) else value
+
+
+def changed(
+    before: Mapping[str, Any], now: Mapping[str, Any], whole: Collection[str] = ()
+) -> Iterator[tuple[str, Any, Any]]:
+    """Compare nested tables.
+
+    Args:
+        before: The old values.
+        now: The new values.
+        whole: Names of tables that are compared as a whole.
+
+    Yields:
+        The name of each value that differs, as in "data.classes", and both values; None if absent.
+    """
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and name not in whole:
+            yield from ((f"{name}.{inner}", *values) for inner, *values in changed(old, new))
+        elif old != new:
+            yield name, old, new
 
 
 def shown_fields(record: Any) -> dict[str, Any]:

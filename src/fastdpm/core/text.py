@@ -16,6 +16,7 @@ _UNSEEN = re.compile(
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 _MARKED = re.compile(r"[\\`*\[\]<>|#~&$]|(?<!\w)_|_(?!\w)")
+_LONGEST = 60
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = MappingProxyType(  # what an encoding may lack: plus-minus, minus, times, arrow, kappa
     {"\u00b1": "+-", "\u2212": "-", "\u00d7": "x", "\u2192": "->", "\u03ba": "kappa"}
@@ -34,6 +35,12 @@ def visible(text: str) -> str:
 def one_line(text: Any) -> str:
     """Visible text, with any white space as single spaces."""
     return visible(" ".join(str(text).split()))
+
+
+def shortened(value: Any) -> str:
+    """A value as text of at most 60 characters."""
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def markdown_text(text: Any) -> str:

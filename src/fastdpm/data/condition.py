@@ -190,7 +190,7 @@ def check_labels(
     integers = not labels.is_floating_point() and not labels.is_complex()
     if labels.ndim != 1 or not len(labels) or not integers:
         raise InvalidArgumentError(
-            f"class labels must be integers of shape (m,), got {labels.dtype} of shape"
+            f"`class_labels` must be integers of shape (m,), got {labels.dtype} of shape"
             f" {tuple(labels.shape)}"
         )
     outside = (labels < 0) | (labels >= (data.classes or 0))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,22 +37,31 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         OSError: If the file cannot be written.
     """
     check_place(path)
-    try:
+    with file_named(path):
         handle, temporary = _open_temporary(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            if _CAN_LOCK:  # the file stays locked until it is in place
-                file.flush()
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                if _CAN_LOCK:  # the file stays locked until it is in place
+                    file.flush()
+                    temporary.replace(path)
+            if not _CAN_LOCK:
                 temporary.replace(path)
-        if not _CAN_LOCK:
-            temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def file_named(path: Path) -> Iterator[None]:
+    """Let an OSError in a block name ``path``, as one of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def temporary_name(name: str, number: int = 0) -> str:

@@ -37,6 +37,7 @@ _UNREAD = MappingProxyType(
 _CONVERT = MappingProxyType({"image": "PNG", "audio": "WAV or FLAC"})
 _SYSTEM = ("__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir")
 TABLE = ".parquet"
+_HOLDERS = (".npz", ".zip", TABLE)
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.parquet", re.IGNORECASE)
 
 
@@ -173,6 +174,13 @@ def _of(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[str]:
 
 def _check_read(path: Path, modality: str, entries: Sequence[Entry]) -> None:
     """Refuse files that could be samples, but are of a format that is not read."""
+    holders = [entry for entry in entries if entry.suffix in _HOLDERS]
+    if holders:
+        more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+        raise DataError(
+            f"{holders[0].name}{more} may hold samples, but is not read from a folder or an"
+            f" archive: pass it alone, or move it out of {path}"
+        )
     unread = [entry for entry in entries if entry.suffix in _UNREAD[modality]]
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""

@@ -124,8 +124,10 @@ class RunFolder:
         try:
             yield part
             names = self._checked(part)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(part, ignore_errors=True)
+            if isinstance(error, OSError) and str(part) in str(error.filename):
+                error.filename = error.filename.replace(str(part), str(self.path))
             raise
         # If it is interrupted from here on, the next start goes on.
         self.record.append(self.folder, {name: sha256(part / name) for name in names})

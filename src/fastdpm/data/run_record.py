@@ -16,7 +16,9 @@ from typing import Any
 
 from fastdpm.core.errors import DataError
 from fastdpm.core.limits import parse_json
-from fastdpm.data.files import sha256, temporary_name, write_bytes
+from fastdpm.core.structure import changed
+from fastdpm.core.text import shortened
+from fastdpm.data.files import file_named, sha256, temporary_name, write_bytes
 
 RUN = "run.jsonl"
 LOCK = ".run.lock"
@@ -46,17 +48,24 @@ class RunRecord:
         """Read the record of a folder; None if there is none.
 
         Raises:
-            DataError: If it is damaged or of another version.
+            DataError: If it is damaged, of another version, or a link.
         """
         path = folder / RUN
-        if path.is_symlink() or not path.is_file():
+        if path.is_symlink():
+            raise DataError(
+                f"{path} is a link: put the file itself in its place, or choose another `out`"
+            )
+        if not path.is_file():
             return None
         lines = [line for part in path.read_bytes().split(b"\n") if (line := _parsed(part))]
         head = lines[0] if lines else {}
         if (head.get("format"), head.get("version")) != (_FORMAT, _VERSION) or not isinstance(
             head.get("identity"), dict
         ):
-            raise DataError(f"{path} is not the record of a run: choose another `out`")
+            raise DataError(
+                f"{path} is not the record of a run, so it does not show which files are the"
+                f" run's: move {folder} elsewhere or delete it, or choose another `out`"
+            )
         record = cls(str(head.get("command")), head["identity"])
         for line in lines[1:]:
             record._add(line)
@@ -66,7 +75,11 @@ class RunRecord:
         """How the settings of this run differ from those of the command that runs now."""
         if other.command != self.command:
             return [f"`fastdpm {self.command}` made"]
-        return list(_differences("", self.identity, other.identity))
+        return [
+            f"has {f'`{name}`' if name.isidentifier() else name} {shortened(before)}, but this"
+            f" command has {shortened(now)}"
+            for name, before, now in changed(self.identity, other.identity)
+        ]
 
     def create(self, folder: Path) -> None:
         """Write the first line into a folder without a record."""
@@ -107,7 +120,7 @@ class RunRecord:
 
     def _append(self, folder: Path, lines: list[dict[str, Any]]) -> None:
         # Starts a new line, in case the last one is incomplete.
-        with (folder / RUN).open("ab") as file:
+        with file_named(folder / RUN), (folder / RUN).open("ab") as file:
             file.write(b"\n" + b"".join(map(_line, lines)))
         for line in lines:
             self._add(line)
@@ -147,21 +160,3 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _differences(prefix: str, before: Any, now: Any) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            yield from _differences(
-                f"{prefix}.{key}" if prefix else key,
-                before.get(key),
-                now.get(key),
-            )
-    elif before != now:
-        name = f"`{prefix}`" if prefix.isidentifier() else prefix
-        yield f"has {name} {_short(before)}, but this command has {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -52,20 +52,19 @@ class MelSpec:
     normalised: bool = False
 
     def __post_init__(self) -> None:
-        check_one_of("mel scale", self.scale, MEL_SCALES)
-        check_one_of("mel filters", self.filters, MEL_FILTERS)
+        check_one_of("`scale` of mel", self.scale, MEL_SCALES)
+        check_one_of("`filters` of mel", self.filters, MEL_FILTERS)
         for name in ("sample_rate", "n_fft", "hop_length", "bands"):
-            _check_count(f"mel {name}", getattr(self, name))
-        check_limit("mel n_fft times bands", self.n_fft * self.bands, _MAX_FILTERS)
+            _check_count(f"`{name}` of mel", getattr(self, name))
+        check_limit("`n_fft` times `bands` of mel", self.n_fft * self.bands, _MAX_FILTERS)
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise InvalidArgumentError(
-                f"mel frequencies must satisfy 0 <= f_min < f_max <= {self.sample_rate / 2:g} Hz,"
-                f" got {self.f_min:g} and {self.f_max:g}"
+                f"`f_min` and `f_max` of mel must satisfy 0 <= f_min < f_max <="
+                f" {self.sample_rate / 2:g} Hz, got {self.f_min:g} and {self.f_max:g}"
             )
         if self.n_fft % self.hop_length:
             raise InvalidArgumentError(
-                f"mel hop_length must divide n_fft, got hop_length {self.hop_length} and n_fft"
-                f" {self.n_fft}"
+                f"`hop_length` of mel must divide `n_fft`, got {self.hop_length} and {self.n_fft}"
             )
 
 
@@ -109,43 +108,45 @@ class DataSpec:
         self._check_condition()
         self._check_class_names()
         if self.peak is not None and not 0 < self.peak <= 1:
-            raise InvalidArgumentError(f"peak must be in (0, 1], got {self.peak}")
+            raise InvalidArgumentError(f"`peak` must be in (0, 1], got {self.peak}")
         if self.grey_levels is not None and not 2 <= self.grey_levels <= 2**32:
-            raise InvalidArgumentError(f"grey_levels must be in [2, 2^32], got {self.grey_levels}")
+            raise InvalidArgumentError(
+                f"`grey_levels` must be in [2, 2^32], got {self.grey_levels}"
+            )
 
     def _check_sizes(self) -> None:
         """Check shape and sample rate."""
         axes = 3 if self.modality == "image" else 2
         if len(self.shape) != axes or min(self.shape) < 1:
             raise InvalidArgumentError(
-                f"shape of {self.modality} data must have {axes} sizes of at least 1,"
+                f"`shape` of {self.modality} data must have {axes} sizes of at least 1,"
                 f" got {list(self.shape)}"
             )
         if math.prod(self.shape) > MAX_SAMPLE_VALUES:
             raise InvalidArgumentError(
-                f"shape is too large: a sample may have at most {MAX_SAMPLE_VALUES:,} values, got"
-                f" {list(self.shape)}"
+                f"`shape` is too large: a sample may have at most {MAX_SAMPLE_VALUES:,} values,"
+                f" got {list(self.shape)}"
             )
         if self.sample_rate is not None:
-            _check_count("sample_rate", self.sample_rate)
+            _check_count("`sample_rate`", self.sample_rate)
         if self.modality == "audio" and (self.shape[0] != 1 or self.sample_rate is None):
             raise InvalidArgumentError(
-                "audio data must be mono and have a sample_rate in Hz, got"
-                f" {self.shape[0]} channels and sample_rate {self.sample_rate}"
+                f"audio data must be mono and have a `sample_rate` in Hz, got {self.shape[0]}"
+                f" channels and {self.sample_rate}"
             )
 
     def _check_condition(self) -> None:
         """Check classes and mel."""
         if self.classes is not None:
-            _check_count("classes", self.classes, MAX_CLASSES)
+            _check_count("`classes`", self.classes, MAX_CLASSES)
             if self.mel is not None:
                 raise InvalidArgumentError(
-                    f"data has either classes or a mel condition, got {self.classes} classes and"
-                    " a mel: remove one of them"
+                    f"data has either `classes` or a `mel` condition, got {self.classes} classes"
+                    " and a mel: remove one of them"
                 )
         if self.mel is not None and self.mel.sample_rate != self.sample_rate:
             raise InvalidArgumentError(
-                f"the sample rates of data and mel must be equal, got {self.sample_rate} Hz and"
+                f"`sample_rate` of data and of mel must be equal, got {self.sample_rate} Hz and"
                 f" {self.mel.sample_rate} Hz"
             )
 
@@ -156,7 +157,7 @@ class DataSpec:
             return
         if len(names) != (self.classes or 0) or len({name.lower() for name in names}) < len(names):
             raise InvalidArgumentError(
-                f"class_names must hold a different name for each of the {self.classes or 'no'}"
+                f"`class_names` must hold a different name for each of the {self.classes or 'no'}"
                 f" classes, got {', '.join(map(str, names))}"
             )
         for label, name in enumerate(names):
@@ -164,7 +165,7 @@ class DataSpec:
             readable = name.isprintable() and name == name.strip() and "," not in name
             if not name or number or not readable or name.lower() == NO_CLASS:
                 raise InvalidArgumentError(
-                    f"class_names must be words without commas, other than {NO_CLASS!r} and the"
+                    f"`class_names` must be words without commas, other than {NO_CLASS!r} and the"
                     f" number of another class, got {name!r}"
                 )
 

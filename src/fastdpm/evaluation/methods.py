@@ -10,7 +10,12 @@ from importlib.metadata import version
 from torch import Tensor
 
 from fastdpm.core.arguments import checked
-from fastdpm.core.errors import InvalidArgumentError, MissingExtraError, check_one_of
+from fastdpm.core.errors import (
+    InvalidArgumentError,
+    MissingExtraError,
+    arguments_named,
+    check_one_of,
+)
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.methods import NamedRecipe, families, find_named, named_recipes
 from fastdpm.core.schedule import VarianceSchedule
@@ -111,7 +116,9 @@ def choose_methods(
     if kappas is not None and not len(kappas):
         raise InvalidArgumentError("`kappas` must hold at least one number, got []")
     chosen: dict[str, Method] = {}
-    for method in (m for name in names for m in _members(name, kappas or (0.0, 1.0))):
+    with arguments_named(kappa="`kappas`"):
+        members = [m for name in names for m in _members(name, kappas or (0.0, 1.0))]
+    for method in members:
         if chosen.setdefault(method.key, method) != method:
             raise InvalidArgumentError(
                 f"two different methods have the key {method.key!r}: rename one of them, or"

@@ -273,7 +273,8 @@ def _check_rate(sample_rate: int) -> int:
         rate = 0
     if rate < LEAST_RATE:
         raise InvalidArgumentError(
-            f"sample_rate must be a whole number of Hz, at least {LEAST_RATE}, got {sample_rate!r}"
+            f"`sample_rate` must be a whole number of Hz, at least {LEAST_RATE}, got"
+            f" {sample_rate!r}"
         )
     return rate
 

@@ -28,27 +28,27 @@ def check_data(model: Model, x: Tensor, *, bounded: bool = True) -> None:
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x)
-        raise InvalidArgumentError(f"data must be a tensor of floating-point numbers, got {found}")
+        raise InvalidArgumentError(f"`x` must be a tensor of floating-point numbers, got {found}")
     shape = model.sample_shape(None)
     if model.config.data.mel is not None and x.ndim == 3 and model.decoder is None:
         shape = (shape[0], x.shape[-1])  # sounds of a vocoder can have any length
     if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape or not x.numel():
         kind = "data" if model.decoder is None else "latent states"
         raise InvalidArgumentError(
-            f"{kind} of model {model.config.name!r} must have shape"
+            f"`x`, {kind} of model {model.config.name!r}, must have shape"
             f" (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
         )
     if not torch.isfinite(x).all():
-        raise InvalidArgumentError("the data must be finite, got NaN or infinity")
+        raise InvalidArgumentError("`x` must be finite, got NaN or infinity")
     if bounded and model.decoder is None and float(x.abs().max()) > 1 + 1e-6:
         raise InvalidArgumentError(
-            f"data must be in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
+            f"`x` must be in [-1, 1], got values up to {float(x.abs().max()):g}: scale it"
         )
     images = model.config.data.modality == "image" and model.decoder is None
     if bounded and images and in_unit_range(x):
         raise InvalidArgumentError(
-            "the data has no value below 0, but it must be in [-1, 1]: convert values in [0, 1] by"
-            " 2 * x - 1"
+            "`x` has no value below 0, but it must be in [-1, 1]: convert values in [0, 1]"
+            " by 2 * x - 1"
         )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.arguments import checked
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, arguments_named
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import forward_variances
 from fastdpm.core.schedule import Array, VarianceSchedule
@@ -57,16 +57,18 @@ def diffuse(
     """
     if not isinstance(x0, Tensor) or x0.dtype not in (torch.float32, torch.float64):
         found = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
-        raise InvalidArgumentError(f"data must be a float32 or float64 tensor, got {found}")
+        raise InvalidArgumentError(f"`x0` must be a float32 or float64 tensor, got {found}")
     if x0.ndim == 0:
         raise InvalidArgumentError("`x0` must have shape (n, ...), got ()")
     if not torch.isfinite(x0).all():
-        raise InvalidArgumentError("the data must be finite, got NaN or infinity")
+        raise InvalidArgumentError("`x0` must be finite, got NaN or infinity")
     schedule = model.schedule if isinstance(model, Model) else model
     if (level is None) == (step is None):
         raise InvalidArgumentError("pass exactly one of `level` and `step`")
     if level is None:
-        return noised(x0, float(schedule.R(step or 0.0)), draw(noise, row, x0))
+        with arguments_named(t="`step`"):
+            level = float(schedule.R(step or 0.0))
+        return noised(x0, level, draw(noise, row, x0))
     check_level(schedule, level)
     return noised(x0, level, draw(noise, row, x0))
 

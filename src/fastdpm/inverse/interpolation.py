@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fastdpm.core.arguments import checked
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, arguments_named
 from fastdpm.core.guidance import Guidance
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.data.condition import ClassLabels, Condition
@@ -82,19 +82,20 @@ def interpolate(
         )
     if a.shape != b.shape:
         raise InvalidArgumentError(
-            f"both ends must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}"
+            f"`a` and `b` must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    ends = encode(
-        model,
-        torch.stack([a, b]),
-        levels,
-        method,
-        solver=solver,
-        class_labels=class_labels,
-        condition=condition,
-        guidance_scale=guidance_scale,
-        batch_size=batch_size,
-    )
+    with arguments_named(x="`a` and `b`"):
+        ends = encode(
+            model,
+            torch.stack([a, b]),
+            levels,
+            method,
+            solver=solver,
+            class_labels=class_labels,
+            condition=condition,
+            guidance_scale=guidance_scale,
+            batch_size=batch_size,
+        )
     check_usable(ends, ("the first sample", "the last sample"))
     return decode(
         model,

@@ -27,7 +27,7 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor:
     """
     if not isinstance(mask, Tensor) or mask.is_complex():
         found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise InvalidArgumentError(f"a mask must be a tensor of 0 and 1, got {found}")
+        raise InvalidArgumentError(f"`mask` must be a tensor of 0 and 1, got {found}")
     image = x.ndim == 4
     axes = 2 if image else 1
     fits = axes <= mask.ndim <= x.ndim and mask.shape[-axes:] == x.shape[-axes:]
@@ -35,20 +35,20 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor:
     if not fits or any(size not in (1, of) for size, of in pairs):
         kind = "pixels (height, width)" if image else "values"
         raise InvalidArgumentError(
-            f"the mask has shape {tuple(mask.shape)}, but the data has {tuple(x.shape[-axes:])}"
+            f"`mask` has shape {tuple(mask.shape)}, but the data has {tuple(x.shape[-axes:])}"
             f" {kind}: use a mask of the same size"
         )
     if mask.dtype != torch.bool:
         other = mask[(mask != 0) & (mask != 1)]
         if len(other):
             raise InvalidArgumentError(
-                f"a mask must contain only 0 (keep) and 1 (paint), got {float(other[0]):g}"
+                f"`mask` must contain only 0 (keep) and 1 (paint), got {float(other[0]):g}"
             )
     unknown = mask.bool()
     if bool(unknown.all()) or not bool(unknown.any()):
         extent = "everything" if bool(unknown.any()) else "nothing"
         raise InvalidArgumentError(
-            f"the mask selects {extent}: use 1 (white) where to paint and 0 (black) where to keep"
+            f"`mask` selects {extent}: use 1 (white) where to paint and 0 (black) where to keep"
             " the data"
         )
     return unknown.reshape((1,) * (x.ndim - mask.ndim) + tuple(mask.shape))

@@ -92,6 +92,7 @@ def find_model(
     name_or_path: str | Path,
     checkpoint: str | Path | None = None,
     layout: str | None = None,
+    variant: str | None = None,
 ) -> FoundModel:
     """Find a model. Of the weights, at most the names and shapes are read.
 
@@ -101,24 +102,30 @@ def find_model(
         checkpoint: The weights file of a preset.
         layout: Required format of the checkpoint, a key of
             :data:`fastdpm.models.formats.table.FORMATS`; recognized from the weights if None.
+        variant: The variant of the weights of a diffusers folder, such as "fp16".
 
     Raises:
-        InvalidArgumentError: If there is no such model, or no preset fits the checkpoint.
+        InvalidArgumentError: If there is no such model or variant, or no preset fits the
+            checkpoint.
         ModelError: If a file is damaged or would execute code when read, or the files do not
             belong together.
     """
     name, path = str(name_or_path), Path(name_or_path)
+    folder = BUILTIN / name if name in names_in(BUILTIN) else path
+    if name.startswith(PREFIX) and checkpoint is None and layout is None:
+        folder = fetch(name, variant)
+    if variant is not None and not is_diffusers_folder(folder):
+        raise InvalidArgumentError(
+            f"{name} is not a diffusers folder, so `variant` has no effect: drop it"
+        )
     if is_preset(name) and checkpoint is not None:
         return _of_checkpoint(Path(checkpoint), read_preset(name), layout)
     _check_used(name, checkpoint, layout)
     if is_preset(name):
         config = read_preset(name).model_config()
         return FoundModel(config, None, partial(_no_weights, config))
-    if name.startswith(PREFIX):
-        return _of_folder(fetch(name))
-    folder = BUILTIN / name if name in names_in(BUILTIN) else path
     if folder.is_dir():
-        return _of_folder(folder)
+        return _of_folder(folder, variant)
     if path.is_file():
         return _of_checkpoint(path, None, layout)
     raise InvalidArgumentError(
@@ -141,14 +148,14 @@ def _check_used(name: str, checkpoint: str | Path | None, layout: str | None) ->
         )
 
 
-def _of_folder(folder: Path) -> FoundModel:
+def _of_folder(folder: Path, variant: str | None) -> FoundModel:
     """The model of a model folder or a diffusers folder."""
     read_diffusers: Callable[[], State] | None = None
     notes: tuple[str, ...] = ()
     if is_diffusers_folder(folder):
         from fastdpm.models.formats.diffusers_folder import read_diffusers_folder
 
-        config, weights, read_diffusers, notes = read_diffusers_folder(folder)
+        config, weights, read_diffusers, notes = read_diffusers_folder(folder, variant)
     elif (folder / CONFIG).is_file():
         config, weights = read_config(folder, ModelConfig), folder / WEIGHTS
     else:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_installed
 from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, OTHER_NETWORKS, WEIGHTS
-from fastdpm.models.formats.diffusers_files import find_weights, weights_among
+from fastdpm.models.formats.diffusers_files import find_weights, unet_part, weights_among
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,15 +35,8 @@ _SMALL = re.compile(
     r"README\.md|conditions\.safetensors|model_index\.json"
     r"|([^/]+/)?(config|scheduler_config)\.json"
 )
-# For each folder, names in order of preference. Weights in several files and variants (half
-# precision) of diffusers are read if there is nothing else.
-_WEIGHTS = (
-    ("model.safetensors",),
-    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
-    ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin"),
-)
+_PLAIN_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx")
-_PARTS = ("unet/", "")  # where the U-Net of a diffusers folder can be
 _CACHED_TIMEOUT = 3.0  # seconds to wait for the hub if the model is already in the cache
 
 _MAX_CHARACTERS = 200  # of another library's error message
@@ -83,7 +76,7 @@ _CAUSES = {
 _REASONS = {name: reason for reason, names in _CAUSES.items() for name in names}
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, variant: str | None = None) -> Path:
     """Download a model, or find it in the cache.
 
     Of a diffusers pipeline, only the weights of the U-Net are downloaded, as safetensors if
@@ -93,12 +86,14 @@ def fetch(name: str) -> Path:
     Args:
         name: "hf:owner/name" or "hf:owner/name@revision". A revision is a branch, a tag or a
             commit.
+        variant: The variant of the weights of a diffusers folder, such as "fp16".
 
     Returns:
         A model folder, or a diffusers folder, inside the cache.
 
     Raises:
-        InvalidArgumentError: If the name is malformed, or there is no such model or revision.
+        InvalidArgumentError: If the name is malformed, or there is no such model, revision or
+            variant.
         ModelError: If the model cannot be downloaded, or has no weights that can be read.
         MissingExtraError: If huggingface_hub is not installed.
     """
@@ -106,13 +101,13 @@ def fetch(name: str) -> Path:
     repo, separator, revision_part = name.removeprefix(PREFIX).partition("@")
     _check_name(repo, revision_part if separator else None)
     revision = revision_part or None
-    cached = _cached(repo, revision)
+    cached = _cached(repo, revision, variant)
     if cached is not None and revision is not None and _COMMIT.fullmatch(revision):
         return cached
     timeout = None if cached is None else _CACHED_TIMEOUT
     try:
         with _one_line_errors(repo, revision, f"so {name} was not downloaded", writing=False):
-            return _download(name, repo, revision, timeout)
+            return _download(name, repo, revision, variant, timeout)
     except ModelError:
         if cached is None:
             raise
@@ -223,7 +218,7 @@ def _check_name(repo: str, revision: str | None) -> None:
         )
 
 
-def _cached(repo: str, revision: str | None) -> Path | None:
+def _cached(repo: str, revision: str | None, variant: str | None) -> Path | None:
     """The complete snapshot of a revision in the cache, or None."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -234,27 +229,29 @@ def _cached(repo: str, revision: str | None) -> Path | None:
         )
     except LocalEntryNotFoundError:
         return None
-    names = [name for group in _WEIGHTS for name in group]
-    whole = any((folder / name).is_file() for name in names)
-    return folder if whole or any(_is_complete(folder / part) for part in _PARTS) else None
+    part = unet_part(lambda file: (folder / file).is_file())
+    whole = not part and (folder / WEIGHTS).is_file()
+    return folder if whole or _is_complete(folder / part, variant) else None
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(folder: Path, variant: str | None) -> bool:
     """Whether a folder of diffusers has all files of its weights."""
     try:
-        return bool(find_weights(folder).files)
+        return bool(find_weights(folder, variant).files)
     except FastDPMError:
         return False
 
 
-def _download(name: str, repo: str, revision: str | None, timeout: float | None) -> Path:
+def _download(
+    name: str, repo: str, revision: str | None, variant: str | None, timeout: float | None
+) -> Path:
     """Download the files that the cache lacks; ``timeout`` is in seconds."""
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 
     with _quiet(bars=False):
         timeout = timeout or constants.HF_HUB_ETAG_TIMEOUT
         info = HfApi().model_info(repo, revision=revision, timeout=timeout)
-        small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []])
+        small, weights = _choose(name, repo, [f.rfilename for f in info.siblings or []], variant)
         patterns = [glob.escape(file) for file in small]
         snapshot_download(repo, revision=info.sha, allow_patterns=patterns)
     with _quiet(bars=True):
@@ -265,11 +262,14 @@ def _download(name: str, repo: str, revision: str | None, timeout: float | None)
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
 
-def _choose(name: str, repo: str, files: Sequence[str]) -> tuple[list[str], list[str]]:
+def _choose(
+    name: str, repo: str, files: Sequence[str], variant: str | None
+) -> tuple[list[str], list[str]]:
     """The small files and the weights of a repository that a model needs.
 
     Raises:
-        InvalidArgumentError: If the repository is a pipeline of several networks.
+        InvalidArgumentError: If the repository is a pipeline of several networks, or the variant
+            is not in it or has to be chosen.
         ModelError: If it has no weights that can be read.
     """
     others = [part for part in OTHER_NETWORKS if any(f.startswith(f"{part}/") for f in files)]
@@ -278,12 +278,13 @@ def _choose(name: str, repo: str, files: Sequence[str]) -> tuple[list[str], list
             f"{name} is a pipeline with {' and '.join(others)}: open it in Python with"
             " fastdpm.integrations.diffusers.from_pipeline"
         )
-    available = [[file for file in group if file in files] for group in _WEIGHTS]
-    weights = [group[0] for group in available if group]
-    if not weights:
-        part = next((part for part in _PARTS if f"{part}{CONFIG}" in files), "")
-        names = [file.removeprefix(part) for file in files if file.startswith(part)]
-        weights = [part + name for name in weights_among(names)]
+    part = unet_part(files.__contains__)
+    inside = f"{part}/" if part else ""
+    names = [file.removeprefix(inside) for file in files if file.startswith(inside)]
+    own = [WEIGHTS] if not part and WEIGHTS in files else []
+    if own:  # a model folder, with or without the same weights for diffusers
+        names = [file for file in names if file in _PLAIN_WEIGHTS]
+    weights = own + [inside + weight for weight in weights_among(name, names, variant)]
     if not weights:
         found = [file for file in files if file.endswith(_OTHER_WEIGHTS)]
         rest = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -16,7 +16,11 @@ from fastdpm.networks.weights import put_weights
 
 @checked
 def load_model(
-    name_or_path: str | Path, device: str = "cpu", *, checkpoint: str | Path | None = None
+    name_or_path: str | Path,
+    device: str = "cpu",
+    *,
+    checkpoint: str | Path | None = None,
+    variant: str | None = None,
 ) -> Model:
     """Load a model from the package, a folder, the Hugging Face Hub or a published checkpoint.
 
@@ -30,14 +34,16 @@ def load_model(
             - a preset: the name of a published model, or a TOML file.
         device: "cpu", "cuda", "cuda:1" ..., "mps", or "auto" for a CUDA GPU if one is available.
         checkpoint: The weights file of a preset.
+        variant: The variant of the weights of a diffusers folder, such as "fp16"; by default those
+            without a variant, or the only one.
 
     Raises:
-        InvalidArgumentError: If there is no such model, or the device name is invalid.
+        InvalidArgumentError: If there is no such model or variant, or the device name is invalid.
         ModelError: If a file is damaged or would execute code when read, the files do not belong
             together, or the hub cannot be reached.
         FastDPMError: If the device is not available.
     """
-    return open_model(find_model(name_or_path, checkpoint), device)
+    return open_model(find_model(name_or_path, checkpoint, variant=variant), device)
 
 
 def open_model(found: FoundModel, device: str = "cpu") -> Model:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from fastdpm.core.errors import check_one_of
+from fastdpm.core.errors import FastDPMError, SamplingError, check_one_of, first_line
 from fastdpm.core.guidance import GuidanceArguments
 from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.models.config import ModelConfig
@@ -16,6 +17,7 @@ from fastdpm.sampling.guidance import Guidance
 from fastdpm.sampling.network import Network, NoisePredictor, call_network
 from fastdpm.sampling.prediction import Autocast, ClipX0, DynamicThreshold, as_eps
 
+_LABELS = ("y", "class_labels", "labels", "label", "classes")
 _CLIPS: Mapping[str, type[ClipX0] | type[DynamicThreshold]] = MappingProxyType(
     {"x0": ClipX0, "dynamic": DynamicThreshold}
 )
@@ -53,7 +55,16 @@ def make_predictor(
 
     def call(x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         step = (t * config.time_scale).to(device, dtype)
-        return call_network(network, x.to(device, dtype), step, condition).to(x)
+        try:
+            return call_network(network, x.to(device, dtype), step, condition).to(x)
+        except (TypeError, ValueError, AttributeError, AssertionError) as error:
+            argument = _condition_argument(network)
+            if condition is not None or argument is None or isinstance(error, FastDPMError):
+                raise
+            raise SamplingError(
+                f"the network failed without its argument {argument} ({first_line(error)}): set"
+                " `classes` in Model.wrap if it takes class labels, else `conditions`"
+            ) from error
 
     evaluate: Callable[..., Tensor] = call
     if precision != "float32":
@@ -64,3 +75,11 @@ def make_predictor(
         predictor = Guidance(evaluate, condition, null, **guidance)
     predictor = as_eps(predictor, config.prediction)
     return _CLIPS[clip](predictor) if clip in _CLIPS else predictor
+
+
+def _condition_argument(network: nn.Module) -> str | None:
+    """The third argument of a network, if it must be passed or has a usual name of labels."""
+    known = list(inspect.signature(network.forward).parameters.values())
+    third = [p for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][2:3]
+    fits = [p.name for p in third if p.default is p.empty or p.name in _LABELS]
+    return fits[0] if fits else None

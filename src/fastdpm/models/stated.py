@@ -10,13 +10,13 @@ from torch import nn
 
 from fastdpm.core.errors import InvalidArgumentError, ModelError
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.core.structure import changed
+from fastdpm.core.text import shortened
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.formats.betas import describe_schedule, same_schedule, schedule_of_betas
 from fastdpm.models.formats.format import Format
 from fastdpm.models.formats.states import Weights
 from fastdpm.networks.build import check_fits
-
-_MAX_CHARACTERS = 60  # of a value in a note
 
 
 def stated_by(path: Path, form: Format, content: Any, weights: Weights) -> dict[str, Any]:
@@ -88,20 +88,10 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """What differs between two configurations, in words."""
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if before == after:
-            continue
+    for name, before, now in changed(old, new, whole=["schedule"]):
         if name == "schedule":
-            yield f"{describe_schedule(new[name])} (preset: {describe_schedule(old[name])})"
-        elif isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from _changes(before, after, f"{prefix}{name}.")
+            yield f"{describe_schedule(now)} (preset: {describe_schedule(before)})"
         else:
-            yield f"{prefix}{name} = {_short(after)} (preset: {_short(before)})"
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
+            yield f"{name} = {shortened(now)} (preset: {shortened(before)})"

@@ -41,7 +41,7 @@ def wrapped_config(
         )
     if any(module.training for module in network.modules()):
         raise InvalidArgumentError(
-            "the network, or a part of it, is in training mode: call network.eval() first"
+            "`network`, or a part of it, is in training mode: call network.eval() first"
         )
     if reserved := {"type", "class", "null_class"} & (settings or {}).keys():
         raise InvalidArgumentError(

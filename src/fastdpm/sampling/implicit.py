@@ -186,7 +186,7 @@ def _check(plan: Plan, x: Tensor) -> None:
         )
     if x.dtype not in (torch.float32, torch.float64) or not torch.isfinite(x).all():
         raise InvalidArgumentError(
-            f"data to invert must be float32 or float64 and finite, got {x.dtype}"
+            f"`x` to invert must be float32 or float64 and finite, got {x.dtype}"
         )
 
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.limits import read_toml
 from fastdpm.core.recipe import Recipe
-from fastdpm.core.structure import build
+from fastdpm.core.structure import build, changed
+from fastdpm.core.text import shortened
 from fastdpm.data.spec import DataSpec
 from fastdpm.models.config import FeaturesConfig, FolderConfig, ModelConfig
 from fastdpm.training.optimizers import OPTIMIZERS
@@ -189,7 +190,7 @@ class _RunConfig:
         for name, kind in _AUGMENTATIONS.items():
             if getattr(self.training, name, 0) and modality != kind:
                 raise InvalidArgumentError(
-                    f"{name} is for {kind} data, but the data is {modality}: drop it"
+                    f"`{name}` is for {kind} data, but the data is {modality}: drop it"
                 )
         self.MAKES.of(self)  # raises now, not after the training, if the values are invalid
 
@@ -215,17 +216,10 @@ class _RunConfig:
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """List what differs from the :attr:`decisive` tables of an earlier run."""
-        found = []
-        for table, value in self.decisive.items():
-            other = saved.get(table)
-            now, before = (
-                v if isinstance(v, dict) else {"": v} if v else {} for v in (value, other)
-            )
-            for key in sorted(now.keys() | before.keys()):
-                if now.get(key) != before.get(key):
-                    name = f"{table}.{key}".rstrip(".")
-                    found.append(f"{name} was {before.get(key)} and is {now.get(key)}")
-        return found
+        return [
+            f"{name} was {shortened(before)} and is {shortened(now)}"
+            for name, before, now in changed(saved, self.decisive)
+        ]
 
     def replace(self, **options: int | None) -> Self:
         """A copy with the training options that are not None."""

@@ -22,7 +22,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from fastdpm.core.arguments import checked
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, arguments_named
 from fastdpm.core.levels import levels_all
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
@@ -97,7 +97,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if _DEFAULTS in self.config:
             # Otherwise a conversion would replace default values by those of the other class.
             self.register_to_config(**{_DEFAULTS: []})  # type: ignore[no-untyped-call]
-        self.schedule = VarianceSchedule.from_config(schedule_of(self.config))
+        with arguments_named(num_train_steps="`num_train_timesteps`", betas="`trained_betas`"):
+            self.schedule = VarianceSchedule.from_config(schedule_of(self.config))
         prediction_of(self.config)
         self._recipe = self._recipe_of_config()
         self.betas = torch.tensor(self.schedule.betas, dtype=torch.float32, device="cpu")
@@ -203,7 +204,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
         custom = plan is not None
         if plan is None:
-            plan = self._plan_for(num_inference_steps, timesteps)
+            with arguments_named(num_steps="`num_inference_steps`", t="`timesteps`"):
+                plan = self._plan_for(num_inference_steps, timesteps)
         self._set_plan(plan, custom=custom)
         for note in plan.notes:
             _log.warning("%s: %s", plan.label, note)

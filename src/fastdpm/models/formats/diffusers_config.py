@@ -128,7 +128,7 @@ def schedule_of(config: Mapping[str, Any]) -> dict[str, Any]:
     check_one_of("beta_schedule", kind, _KINDS)
     if type(total) is not int or total < 1:
         raise InvalidArgumentError(
-            f"num_train_timesteps must be an integer of at least 1, got {total!r}"
+            f"`num_train_timesteps` must be an integer of at least 1, got {total!r}"
         )
     if kind == "squaredcos_cap_v2":
         return {"type": "cosine", "num_train_steps": total}

@@ -9,7 +9,7 @@ Weights are one file, of a variant such as fp16, or several files with an index.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ _INDEX = re.compile(
     r"\.json"
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
+_AVERAGED_FIRST = ("unet_ema", "unet")
 _DEFAULT_SCHEDULER = {"_class_name": "DDPMScheduler"}  # of the training scripts of diffusers
 
 
@@ -60,8 +61,6 @@ def find_unet(folder: Path) -> tuple[Path, tuple[str, ...]]:
         notes.append(f"{checkpoints[-1].name} is used{rest}")
     place = checkpoints[-1] if checkpoints else folder
     unet = _unet_folder(place)
-    if unet != place and (place / "unet_ema" / CONFIG).is_file():
-        unet = place / "unet_ema"
     if unet.name == "unet_ema":
         notes.append("the averaged weights in unet_ema are used")
     elif (unet.parent / "unet_ema" / CONFIG).is_file():
@@ -102,11 +101,24 @@ def find_scheduler(folder: Path, unet: Path) -> tuple[dict[str, Any], tuple[str,
     return dict(_DEFAULT_SCHEDULER), (note,)
 
 
-def find_weights(folder: Path) -> WeightsFiles:
+def unet_part(has: Callable[[str], bool]) -> str:
+    """The folder of the U-Net in a folder of diffusers, averaged weights first; "" for itself.
+
+    Args:
+        has: Whether the folder has a file.
+    """
+    return next((part for part in _AVERAGED_FIRST if has(f"{part}/{CONFIG}")), "")
+
+
+def find_weights(folder: Path, variant: str | None = None) -> WeightsFiles:
     """Find the weights of a U-Net: one file, several with an index, or those of a variant.
 
+    Args:
+        folder: The folder of the U-Net.
+        variant: The variant, such as "fp16"; by default the weights without one, or the only one.
+
     Raises:
-        InvalidArgumentError: If there are several variants.
+        InvalidArgumentError: If there is no such variant, or several and none was chosen.
         ModelError: If there are no weights, or a file of the index is missing.
     """
     names = [path.name for path in folder.glob(f"{_STEM}*") if path.is_file()]
@@ -116,32 +128,57 @@ def find_weights(folder: Path) -> WeightsFiles:
         raise ModelError(
             f"{folder} holds no weights file {_STEM}.safetensors or {_STEM}.bin{detail}"
         )
-    if "" not in found and len(found) > 1:
-        raise InvalidArgumentError(
-            f"{folder} holds the variants {', '.join(found)} of its weights: keep one of them"
-        )
-    variant = "" if "" in found else next(iter(found))
-    path = folder / found[variant]
-    notes = (f"the weights are the variant {variant}",) if variant else ()
+    chosen = _choose_variant(str(folder), found, variant)
+    path = folder / found[chosen]
+    notes = (f"the weights are the variant {chosen}",) if chosen else ()
     files = _shards(path) if path.suffix == ".json" else (path,)
     return WeightsFiles(path, files, notes)
 
 
-def weights_among(names: Collection[str]) -> list[str]:
+def weights_among(where: str, names: Collection[str], variant: str | None = None) -> list[str]:
     """The names of the weights among the files of a folder, such as one on a hub.
 
+    Args:
+        where: The folder, for messages.
+        names: Its files.
+        variant: See :func:`find_weights`.
+
     Returns:
-        One file, an index and its files, or nothing if there are no weights or several variants.
+        One file, an index and its files, or nothing if there are no weights.
+
+    Raises:
+        InvalidArgumentError: See :func:`find_weights`.
     """
     found = _by_variant(names)
-    if "" not in found and len(found) != 1:
+    if not found:
         return []
-    chosen = found.get("") or next(iter(found.values()))
-    index = _INDEX.fullmatch(chosen)
+    chosen = _choose_variant(where, found, variant)
+    index = _INDEX.fullmatch(found[chosen])
     if index is None:
-        return [chosen]
-    parts = (name for name in names if _SHARD.search(name) and name.endswith(f".{index['kind']}"))
-    return [chosen, *sorted(parts)]
+        return [found[chosen]]
+    parts = []
+    for name in sorted(names):
+        whole = _FILE.fullmatch(_SHARD.sub("", name)) if _SHARD.search(name) else None
+        if whole and (whole["variant"] or "", whole["kind"]) == (chosen, index["kind"]):
+            parts.append(name)
+    return [found[chosen], *parts]
+
+
+def _choose_variant(where: str, found: Collection[str], variant: str | None) -> str:
+    """The variant of the weights to use; "" for those without a name."""
+    if variant is not None and variant not in found:
+        named = ", ".join(filter(None, found)) or "none"
+        raise InvalidArgumentError(
+            f"{where} has no `variant` {variant!r} of its weights, only {named}: drop it, or"
+            " choose another one"
+        )
+    if variant is None and "" not in found and len(found) > 1:
+        raise InvalidArgumentError(
+            f"{where} holds the variants {', '.join(found)} of its weights: keep one of them, or"
+            " choose one by `variant` of load_model"
+        )
+    first = next(iter(found))
+    return variant if variant is not None else "" if "" in found else first
 
 
 def _by_variant(names: Collection[str]) -> dict[str, str]:
@@ -202,9 +239,9 @@ def _unet_folder(folder: Path) -> Path:
         raise InvalidArgumentError(
             f"{folder} is a pipeline with {' and '.join(latent)}: {FROM_PIPELINE}"
         )
-    for name in ("unet", "unet_ema"):
-        if (folder / name / CONFIG).is_file():
-            return folder / name
+    part = unet_part(lambda name: (folder / name).is_file())
+    if part:
+        return folder / part
     if index and not (folder / CONFIG).is_file():
         raise InvalidArgumentError(
             f"{folder} is a {index.get('_class_name')} without a U-Net, it contains"

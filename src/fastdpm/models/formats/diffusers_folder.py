@@ -57,15 +57,17 @@ class DiffusersModel(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_diffusers_folder(folder: Path) -> DiffusersModel:
+def read_diffusers_folder(folder: Path, variant: str | None = None) -> DiffusersModel:
     """Read the configurations of a diffusers folder and find its weights.
 
     Args:
         folder: A pipeline folder, the folder of a U-Net, or one that a training script wrote.
+        variant: The variant of the weights, such as "fp16"; see
+            :func:`fastdpm.models.formats.diffusers_files.find_weights`.
 
     Raises:
-        InvalidArgumentError: If the network is not supported, or the scheduler has no variance
-            schedule.
+        InvalidArgumentError: If the network is not supported, the scheduler has no variance
+            schedule, or there is no such variant.
         ModelError: If a file is missing or damaged.
     """
     unet_folder, notes = find_unet(folder)
@@ -79,7 +81,7 @@ def read_diffusers_folder(folder: Path) -> DiffusersModel:
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{unet_folder / CONFIG}: {error}") from None
     scheduler, assumed = find_scheduler(folder, unet_folder)
-    files = find_weights(unet_folder)
+    files = find_weights(unet_folder, variant)
     config = ModelConfig(
         name=model_name(_published_name(folder)),
         network={"type": "diffusers", "class_name": kind, "config": arguments},
