@@ -39,7 +39,7 @@ EVIDENT = {
     *(("NoiseLevels", "level"), ("levels_custom level", "level"), ("levels_custom", "t")),
     *(("set_timesteps", "timesteps"), ("compare", "methods"), ("compare", "model")),
     *(("evaluate", name) for name in ("features", "inception")),
-    *(("load_model", name) for name in ("name_or_path", "device", "checkpoint")),
+    *(("load_model", name) for name in ("name_or_path", "device", "checkpoint", "variant")),
     *(("read_samples", name) for name in ("path", "n", "resize")),
     *(("convert", name) for name in ("source", "preset", "layout", "name", "half")),
     *(("convert", name) for name in ("overwrite", "resume")),
