@@ -124,7 +124,6 @@ OTHERS = [
     ("decode {image} none.safetensors --class 0", ["--class"]),
     ("convert {image} --format ddpm", ["--format"]),
     ("convert {png} --preset nothing", ["nothing"]),
-    ("train digits --data sklearn:digits --test sklearn:digits-test", ["--test", "digits"]),
     ("train digits --data sklearn:digits --steps 0", ["--steps", 1, 0]),
     ("train digits --data sklearn:digits --minutes 0", ["--minutes", 0.001, 0]),
     ("likelihood {image} {png} --grey-levels 1", ["--gray-levels", 2, 1]),  # its former name
