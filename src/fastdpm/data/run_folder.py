@@ -363,9 +363,7 @@ def check_folder(
         if target.is_relative_to(place.resolve()):
             raise InvalidArgumentError(f"{path} is inside the input {place}: choose another `out`")
     if overwrite and Path.cwd().resolve().is_relative_to(target):
-        raise InvalidArgumentError(
-            f"{path} is or contains the current folder: choose another `out`"
-        )
+        raise InvalidArgumentError(f"the current folder is in {path}: choose another `out`")
     if RunRecord.read(target) is None and (foreign := _foreign(target)):
         raise InvalidArgumentError(_not_of_a_run(path, foreign))
 
