@@ -7,6 +7,7 @@ import filecmp
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def remove_empty(folder: Path) -> None:
     for place, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             Path(place).rmdir()
+
+
+def remove_empty_of(folder: Path, names: Iterable[str]) -> None:
+    """Remove folders in which nothing is, of those inside that names of files begin with."""
+    for name in {name.split("/")[0] for name in names if "/" in name}:
+        remove_empty(folder / name)
 
 
 def exchange(new: Path, old: Path, aside: Path) -> None:

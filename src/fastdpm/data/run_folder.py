@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.files import check_writable, sha256
-from fastdpm.data.moves import exchange, link, remove_empty, same
+from fastdpm.data.moves import exchange, link, remove_empty, remove_empty_of, same
 from fastdpm.data.run_record import LOCK, OWN, PART, RunRecord, names_in
 
 
@@ -136,9 +136,7 @@ class RunFolder:
         for name in remove:
             if self.record.owns(self.folder, name):
                 (self.folder / name).unlink()
-        for place in {(self.folder / name).parent for name in remove} - {self.folder}:
-            with suppress(OSError):
-                place.rmdir()  # if it is empty
+        remove_empty_of(self.folder, self.record.hashes)
 
     @property
     def replaces(self) -> bool:
@@ -320,8 +318,7 @@ class RunFolder:
         if folder != self._target:
             remove_empty(folder)
         elif record is not None:
-            for name in {name.split("/")[0] for name in record.hashes if "/" in name}:
-                remove_empty(folder / name)
+            remove_empty_of(folder, record.hashes)
 
     def _checked(self, part: Path) -> list[str]:
         """Names of the files of a batch, which replace none but files of the run."""
