@@ -22,7 +22,7 @@ from fastdpm.output.figures import save_figure, subplots
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 STEPS = (1000, 20, 10, 5)
-SCALES = (0.0, 1.0, 1.5, 3.0)
+SCALES = (0.0, 1.0, 2.0, 4.0)
 SEED = 0
 
 
