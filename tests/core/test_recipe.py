@@ -3,6 +3,7 @@
 import pytest
 
 from fastdpm import InvalidArgumentError, Recipe, VarianceSchedule, ddim_rev, levels_var
+from fastdpm.core import GuidanceScale
 from tests.messages import tells
 
 AUDIO = VarianceSchedule.linear(200)
@@ -62,6 +63,12 @@ def test_a_multistep_method_drops_the_recommended_noise():
 def test_choices_that_contradict_each_other_are_refused(choices, values):
     with pytest.raises(InvalidArgumentError, match=tells(*values)):
         Recipe().replace(**choices)
+
+
+def test_a_guidance_replaces_the_whole_guidance():
+    recipe = Recipe(guidance_scale=2.0, guidance_interval=(0.2, 0.9), guidance_rescale=0.5)
+    assert recipe.replace(guidance_scale=GuidanceScale(3.0)).guidance == GuidanceScale(3.0)
+    assert recipe.replace(guidance_scale=3.0).guidance.interval == (0.2, 0.9)
 
 
 def test_a_recipe_describes_itself():

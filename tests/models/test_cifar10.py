@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import fastdpm
-from fastdpm import Model, load_model
+from fastdpm import Model, SampleNoise, load_model, run
+from fastdpm.sampling.prediction import ClipX0, as_eps
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "cifar10.safetensors"
 WEIGHTS = Path(fastdpm.__file__).parent / "assets" / "models" / "cifar10" / "model.safetensors"
@@ -31,10 +32,14 @@ def test_the_network_answers_as_in_training_whatever_the_batch(model):
 
 def test_guidance_of_1_changes_nothing_and_of_0_has_no_class(model):
     options = {"n": 2, "num_steps": 2, "seed": 5}
-    horse = model.sample(class_labels="horse", guidance_scale=1.0, **options)
-    plain = model.sample(class_labels=7, guidance_scale=1, **options)
+    horse = model.sample(class_labels="horse", guidance_scale=1, **options)
+    noise, labels = SampleNoise(5, range(2)), torch.tensor([7, 7])
+    eps = as_eps(lambda x, t: model.network(x, t, labels), model.config.prediction)
+    plan = model.config.recipe.replace(num_steps=2).compile(model.schedule)
+    with torch.no_grad():
+        plain = run(plan, ClipX0(eps), noise.start((3, 32, 32)), noise=noise).clamp(-1, 1)
     without = model.sample(class_labels="horse", guidance_scale=0.0, **options)
-    null = model.sample(class_labels="none", guidance_scale=1.0, **options)
+    null = model.sample(class_labels="none", guidance_scale=1, **options)
     assert torch.equal(horse, plain)
     torch.testing.assert_close(without, null, rtol=0, atol=1e-5)
     assert not torch.allclose(horse, null, atol=0.05)

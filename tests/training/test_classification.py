@@ -197,7 +197,7 @@ def test_a_classifier_does_not_start_from_a_model(tmp_path, capsys):
     arguments = ["train", "digits-features", "--data", "sklearn:digits", "--from", "digits"]
     assert fastdpm([*arguments, "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
-    assert re.search(tells("from", "digits-features"), err)
+    assert re.search(tells("--from", "digits-features"), err)
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

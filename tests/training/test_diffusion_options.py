@@ -1,5 +1,6 @@
 """What a network learns, at which noise levels, and with which optimizer."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm import InvalidArgumentError, VarianceSchedule, load_model
+from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.run_folder import RunFolder
 from fastdpm.models.find import find_model
 from fastdpm.networks.adm_unet import ADMUNet
@@ -39,9 +41,9 @@ def _config(prediction: str = "epsilon", **options: Any) -> TrainConfig:
     )
 
 
-def _trainer(config: TrainConfig, out: Path, held_out: TrainingData | None = None) -> Trainer:
+def _trainer(config: TrainConfig, out: Path, **more: Any) -> Trainer:
     with RunFolder.open(out, "train", {}) as run:
-        return Trainer(config, WHITE, run, CPU, "fastdpm train", print, held_out)
+        return Trainer(config, WHITE, run, CPU, "fastdpm train", print, **more)
 
 
 class Knowing(nn.Module):
@@ -170,7 +172,7 @@ def test_the_rate_is_constant_and_falls_at_the_end():
 def test_held_out_data_measures_the_averaged_weights(tmp_path):
     held_out = replace(WHITE, values=WHITE.values[:4])
     config = _config(steps=2)
-    trainer = _trainer(config, tmp_path, held_out)
+    trainer = _trainer(config, tmp_path, held_out=held_out)
     trainer.train()
     provenance = load_model(tmp_path / "model").config.provenance
     task = Denoising(config, WHITE, held_out)
@@ -184,15 +186,30 @@ def test_held_out_data_measures_the_averaged_weights(tmp_path):
 def test_a_run_can_start_from_the_weights_of_a_model(tmp_path):
     first = _trainer(_config(steps=3), tmp_path / "a")
     first.train()
-    second = _trainer(_config(steps=3), tmp_path / "b")
-    second.start_from(find_model(tmp_path / "a" / "model"))
+    model = find_model(tmp_path / "a" / "model")
+    second = _trainer(_config(steps=3), tmp_path / "b", start=model)
+    second.resume()
     saved = load_model(tmp_path / "a" / "model").network.state_dict()
     for network in (second.network, second.ema):
         for name, value in network.state_dict().items():
             torch.testing.assert_close(value, saved[name], rtol=0, atol=0)
-    other = _trainer(_config("sample"), tmp_path / "c")
+    before = second.ema.conv_in.bias.clone()  # type: ignore[union-attr, operator]
+    second.take_step()
+    moved = (second.ema.conv_in.bias - before).abs().max()  # type: ignore[union-attr, operator]
+    assert 0 < moved < 1e-4  # the average goes on from the weights
+    other = _trainer(_config("sample"), tmp_path / "c", start=model)
     with pytest.raises(InvalidArgumentError, match=tells("white", "prediction")):
-        other.start_from(find_model(tmp_path / "a" / "model"))
+        other.resume()
+
+
+def test_the_model_that_a_run_starts_from_is_not_replaced(tmp_path, capsys):
+    _trainer(_config(steps=1), tmp_path / "a").train()
+    before = (tmp_path / "a" / "model" / "model.safetensors").read_bytes()
+    command = ["train", "digits", "--data", "sklearn:digits", "--steps", "1", "--overwrite"]
+    command += ["--from", str(tmp_path / "a" / "model"), "--out", str(tmp_path / "a")]
+    assert fastdpm(command) == 2
+    assert re.search(tells("model", "input", "--out"), capsys.readouterr().err)
+    assert (tmp_path / "a" / "model" / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -201,6 +218,10 @@ def test_a_run_can_start_from_the_weights_of_a_model(tmp_path):
         ({"optimizer": "sgd"}, ["optimizer", "adam", "muon", "sgd"]),
         ({"muon_learning_rate": 0.0}, ["muon_learning_rate", 0]),
         ({"decay": "step"}, ["decay", "cosine", "linear", "step"]),
+        ({"decay_share": 0.5}, ["decay_share", "decay", "cosine", "linear"]),
+        ({"muon_learning_rate": 0.1}, ["muon_learning_rate", "optimizer", "adam", "muon"]),
+        ({"min_snr": 3.0}, ["min_snr", "loss_weight", "simple", "min-snr"]),
+        ({"log_sigma_mean": 1.0}, ["log_sigma_mean", "uniform_share", 1]),
         ({"decay_share": 1.5}, ["decay_share", "[0, 1]", 1.5]),
         ({"loss_weight": "p2"}, ["loss_weight", "simple", "min-snr", "p2"]),
         ({"min_snr": -1.0}, ["min_snr", 0, -1]),

@@ -117,6 +117,11 @@ def test_a_killed_run_takes_the_same_steps_when_resumed(make_any):
     _check_resumed(make_any)
 
 
+def test_a_resumed_run_with_muon_takes_the_same_steps(make):
+    config = _config(IMAGE, optimizer="muon", uniform_share=0.5, decay="linear", decay_share=0.5)
+    _check_resumed(lambda name: make(name, config))
+
+
 def test_the_averaged_weights_of_a_checkpoint_have_the_networks_names(make_any):
     trainer = make_any()
     trainer.take_step()

@@ -62,8 +62,8 @@ def decode(
     classes = choices.parse_classes(class_labels)
     if classes is not None and len(classes) not in (1, count):
         raise InvalidArgumentError(
-            f"{counted(count, 'latent')} need one of `class_labels` for all or one for each, got"
-            f" {len(classes)}"
+            f"pass one of `class_labels` for all of {counted(count, 'latent')}, or one for each,"
+            f" got {len(classes)}"
         )
     guidance = guiding.guidance(encoded.guidance) if guiding.names() else None
     loaded = machine.open(found, count, batch_size)

@@ -82,6 +82,7 @@ def train(
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer
+    from fastdpm.training.precision import precision_on
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
     earlier = None if start is None else _found(start, settings)
@@ -96,10 +97,13 @@ def train(
     identity = settings.decisive | {
         "samples": len(rows),
         "data": values_digest(rows.values),
+        "labels": None if rows.labels is None else values_digest(rows.labels),
+        "precision": precision_on(where, options.precision),
         "from": None if earlier is None else earlier.config.weights_sha256,
     }
-    with folder.claim("train", identity, [Path(data), *([Path(test)] if test else [])]) as run:
-        trainer = Trainer(settings, rows, run, where, command, console.print, held_out)
+    inputs = [Path(data), *([Path(test)] if test else []), *(earlier.files if earlier else [])]
+    with folder.claim("train", identity, inputs) as run:
+        trainer = Trainer(settings, rows, run, where, command, console.print, held_out, earlier)
         console.print(
             f"{len(rows):,} samples from {data}, {options.steps:,} steps on {where} in"
             f" {trainer.precision}"
@@ -108,7 +112,6 @@ def train(
         if trainer.step:
             console.print(f"continuing at step {trainer.step:,}")
         elif earlier is not None:
-            trainer.start_from(earlier)
             console.print(f"starting from the weights of {start}, with a new optimizer")
         with _stop_at_signal() as stop:
             finished = trainer.train(
@@ -127,17 +130,16 @@ def train(
         console.print(f"try it: fastdpm sample {run.path / 'model'}")
 
 
-def _found(name: str, settings: TrainConfig | ClassifierConfig) -> FoundModel:
+def _found(start: str, settings: TrainConfig | ClassifierConfig) -> FoundModel:
     """The model to start from; raises InvalidArgumentError for a feature network."""
     from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.models.find import find_model
     from fastdpm.training.config import TrainConfig
 
     if not isinstance(settings, TrainConfig):
         raise InvalidArgumentError(
-            f"`from` is for models, and {settings.name} is a feature network"
+            f"`start` is for models, and {settings.name} is a feature network: drop it"
         )
-    return find_model(name)
+    return choices.find(start, None)
 
 
 @contextmanager

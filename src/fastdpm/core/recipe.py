@@ -123,10 +123,10 @@ class Recipe:
         Raises:
             InvalidArgumentError: If a choice would have no effect next to another one.
         """
-        guidance = choices.get("guidance_scale")
-        if isinstance(guidance, GuidanceScale):
-            choices |= {f"guidance_{name}": value for name, value in vars(guidance).items()}
         changes = {name: value for name, value in choices.items() if value is not None}
+        guidance = choices.get("guidance_scale")
+        if isinstance(guidance, GuidanceScale):  # replaces the interval even by None
+            changes |= {f"guidance_{name}": value for name, value in vars(guidance).items()}
         sampler = samplers.find(changes.get("method", self.method))
         custom, computed = changes.keys() & _CUSTOM, changes.keys() & _COMPUTED
         if custom and computed:

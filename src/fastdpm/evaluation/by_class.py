@@ -29,7 +29,7 @@ from fastdpm.evaluation.scores import (
     plain,
     read_scores,
 )
-from fastdpm.evaluation.sources import Source
+from fastdpm.evaluation.sources import ALL, Source
 from fastdpm.evaluation.statistics import MAX_FEATURES
 
 KERNEL, FRECHET, ACCURACY = "kernel_distance", "frechet_distance", "accuracy"
@@ -60,7 +60,8 @@ class ClassMeasure:
         extractor, cache = self.measure.extractor, self.measure.cache
         features, labels = features_key(self.source, extractor), self.labels.tolist()
         settings = (versions("numpy", "scipy"), self.classifies)
-        key = digest(_VERSION, settings, features, labels, self.reference.digest)
+        reference = (self.measure.reference.digest, self.reference.digest)
+        key = digest(_VERSION, settings, features, labels, reference)
         record = cache.record("metrics", key)
         if record is None:
             drawn = extract(self.source, extractor, len(labels), cache)
@@ -112,10 +113,12 @@ class ClassMeasure:
             )
         label, least = min(self.counts.items(), key=lambda item: item[1])
         if least < LEAST:
+            advice = "add samples of that class, or leave it out"
+            if self.source.size == ALL:
+                advice = f"use more, with `n` of {LEAST * len(self.counts):,} or above"
             raise InvalidArgumentError(
                 f"{least} samples of class {self.name_of(label)} are too few: `per_class` needs at"
-                f" least {LEAST} of every class, so use more, with `n` of"
-                f" {LEAST * len(self.counts):,} or above"
+                f" least {LEAST} of every class, so {advice}"
             )
         real = self.measure.real_labels
         for label in self.counts:
@@ -227,7 +230,8 @@ def class_kernel_score(features: Features, real: Features) -> Score:
 
     Unlike :func:`fastdpm.evaluation.metrics.kernel_score`, it compares the samples with all
     features of the reference, whose number is small as well. So the halves of the error are halves
-    of both; it is up to twice too large where both have the same distribution. Of more than 2,000
+    of both; it is up to sqrt(2) times too large where both have the same distribution, because the
+    variance then falls with the square of the number of samples. Of more than 2,000
     samples, 2,000 are used, chosen at random.
 
     Args:

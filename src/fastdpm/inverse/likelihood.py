@@ -146,8 +146,7 @@ def bits_per_dimension(
             mel spectrogram of the data for a vocoder, else the default of the model.
         guidance_scale: Scale of classifier-free guidance, one for each row of ``levels``, or a
             :class:`fastdpm.core.GuidanceScale`. None by default, whatever the recommended recipe
-            says: it is the likelihood of sampling
-            without guidance.
+            says: it is the likelihood of sampling without guidance.
         batch_size: Number of samples per batch; by default it depends on their size.
         callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 

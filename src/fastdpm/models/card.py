@@ -13,9 +13,7 @@ _MODEL = """A diffusion model for {data}.
 Sample it with fastdpm, where PATH is this folder:
 
 ```
-fastdpm sample PATH
-```"""
-_CLASSES = f"""{_MODEL[:-4]} --class NAME
+fastdpm sample PATH{option}
 ```"""
 _CLASSIFIER = """A classifier of {data}. fastdpm uses its last hidden layer as the
 features of metrics. Distances computed with it carry its name and are not comparable to FID."""
@@ -25,14 +23,14 @@ def card_of(config: FolderConfig) -> str:
     """The text of a folder's ``README.md``: data, license, training and use of the network."""
     data = config.data
     facts = {"Data": data.description or "not stated"}
-    about, task = _MODEL, _TASKS.get(data.modality, "other")
+    about, option, task = _MODEL, "", _TASKS.get(data.modality, "other")
     if isinstance(config, FeaturesConfig):
         about = _CLASSIFIER
         task = "image-classification" if data.modality == "image" else "audio-classification"
         facts["Classes"] = ", ".join(config.classes)
     elif data.class_names:
         facts["Classes"] = ", ".join(data.class_names)
-        about = _CLASSES
+        option = " --class NAME"
     facts["Network"] = _pairs(config.network)
     if isinstance(config, ModelConfig):
         facts["Schedule"] = _pairs(config.schedule)
@@ -54,7 +52,7 @@ pipeline_tag: {task}
 
 # {config.name}
 
-{about.format(data=described)}
+{about.format(data=described, option=option)}
 
 {lines}- License of the weights: {markdown_text(config.license)}
 {attribution}

@@ -208,8 +208,8 @@ class ADMUNet(nn.Module):
         super().__init__()
         self.model_channels = model_channels
         self.widths = [int(model_channels * m) for m in channel_mult]
-        self.patch_size, patch_values = patch_size, patch_size**2
         height = patches_across(image_size, patch_size)
+        self.patch_size, patch_values = patch_size, patch_size**2
         sizes = [height >> i for i in range(len(self.widths))]
         _check_sizes(height, self.widths, sizes, attention_resolutions)
         self.attends = [size in attention_resolutions for size in sizes]

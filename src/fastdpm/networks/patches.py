@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, whole_number
 
 
 def patches_across(image_size: int, patch_size: int) -> int:
@@ -21,6 +21,7 @@ def patches_across(image_size: int, patch_size: int) -> int:
     Raises:
         InvalidArgumentError: If patches do not fill the image.
     """
+    patch_size = whole_number("patch_size", patch_size)
     if patch_size < 1 or image_size % patch_size:
         raise InvalidArgumentError(
             f"`patch_size` must divide `image_size`, got {patch_size} and {image_size}"

@@ -192,8 +192,8 @@ class UNet(nn.Module):
         super().__init__()
         self.base_channels = base_channels
         self.widths = [base_channels * m for m in channel_multipliers]
-        self.patch_size, patch_values = patch_size, patch_size**2
         height = patches_across(image_size, patch_size)
+        self.patch_size, patch_values = patch_size, patch_size**2
         self.sizes = [height >> i for i in range(len(self.widths))]
         self.attention_resolutions = tuple(attention_resolutions)
         self.resample_with_conv = resample_with_conv

@@ -97,6 +97,15 @@ class TrainOptions:
             raise InvalidArgumentError(f"`seed` must be in [0, 2^32), got {self.seed}")
         check_one_of("precision", self.precision, PRECISIONS)
         check_one_of("decay", self.decay, DECAYS)
+        self._check_used("decay_share", "decay", self.decay == "linear", "linear")
+
+    def _check_used(self, option: str, switch: str, used: bool, value: object) -> None:
+        """Refuse an option that is set although another one turns it off."""
+        if not used and getattr(self, option) != getattr(type(self), option):
+            raise InvalidArgumentError(
+                f"`{option}` would have no effect with `{switch}` {getattr(self, switch)}: drop"
+                f" it, or set `{switch}` to {value}"
+            )
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,10 @@ class DiffusionOptions(TrainOptions):
             raise InvalidArgumentError(
                 f"`log_sigma_mean` must be finite, got {self.log_sigma_mean}"
             )
+        self._check_used("muon_learning_rate", "optimizer", self.optimizer == "muon", "muon")
+        self._check_used("min_snr", "loss_weight", self.loss_weight == "min-snr", "min-snr")
+        for name in ("log_sigma_mean", "log_sigma_std"):
+            self._check_used(name, "uniform_share", self.uniform_share < 1, "less than 1")
         if self.uniform_share < 1 and not self.real_steps:
             raise InvalidArgumentError(
                 f"`uniform_share` below 1 draws real-valued steps, got {self.uniform_share:g}:"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastdpm.core.errors import DataError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.folder import write_folder
@@ -41,7 +42,8 @@ class Denoising:
     Raises:
         InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
             schedule.
-        DataError: If the model has classes, and the data has no labels or other ones.
+        DataError: If the model has classes, and the data has no labels or other ones; or if there
+            is only one held-out sample.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Denoising:
         if config.data.classes is not None:
             for rows in (data,) if held_out is None else (data, held_out):
                 checked_labels(rows, config.data.classes)
+        if held_out is not None and len(held_out) < 2:
+            raise DataError("one held-out sample has no standard error: pass more")
         check_fits(config.network, config.data, learned_variance=False)
         schedule = VarianceSchedule.from_config(config.schedule)
         config.recipe.compile(schedule)  # raises now, not after the training, if it does not fit

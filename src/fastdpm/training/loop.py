@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
+from fastdpm.core.structure import changed
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.data.run_folder import RunFolder
 from fastdpm.models.find import FoundModel
@@ -64,12 +65,15 @@ class Trainer:
         device: Device to train on.
         command: The command that started the run, for the model card.
         log: Called with one-line messages.
-        held_out: Data to measure a classifier's accuracy on, on ``device``; None otherwise.
+        held_out: Data to measure the loss of a model, or the accuracy of a classifier, on; on
+            ``device``, or None.
+        start: Model whose weights a new run starts from, with a new optimizer.
 
     Raises:
         InvalidArgumentError: If the network does not fit the data, or the recipe does not fit the
             schedule.
-        DataError: If the data of a classifier has no labels, or a label is not a class.
+        DataError: If there are classes, and the data has no labels or a label is not a class; or
+            if there is only one held-out sample.
     """
 
     def __init__(
@@ -81,11 +85,12 @@ class Trainer:
         command: str,
         log: Callable[[str], None],
         held_out: TrainingData | None = None,
+        start: FoundModel | None = None,
     ) -> None:
         options = config.training
         self.task = _task(config, data, held_out)
         self.config, self.run, self.device = config, run, device
-        self.command, self.log = command, log
+        self.command, self.log, self.start = command, log, start
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = self.task.build()
@@ -107,33 +112,19 @@ class Trainer:
         self.losses: list[tuple[int, float]] = []
         self._recent: list[Tensor] = []
 
-    def start_from(self, found: FoundModel) -> None:
-        """Start from the weights of a model, with a new optimizer; log their held-out loss.
-
-        Raises:
-            InvalidArgumentError: If the model has another network, schedule or prediction.
-            ModelError: If its weights cannot be read.
-        """
-        wanted, stated = self.config.decisive, found.config.to_dict()
-        for name in ("network", "schedule", "prediction"):
-            if name in wanted and wanted[name] != stated[name]:
-                raise InvalidArgumentError(
-                    f"{found.config.name} has another {name} than the configuration: start from a"
-                    " model with the same one"
-                )
-        weights = open_model(found, "cpu").network.state_dict()
-        for network in (self.network, self.ema):
-            network.load_state_dict(weights)
-        self.task.report(self.ema, self.log)
-
     def resume(self) -> None:
-        """Load the checkpoint in the folder of the run, if it has one yet.
+        """Load the checkpoint in the folder of the run, or the weights that a new run starts from.
 
         Raises:
-            FastDPMError: If it is damaged, or was written with other settings.
+            FastDPMError: If the checkpoint is damaged, or was written with other settings.
+            InvalidArgumentError: If the model to start from has another network, schedule,
+                prediction or scale of steps.
+            ModelError: If its weights cannot be read.
         """
         path = self.run.folder / CHECKPOINT
         if not path.is_file():
+            if self.start is not None:
+                self._start_from(self.start)
             return
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
@@ -155,6 +146,22 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.losses = [(int(s), float(v)) for s, v in saved["losses"]]
+
+    def _start_from(self, found: FoundModel) -> None:
+        """Load the weights of a model, and log their held-out loss."""
+        wanted, stated = self.config.MAKES.of(self.config).to_dict(), found.config.to_dict()
+        names = ("network", "schedule", "prediction", "time_scale")
+        before, now = ({name: table.get(name) for name in names} for table in (stated, wanted))
+        found_differences = [f"{name} is {a}, not {b}" for name, a, b in changed(before, now)]
+        if found_differences:
+            raise InvalidArgumentError(
+                f"`start` must be a model of this configuration, but of {found.config.name},"
+                f" {'; '.join(found_differences[:3])}"
+            )
+        weights = open_model(found, "cpu").network.state_dict()
+        for network in (self.network, self.ema):
+            network.load_state_dict(weights)
+        self.task.report(self.ema, self.log)
 
     def train(
         self,
@@ -195,7 +202,6 @@ class Trainer:
                 next_checkpoint = self.seconds + 60 * options.checkpoint_minutes
             if self.seconds >= next_samples:
                 self.write_samples()
-                self.task.report(self.ema, self.log)
                 next_samples = self.seconds + 60 * options.sample_minutes
             if should_stop():
                 self.save()
@@ -266,6 +272,7 @@ class Trainer:
             "samples_seen": self.step * self.config.training.batch_size,
             "minutes": round(self.seconds / 60, 1),
             "device": self.device.type,
+            "precision": self.precision,
             "loss": round(sum(last) / len(last), 5) if self.losses else "not measured",
             "seed": self.config.training.seed,
             "torch": torch.__version__,
@@ -298,8 +305,10 @@ class Trainer:
             value.copy_(buffers[name])  # undo the trial's update of running statistics
 
     def _update(self, averages: Sequence[Tensor], values: Sequence[Tensor], _: object) -> None:
-        """Update the moving averages; the decay is smaller during the first steps."""
-        decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
+        """Update the moving averages, which forget random initial weights faster."""
+        decay = self.config.training.ema_decay
+        if self.start is None:
+            decay = min(decay, (1 + self.step) / (10 + self.step))
         for average, value in zip(averages, values, strict=True):
             average.lerp_(value, 1 - decay)
 

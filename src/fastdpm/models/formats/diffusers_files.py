@@ -177,8 +177,9 @@ def _choose_variant(where: str, found: Collection[str], variant: str | None) -> 
             f"{where} holds the variants {', '.join(found)} of its weights: keep one of them, or"
             " choose one by `variant` of load_model"
         )
-    first = next(iter(found))
-    return variant if variant is not None else "" if "" in found else first
+    if variant is not None:
+        return variant
+    return "" if "" in found else next(iter(found))
 
 
 def _by_variant(names: Collection[str]) -> dict[str, str]:
