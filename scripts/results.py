@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import inversion_page
@@ -49,13 +49,13 @@ keep what this needs, the two errors are treated as independent, which overstate
 
 def page() -> str:
     """Return the whole page."""
-    found = {name: read(name) for name in (COLOR, IMAGES, SOUNDS, VOCODER)}
-    more = {name: read(name) for name in MORE if (RESULTS / f"{name}.json").is_file()}
+    measured = [name for name in (COLOR, *MORE) if (RESULTS / f"{name}.json").is_file()]
+    color = {name: read(name) for name in measured}
+    found = {name: read(name) for name in (IMAGES, SOUNDS, VOCODER)}
     parts = [
         _HEAD,
         "### (a) On images, is DDIM-rev better than DDPM-rev at small S?\n",
-        "For `cifar10`, in bf16, with classes and without guidance:\n",
-        _reverse_processes(found[COLOR], expected="DDIM-rev"),
+        *_of_color(color),
         "For `digits`:\n",
         _reverse_processes(found[IMAGES], expected="DDIM-rev"),
         "### (b) On sound, is DDPM-rev better than DDIM-rev?\n",
@@ -66,14 +66,21 @@ def page() -> str:
         "".join(_approximations(comparison) for comparison in found.values()),
         "### (d) Are fewer steps enough with more conditional information?\n",
         _enough_steps(found[SOUNDS], found[VOCODER]),
-        *([_kappas(more["cifar10-kappa"])] if "cifar10-kappa" in more else []),
+        *([_kappas(color["cifar10-kappa"])] if "cifar10-kappa" in color else []),
         _errors(),
         inversion_page.section(RESULTS / "inversion.json"),
-        *(_section(name, comparison) for name, comparison in found.items() if name == COLOR),
-        *(_part(name, comparison) for name, comparison in more.items()),
-        *(_section(name, comparison) for name, comparison in found.items() if name != COLOR),
+        *((_part if name in MORE else _section)(name, part) for name, part in color.items()),
+        *(_section(name, comparison) for name, comparison in found.items()),
     ]
     return "\n".join(parts)
+
+
+def _of_color(color: Mapping[str, Comparison]) -> list[str]:
+    """The finding (a) on cifar10, once it is measured."""
+    if COLOR not in color:
+        return []
+    head = "For `cifar10`, in bf16, with classes and without guidance:\n"
+    return [head, _reverse_processes(color[COLOR], expected="DDIM-rev")]
 
 
 def read(name: str) -> Comparison:
@@ -190,9 +197,11 @@ def _kappas(comparison: Comparison) -> str:
     for num_steps in comparison.steps:
         cells = {group: best(comparison, num_steps, _of_group(group)) for group in groups}
         known = {group: cell for group, cell in cells.items() if cell is not None}
+        if len(known) < len(groups):
+            continue
         scores = {group: cell.scores[metric.key] for group, cell in known.items()}
-        ends = [scores[group] for group in ("DDIM-rev", "DDPM-rev") if group in scores]
-        between = [scores[group] for group in groups if "kappa" in group and group in scores]
+        ends = [scores[group] for group in ("DDIM-rev", "DDPM-rev")]
+        between = [scores[group] for group in groups if "kappa" in group]
         sign = 1 if metric.lower_is_better else -1
         middle = min(between, key=lambda score: sign * score.value)
         signs = [verdict(metric, middle, end) for end in ends]

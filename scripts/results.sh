@@ -9,6 +9,11 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 cd "${1:?folder of the data}"
 shift
 names=("$@")
+known="digits spoken-digits spoken-digits-vocoder"
+known+=" cifar10 cifar10-kappa cifar10-samplers cifar10-guidance cifar10-float32"
+for name in "${names[@]}"; do
+  [[ " $known " == *" $name "* ]] || { echo "unknown: $name; choose from $known" >&2; exit 2; }
+done
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
@@ -45,6 +50,6 @@ measure cifar10-kappa "${color[@]}" --guidance 1 -S 10,20 -n 1000 --methods pape
   --kappa 0,0.2,0.5,1
 measure cifar10-samplers "${color[@]}" --guidance 1 -S 5,10,20 -n 1000 --methods "$few,$rivals"
 measure cifar10-guidance "${color[@]}" --guidance 1,1.5,2 -S 10 -n 500 \
-  --methods "$few,var-quadratic-k0,var-quadratic-k1"
+  --methods step-quadratic-k0,var-quadratic-k0,multistep-3-var-linear
 measure cifar10-float32 "${color[@]}" --guidance 1 --precision float32 -S 10 -n 500 \
   --methods "$few"

@@ -97,8 +97,7 @@ class Trainer:
         self.network = network.to(device)
         if config.data.modality == "image":
             for parameter in self.network.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                parameter.data = _channels_last(parameter.data)
         # use_buffers averages the running statistics of the norms as well.
         self._average = AveragedModel(self.network, multi_avg_fn=self._update, use_buffers=True)
         self._average.n_averaged.fill_(1)  # at 0, the first step would replace the initial weights
@@ -227,7 +226,7 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.autocast:
             torch.manual_seed(seed)
-            return self.predict(*inputs)
+            return self.predict(*map(_channels_last, inputs))
 
     def save(self) -> None:
         """Write the checkpoint, the loss table and the loss curve.
@@ -293,7 +292,7 @@ class Trainer:
         buffers = {name: value.clone() for name, value in self.network.named_buffers()}
         try:
             with self.autocast:
-                out = compiled(*inputs)
+                out = compiled(*map(_channels_last, inputs))
             last = out if isinstance(out, Tensor) else out[-1]
             last.float().mean().backward()
             self.network.zero_grad(set_to_none=True)
@@ -323,6 +322,11 @@ class Trainer:
                 f"the loss is {loss} at step {self.step}: lower the learning rate or use float32"
             )
         self.losses.append((self.step, loss))
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """Images and kernels in the layout that convolutions are fastest in; others as they are."""
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def share_of_rate(options: TrainOptions, step: int) -> float:
