@@ -34,6 +34,7 @@ from fastdpm.evaluation.statistics import MAX_FEATURES
 
 KERNEL, FRECHET, ACCURACY = "kernel_distance", "frechet_distance", "accuracy"
 _MANY = 10  # samples per feature, from which a Fréchet distance is close to that of many samples
+_PERMUTATIONS = 50
 _VERSION = 1  # increase it if a metric of the same features changes
 
 
@@ -230,9 +231,9 @@ def class_kernel_score(features: Features, real: Features) -> Score:
 
     Unlike :func:`fastdpm.evaluation.metrics.kernel_score`, it compares the samples with all
     features of the reference, whose number is small as well. So the halves of the error are halves
-    of both; it is up to sqrt(2) times too large where both have the same distribution, because the
-    variance then falls with the square of the number of samples. Of more than 2,000
-    samples, 2,000 are used, chosen at random.
+    of both. A part of the variance falls with the square of the number of samples, and halves show
+    it twice; it is the variance where both have the same distribution, so that of samples that
+    change sides at random. Of more than 2,000 samples, 2,000 are used, chosen at random.
 
     Args:
         features: Shape (n, d).
@@ -246,14 +247,21 @@ def class_kernel_score(features: Features, real: Features) -> Score:
     np.fill_diagonal(kernel, 0.0)
     side = np.repeat([0, 1], [len(drawn), len(real)])
 
-    def value(keep: Mask) -> float:
-        x, y = (side == 0) & keep, (side == 1) & keep
+    def distance(x: Mask, y: Mask) -> float:
         n, m = int(x.sum()), int(y.sum())
         to_x, to_y = x @ kernel, y @ kernel
         within = to_x @ x / (n * (n - 1)) + to_y @ y / (m * (m - 1))
         return float(within - 2 * (to_x @ y) / (n * m))
 
-    return half_score(value, len(both), side)
+    found = half_score(
+        lambda keep: distance((side == 0) & keep, (side == 1) & keep), len(both), side
+    )
+    generator = np.random.default_rng(0)
+    mixed = (generator.permutation(side) == 0 for _ in range(_PERMUTATIONS))
+    squared = float(np.mean([distance(x, ~x) ** 2 for x in mixed]))
+    error = math.sqrt(max(found.error**2 - squared, squared))
+    halves = tuple(half * error / found.error for half in found.halves) if found.error else ()
+    return Score(found.value, error, halves)
 
 
 def accuracy_score(correct: Mask) -> Score:
