@@ -34,7 +34,7 @@ def main() -> None:
         rows = {}
         for num_steps in STEPS:
             images, seconds = timed(model, num_steps)
-            rows[f"{num_steps:,} steps\n{seconds:.2g} s"] = images
+            rows[f"{num_steps:,} steps\n{seconds:.{0 if seconds >= 10 else 1}f} s"] = images
         draw(IMAGES / "steps.png", model, rows)
     if "guidance" in names:
         guided = {f"guidance {scale:g}": sampled(model, guidance_scale=scale) for scale in SCALES}
