@@ -120,7 +120,7 @@ def test_every_built_in_model_is_whole_and_samples(name):
     assert x.shape[0] == 2
     assert 0.01 < float(x.std()) < 1
     assert model.config.license in ("Apache-2.0", "CC-BY-SA-4.0", "unknown")
-    assert model.config.provenance["command"].startswith("fastdpm train ")
+    assert model.config.provenance["samples_seen"] > 0
 
 
 def test_training_runs_stops_and_resumes(tmp_path, capsys):

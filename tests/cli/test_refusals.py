@@ -121,6 +121,7 @@ OTHERS = [
     ("plan {image} --unbounded", ["var"]),
     ("plan {image} --plot x.gif", ["x.gif", ".png", ".svg"]),
     ("plan {image} --class 0", ["--class"]),
+    ("decode {image} none.safetensors --batch-size 0", ["--batch-size", 0]),
     ("convert {image} --format ddpm", ["--format"]),
     ("convert {png} --preset nothing", ["nothing"]),
     ("train digits --data sklearn:digits --steps 0", ["--steps", 1, 0]),

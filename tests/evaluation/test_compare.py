@@ -244,7 +244,7 @@ def test_an_unknown_method_names_the_known_forms():
             match=tells(repr(name), "paper", "multistep", "standard", "var-linear-k0"),
         ):
             choose_methods([name])
-    with pytest.raises(InvalidArgumentError, match=tells("kappa", "[0, 1]", "2.0")):
+    with pytest.raises(InvalidArgumentError, match=tells("kappas", "[0, 1]", "2.0")):
         choose_methods(["var-linear-k2"])
     with pytest.raises(InvalidArgumentError, match=tells("stepquadratic-k1", "step-quadratic-k1")):
         choose_methods(["stepquadratic-k1"])

@@ -83,8 +83,8 @@ def open_array(path: Path) -> LabeledArray | None:
         DataError: If the file is damaged, or holds several arrays or no array of numbers.
     """
     if is_array(path) and not path.is_dir():
-        values = read_array(path)
-        return LabeledArray(path.name, values, labels=_labels_beside(path, len(values)))
+        values, beside = _read_samples(path)
+        return LabeledArray(path.name, values, labels=beside)
     record = read_record(path) if (path / ARCHIVE).is_file() else None
     if record is None or list(record.files) != [ARCHIVE]:
         return None
@@ -95,21 +95,17 @@ def open_array(path: Path) -> LabeledArray | None:
     return LabeledArray(label, values, record.sample_rate, labels, True, generated=True)
 
 
-def _labels_beside(path: Path, count: int) -> Values | None:
-    """The array "labels" of a ``.npz`` file; None unless it holds one integer for each sample."""
-    if path.suffix.lower() != ".npz" or not {"samples", "labels"} <= set(array_names(path)):
-        return None
-    labels = read_arrays(path, ["labels"])["labels"]
-    whole = labels.dtype.kind in "iu" and labels.shape == (count,)
-    return labels.astype(np.int64) if whole else None
-
-
 def read_array(path: Path) -> Values:
     """The array of a ``.npy`` file, or the one called "samples" or the only one of a ``.npz``.
 
     Raises:
         DataError: If the file is damaged, or holds several arrays or no array of numbers.
     """
+    return _read_samples(path)[0]
+
+
+def _read_samples(path: Path) -> tuple[Values, Values | None]:
+    """The array of :func:`read_array`, and the integers "labels" beside "samples"; or None."""
     if path.suffix.lower() == ".npz":
         with _Archive(path) as archive:
             names = archive.names
@@ -123,11 +119,16 @@ def read_array(path: Path) -> Values:
                     f"{path} holds {', '.join(names) or 'no array'}: it must hold one array, or"
                     " one named 'samples'"
                 )
-            return archive.read("samples" if "samples" in names else names[0])
+            values = archive.read("samples" if "samples" in names else names[0])
+            if not {"samples", "labels"} <= set(names):
+                return values, None
+            labels = archive.read("labels")
+            whole = labels.dtype.kind in "iu" and labels.shape == values.shape[:1]
+            return values, labels.astype(np.int64) if whole else None
     try:
         size = check_regular(path)
         with path.open("rb") as file:
-            return _read_npy(path, file, size)
+            return _read_npy(path, file, size), None
     except _DAMAGED as error:
         raise _damaged(path, error) from None
 
