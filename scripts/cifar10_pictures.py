@@ -14,11 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from picture_grid import draw
 from torch import Tensor
 
 from fastdpm import Model, load_model
-from fastdpm.data.pixels import to_pixels
-from fastdpm.output.figures import save_figure, subplots
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 STEPS = (1000, 20, 10, 5)
@@ -29,16 +28,17 @@ SEED = 0
 def main() -> None:
     """Draw the pictures that are named, or both."""
     model = load_model("cifar10")
+    classes = model.config.data.class_names or ()
     names = sys.argv[1:] or ["steps", "guidance"]
     if "steps" in names:
         rows = {}
         for num_steps in STEPS:
             images, seconds = timed(model, num_steps)
             rows[f"{num_steps:,} steps\n{seconds:.{0 if seconds >= 10 else 1}f} s"] = images
-        draw(IMAGES / "steps.png", model, rows)
+        draw(IMAGES / "steps.png", rows, classes)
     if "guidance" in names:
         guided = {f"guidance {scale:g}": sampled(model, guidance_scale=scale) for scale in SCALES}
-        draw(IMAGES / "guidance.png", model, guided)
+        draw(IMAGES / "guidance.png", guided, classes)
 
 
 def timed(model: Model, num_steps: int) -> tuple[Tensor, float]:
@@ -59,20 +59,6 @@ def sampled(model: Model, **options: object) -> Tensor:
     """One sample of each class."""
     count = model.config.data.classes
     return model.sample(count, seed=SEED, precision="bf16", **options)  # type: ignore[arg-type]
-
-
-def draw(path: Path, model: Model, rows: dict[str, Tensor]) -> None:
-    """Write a picture with a row for each label and a column for each class."""
-    names = model.config.data.class_names or ()
-    figure, axes = subplots(len(rows), len(names), (len(names) + 1.5, 1.02 * len(rows) + 0.3))
-    for panels, (label, images) in zip(axes, rows.items(), strict=True):
-        for panel, pixels in zip(panels, to_pixels(images), strict=True):
-            panel.imshow(pixels)
-            panel.set(xticks=[], yticks=[])
-        panels[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="medium")
-    for panel, name in zip(axes[0], names, strict=True):
-        panel.set_title(name, fontsize="medium")
-    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,13 @@ from pathlib import Path
 
 import torch
 from inversion import Figures, Row
+from picture_grid import draw
 from torch import Tensor, nn
 
 from fastdpm import Model, decode, edit, encode, interpolate, levels_step, load_model
 from fastdpm.data.datasets import open_dataset
 from fastdpm.data.inputs import read_samples
-from fastdpm.data.pixels import to_pixels
 from fastdpm.evaluation.reconstruction import reconstruct
-from fastdpm.output.figures import magnified, save_figure, subplots
 from fastdpm.output.figures_inverse import write_psnr
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -39,7 +38,6 @@ RESULTS = DOCS / "results" / "cifar10-inversion.json"
 READ = 60  # these rows hold at least two images of every class
 STEPS = (10, 20, 50, 100)
 SPACING = "quadratic"
-SCALE = 4  # each pixel is drawn as 4 by 4
 
 
 class Images:
@@ -70,7 +68,7 @@ def draw_reconstruction(images: Images) -> None:
         levels = levels_step(model.schedule, num_steps, SPACING)
         latents = encode(model, x, levels, method, class_labels=names)
         rows[f"{method}, S = {num_steps}"] = decode(model, latents)
-    draw("reconstruction", rows, names)
+    draw(picture("reconstruction"), rows, names)
 
 
 def draw_interpolation(images: Images) -> None:
@@ -87,7 +85,7 @@ def draw_interpolation(images: Images) -> None:
         for title, (label, a, b) in ends.items()
     }
     columns = ["original", *(f"{i / (n - 1):.2f}" for i in range(1, n - 1)), "original"]
-    draw("interpolation", rows, columns)
+    draw(picture("interpolation"), rows, columns)
 
 
 def draw_painting(images: Images) -> None:
@@ -104,7 +102,7 @@ def draw_painting(images: Images) -> None:
         again = paint(painted[-1], strength=strength, seed=seed, guidance_scale=2.0)
         painted.append(again)
     rows = {"original": x, "kept": x.masked_fill(mask, 0.0)}
-    draw("painting", rows | {"painted": painted[0], "painted, again": painted[-1]}, names)
+    draw(picture("painting"), rows | {"painted": painted[0], "painted, again": painted[-1]}, names)
 
 
 def draw_classes(images: Images) -> None:
@@ -117,23 +115,12 @@ def draw_classes(images: Images) -> None:
     for target in ("cat", "dog", "horse", "automobile", "ship"):
         columns[target] = decode(model, latents, class_labels=target, guidance_scale=3.0)
     found = torch.stack(list(columns.values()), dim=1)
-    draw("classes", dict(zip(names, found, strict=True)), list(columns))
+    draw(picture("classes"), dict(zip(names, found, strict=True)), list(columns))
 
 
-def draw(name: str, rows: dict[str, Tensor], columns: Sequence[str]) -> None:
-    """Draw named rows of images, (n, 3, 32, 32) each, under the names of the columns."""
-    side = SCALE * 32 / 120  # inches
-    size = (side * len(columns) * 1.04 + 1.3, side * len(rows) * 1.04 + 0.3)
-    figure, axes = subplots(len(rows), len(columns), size)
-    for panels, (title, samples) in zip(axes, rows.items(), strict=True):
-        panels[0].set_ylabel(title.replace(", ", ",\n"), rotation=0, ha="right", va="center")
-        for panel, pixels in zip(panels, magnified(to_pixels(samples), SCALE), strict=True):
-            panel.imshow(pixels, interpolation="nearest")
-            panel.set(xticks=[], yticks=[])
-            panel.set_frame_on(False)
-    for panel, title in zip(axes[0], columns, strict=True):
-        panel.set_title(title, fontsize="medium")
-    save_figure(figure, DOCS / "images" / f"cifar10-{name}.png")
+def picture(name: str) -> Path:
+    """The file of a figure."""
+    return DOCS / "images" / f"cifar10-{name}.png"
 
 
 def measure(images: Images) -> None:

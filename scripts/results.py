@@ -254,12 +254,12 @@ def _section(name: str, comparison: Comparison) -> str:
 
 
 def _part(name: str, comparison: Comparison) -> str:
-    """A further comparison of a model: the table of each metric, and the command."""
-    tables = "".join(f"{comparison.table(metric.key)}\n" for metric in comparison.metrics[:1])
+    """A further comparison of a model: its first table, and the command."""
     return (
         f"## {comparison.model.name}: {MORE[name]}\n\n{comparison.primary.name},"
         f" {comparison.primary.direction}, n = {comparison.n:,}, {comparison.precision}.\n\n"
-        f"![Distance against network evaluations](results/{name}-distance.png)\n\n{tables}\n"
+        f"![Distance against network evaluations](results/{name}-distance.png)\n\n"
+        f"{comparison.table()}\n\n"
         f"    {comparison.command}\n"
     )
 

@@ -77,7 +77,7 @@ def likelihood(
     if recommended.clip == "state":  # which has no likelihood
         recommended = recommended.replace(clip="none")
     recipe = options.recipe(recommended, clip)
-    recipe = recipe.replace(guidance_scale=choose_guidance(guiding, model))
+    guidance = choose_guidance(guiding, model)
     levels = recipe.choose_levels(model.schedule)
     grey, why = grey_levels_of(config.data, grey_levels)
     loaded = source.read(model, inputs, machine, n)
@@ -92,7 +92,7 @@ def likelihood(
             clip=recipe.clip,
             seed=seed,
             condition=loaded.condition,
-            guidance_scale=recipe.guidance,
+            guidance_scale=guidance,
             batch_size=source.batch_size,
             callback=bar,
         )

@@ -136,7 +136,7 @@ class RunFolder:
         for name in remove:
             if self.record.owns(self.folder, name):
                 (self.folder / name).unlink()
-        remove_empty_of(self.folder, self.record.hashes)
+        remove_empty_of(self.folder, remove)
 
     @property
     def replaces(self) -> bool:

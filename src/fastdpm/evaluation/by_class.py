@@ -20,7 +20,13 @@ from fastdpm.evaluation.class_statistics import ClassStatistics
 from fastdpm.evaluation.extract import extract, features_key
 from fastdpm.evaluation.halves import Mask, Strata, half_score
 from fastdpm.evaluation.measure import FEATURE_METRICS, FeatureMeasure
-from fastdpm.evaluation.metrics import LEAST, Features, frechet_score, shuffled
+from fastdpm.evaluation.metrics import (
+    LEAST,
+    Features,
+    frechet_score,
+    polynomial_kernel,
+    shuffled,
+)
 from fastdpm.evaluation.scores import (
     ClassScores,
     Evaluation,
@@ -243,7 +249,7 @@ def class_kernel_score(features: Features, real: Features) -> Score:
     """
     drawn = features[shuffled(len(features))[:MAX_FEATURES]]
     both = np.concatenate([drawn, real]).astype(np.float64)
-    kernel = (both @ both.T / both.shape[1] + 1) ** 3
+    kernel = polynomial_kernel(both, both)
     np.fill_diagonal(kernel, 0.0)
     side = np.repeat([0, 1], [len(drawn), len(real)])
 

@@ -303,20 +303,21 @@ def _radii(distances: Features, keep: Mask) -> Features:
     return np.asarray(np.partition(kept, nearest, axis=1)[:, nearest])
 
 
+def polynomial_kernel(a: Array, b: Array) -> Array:
+    """The kernel (x.y / d + 1)^3 of all pairs of rows, shapes (n, d) and (m, d)."""
+    return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
+
+
 class _Kernels:
     """Kernels of the pairs of a block, to compute the distance of any part of it."""
 
     def __init__(self, drawn: Features, real: Features) -> None:
         x, y = (np.asarray(part, dtype=np.float64) for part in (drawn, real))
-        self.within = self._kernel(x, x)
+        self.within = polynomial_kernel(x, x)
         np.fill_diagonal(self.within, 0.0)
-        self.between = self._kernel(x, y).mean(1)
-        pairs = self._kernel(y, y)
+        self.between = polynomial_kernel(x, y).mean(1)
+        pairs = polynomial_kernel(y, y)
         self.real = (pairs.sum() - np.trace(pairs)) / (len(real) * (len(real) - 1))
-
-    @staticmethod
-    def _kernel(a: Array, b: Array) -> Array:
-        return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
 
     def distance(self, keep: Mask) -> float:
         """The distance of the kept samples to the real ones."""

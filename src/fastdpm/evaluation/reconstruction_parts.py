@@ -49,7 +49,7 @@ class ReconstructionParts:
     @contextmanager
     def finished(self) -> Iterator[Path]:
         """A folder for the results, in place of the parts."""
-        names = [name for name in self._run.files if name.startswith(f"{_PARTS}/")]
+        names = [name for name in self._run.record.hashes if name.startswith(f"{_PARTS}/")]
         with self._run.batch(remove=names) as folder:
             yield folder
 

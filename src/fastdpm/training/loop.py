@@ -151,11 +151,11 @@ class Trainer:
         wanted, stated = self.config.MAKES.of(self.config).to_dict(), found.config.to_dict()
         names = ("network", "schedule", "prediction", "time_scale")
         before, now = ({name: table.get(name) for name in names} for table in (stated, wanted))
-        found_differences = [f"{name} is {a}, not {b}" for name, a, b in changed(before, now)]
-        if found_differences:
+        differences = [f"{name} is {a}, not {b}" for name, a, b in changed(before, now)]
+        if differences:
             raise InvalidArgumentError(
                 f"`start` must be a model of this configuration, but of {found.config.name},"
-                f" {'; '.join(found_differences[:3])}"
+                f" {'; '.join(differences[:3])}"
             )
         weights = open_model(found, "cpu").network.state_dict()
         for network in (self.network, self.ema):
