@@ -28,7 +28,6 @@ from picture_grid import draw
 from torch import Tensor, nn
 
 from fastdpm import Model, decode, edit, encode, interpolate, levels_step, load_model
-from fastdpm.data.datasets import open_dataset
 from fastdpm.data.inputs import read_samples
 from fastdpm.evaluation.reconstruction import reconstruct
 from fastdpm.output.figures_inverse import write_psnr
@@ -45,8 +44,10 @@ class Images:
 
     def __init__(self, path: Path, model: Model) -> None:
         self.model, self.names = model, list(model.config.data.class_names or ())
-        self.x = read_samples(path, model.config.data, n=READ).x
-        self.labels = [file.label for file in open_dataset(path).files(range(READ))]
+        samples = read_samples(path, model.config.data, n=READ)
+        if samples.labels is None:
+            raise SystemExit(f"{path} has no column `label`")
+        self.x, self.labels = samples.x, samples.labels.tolist()
 
     def of(self, name: str, place: int = 0) -> Tensor:
         """Image number ``place`` of a class, shape (1, 3, 32, 32)."""

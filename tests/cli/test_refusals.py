@@ -3,6 +3,7 @@
 Every refusal is one line that names the option, with exit code 2, before anything is written.
 """
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from fastdpm.cli.app import COMMANDS
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.spec import DataSpec
+from fastdpm.inverse.latents_file import read_latents
 from tests.conftest import IMAGE, VOCODER, write_model
 from tests.messages import tells
 
@@ -219,6 +221,27 @@ def test_labels_are_passed_to_every_command_that_reads_inputs(
     out = {"likelihood": []}.get(command, ["--out", _OUT.get(command, "x")])
     assert fastdpm([*arguments, "--class", "2", "-S", "3", *out]) == 0
     assert seen == {2}
+
+
+def test_inputs_that_have_labels_need_no_class(places, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = str(places["classes"])
+    assert fastdpm(["sample", model, "-n", "3", "--class", "3,1", "-S", "2", "--out", "x"]) == 0
+    assert fastdpm(["edit", model, "x", "-S", "2", "--out", "edited"]) == 0
+    assert json.loads(Path("edited/samples.json").read_text())["labels"] == [3, 1, 3]
+    images = np.zeros((2, 8, 8, 1), dtype=np.uint8)
+    for labels, known in (([2, 0], True), ([2, 9], False)):
+        np.savez("images.npz", samples=images, labels=labels)
+        capsys.readouterr()
+        code = fastdpm(["encode", model, "images.npz", "-S", "2", "--out", f"{known}.safetensors"])
+        output = capsys.readouterr()
+        assert code == (0 if known else 2)
+        if known:
+            assert "classes: the labels of the inputs" in output.out
+            condition = read_latents("True.safetensors").latents.condition
+            assert condition is not None and condition.tolist() == [2, 0]
+        else:
+            assert re.search(tells("images.npz:1", 9, 4, "--class"), output.err)
 
 
 def test_an_unknown_option_is_compared_with_close_names_only(capsys):

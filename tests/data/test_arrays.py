@@ -73,7 +73,7 @@ def _python(name: str):
 
 def test_arrays_are_inputs_of_a_model(tmp_path):
     np.save(tmp_path / "x.npy", PIXELS)
-    names, x, _ = read_samples(tmp_path / "x.npy", IMAGE.data, n=3)
+    names, x, *_ = read_samples(tmp_path / "x.npy", IMAGE.data, n=3)
     assert [Path(name).name for name in names] == ["x.npy:0", "x.npy:1", "x.npy:2"]
     np.testing.assert_allclose(x.numpy()[..., None][:, 0], PIXELS[:3] / 127.5 - 1, atol=1e-7)
     np.savez(tmp_path / "f.NPZ.npz", SIGNED)

@@ -41,7 +41,7 @@ def pixels():
 
 
 def test_pixels_become_data_by_one_rule(tmp_path, pixels):
-    names, x, _ = read_samples(_write(tmp_path / "a.png", pixels), GREY)
+    names, x, *_ = read_samples(_write(tmp_path / "a.png", pixels), GREY)
     assert names == [str(tmp_path / "a.png")]
     assert x.dtype == torch.float32
     np.testing.assert_allclose(x[0, 0].numpy(), pixels / 127.5 - 1, atol=1e-7)
@@ -53,7 +53,7 @@ def test_a_folder_and_an_archive_are_read_in_order(tmp_path, pixels):
     for i, name in enumerate(("b.png", "a.png", "c.png")):
         _write(folder / name, np.full((8, 8), 10 * i))
     (folder / "notes.txt").write_text("no image")
-    names, x, _ = read_samples(folder, GREY)
+    names, x, *_ = read_samples(folder, GREY)
     assert [Path(name).name for name in names] == ["a.png", "b.png", "c.png"]
     assert ((x[:, 0, 0, 0] + 1) * 127.5).round().tolist() == [10, 0, 20]
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
@@ -61,7 +61,7 @@ def test_a_folder_and_an_archive_are_read_in_order(tmp_path, pixels):
             archive.write(folder / name, name)
     torch.testing.assert_close(read_samples(tmp_path / "in.zip", GREY)[1], x)
     torch.testing.assert_close(read_samples(folder, GREY, n=2)[1], x[:2])
-    names, both, _ = read_samples([folder, folder / "b.png"], GREY)
+    names, both, *_ = read_samples([folder, folder / "b.png"], GREY)
     torch.testing.assert_close(both, torch.cat([x, x[1:2]]))
     assert len(read_samples([folder, folder / "b.png"], GREY, n=3)[0]) == 3
 
@@ -72,7 +72,7 @@ def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(tmp_path
     path = _write(tmp_path / "wide.png", left)
     with pytest.raises(DataError, match=tells("wide.png", "40 x 20", "8 x 8", "`resize`")):
         read_samples(path, GREY)
-    _, x, _ = read_samples(path, GREY, resize=True)
+    x = read_samples(path, GREY, resize=True).x
     assert x.shape == (1, 1, 8, 8)
     assert x[0, 0, :, 0].max() < -0.8
     assert x[0, 0, :, -1].min() > 0.8
@@ -87,7 +87,7 @@ def test_colors_are_dropped_only_with_resize_and_gray_becomes_rgb(tmp_path, pixe
         read_samples(path, GREY)
     grey = read_samples(path, GREY, resize=True)[1]
     assert grey.unique().numel() == 1
-    _, x, _ = read_samples(_write(tmp_path / "grey.png", pixels), COLOUR)
+    x = read_samples(_write(tmp_path / "grey.png", pixels), COLOUR).x
     torch.testing.assert_close(x[:, 0], x[:, 2])
 
 
@@ -240,12 +240,12 @@ def test_a_sound_of_another_length_is_centered_with_resize(tmp_path):
     short = _speak(tmp_path / "short.wav", 500)
     with pytest.raises(DataError, match=tells("short.wav", 500, 512, "`resize`")):
         read_samples(short, SPEECH)
-    _, x, _ = read_samples(short, SPEECH, resize=True)
+    x = read_samples(short, SPEECH, resize=True).x
     whole = torch.from_numpy(soundfile.read(short, dtype="float32")[0])
     torch.testing.assert_close(x[0, 0, 6:506], whole)
     assert x[0, 0, :6].abs().max() == x[0, 0, 506:].abs().max() == 0
     long = _speak(tmp_path / "long.wav", 603)
-    _, cut, _ = read_samples(long, SPEECH, resize=True)
+    cut = read_samples(long, SPEECH, resize=True).x
     whole = torch.from_numpy(soundfile.read(long, dtype="float32")[0])
     torch.testing.assert_close(cut[0, 0], whole[45:557])
 
@@ -254,14 +254,14 @@ def test_a_sound_of_another_rate_is_resampled_with_resample(tmp_path):
     path = _speak(tmp_path / "fast.wav", 1024, 16000)
     with pytest.raises(DataError, match=tells("fast.wav", "16000 Hz", "8000 Hz", "`resample`")):
         read_samples(path, SPEECH)
-    _, x, _ = read_samples(path, SPEECH, resample=True)
+    x = read_samples(path, SPEECH, resample=True).x
     expected = 0.5 * np.sin(np.arange(512) * 2 * np.pi * 400 / 8000)
     np.testing.assert_allclose(x[0, 0, 20:-20], expected[20:-20], atol=0.01)
 
 
 def test_sounds_of_a_vocoder_are_padded_to_whole_frames_and_share_a_length(tmp_path):
     path = _speak(tmp_path / "a.wav", 1001)
-    _, x, _ = read_samples(path, MEL_SPEECH)
+    x = read_samples(path, MEL_SPEECH).x
     assert x.shape == (1, 1, 1008)
     _speak(tmp_path / "b.wav", 900)
     with pytest.raises(DataError, match=tells("a.wav", 1008, "b.wav", 912, "`resize`")):

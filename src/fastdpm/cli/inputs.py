@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastdpm.core.guidance import GuidanceScale
     from fastdpm.core.levels import NoiseLevels
     from fastdpm.core.recipe import Recipe
+    from fastdpm.data.inputs import Samples
     from fastdpm.inverse.encoding import Latents
     from fastdpm.models.find import FoundModel
     from fastdpm.models.model import Model
@@ -102,7 +103,8 @@ class Source(Options):
         Panel.MODEL.option(
             "--class",
             help="For models with classes: one name or label for all inputs, or one for each, such"
-            " as horse,3; none is no class, for models with a null class.",
+            " as horse,3; none is no class, for models with a null class. By default, the labels"
+            " of the data.",
             metavar="NAME,...",
         ),
     ] = None
@@ -133,12 +135,11 @@ class Source(Options):
         data = found.config.data
         null = found.config.null_class
         condition = read_condition(self.condition, self.class_labels, data, null)
+        samples = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
+        names, x, gain, _ = samples
         if condition is None and data.classes is not None:
-            raise InvalidArgumentError(
-                f"{self.model} has {data.classes} classes: set `class_labels`, to one name or"
-                " label for all inputs or one for each"
-            )
-        names, x, gain = read_samples(paths, data, resize=self.resize, resample=self.resample, n=n)
+            condition = self._stored_labels(samples, data.classes, null)
+            console.print(f"classes: the labels of the {'input' if len(x) == 1 else 'inputs'}")
         if condition is not None and len(condition) not in (1, len(x)):
             name = "condition" if self.class_labels is None else "class_labels"
             raise InvalidArgumentError(
@@ -147,6 +148,21 @@ class Source(Options):
         model = machine.open(found, len(x), self.batch_size)
         read = (*found.files, *paths, None if self.condition is None else Path(self.condition))
         return LoadedInputs(model, names, x, gain, condition, read)
+
+    def _stored_labels(self, samples: Samples, classes: int, null_class: int | None) -> Tensor:
+        """The labels of the data, which must be classes of the model or its null class."""
+        wanted = "set `class_labels`, to one name or label for all inputs or one for each"
+        if samples.labels is None:
+            raise InvalidArgumentError(
+                f"{self.model} has {classes} classes, and the inputs have no labels: {wanted}"
+            )
+        for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
+            if not 0 <= label < classes and label != null_class:
+                raise InvalidArgumentError(
+                    f"{name} has label {label}, but {self.model} has the classes 0 to"
+                    f" {classes - 1}: {wanted}"
+                )
+        return samples.labels
 
 
 def _encodings() -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import chain, count, islice
+from itertools import chain, count, islice, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,11 +43,23 @@ class Samples(NamedTuple):
         x: Data in [-1, 1], shape (n, *data shape), float32.
         gain: Factor that restores the loudness of each file, shape (n,), float64; 1 for images
             and for sounds that were not scaled.
+        labels: Labels that are stored with the samples, such as in a column ``label``, shape (n,),
+            int64; None unless each has one, an integer.
     """
 
     names: list[str]
     x: Tensor
     gain: Tensor
+    labels: Tensor | None = None
+
+
+class _Sample(NamedTuple):
+    """One row of :class:`Samples`, with its label as it is stored."""
+
+    name: str
+    x: Tensor
+    gain: float = 1.0
+    label: Any = None
 
 
 @checked
@@ -96,22 +108,21 @@ def read_samples(
     inputs = list(islice(samples, n))
     if not inputs:
         raise InvalidArgumentError("no input: pass images, sounds or folders of them")
-    names, x, gain = zip(*inputs, strict=True)
+    names, x, gain, labels = zip(*inputs, strict=True)
     _check_same_shape(names, x)
-    return Samples(
-        list(names), torch.stack(x), torch.tensor(gain, dtype=torch.float64, device="cpu")
-    )
+    gains = torch.tensor(gain, dtype=torch.float64, device="cpu")
+    labeled = all(type(label) is int for label in labels)
+    stored = torch.tensor(labels, dtype=torch.int64, device="cpu") if labeled else None
+    return Samples(list(names), torch.stack(x), gains, stored)
 
 
-def _samples(
-    path: Path, data: DataSpec, resize: bool, resample: bool
-) -> Iterator[tuple[str, Tensor, float]]:
-    """The name, data and gain of each sample at a path."""
+def _samples(path: Path, data: DataSpec, resize: bool, resample: bool) -> Iterator[_Sample]:
+    """The samples at a path."""
     if str(path) in (DIGITS, DIGITS_TEST):
-        images, _ = digits_part(str(path))
+        images, labels = digits_part(str(path))
         check_shape(str(path), images.shape[1:], data)
-        for i, image in enumerate(images):
-            yield f"{path}:{i}", from_pixels(image), 1.0
+        for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            yield _Sample(f"{path}:{i}", from_pixels(image), label=label)
         return
     array = open_array(path)
     if array is not None:
@@ -121,31 +132,36 @@ def _samples(
     for file in _files(path, data):
         if data.modality == "image":
             pixels = read_pixels(file.name, file.data)
-            yield file.name, from_pixels(_image(file.name, pixels, data, resize)), 1.0
+            image = from_pixels(_image(file.name, pixels, data, resize))
+            yield _Sample(file.name, image, label=file.label)
         else:
             place = Path(file.name)
             sampled = place in at_model_level(place.parent)
             spec = replace(data, peak=None) if sampled else data
             decoded = decode_sound(file.name, file.data)
-            yield file.name, *_sound(file.name, *decoded, spec, resize, resample)
+            sound, gain = _sound(file.name, *decoded, spec, resize, resample)
+            yield _Sample(file.name, sound, gain, file.label)
 
 
 def _of_array(
     path: Path, array: LabeledArray, data: DataSpec, resize: bool, resample: bool
-) -> Iterator[tuple[str, Tensor, float]]:
-    """The name, data and gain of each sample of an array, which has the model's own level."""
+) -> Iterator[_Sample]:
+    """The samples of an array, which has the model's own level."""
     names = (f"{path}:{i}" for i in count())
+    labels = repeat(None) if array.labels is None else map(int, array.labels)
     if data.modality == "image":
         pixels = array.values.dtype == np.uint8
         spec = replace(data, shape=array.image_shape) if resize and pixels else data
-        for name, image in zip(names, fit_array(array, spec), strict=False):
+        images = fit_array(array, spec)
+        for name, image, label in zip(names, images, labels, strict=False):
             whole = from_pixels(_image(name, image, data, resize)) if pixels else image
-            yield name, torch.as_tensor(whole), 1.0
+            yield _Sample(name, torch.as_tensor(whole), label=label)
         return
     rate = array.sample_rate or data.sample_rate or 0
     sounds = fit_array(replace(array, sample_rate=None), data, any_length=True)
-    for name, sound in zip(names, sounds, strict=False):
-        yield name, *_sound(name, sound[0], rate, replace(data, peak=None), resize, resample)
+    for name, values, label in zip(names, sounds, labels, strict=False):
+        spec = replace(data, peak=None)
+        yield _Sample(name, *_sound(name, values[0], rate, spec, resize, resample), label)
 
 
 def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:

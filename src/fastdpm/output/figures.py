@@ -121,12 +121,20 @@ def _write_series(path: Path, shown: NDArray[np.float32]) -> None:
 
 
 def write_loss(path: Path, name: str, steps: Sequence[int], losses: Sequence[float]) -> None:
-    """Draw a training loss against the step, on logarithmic axes; ``name`` labels the loss."""
+    """Draw a training loss against the step; ``name`` labels the loss.
+
+    An axis is logarithmic if its values span a factor of 10 or more.
+    """
     figure, axes = subplots(1, 1, (7.0, 4.0))
-    axes[0][0].loglog(steps, losses, linewidth=1)
+    axes[0][0].plot(steps, losses, linewidth=1)
     axes[0][0].set(xlabel="training step", ylabel=name)
+    axes[0][0].set(xscale=_axis_scale(steps), yscale=_axis_scale(losses))
     axes[0][0].grid(alpha=0.3, which="both")
     save_figure(figure, path)
+
+
+def _axis_scale(values: Sequence[float]) -> str:
+    return "log" if max(values) >= 10 * min(values) > 0 else "linear"
 
 
 def write_plan(path: Path, plan: Plan) -> None:
