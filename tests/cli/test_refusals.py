@@ -239,7 +239,8 @@ def test_inputs_that_have_labels_need_no_class(places, tmp_path, monkeypatch, ca
         if known:
             assert "classes: the labels of the inputs" in output.out
             condition = read_latents("True.safetensors").latents.condition
-            assert condition is not None and condition.tolist() == [2, 0]
+            assert condition is not None
+            assert condition.tolist() == [2, 0]
         else:
             assert re.search(tells("images.npz:1", 9, 4, "--class"), output.err)
 
