@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import inversion_page
 
@@ -25,6 +26,9 @@ MORE = {  # further comparisons of cifar10, and what they show
     "cifar10-guidance": "guidance",
     "cifar10-float32": "float32",
 }
+_GUIDED, _FLOAT32 = "cifar10-guidance", "cifar10-float32"
+_EXPECTED = {COLOR: "DDIM-rev", IMAGES: "DDIM-rev", SOUNDS: "DDPM-rev", VOCODER: "DDPM-rev"}
+_NEITHER = "no difference"
 Keep = Callable[[Cell], bool]
 
 _HEAD = """# Results
@@ -52,21 +56,28 @@ def page() -> str:
     measured = [name for name in (COLOR, *MORE) if (RESULTS / f"{name}.json").is_file()]
     color = {name: read(name) for name in measured}
     found = {name: read(name) for name in (IMAGES, SOUNDS, VOCODER)}
+    paper = {COLOR: color[COLOR]} | found if COLOR in color else found
+    pairs = {name: _reverse_processes(one, _EXPECTED[name]) for name, one in paper.items()}
+    choices = {name: _approximations(one) for name, one in paper.items()}
+    kappas = {COLOR: _kappas(color["cifar10-kappa"])} if "cifar10-kappa" in color else {}
+    findings = {
+        "(a, b) DDIM-rev is better on images, DDPM-rev on sound": pairs,
+        "(c) VAR is better than STEP at the smallest S": choices,
+        "(e) a kappa between 0 and 1 is better than both": kappas,
+    }
     parts = [
         _HEAD,
+        _in_short(list(paper), findings),
         "### (a) On images, is DDIM-rev better than DDPM-rev at small S?\n",
-        *_of_color(color),
-        "For `digits`:\n",
-        _reverse_processes(found[IMAGES], expected="DDIM-rev"),
+        *(pairs[name].text for name in (COLOR, IMAGES) if name in pairs),
         "### (b) On sound, is DDPM-rev better than DDIM-rev?\n",
-        _reverse_processes(found[SOUNDS], expected="DDPM-rev"),
-        "For the vocoder:\n",
-        _reverse_processes(found[VOCODER], expected="DDPM-rev"),
+        *(pairs[name].text for name in (SOUNDS, VOCODER)),
         "### (c) Is VAR better than STEP at the smallest S?\n\nThe paper found that it is.\n",
-        "".join(_approximations(comparison) for comparison in found.values()),
+        *(finding.text for finding in choices.values()),
         "### (d) Are fewer steps enough with more conditional information?\n",
         _enough_steps(found[SOUNDS], found[VOCODER]),
-        *([_kappas(color["cifar10-kappa"])] if "cifar10-kappa" in color else []),
+        *(finding.text for finding in kappas.values()),
+        *([_precisions(color)] if {_GUIDED, _FLOAT32} <= color.keys() else []),
         _errors(),
         inversion_page.section(RESULTS / "inversion.json"),
         *((_part if name in MORE else _section)(name, part) for name, part in color.items()),
@@ -75,12 +86,31 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _of_color(color: Mapping[str, Comparison]) -> list[str]:
-    """The finding (a) on cifar10, once it is measured."""
-    if COLOR not in color:
-        return []
-    head = "For `cifar10`, in bf16, with classes and without guidance:\n"
-    return [head, _reverse_processes(color[COLOR], expected="DDIM-rev")]
+class Finding(NamedTuple):
+    """What one model shows about a finding of the paper: a table, and one clause."""
+
+    text: str
+    verdict: str
+
+
+def _in_short(names: Sequence[str], findings: Mapping[str, Mapping[str, Finding]]) -> str:
+    """The verdicts of all findings, one model a column."""
+    lines = _table(["finding of the paper", *(f"`{name}`" for name in names)])
+    for finding, found in findings.items():
+        if found:
+            verdicts = [found[name].verdict if name in found else "-" for name in names]
+            lines.append(f"| {finding} | {' | '.join(verdicts)} |")
+    return "\n".join([*lines, ""])
+
+
+def _tally(won: Mapping[str, int], expected: str, unit: str) -> str:
+    """How often the expected side, the other side and none of them was better."""
+    other = next(side for side in won if side not in (expected, _NEITHER))
+    clauses = [f"{side} is better at {won[side]}" for side in (expected, other) if won[side]]
+    if won[_NEITHER]:
+        clauses.append(f"there is no significant difference at {won[_NEITHER]}")
+    clauses[0] += f" of {sum(won.values())} {unit}"
+    return ", and ".join(clauses) if len(clauses) < 3 else "{}, {}, and {}".format(*clauses)
 
 
 def read(name: str) -> Comparison:
@@ -109,53 +139,51 @@ def verdict(metric: Metric, a: Score, b: Score) -> int:
     return 1 if (difference.value > 0) == metric.lower_is_better else -1
 
 
-def _reverse_processes(comparison: Comparison, expected: str) -> str:
+def _reverse_processes(comparison: Comparison, expected: str) -> Finding:
     sides = ("DDIM-rev", "DDPM-rev")
     metric = comparison.primary
-    lines = _table(["S", *sides, "better"])
-    won = dict.fromkeys((*sides, "no difference"), 0)
+    lines = [f"`{comparison.model.name}`, {metric.name}, {metric.direction}:", ""]
+    lines += _table(["S", *sides, "better"])
+    won = dict.fromkeys((*sides, _NEITHER), 0)
     for num_steps in comparison.steps:
         pair = [best(comparison, num_steps, _of_group(side)) for side in sides]
-        if pair[0] is None or pair[1] is None:
-            continue
-        scores = [cell.scores[metric.key] for cell in pair if cell is not None]
-        sign = verdict(metric, *scores)
-        better = {1: sides[0], -1: sides[1], 0: "no difference"}[sign]
-        won[better] += 1
-        shown = [f"{cell.scores[metric.key].text} ({cell.choice})" for cell in pair if cell]
-        lines.append(f"| {num_steps} | {' | '.join(shown)} | {better} |")
-    other = sides[1 - sides.index(expected)]
-    clauses = [f"{side} is better at {won[side]}" for side in (expected, other) if won[side]]
-    if won["no difference"]:
-        clauses.append(f"there is no significant difference at {won['no difference']}")
-    clauses[0] += f" of {sum(won.values())} values of S"
-    *first, last = clauses
-    found = f"{', '.join(first)}{', and ' if first else ''}{last}"
-    lines += [
-        "",
-        f"{metric.name}, {metric.direction}. The paper found {expected} to be better. Here,"
-        f" {found}.",
-        "",
-    ]
-    return "\n".join(lines)
+        if row := _row(metric, pair, sides, won):
+            lines.append(f"| {num_steps} | {row} |")
+    found = _tally(won, expected, "values of S")
+    closing = f"The paper found {expected} to be better. Here, {found}."
+    return Finding("\n".join([*lines, "", closing, ""]), found)
 
 
-def _approximations(comparison: Comparison) -> str:
+def _approximations(comparison: Comparison) -> Finding:
     metric, smallest = comparison.primary, comparison.steps[0]
+    sides = ("VAR", "STEP")
     lines = [
         f"`{comparison.model.name}` at S = {smallest}, {metric.name}, {metric.direction}:",
         "",
     ]
-    lines += _table(["reverse process", "VAR", "STEP", "better"])
+    lines += _table(["reverse process", *sides, "better"])
+    won = dict.fromkeys((*sides, _NEITHER), 0)
     for group in dict.fromkeys(c.group for c in comparison.cells if c.family == "paper"):
-        pair = [best(comparison, smallest, _of_group(group, side)) for side in ("VAR", "STEP")]
-        scores = [cell.scores[metric.key] for cell in pair if cell is not None]
-        if len(scores) < 2:
-            continue
-        better = {1: "VAR", -1: "STEP", 0: "no difference"}[verdict(metric, *scores)]
-        shown = [f"{cell.scores[metric.key].text} ({cell.choice})" for cell in pair if cell]
-        lines.append(f"| {group} | {' | '.join(shown)} | {better} |")
-    return "\n".join([*lines, "", ""])
+        pair = [best(comparison, smallest, _of_group(group, side)) for side in sides]
+        if row := _row(metric, pair, sides, won):
+            lines.append(f"| {group} | {row} |")
+    found = _tally(won, "VAR", "reverse processes")
+    return Finding("\n".join([*lines, "", f"Here, {found}.", ""]), found)
+
+
+def _row(
+    metric: Metric, pair: Sequence[Cell | None], sides: Sequence[str], won: dict[str, int]
+) -> str:
+    """Two cells and the better one, which is counted in ``won``; empty if one is missing."""
+    cells = [cell for cell in pair if cell is not None]
+    if len(cells) < 2:
+        return ""
+    scores = [cell.scores[metric.key] for cell in cells]
+    better = {1: sides[0], -1: sides[1], 0: _NEITHER}[verdict(metric, *scores)]
+    won[better] += 1
+    return " | ".join(
+        [*(f"{cell.scores[metric.key].text} ({cell.choice})" for cell in cells), better]
+    )
 
 
 def _enough_steps(free: Comparison, conditioned: Comparison) -> str:
@@ -183,7 +211,7 @@ def _enough_steps(free: Comparison, conditioned: Comparison) -> str:
     return "\n".join([*lines, ""])
 
 
-def _kappas(comparison: Comparison) -> str:
+def _kappas(comparison: Comparison) -> Finding:
     """Whether a value of kappa between 0 and 1 is better than both."""
     metric = comparison.primary
     groups = list(dict.fromkeys(cell.group for cell in comparison.cells))
@@ -194,6 +222,7 @@ def _kappas(comparison: Comparison) -> str:
         "",
     ]
     lines += _table(["S", *groups, "best kappa between 0 and 1"])
+    verdicts = []
     for num_steps in comparison.steps:
         cells = {group: best(comparison, num_steps, _of_group(group)) for group in groups}
         known = {group: cell for group, cell in cells.items() if cell is not None}
@@ -208,6 +237,31 @@ def _kappas(comparison: Comparison) -> str:
         found = {1: "better than both", -1: "worse than one of them"}.get(min(signs), "not better")
         shown = (f"{scores[group].text} ({known[group].choice})" for group in groups)
         lines.append(f"| {num_steps} | {' | '.join(shown)} | {found} |")
+        verdicts.append(f"S = {num_steps}: {found}")
+    return Finding("\n".join([*lines, ""]), "; ".join(verdicts))
+
+
+def _precisions(color: Mapping[str, Comparison]) -> str:
+    """What bf16 changes: the same samples in both precisions."""
+    half, whole = color[_GUIDED], color[_FLOAT32]
+    metric = whole.primary
+    lines = [
+        "### Does bf16 change the results?",
+        "",
+        f"`{COLOR}`, S = {whole.steps[0]}, n = {whole.n:,}, the same seeds, {metric.name},"
+        f" {metric.direction}:",
+        "",
+    ]
+    lines += _table(["method", "float32", "bf16", "bf16 - float32"])
+    for cell in whole.cells:
+        same = (cell.method, cell.num_steps, cell.n, cell.guidance)
+        twin = next(
+            (c for c in half.cells if (c.method, c.num_steps, c.n, c.guidance) == same), None
+        )
+        if twin is not None:
+            exact, rounded = (one.scores[metric.key] for one in (cell, twin))
+            change = rounded.minus(exact).text
+            lines.append(f"| {cell.name} | {exact.text} | {rounded.text} | {change} |")
     return "\n".join([*lines, ""])
 
 

@@ -49,7 +49,7 @@ measure cifar10 "${color[@]}" --guidance 1 -S 10,20,50 -n 2000 --methods paper,s
 measure cifar10-kappa "${color[@]}" --guidance 1 -S 10,20 -n 1000 --methods paper \
   --kappa 0,0.2,0.5,1
 measure cifar10-samplers "${color[@]}" --guidance 1 -S 5,10,20 -n 1000 --methods "$few,$rivals"
-measure cifar10-guidance "${color[@]}" --guidance 1,1.5,2 -S 10 -n 500 \
-  --methods step-quadratic-k0,var-quadratic-k0,multistep-3-var-linear
+guided=step-quadratic-k0,var-quadratic-k0,multistep-3-var-linear
+measure cifar10-guidance "${color[@]}" --guidance 1,1.5,2 -S 10 -n 500 --methods "$guided"
 measure cifar10-float32 "${color[@]}" --guidance 1 --precision float32 -S 10 -n 500 \
-  --methods "$few"
+  --methods "$guided"

@@ -89,3 +89,21 @@ def test_no_guidance_drops_the_recommended_interval():
     recipe = Recipe(guidance_scale=2, guidance_interval=(0.2, 0.9), guidance_rescale=0.5)
     assert recipe.replace(guidance_scale=1) == Recipe()
     assert recipe.replace(guidance_scale=3).guidance_interval == (0.2, 0.9)
+
+
+def test_a_number_keeps_the_interval_and_numbers_the_rescaling_of_the_default():
+    default = GuidanceScale(2, interval=(0.1, 0.9), rescale=0.5)
+    assert GuidanceScale.of(None, default) == default
+    assert GuidanceScale.of(None) == GuidanceScale(1)
+    assert GuidanceScale.of(3, default) == GuidanceScale(3, (0.1, 0.9), 0.5)
+    assert GuidanceScale.of([3, 1], default) == GuidanceScale((3, 1), None, 0.5)
+    assert GuidanceScale.of(1, default) == GuidanceScale(1)
+    assert GuidanceScale.of(GuidanceScale(4), default) == GuidanceScale(4)
+    recipe = Recipe(
+        num_steps=2, guidance_scale=2, guidance_interval=(0.1, 0.9), guidance_rescale=0.5
+    )
+    for value in (3, [3, 1], 1, GuidanceScale(4)):
+        changed = recipe.replace(guidance_scale=value).guidance
+        assert changed == GuidanceScale.of(value, default)
+    narrow = recipe.replace(guidance_scale=3, guidance_interval=(0.2, 0.3))
+    assert narrow.guidance == GuidanceScale(3, (0.2, 0.3), 0.5)

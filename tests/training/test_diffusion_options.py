@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastdpm.cli.app import run as fastdpm
 from fastdpm.data.run_folder import RunFolder
 from fastdpm.models.find import find_model
 from fastdpm.networks.adm_unet import ADMUNet
-from fastdpm.training.config import DiffusionOptions, TrainConfig
+from fastdpm.training.config import DiffusionOptions, TrainConfig, read_train_config
 from fastdpm.training.data import TrainingData
 from fastdpm.training.denoising import Denoising
 from fastdpm.training.loop import Trainer, share_of_rate
@@ -76,20 +77,21 @@ def test_the_loss_of_a_network_that_knows_the_answer_is_zero(prediction, weight)
 def test_min_snr_weights_the_error_of_the_clean_data(monkeypatch):
     """An error of eps is one of sigma / r times its size in the clean data."""
     found = {}
-    for prediction in ("epsilon", "sample"):
+    for prediction in ("epsilon", "v_prediction", "sample"):
         config = _config(prediction, loss_weight="min-snr", min_snr=1.5)
         task, generator = Denoising(config, WHITE), torch.Generator().manual_seed(0)
         r = task.steps.draw(8, torch.Generator().manual_seed(0))[1].double()
         snr = r**2 / (1 - r**2)
         monkeypatch.setattr(task.steps, "draw", lambda *_, r=r: (torch.zeros(8), r.float()))
         network = lambda x, t: torch.zeros_like(x)  # noqa: E731
-        noise = torch.zeros(8, 1, 8, 8)
-        losses = task._losses(network, torch.ones_like(noise), None, generator)
+        losses = task._losses(network, torch.ones(8, 1, 8, 8), None, generator)
         found[prediction] = losses.double(), snr
     losses, snr = found["sample"]
     torch.testing.assert_close(losses, snr.clamp_max(1.5), rtol=1e-4, atol=0)
     losses, snr = found["epsilon"]  # the squared noise is about 1
     assert float((losses / (snr.clamp_max(1.5) / snr)).mean()) == pytest.approx(1, abs=0.2)
+    losses, snr = found["v_prediction"]  # as is the square of r eps - sigma x0
+    assert float((losses / (snr.clamp_max(1.5) / (snr + 1))).mean()) == pytest.approx(1, abs=0.2)
 
 
 def test_a_trained_model_says_what_it_predicts_and_samples(tmp_path):
@@ -169,6 +171,14 @@ def test_the_rate_is_constant_and_falls_at_the_end():
     assert share_of_rate(replace(options, decay_share=0.0), 99) == 1
 
 
+def test_the_rate_has_no_jump_where_warm_up_and_decay_meet():
+    options = _config(steps=440, warmup_steps=300, decay="linear", decay_share=0.4).training
+    rates = [share_of_rate(options, step) for step in range(440)]
+    assert max(abs(b - a) for a, b in pairwise(rates)) < 0.006
+    assert rates[263] == pytest.approx(264 / 300)
+    assert rates[-1] < 0.01
+
+
 def test_held_out_data_measures_the_averaged_weights(tmp_path):
     held_out = replace(WHITE, values=WHITE.values[:4])
     config = _config(steps=2)
@@ -197,19 +207,26 @@ def test_a_run_can_start_from_the_weights_of_a_model(tmp_path):
     second.take_step()
     moved = (second.ema.conv_in.bias - before).abs().max()  # type: ignore[union-attr, operator]
     assert 0 < moved < 1e-4  # the average goes on from the weights
+    second.export()
+    provenance = load_model(tmp_path / "b" / "model").config.provenance
+    assert provenance["started_from"] == f"white (SHA-256 {model.config.weights_sha256})"
     other = _trainer(_config("sample"), tmp_path / "c", start=model)
     with pytest.raises(InvalidArgumentError, match=tells("white", "prediction")):
         other.resume()
 
 
 def test_the_model_that_a_run_starts_from_is_not_replaced(tmp_path, capsys):
-    _trainer(_config(steps=1), tmp_path / "a").train()
+    config = read_train_config("digits").replace(steps=1)
+    assert isinstance(config, TrainConfig)
+    _trainer(config, tmp_path / "a").train()
     before = (tmp_path / "a" / "model" / "model.safetensors").read_bytes()
     command = ["train", "digits", "--data", "sklearn:digits", "--steps", "1", "--overwrite"]
-    command += ["--from", str(tmp_path / "a" / "model"), "--out", str(tmp_path / "a")]
-    assert fastdpm(command) == 2
+    command += ["--from", str(tmp_path / "a" / "model")]
+    assert fastdpm([*command, "--out", str(tmp_path / "a")]) == 2
     assert re.search(tells("model", "input", "--out"), capsys.readouterr().err)
     assert (tmp_path / "a" / "model" / "model.safetensors").read_bytes() == before
+    assert fastdpm([*command, "--out", str(tmp_path / "b")]) == 0
+    assert "starting from the weights of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ CONFIG = TrainConfig(
 
 
 def make_data(*labels: int) -> TrainingData:
-    values = torch.randint(0, 256, (len(labels), 1, 8, 8), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(labels), 1, 8, 8)
+    values = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     return TrainingData(CLASSES.data, values, labels=torch.tensor(labels))
 
 

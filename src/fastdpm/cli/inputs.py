@@ -129,7 +129,7 @@ class Source(Options):
         self, found: FoundModel, paths: list[Path], machine: Machine, n: int | None = None
     ) -> LoadedInputs:
         """Read the inputs, then load the model."""
-        from fastdpm.data.condition import read_condition
+        from fastdpm.data.condition import describe_labels, read_condition
         from fastdpm.data.inputs import read_samples
 
         data = found.config.data
@@ -139,7 +139,8 @@ class Source(Options):
         names, x, gain, _ = samples
         if condition is None and data.classes is not None:
             condition = self._stored_labels(samples, data.classes, null)
-            console.print(f"classes: the labels of the {'input' if len(x) == 1 else 'inputs'}")
+            said = describe_labels(condition.tolist(), data)
+            console.print(f"classes, by the labels of the inputs: {said}")
         if condition is not None and len(condition) not in (1, len(x)):
             name = "condition" if self.class_labels is None else "class_labels"
             raise InvalidArgumentError(
@@ -154,7 +155,8 @@ class Source(Options):
         wanted = "set `class_labels`, to one name or label for all inputs or one for each"
         if samples.labels is None:
             raise InvalidArgumentError(
-                f"{self.model} has {classes} classes, and the inputs have no labels: {wanted}"
+                f"{self.model} has {classes} classes, and the inputs have no integer labels:"
+                f" {wanted}"
             )
         for name, label in zip(samples.names, samples.labels.tolist(), strict=True):
             if not 0 <= label < classes and label != null_class:

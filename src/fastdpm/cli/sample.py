@@ -84,7 +84,7 @@ def sample(
     conditions = loaded.check_condition(chosen)
     guidance = loaded.check_guidance(recipe.guidance, conditions)
     if count is None:
-        count = 16 if conditions is None else len(conditions)
+        count = 16 if chosen is None else len(chosen)
     settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
     deciding = settings | {"guidance": guidance.record, "file_format": written_as}
     identity = _identity(config, plan, conditions, deciding)

@@ -20,8 +20,6 @@ from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
-    from fastdpm.models.find import FoundModel
-    from fastdpm.training.config import ClassifierConfig, TrainConfig
     from fastdpm.training.loop import Progress
 
 
@@ -81,11 +79,13 @@ def train(
     from fastdpm.models.load import find_device
     from fastdpm.training.config import TrainConfig, read_train_config
     from fastdpm.training.data import load_training_data
-    from fastdpm.training.loop import Trainer
+    from fastdpm.training.loop import Trainer, check_start
     from fastdpm.training.precision import precision_on
 
     settings = read_train_config(config).replace(steps=steps, batch_size=batch_size)
-    earlier = None if start is None else _found(start, settings)
+    earlier = None if start is None else choices.find(start, None)
+    if earlier is not None:
+        check_start(earlier, settings)
     where = find_device(machine.device)
     options = settings.training
     machine.use_stated_threads()
@@ -128,18 +128,6 @@ def train(
     console.print(f"step {trainer.step:,}: model written to {run.path / 'model'}")
     if isinstance(settings, TrainConfig):
         console.print(f"try it: fastdpm sample {run.path / 'model'}")
-
-
-def _found(start: str, settings: TrainConfig | ClassifierConfig) -> FoundModel:
-    """The model to start from; raises InvalidArgumentError for a feature network."""
-    from fastdpm.core.errors import InvalidArgumentError
-    from fastdpm.training.config import TrainConfig
-
-    if not isinstance(settings, TrainConfig):
-        raise InvalidArgumentError(
-            f"`start` is for models, and {settings.name} is a feature network: drop it"
-        )
-    return choices.find(start, None)
 
 
 @contextmanager

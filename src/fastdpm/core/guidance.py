@@ -90,11 +90,24 @@ class GuidanceScale:
         return low, high
 
     @classmethod
-    def of(cls, value: Guidance | None, default: GuidanceScale | None = None) -> GuidanceScale:
-        """The scale that an argument stands for; ``default``, or no guidance, if it is None."""
+    def of(cls, value: GuidanceLike | None, default: GuidanceScale | None = None) -> GuidanceScale:
+        """The scale that an argument stands for.
+
+        Args:
+            value: None stands for ``default``. A number keeps the interval of ``default``, and
+                numbers keep its rescaling; a scale with all its settings is taken as it is.
+            default: No guidance if it is None.
+        """
+        default = default or NO_GUIDANCE
         if value is None:
-            return NO_GUIDANCE if default is None else default
-        return value if isinstance(value, GuidanceScale) else cls(value)  # type: ignore[arg-type]
+            return default
+        if isinstance(value, GuidanceScale):
+            return value
+        found = cls(value)  # type: ignore[arg-type]
+        if not found.enabled or not default.enabled:
+            return found
+        interval = None if isinstance(found.scale, tuple) else default.interval
+        return cls(found.scale, interval, default.rescale)
 
     @property
     def enabled(self) -> bool:
@@ -162,7 +175,7 @@ class GuidanceScale:
         return text + (f", rescaled by {self.rescale:.12g}" if self.rescale else "")
 
 
-Guidance = GuidanceScale | float | Sequence[float]
+GuidanceLike = GuidanceScale | float | Sequence[float]
 """What arguments called ``guidance_scale`` accept."""
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from fastdpm.core import samplers
 from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.choices import find_choice
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.guidance import GuidanceScale
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.levels import (
     NoiseLevels,
     levels_all,
@@ -26,9 +25,6 @@ CLIPS = ("none", "x0", "dynamic", "state")
 PRECISIONS = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 _CUSTOM = ("at_levels", "at_steps", "variances")
 _COMPUTED = ("num_steps", "levels", "spacing", "bounded")
-_UNGUIDED: Mapping[str, Any] = MappingProxyType(
-    {"guidance_scale": 1.0, "guidance_interval": None, "guidance_rescale": 0.0}
-)
 
 
 @checked_class
@@ -100,7 +96,8 @@ class Recipe:
     @property
     def bare(self) -> Recipe:
         """The recipe without clipping and guidance, which are not part of a plan."""
-        return replace(self, clip="none", **_UNGUIDED)
+        unguided = {f"guidance_{name}": value for name, value in vars(NO_GUIDANCE).items()}
+        return replace(self, clip="none", **unguided)
 
     @property
     def sampler(self) -> samplers.Sampler:
@@ -124,9 +121,9 @@ class Recipe:
             InvalidArgumentError: If a choice would have no effect next to another one.
         """
         changes = {name: value for name, value in choices.items() if value is not None}
-        guidance = choices.get("guidance_scale")
-        if isinstance(guidance, GuidanceScale):  # replaces the interval even by None
-            changes |= {f"guidance_{name}": value for name, value in vars(guidance).items()}
+        if "guidance_scale" in changes:
+            guidance = GuidanceScale.of(changes.pop("guidance_scale"), self.guidance)
+            changes = {f"guidance_{n}": value for n, value in vars(guidance).items()} | changes
         sampler = samplers.find(changes.get("method", self.method))
         custom, computed = changes.keys() & _CUSTOM, changes.keys() & _COMPUTED
         if custom and computed:
@@ -144,8 +141,6 @@ class Recipe:
             raise InvalidArgumentError("only VAR levels have a bound: set `levels` to var")
         if computed or custom:
             changes = dict.fromkeys(_CUSTOM) | changes
-        if "guidance_scale" in changes and not GuidanceScale(changes["guidance_scale"]).enabled:
-            changes = {**_UNGUIDED, **changes}
         if not (sampler.takes_kappa or sampler.all_steps):
             changes.setdefault("kappa", 0.0)
         return replace(self, **changes)

@@ -92,6 +92,8 @@ def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tens
         InvalidArgumentError: If there is no such class.
     """
     several = [labels] if isinstance(labels, str) else labels
+    if isinstance(several, np.ndarray):
+        several = several.tolist() if several.ndim else [several.item()]
     none: list[bool] = []
     if isinstance(several, Sequence):
         none = [isinstance(label, str) and label.lower() == NO_CLASS for label in several]
@@ -113,6 +115,8 @@ def as_labels(labels: Condition, data: DataSpec, null_class: int | None) -> Tens
 
 def _label_of(label: Any, data: DataSpec, null_class: int | None) -> Any:
     """The label of a class by its name, or by its number as text; anything else as it is."""
+    if isinstance(label, bool):
+        raise InvalidArgumentError(f"`class_labels` must be names or integers, got {label}")
     if not isinstance(label, str):
         return label
     lower = [known.lower() for known in data.class_names or ()]
@@ -187,7 +191,8 @@ def check_labels(
         InvalidArgumentError: If the labels are not integers, or out of range.
     """
     labels = condition.reshape(1) if condition.ndim == 0 else condition
-    integers = not labels.is_floating_point() and not labels.is_complex()
+    kind = labels.dtype
+    integers = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
     if labels.ndim != 1 or not len(labels) or not integers:
         raise InvalidArgumentError(
             f"`class_labels` must be integers of shape (m,), got {labels.dtype} of shape"
@@ -199,6 +204,13 @@ def check_labels(
     if outside.any():
         raise InvalidArgumentError(_unknown(int(labels[outside][0]), data, null_class))
     return labels.long()
+
+
+def stored_labels(labels: Sequence[Any]) -> Tensor | None:
+    """Labels as data sets store them, as int64, shape (n,); None unless all are integers."""
+    if not all(type(label) is int and abs(label) < 2**63 for label in labels):
+        return None
+    return torch.tensor(labels, dtype=torch.int64, device="cpu")
 
 
 def read_condition(

@@ -23,6 +23,7 @@ from fastdpm.core.arguments import checked
 from fastdpm.core.errors import DataError, InvalidArgumentError, positive_or_none
 from fastdpm.core.limits import MAX_SAMPLES, check_limit, read_bytes
 from fastdpm.data.arrays import LabeledArray, fit_array, open_array
+from fastdpm.data.condition import stored_labels
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
 from fastdpm.data.images import read_pixels, to_channels
 from fastdpm.data.listing import EncodedFile
@@ -111,9 +112,7 @@ def read_samples(
     names, x, gain, labels = zip(*inputs, strict=True)
     _check_same_shape(names, x)
     gains = torch.tensor(gain, dtype=torch.float64, device="cpu")
-    labeled = all(type(label) is int for label in labels)
-    stored = torch.tensor(labels, dtype=torch.int64, device="cpu") if labeled else None
-    return Samples(list(names), torch.stack(x), gains, stored)
+    return Samples(list(names), torch.stack(x), gains, stored_labels(labels))
 
 
 def _samples(path: Path, data: DataSpec, resize: bool, resample: bool) -> Iterator[_Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.guidance import Guidance
+from fastdpm.core.guidance import GuidanceLike
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
@@ -19,7 +19,7 @@ def check_no_model(
     samples: str,
     recipe: Recipe | None,
     plan: Plan | None,
-    guidance_scale: Guidance | None,
+    guidance_scale: GuidanceLike | None,
     options: DrawOptions,
 ) -> None:
     """Raise InvalidArgumentError if an argument has an effect on models only."""

@@ -49,7 +49,7 @@ from fastdpm.core.errors import (
     check_one_of,
     first_line,
 )
-from fastdpm.core.guidance import Guidance, GuidanceScale
+from fastdpm.core.guidance import GuidanceLike, GuidanceScale
 from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.data.condition import Condition
@@ -143,7 +143,7 @@ def sample_diffusers(
     batch_size: int | None = None,
     condition: Condition | None = None,
     precision: str = "float32",
-    guidance_scale: Guidance = 1.0,
+    guidance_scale: GuidanceLike = 1.0,
     callback: Callback | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor, int]]:
     """Draw samples by their indices with a scheduler of diffusers, batch by batch.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked_class
 from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none
-from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceLike, GuidanceScale
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import PRECISIONS
 from fastdpm.data.condition import ClassLabels, Condition, as_tensor, one_condition
@@ -192,7 +192,7 @@ class ModelHandle:
         return as_condition(self.config, condition, None, self.null_class)
 
     def check_guidance(
-        self, guidance_scale: Guidance | None, condition: Condition | None
+        self, guidance_scale: GuidanceLike | None, condition: Condition | None
     ) -> GuidanceScale:
         """Check a scale of guidance; see :meth:`fastdpm.Model.check_guidance`."""
         guidance = GuidanceScale.of(guidance_scale, self.config.recipe.guidance)

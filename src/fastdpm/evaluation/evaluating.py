@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.guidance import Guidance
+from fastdpm.core.guidance import GuidanceLike, GuidanceScale
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -95,7 +95,7 @@ def evaluate(
     n: int | None = None,
     recipe: Recipe | None = None,
     plan: Plan | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     features: str | None = None,
     inception: str | None = None,
     options: DrawOptions | None = None,
@@ -161,7 +161,7 @@ def prepare(
     *,
     recipe: Recipe | None = None,
     plan: Plan | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     options: DrawOptions | None = None,
     per_class: bool = False,
 ) -> PreparedEvaluation:
@@ -273,7 +273,7 @@ def choose_drawer(
     handle: ModelHandle,
     recipe: Recipe | None,
     plan: Plan | None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     options: DrawOptions | None = None,
 ) -> PlanDrawer:
     """Make the drawer of a plan, of a recipe, or of the model's recommended recipe.
@@ -292,7 +292,7 @@ def choose_drawer(
         )
     else:
         handle.model.check_plan(plan)
-    guidance = chosen.guidance if guidance_scale is None else guidance_scale
+    guidance = GuidanceScale.of(guidance_scale, chosen.guidance)
     condition = None if options is None else options.condition
     return PlanDrawer(plan, chosen.clip, handle.check_guidance(guidance, condition))
 

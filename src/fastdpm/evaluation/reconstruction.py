@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.choices import find_choice
-from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceLike, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.text import csv_table
@@ -144,7 +144,7 @@ def reconstruct(
     solver: ImplicitOptions | None = None,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Reconstruction:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.guidance import Guidance
+from fastdpm.core.guidance import GuidanceLike
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.reverse import ddim_rev
@@ -137,7 +137,7 @@ def edit(
     seed: int = 0,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     batch_size: int | None = None,
     plan: EditPlan | None = None,
     callback: Callback | None = None,
@@ -213,7 +213,7 @@ def edit_batches(
     seed: int = 0,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Iterator[tuple[Sequence[int], Tensor]]:

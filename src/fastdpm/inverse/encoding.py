@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceArguments, GuidanceScale
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceArguments, GuidanceLike, GuidanceScale
 from fastdpm.core.inverse import EncodingMethod, find_encoding
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
@@ -123,7 +123,7 @@ def encode(
     solver: ImplicitOptions | None = None,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Latents:
@@ -217,7 +217,7 @@ def decode(
     *,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
 ) -> Tensor:
     """Decode latents into data, by default with what they were encoded with.
 
@@ -253,7 +253,7 @@ def to_decode(
     latents: Latents,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
 ) -> Latents:
     """Return latents as they are decoded: with another condition or guidance, if one is passed.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, arguments_named
-from fastdpm.core.guidance import Guidance
+from fastdpm.core.guidance import GuidanceLike
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.data.condition import ClassLabels, Condition
 from fastdpm.inverse.encoding import Latents, decode, encode
@@ -46,7 +46,7 @@ def interpolate(
     solver: ImplicitOptions | None = None,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """Interpolate between two samples through their latents; both ends are included.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.guidance import NO_GUIDANCE, Guidance, GuidanceScale
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceLike, GuidanceScale
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.likelihood import (
     USUAL_GREY_LEVELS,
@@ -120,7 +120,7 @@ def bits_per_dimension(
     seed: int = 0,
     class_labels: ClassLabels | None = None,
     condition: Condition | None = None,
-    guidance_scale: Guidance | None = None,
+    guidance_scale: GuidanceLike | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
 ) -> Bound:

@@ -28,11 +28,14 @@ def card_of(config: FolderConfig) -> str:
         about = _CLASSIFIER
         task = "image-classification" if data.modality == "image" else "audio-classification"
         facts["Classes"] = ", ".join(config.classes)
-    elif data.class_names:
-        facts["Classes"] = ", ".join(data.class_names)
-        option = " --class NAME"
+    elif data.classes is not None:
+        facts["Classes"] = ", ".join(data.class_names or (f"0 to {data.classes - 1}",))
+        option, task = (" --class NAME" if data.class_names else " --class NUMBER"), "other"
+        if isinstance(config, ModelConfig) and config.null_class is not None:
+            facts["Null class"] = "none (no class), so that the model can be guided: --guidance"
     facts["Network"] = _pairs(config.network)
     if isinstance(config, ModelConfig):
+        facts["Prediction"] = config.prediction
         facts["Schedule"] = _pairs(config.schedule)
         facts["Recommended recipe"] = config.recipe.describe()
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""

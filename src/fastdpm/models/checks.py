@@ -101,19 +101,8 @@ def null_of(classes: int | None, unconditional: Tensor | None) -> Tensor:
     return torch.tensor([classes])
 
 
-def check_guidable(config: ModelConfig, guidance: GuidanceScale, *, has_null: bool) -> None:
-    """Check that a model can be sampled with guidance, if there is any.
-
-    Args:
-        config: Configuration of the model.
-        guidance: The scale of guidance.
-        has_null: Whether the model has a condition that stands for no condition.
-
-    Raises:
-        InvalidArgumentError: If it has none.
-    """
-    if not guidance.enabled or has_null:
-        return
+def cannot_be_guided(config: ModelConfig) -> InvalidArgumentError:
+    """The error for guidance of a model without a condition that stands for no condition."""
     advice = "drop `guidance_scale`"
     if config.data.classes is not None:
         reason = "was trained without a null class"
@@ -123,7 +112,9 @@ def check_guidable(config: ModelConfig, guidance: GuidanceScale, *, has_null: bo
         advice += ", or set `null_class` or `unconditional` in Model.wrap"
     elif config.data.classes is not None:
         advice += ", or train with null_class and label_dropout"
-    raise InvalidArgumentError(f"model {config.name!r} {reason}, so it cannot be guided: {advice}")
+    return InvalidArgumentError(
+        f"model {config.name!r} {reason}, so it cannot be guided: {advice}"
+    )
 
 
 def usable_guidance(
@@ -143,14 +134,12 @@ def usable_guidance(
     Raises:
         InvalidArgumentError: If the model cannot be guided.
     """
-    check_guidable(config, guidance, has_null=unconditional is not None)
+    if guidance.enabled and unconditional is None:
+        raise cannot_be_guided(config)
     if unconditional is None or condition is None:
         return guidance
-    return (
-        NO_GUIDANCE
-        if bool((condition.to(unconditional.device) == unconditional).all())
-        else guidance
-    )
+    without = bool((condition.to(unconditional.device) == unconditional).all())
+    return NO_GUIDANCE if without else guidance
 
 
 def check_plan(name: str, schedule: VarianceSchedule, plan: Plan | NoiseLevels) -> None:

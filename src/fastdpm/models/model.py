@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from fastdpm.core.arguments import checked
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.guidance import Guidance as GuidanceValue
-from fastdpm.core.guidance import GuidanceScale, ScaleAt
+from fastdpm.core.guidance import GuidanceLike, GuidanceScale, ScaleAt
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.plan import Plan
@@ -23,7 +22,7 @@ from fastdpm.data.condition import ClassLabels, Condition, one_condition
 from fastdpm.models.bar import progress_bar
 from fastdpm.models.checks import (
     as_condition,
-    check_guidable,
+    cannot_be_guided,
     check_no_condition_needed,
     check_plan,
     check_unused,
@@ -163,7 +162,7 @@ class Model:
         kappa: float | None = None,
         method: str | None = None,
         clip: str | None = None,
-        guidance_scale: GuidanceValue | None = None,
+        guidance_scale: GuidanceLike | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_rescale: float | None = None,
         seed: int = 0,
@@ -255,7 +254,7 @@ class Model:
         plan: Plan,
         *,
         clip: str = "none",
-        guidance_scale: GuidanceValue = 1.0,
+        guidance_scale: GuidanceLike = 1.0,
         seed: int = 0,
         batch_size: int | None = None,
         condition: Condition | None = None,
@@ -317,9 +316,8 @@ class Model:
         ``guidance_scale`` is a number, or a function of the noise level.
         """
         null = self.unconditional
-        if guidance_scale != 1:
-            has_null = condition is not None and null is not None
-            check_guidable(self.config, GuidanceScale(0.0), has_null=has_null)
+        if guidance_scale != 1 and (condition is None or null is None):
+            raise cannot_be_guided(self.config)
         return make_predictor(
             self.network,
             self.config,
@@ -358,7 +356,7 @@ class Model:
         return int(self.unconditional)
 
     def check_guidance(
-        self, guidance_scale: GuidanceValue | None, condition: Tensor | None
+        self, guidance_scale: GuidanceLike | None, condition: Tensor | None
     ) -> GuidanceScale:
         """Check a scale of guidance; by default that of the recommended recipe.
 

@@ -276,7 +276,7 @@ class ADMUNet(nn.Module):
         return AttentionBlock(channels, heads, self.new_attention_order)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Predict eps.
+        """Return the prediction: eps, v or clean data, whichever the network was trained for.
 
         Args:
             x: Noisy images, shape (batch, in_channels, H, W).

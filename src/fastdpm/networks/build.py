@@ -99,6 +99,12 @@ def check_fits(
         network = build_network(spec, device="meta")
         x, t, *condition = example_inputs(data, PROBE_BATCH)
     _check_classes(network, data.classes)
+    size = spec.get("image_size")
+    if size is not None and data.modality == "image" and size not in data.shape[1:]:
+        raise InvalidArgumentError(
+            f"`image_size` of the network is {size}, but the data has shape {data.shape}: make"
+            " them equal"
+        )
     if mel is not None and getattr(network, "hop_length", None) != mel.hop_length:
         raise InvalidArgumentError(
             f"the network upsamples a mel frame to {getattr(network, 'hop_length', None)} samples,"

@@ -229,7 +229,7 @@ class UNet(nn.Module):
         return stage
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Predict eps.
+        """Return the prediction: eps, v or clean data, whichever the network was trained for.
 
         Args:
             x: Noisy images, shape (batch, in_channels, H, W).

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fastdpm.core.errors import DataError
 from fastdpm.data.arrays import LabeledArray, fit_array, open_array
+from fastdpm.data.condition import stored_labels
 from fastdpm.data.datasets import DIGITS, DIGITS_TEST, digits_part, open_dataset
 from fastdpm.data.images import decode_image
 from fastdpm.data.listing import EncodedFile
@@ -169,12 +170,11 @@ def _of_array(array: LabeledArray, spec: DataSpec, horizontal_flip: bool) -> Tra
 
 def _labels(files: Sequence[EncodedFile], labeled: bool) -> Tensor | None:
     """The labels of files, shape (n,), int64; None unless every file has an integer label."""
-    wrong = [file for file in files if type(file.label) is not int or abs(file.label) >= 2**63]
-    if labeled and wrong and any(file.label is not None for file in files):
-        raise DataError(
-            f"{wrong[0].name} has label {wrong[0].label!r}: labels must be integers, from 0"
-        )
-    return None if wrong else torch.tensor([file.label for file in files], device="cpu")
+    labels = stored_labels([file.label for file in files])
+    if labeled and labels is None and any(file.label is not None for file in files):
+        wrong = next(file for file in files if stored_labels([file.label]) is None)
+        raise DataError(f"{wrong.name} has label {wrong.label!r}: labels must be integers, from 0")
+    return labels
 
 
 def checked_labels(data: TrainingData, num_classes: int) -> Tensor:

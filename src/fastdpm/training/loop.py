@@ -148,19 +148,11 @@ class Trainer:
 
     def _start_from(self, found: FoundModel) -> None:
         """Load the weights of a model, and log their held-out loss."""
-        wanted, stated = self.config.MAKES.of(self.config).to_dict(), found.config.to_dict()
-        names = ("network", "schedule", "prediction", "time_scale")
-        before, now = ({name: table.get(name) for name in names} for table in (stated, wanted))
-        differences = [f"{name} is {a}, not {b}" for name, a, b in changed(before, now)]
-        if differences:
-            raise InvalidArgumentError(
-                f"`start` must be a model of this configuration, but of {found.config.name},"
-                f" {'; '.join(differences[:3])}"
-            )
+        check_start(found, self.config)
         weights = open_model(found, "cpu").network.state_dict()
         for network in (self.network, self.ema):
             network.load_state_dict(weights)
-        self.task.report(self.ema, self.log)
+        self.task.report(self.ema, lambda line: self.log(f"before training: {line}"))
 
     def train(
         self,
@@ -185,8 +177,7 @@ class Trainer:
         first: tuple[int, float] | None = None
         next_checkpoint = before + 60 * options.checkpoint_minutes
         next_samples = before + 60 * options.sample_minutes
-        if self._worth_compiling():
-            self._try_to_compile()
+        self.prepare()
         while self.step < options.steps and self.seconds - before < seconds:
             self._recent.append(self.take_step())
             self.seconds = before + time.monotonic() - began
@@ -208,6 +199,11 @@ class Trainer:
         self.save()
         self.export()
         return True
+
+    def prepare(self) -> None:
+        """Compile the network where that pays, before the first step."""
+        if self._worth_compiling():
+            self._try_to_compile()
 
     def take_step(self) -> Tensor:
         """One optimizer step on the batch that belongs to it; returns the loss."""
@@ -266,6 +262,7 @@ class Trainer:
         last = [loss for _, loss in self.losses[-20:]] or [math.nan]
         provenance: dict[str, Any] = {
             "command": self.command,
+            **self._started_from,
             "steps": self.step,
             "batch_size": self.config.training.batch_size,
             "samples_seen": self.step * self.config.training.batch_size,
@@ -279,6 +276,15 @@ class Trainer:
         }
         with self.run.batch() as folder:
             self.task.export(self.ema, folder / "model", provenance)
+
+    @property
+    def _started_from(self) -> dict[str, str]:
+        """The model that this run started from, for its card."""
+        if self.start is None:
+            return {}
+        config = self.start.config
+        digest = "" if config.weights_sha256 is None else f" (SHA-256 {config.weights_sha256})"
+        return {"started_from": f"{config.name}{digest}"}
 
     def _worth_compiling(self) -> bool:
         """Whether torch.compile, which takes about a minute, pays: not for small networks."""
@@ -324,20 +330,42 @@ class Trainer:
         self.losses.append((self.step, loss))
 
 
+def check_start(found: FoundModel, config: TrainConfig | ClassifierConfig) -> None:
+    """Check that training by a configuration can start from the weights of a model.
+
+    Raises:
+        InvalidArgumentError: If the model has another network, schedule, prediction or scale of
+            steps, or ``config`` is of a feature network.
+    """
+    if not isinstance(config, TrainConfig):
+        raise InvalidArgumentError(
+            f"`start` is for models, and {config.name} is a feature network: drop it"
+        )
+    wanted, stated = config.MAKES.of(config).to_dict(), found.config.to_dict()
+    names = ("network", "schedule", "prediction", "time_scale")
+    before, now = ({name: table.get(name) for name in names} for table in (stated, wanted))
+    differences = [f"its {name} is {a}, not {b}" for name, a, b in changed(before, now)]
+    if differences:
+        raise InvalidArgumentError(
+            f"`start` must be a model of this configuration, but {found.config.name} differs:"
+            f" {'; '.join(differences[:3])}"
+        )
+
+
 def _channels_last(values: Tensor) -> Tensor:
     """Images and kernels in the layout that convolutions are fastest in; others as they are."""
     return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def share_of_rate(options: TrainOptions, step: int) -> float:
-    """Factor of the learning rate at a step, from 0: linear warm-up, then the decay to 0."""
-    if step < options.warmup_steps:
-        return (step + 1) / options.warmup_steps
+    """Factor of the learning rate at a step, from 0: linear warm-up times the decay to 0."""
+    warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
     if options.decay == "linear":
         falling = max(options.decay_share * options.steps, 1e-9)
-        return min(1.0, (options.steps - step) / falling)
-    progress = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+        return warm * min(1.0, (options.steps - step) / falling)
+    after = max(step - options.warmup_steps, 0)
+    progress = after / max(options.steps - options.warmup_steps, 1)
+    return warm * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def time_left(first: tuple[int, float], now: tuple[int, float], steps: int) -> float:

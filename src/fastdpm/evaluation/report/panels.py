@@ -295,9 +295,10 @@ def _draw_marks(panel: Axes, frame: Frame, marks: Sequence[_Mark]) -> None:
 
 
 def _spread(frame: Frame) -> list[int]:
-    """The values of S, without those whose labels would touch."""
+    """The values of S, and 2 S for guided cells, without those whose labels would touch."""
+    guided = {2 * c.num_steps for c in frame.comparison.cells if c.guidance and not c.costs_more}
     kept: list[int] = []
-    for tick in reversed(frame.comparison.steps):
+    for tick in sorted({*frame.comparison.steps, *guided}, reverse=True):
         inside = frame.costs[0] <= tick <= frame.costs[1]
         far = not kept or frame.across(kept[-1]) - frame.across(tick) > _TICKS_APART
         if inside and far:

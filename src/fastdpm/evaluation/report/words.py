@@ -69,10 +69,18 @@ def legend(comparison: Comparison) -> list[str]:
         marks_legend(comparison),
         "The best of many methods is partly the best by chance.",
     ]
-    if any(cell.costs_more for row in comparison.rows for cell in row.cells.values()):
+    cells = [cell for row in comparison.rows for cell in row.cells.values()]
+    guided = any(cell.guidance for cell in cells)
+    if guided:
         lines.append(
-            "A cell that took more than S evaluations is not compared with its column; the figure"
-            " shows it at its number of evaluations."
+            "Guidance takes two evaluations a step: a column compares cells of as many steps, not"
+            " of as many evaluations."
+        )
+    if any(cell.costs_more for cell in cells):
+        limit = "S evaluations, or 2 S with guidance," if guided else "S evaluations"
+        lines.append(
+            f"A cell that took more than {limit} is not compared with its column; the figure shows"
+            " it at its number of evaluations."
         )
     if any(cell.seconds_per_sample is not None for cell in comparison.cells):
         lines.append(
