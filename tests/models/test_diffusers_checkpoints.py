@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fastdpm import InvalidArgumentError, ModelError, load_model
+from fastdpm.cli.app import run as fastdpm
 from fastdpm.models.find import find_model, is_model
 from tests.integrations.parts import UNET, make_unet
 from tests.messages import tells
@@ -130,6 +131,10 @@ def test_a_variant_is_used_if_there_is_nothing_else(tmp_path, unets):
     assert _is(load_model(tmp_path / "x"), unets[1])
     chosen = load_model(tmp_path / "x", variant="fp16").network.unet.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(w, half[n]) for n, w in chosen.items())
+    arguments = ["convert", str(tmp_path / "x"), "--variant", "fp16", "--out"]
+    assert fastdpm([*arguments, str(tmp_path / "converted")]) == 0
+    converted = load_model(tmp_path / "converted").network.unet.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(w, half[n]) for n, w in converted.items())
     with pytest.raises(InvalidArgumentError, match=tells("`variant`", "other", "fp16", "bf16")):
         load_model(tmp_path / "x", variant="other")
     with pytest.raises(InvalidArgumentError, match=tells("digits", "`variant`")):

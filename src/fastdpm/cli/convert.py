@@ -34,6 +34,12 @@ def convert(
         Panel.INPUT.option("--format", help="File format; by default recognized."),
         OneOf("fastdpm.models.formats.table:FORMATS"),
     ] = None,
+    variant: Annotated[
+        str | None,
+        Panel.INPUT.option(
+            help="Variant of a diffusers folder's weights, such as fp16.", metavar="NAME"
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         Panel.OUTPUT.option(help="Name of the model; by default the preset's.", metavar="NAME"),
@@ -52,6 +58,7 @@ def convert(
         out,
         preset=preset,
         layout=layout,
+        variant=variant,
         name=name,
         half=half,
         overwrite=overwrite,

@@ -24,6 +24,7 @@ def convert(
     *,
     preset: str | Path | None = None,
     layout: str | None = None,
+    variant: str | None = None,
     name: str | None = None,
     half: bool = False,
     overwrite: bool = False,
@@ -40,6 +41,7 @@ def convert(
             weights if None.
         layout: Format of the checkpoint, a key of :data:`fastdpm.models.formats.table.FORMATS`;
             recognized from the weights if None.
+        variant: The variant of the weights of a diffusers folder, such as "fp16".
         name: Name of the model. If None, the name of the preset, or that of ``out`` if several
             presets fit.
         half: Store the weights as float16 instead of in their own type.
@@ -57,9 +59,9 @@ def convert(
     out = Path(out)
     check_folder(out, resume=resume, overwrite=overwrite)
     if preset is None:
-        found = find_model(source, None, layout)
+        found = find_model(source, None, layout, variant=variant)
     else:
-        found = find_model(preset, source, layout)
+        found = find_model(preset, source, layout, variant=variant)
     if name is None:
         several = "fits" in found.config.provenance
         name = model_name(out.name) if several else found.config.name

@@ -175,7 +175,7 @@ def _choose_variant(where: str, found: Collection[str], variant: str | None) -> 
     if variant is None and "" not in found and len(found) > 1:
         raise InvalidArgumentError(
             f"{where} holds the variants {', '.join(found)} of its weights: keep one of them, or"
-            " choose one by `variant` of load_model"
+            " choose one by `variant` of load_model or `fastdpm convert --variant`"
         )
     if variant is not None:
         return variant
