@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from fastdpm.core.text import visible
@@ -60,12 +61,10 @@ def looks_by_row(rows: Sequence[Row], listed: Sequence[str]) -> list[Look]:
         listed: Names of all rows of the comparison, so that a method usually looks the same in all
             figures of a comparison.
     """
-    count, used, looks = len(_COLORS), set[int](), []
+    size, used, looks = len(_COLORS), set[int](), []
     for row in rows:
-        place = listed.index(row.name) % count
-        place = next(
-            (i % count for i in range(place, place + count) if i % count not in used), place
-        )
+        place = listed.index(row.name) % size
+        place = next((i % size for i in range(place, place + size) if i % size not in used), place)
         used.add(place)
         looks.append(Look(_COLORS[place], "-", _MARKERS[place]))
     return looks
@@ -74,16 +73,15 @@ def looks_by_row(rows: Sequence[Row], listed: Sequence[str]) -> list[Look]:
 def looks_by_choice(choices: Iterable[str]) -> dict[str, Look]:
     """A look for each choice of levels or steps, the same in all groups."""
     names = list(dict.fromkeys(choices))
-    new = iter(range(len(names)))
-    found = {}
-    for name in names:
-        look = _CHOICES.get(name)
-        if look is None:
-            i = next(new)
-            line = ("-", "--", "-.", ":")[i // len(_COLORS) % 4]
-            look = Look(_COLORS[i % len(_COLORS)], line, _MARKERS[i % len(_MARKERS)])
-        found[name] = look
-    return found
+    known = [_CHOICES[name] for name in names if name in _CHOICES]
+    new = (look for i in count() if (look := _numbered(i)) not in known)
+    return {name: _CHOICES.get(name) or next(new) for name in names}
+
+
+def _numbered(i: int) -> Look:
+    """The look of the choice number ``i`` of those without one of their own."""
+    line = ("-", "--", "-.", ":")[i // len(_COLORS) % 4]
+    return Look(_COLORS[i % len(_COLORS)], line, _MARKERS[i % len(_MARKERS)])
 
 
 def escaped(text: str) -> str:
