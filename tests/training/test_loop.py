@@ -86,7 +86,7 @@ def test_the_loss_falls_and_the_model_samples_what_it_saw(make):
     trainer = make(config=_config(IMAGE, steps=250, ema_decay=0.98))
     first = float(trainer.take_step())
     assert trainer.train()
-    assert trainer.losses[-1][1] < 0.3 * first
+    assert trainer.losses.last < 0.3 * first
     model = load_model(trainer.run.folder / "model")
     assert float(model.sample(4, num_steps=20).mean()) > 0.3
     assert model.config.provenance["steps"] == 250
@@ -217,13 +217,14 @@ def test_a_run_reports_the_time_that_is_left_to_it(make_any, monkeypatch):
     monkeypatch.setattr("fastdpm.training.loop.time.monotonic", lambda: float(trainer.step))
     reports: list[Progress] = []
     trainer.train(seconds=130, report=reports.append)
-    assert [(p.step, p.seconds) for p in reports] == [(50, 1050.0), (100, 1100.0)]
-    assert [p.left for p in reports] == [80.0, 30.0]
-    assert [p.loss for p in reports] == [loss for _, loss in trainer.losses[:2]]
+    assert [p.step for p in reports] == list(range(10, 131, 10))
+    assert [p.seconds for p in reports] == [1000.0 + p.step for p in reports]
+    assert [p.left for p in reports] == [130.0 - p.step for p in reports]
+    assert [reports[i].loss for i in (4, 9)] == [loss for _, loss in trainer.losses.rows[:2]]
     reports.clear()
     trainer.train(report=reports.append)
-    assert [p.step for p in reports] == [150, 200, 250, 300, 350, 400]
-    assert [p.left for p in reports[1:]] == [200.0, 150.0, 100.0, 50.0, 0.0]
+    assert [p.step for p in reports] == list(range(140, 401, 10))
+    assert [p.left for p in reports[1:]] == [400.0 - p.step for p in reports[1:]]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_any):

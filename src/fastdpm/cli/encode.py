@@ -73,7 +73,9 @@ def encode(
     if count:
         each = float(latents.evaluations[kept].double().mean())
         guided = f", {text}" if (text := latents.guidance.describe()) else ""
-        console.print(f"{count} of {total} encoded by {latents.plan.label}{guided}: {out}")
+        console.print(
+            f"{count} of {total} encoded by {latents.method}, {latents.plan.label}{guided}: {out}"
+        )
         console.print(f"network evaluations per input: {each:.4g}")
         note_deviation(latents)
     if count < total:

@@ -254,8 +254,8 @@ def choose_guidance(guiding: choices.Guiding, found: FoundModel) -> GuidanceScal
     recommended = found.config.recipe.guidance.describe()
     if recommended and not guiding.names():
         console.print(
-            f"note: without guidance; the model's recipe for sampling has {recommended}, which"
-            " --guidance sets"
+            f"note: no guidance is used; the model's recipe for sampling has {recommended}, and"
+            " --guidance sets one"
         )
     return guiding.guidance(NO_GUIDANCE)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastdpm.cli import choices
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from fastdpm.core.guidance import GuidanceScale
+    from fastdpm.core.plan import Plan
 
 
 def plan(
@@ -34,16 +38,26 @@ def plan(
     found = choices.find(model, checkpoint)
     for path in (save, plot):
         check_output(path, inputs=found.files)
-    compiled = options.recipe(found.config.recipe).compile(found.schedule)
+    recipe = options.recipe(found.config.recipe)
+    compiled = recipe.compile(found.schedule)
     if plot is not None:
         from fastdpm.output.figures import write_plan
 
         write_plan(plot, compiled)
     if save is not None:
         write_text(save, compiled.to_json() + "\n")
-    for line in str(compiled).splitlines():
+    for line in _lines(compiled, recipe.guidance):
         console.print(line)
     if plot is not None:
         console.print(f"drawn to {plot}")
     if save is not None:
         console.print(f"saved to {save}")
+
+
+def _lines(plan: Plan, guidance: GuidanceScale) -> list[str]:
+    """The plan, and what the guidance of the recipe adds to its cost."""
+    lines = str(plan).splitlines()
+    if guidance.enabled:
+        count = guidance.evaluations(plan.network_level)
+        lines.append(f"with the recipe's {guidance.describe()}: {count:,} network evaluations")
+    return lines

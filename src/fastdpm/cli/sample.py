@@ -84,7 +84,8 @@ def sample(
     conditions = loaded.check_condition(chosen)
     guidance = loaded.check_guidance(recipe.guidance, conditions)
     if count is None:
-        count = 16 if chosen is None else len(chosen)
+        own = conditions if config.data.classes is None else chosen  # not one of every class
+        count = 16 if own is None else len(own)
     settings = {"clip": recipe.clip, "seed": seed, "precision": precision}
     deciding = settings | {"guidance": guidance.record, "file_format": written_as}
     identity = _identity(config, plan, conditions, deciding)
@@ -133,7 +134,7 @@ def _write(
     facts = {"n": len(samples.done), "network_evaluations": evaluations, "T": total}
     facts |= {"seconds": round(seconds, 3)} | label_facts(labels, sorted(samples.done))
     picture = samples.finish(facts)
-    return _Done(len(todo), picture, evaluations, total, seconds)
+    return _Done(len(todo), picture, plan.num_rows, evaluations, total, seconds)
 
 
 def _check_is_folder(out: Path | None) -> None:
@@ -167,6 +168,7 @@ class _Done:
 
     drawn: int
     picture: Path
+    rows: int
     evaluations: int
     total: int
     seconds: float
@@ -180,8 +182,10 @@ class _Done:
         console.print(f"picture of {seen}: {self.picture}")
         ratio = _ratio(self.total / self.evaluations)
         saved = f" instead of {self.total:,}: {ratio} times fewer"
+        guided = f" ({counted(self.rows, 'step')} with guidance)"
         console.print(
             f"{counted(self.evaluations, 'network evaluation')} each"
+            f"{guided if self.evaluations > self.rows else ''}"
             f"{saved if self.evaluations < self.total else ''};"
             f" sampling took {self.seconds:.1f} s"
         )

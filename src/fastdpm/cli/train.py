@@ -20,6 +20,7 @@ from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
+    from fastdpm.training.config import ClassifierConfig, TrainConfig
     from fastdpm.training.loop import Progress
 
 
@@ -77,7 +78,7 @@ def train(
     from fastdpm.core.errors import InterruptedRunError
     from fastdpm.data.tensors import values_digest
     from fastdpm.models.load import find_device
-    from fastdpm.training.config import TrainConfig, read_train_config
+    from fastdpm.training.config import read_train_config
     from fastdpm.training.data import load_training_data
     from fastdpm.training.loop import Trainer, check_start
     from fastdpm.training.precision import precision_on
@@ -116,7 +117,7 @@ def train(
         with _stop_at_signal() as stop:
             finished = trainer.train(
                 seconds=math.inf if minutes is None else 60 * minutes,
-                report=_Reporter(options.steps),
+                report=partial(_print, options.steps),
                 should_stop=lambda: bool(stop),
             )
         if not finished:
@@ -125,9 +126,7 @@ def train(
             )
             error.exit_code = 128 + stop[0]
             raise error
-    console.print(f"step {trainer.step:,}: model written to {run.path / 'model'}")
-    if isinstance(settings, TrainConfig):
-        console.print(f"try it: fastdpm sample {run.path / 'model'}")
+    _print_end(trainer.step, options.steps, run.path / "model", settings)
 
 
 @contextmanager
@@ -143,17 +142,26 @@ def _stop_at_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class _Reporter:
-    """Prints the progress of a run, at most every ten seconds."""
+def _print_end(
+    step: int, steps: int, model: Path, settings: TrainConfig | ClassifierConfig
+) -> None:
+    """Print how a run ended, and where the model is."""
+    from fastdpm.training.config import TrainConfig
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.printed = steps, -math.inf
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.seconds - self.printed < 10 and progress.step < self.steps:
-            return
-        self.printed = progress.seconds
+    if step < steps:
         console.print(
-            f"step {progress.step:,} of {self.steps:,}  loss {progress.loss:.4f}"
-            f"  {progress.seconds / 60:.1f} min spent, at most {progress.left / 60:.0f} min left"
+            f"the time is over after step {step:,} of {steps:,}, before the learning rate fell to"
+            " 0: choose --steps for a run that ends with small steps"
         )
+    console.print(f"step {step:,}: model written to {model}")
+    if isinstance(settings, TrainConfig):
+        console.print(f"try it: fastdpm sample {model}")
+
+
+def _print(steps: int, progress: Progress) -> None:
+    """Print the progress of a run of so many steps."""
+    left = f", at most {progress.left / 60:.0f} min left" if progress.left >= 30 else ""
+    console.print(
+        f"step {progress.step:,} of {steps:,}  loss {progress.loss:.4f}"
+        f"  {progress.seconds / 60:.1f} min spent{left}"
+    )

@@ -146,8 +146,8 @@ def levels_step(
     notes = []
     if len(distinct) < num_steps:
         notes.append(
-            f"{num_steps - len(distinct)} of {num_steps} steps are duplicates and were merged:"
-            f" {len(distinct)} steps remain"
+            f"{num_steps} steps were chosen, of which {len(distinct)} differ: equal ones were"
+            " merged"
         )
     t = np.array(distinct, dtype=np.float64)
     level = np.append(schedule.R(t + 1), 1.0)

@@ -155,9 +155,11 @@ class DataSpec:
         names = self.class_names
         if names is None:
             return
-        if len(names) != (self.classes or 0) or len({name.lower() for name in names}) < len(names):
+        if self.classes is None:
+            raise InvalidArgumentError("`class_names` needs `classes`, their number: set it too")
+        if len(names) != self.classes or len({name.lower() for name in names}) < len(names):
             raise InvalidArgumentError(
-                f"`class_names` must hold a different name for each of the {self.classes or 'no'}"
+                f"`class_names` must hold a different name for each of the {self.classes}"
                 f" classes, got {', '.join(map(str, names))}"
             )
         for label, name in enumerate(names):

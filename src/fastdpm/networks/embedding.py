@@ -65,7 +65,9 @@ def make_label_embedding(
     """
     if num_classes is None:
         if null_class:
-            raise InvalidArgumentError("`null_class` needs `num_classes`: set both or none")
+            raise InvalidArgumentError(
+                "`null_class` needs `num_classes`: set it to the number of classes"
+            )
         return None
     return LabelEmbedding(num_classes, null_class, dim)
 

@@ -22,7 +22,7 @@ from fastdpm.networks.build import CLASSIFIERS, build_network
 from fastdpm.training.config import ClassifierConfig
 from fastdpm.training.data import TrainingData, checked_labels
 from fastdpm.training.optimizers import Optimizers
-from fastdpm.training.task import Log, Predict, draw
+from fastdpm.training.task import Log, Predict, as_saved, draw
 
 _TEST_BATCH = 250
 
@@ -106,12 +106,10 @@ class Classification:
         draw(out, self._augmented(self._rows(0)[:64], generator), self.config.data)
 
     def report(self, network: nn.Module, log: Log) -> dict[str, Any]:
-        """Log the held-out accuracy of the weights as they are saved, in float16."""
+        """Log the held-out accuracy."""
         if self.held_out is None:
             return {}
-        rounded = self.build().to(self.labels.device).eval()
-        rounded.load_state_dict({n: v.half().float() for n, v in network.state_dict().items()})
-        accuracy = self._accuracy(rounded)
+        accuracy = self._accuracy(as_saved(network, self.build()))
         log(f"held-out accuracy {accuracy}")
         return {
             "held_out_accuracy": round(accuracy.value, 5),

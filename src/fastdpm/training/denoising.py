@@ -24,7 +24,7 @@ from fastdpm.training.data import TrainingData, checked_labels
 from fastdpm.training.optimizers import Optimizers, adam, muon
 from fastdpm.training.precision import autocast_on
 from fastdpm.training.steps import TrainingSteps
-from fastdpm.training.task import Log, Predict, draw
+from fastdpm.training.task import Log, Predict, as_saved, draw
 
 _NUM_EXAMPLES = 6
 _TEST_BATCH = 250
@@ -147,7 +147,7 @@ class Denoising:
         """Log the held-out loss."""
         if self.held_out is None:
             return {}
-        loss, error = self.measure(network, self.held_out)
+        loss, error = self.measure(as_saved(network, self.build()), self.held_out)
         log(f"held-out loss {loss:.5f} ± {error:.5f} of {len(self.held_out):,} samples")
         return {
             "held_out_loss": round(loss, 6),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fastdpm.core.errors import DataError, FastDPMError, InvalidArgumentError, first_line
+from fastdpm.core.errors import FastDPMError, InvalidArgumentError, first_line
 from fastdpm.core.structure import changed
 from fastdpm.data.files import write_bytes, write_text
 from fastdpm.data.run_folder import RunFolder
@@ -29,12 +29,13 @@ from fastdpm.training.classification import Classification
 from fastdpm.training.config import ClassifierConfig, TrainConfig, TrainOptions
 from fastdpm.training.data import TrainingData
 from fastdpm.training.denoising import Denoising
+from fastdpm.training.losses import LossRecord
 from fastdpm.training.precision import autocast_on, precision_on
 from fastdpm.training.task import Predict, Task
 
 CHECKPOINT = "checkpoint.pt"
 _CHECKPOINT_KEYS = {"config", "network", "ema", "optimizer", "step", "seconds", "losses"}
-_LOG_EVERY = 50
+_REPORT_SECONDS = 10.0
 _COMPILED_SIZE = 5_000_000  # parameters; on a processor, smaller networks are not compiled
 
 
@@ -44,7 +45,7 @@ class Progress:
 
     Attributes:
         step: Number of completed steps.
-        loss: The last logged loss.
+        loss: Mean loss of the last steps, at most 50.
         seconds: Seconds spent.
         left: Estimated seconds left.
     """
@@ -108,8 +109,7 @@ class Trainer:
         self.predict: Predict = self.network
         self.step = 0
         self.seconds = 0.0
-        self.losses: list[tuple[int, float]] = []
-        self._recent: list[Tensor] = []
+        self.losses = LossRecord()
 
     def resume(self) -> None:
         """Load the checkpoint in the folder of the run, or the weights that a new run starts from.
@@ -144,7 +144,7 @@ class Trainer:
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds = saved["step"], saved["seconds"]
-        self.losses = [(int(s), float(v)) for s, v in saved["losses"]]
+        self.losses.load(saved)
 
     def _start_from(self, found: FoundModel) -> None:
         """Load the weights of a model, and log their held-out loss."""
@@ -165,7 +165,7 @@ class Trainer:
 
         Args:
             seconds: Time limit of this call.
-            report: Called with the progress every 50 steps.
+            report: Called with the progress about every 10 seconds, and after the last step.
             should_stop: Called after every step; if it returns True, training stops.
 
         Returns:
@@ -175,18 +175,28 @@ class Trainer:
         options = self.config.training
         began, before = time.monotonic(), self.seconds
         first: tuple[int, float] | None = None
+        next_report = before + _REPORT_SECONDS
         next_checkpoint = before + 60 * options.checkpoint_minutes
         next_samples = before + 60 * options.sample_minutes
         self.prepare()
+        if options.warmup_steps > options.steps:
+            self.log(
+                f"the warm-up takes {options.warmup_steps:,} steps, so the learning rate reaches"
+                f" {options.steps / options.warmup_steps:.0%} of its value at most: set"
+                " warmup_steps"
+            )
         while self.step < options.steps and self.seconds - before < seconds:
-            self._recent.append(self.take_step())
+            loss = self.take_step()
+            self.losses.add(self.step, loss)
             self.seconds = before + time.monotonic() - began
-            if self.step % _LOG_EVERY == 0 or self.step == options.steps:
-                self._record_loss()
+            last = self.step == options.steps or self.seconds - before >= seconds
+            if last or self.seconds >= next_report:
                 now = (self.step, self.seconds)
                 first = first or now
                 left = min(time_left(first, now, options.steps), before + seconds - self.seconds)
-                report(Progress(self.step, self.losses[-1][1], self.seconds, max(left, 0.0)))
+                mean = self.losses.check(self.step)
+                report(Progress(self.step, mean, self.seconds, max(left, 0.0)))
+                next_report = self.seconds + _REPORT_SECONDS
             if self.seconds >= next_checkpoint:
                 self.save()
                 next_checkpoint = self.seconds + 60 * options.checkpoint_minutes
@@ -196,6 +206,7 @@ class Trainer:
             if should_stop():
                 self.save()
                 return False
+        self.losses.close(self.step)
         self.save()
         self.export()
         return True
@@ -230,7 +241,7 @@ class Trainer:
         Raises:
             DataError: If the loss is not finite; the last checkpoint is kept.
         """
-        self._record_loss()
+        self.losses.check(self.step)
         state = {
             "config": self.config.identity,
             "decisive": self.config.decisive,
@@ -239,16 +250,15 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "losses": self.losses,
+            **self.losses.state,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        rows = "".join(f"{step},{loss:.6f}\n" for step, loss in self.losses)
         with self.run.batch() as folder:
             write_bytes(folder / CHECKPOINT, buffer.getbuffer())
-            write_text(folder / "loss.csv", f"step,loss\n{rows}")
-            if len(self.losses) > 1:
-                steps, losses = zip(*self.losses, strict=True)
+            write_text(folder / "loss.csv", self.losses.csv)
+            if len(self.losses.rows) > 1:
+                steps, losses = zip(*self.losses.rows, strict=True)
                 write_loss(folder / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
@@ -259,7 +269,6 @@ class Trainer:
     def export(self) -> None:
         """Write the averaged weights to the folder ``model``, and a picture of samples."""
         self.write_samples()
-        last = [loss for _, loss in self.losses[-20:]] or [math.nan]
         provenance: dict[str, Any] = {
             "command": self.command,
             **self._started_from,
@@ -269,7 +278,7 @@ class Trainer:
             "minutes": round(self.seconds / 60, 1),
             "device": self.device.type,
             "precision": self.precision,
-            "loss": round(sum(last) / len(last), 5) if self.losses else "not measured",
+            "loss": round(self.losses.last, 5) if self.losses.rows else "not measured",
             "seed": self.config.training.seed,
             "torch": torch.__version__,
             **self.task.report(self.ema, self.log),
@@ -316,18 +325,6 @@ class Trainer:
             decay = min(decay, (1 + self.step) / (10 + self.step))
         for average, value in zip(averages, values, strict=True):
             average.lerp_(value, 1 - decay)
-
-    def _record_loss(self) -> None:
-        """Record the mean loss since the last call; raises DataError if it is not finite."""
-        if not self._recent:
-            return
-        loss = float(torch.stack(self._recent).mean())
-        self._recent.clear()
-        if not math.isfinite(loss):
-            raise DataError(
-                f"the loss is {loss} at step {self.step}: lower the learning rate or use float32"
-            )
-        self.losses.append((self.step, loss))
 
 
 def check_start(found: FoundModel, config: TrainConfig | ClassifierConfig) -> None:

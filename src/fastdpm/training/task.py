@@ -43,10 +43,22 @@ class Task(Protocol):
         """Write ``out/samples.png`` with the averaged network."""
 
     def report(self, network: nn.Module, log: Log) -> dict[str, Any]:
-        """Log the quality of a network on the held-out data, and return it for the model card."""
+        """Log the quality of a network on the held-out data, and return it for the model card.
+
+        It is measured with the weights as they are saved.
+        """
 
     def export(self, network: nn.Module, folder: Path, provenance: dict[str, Any]) -> None:
         """Write the folder of the averaged network."""
+
+
+def as_saved(network: nn.Module, empty: nn.Module) -> nn.Module:
+    """A copy of a network in ``empty``, with its weights as a folder holds them, in float16."""
+    state = network.state_dict()
+    device = next(iter(state.values())).device
+    rounded = {n: v.half().float() if v.is_floating_point() else v for n, v in state.items()}
+    empty.load_state_dict(rounded)
+    return empty.to(device).eval()
 
 
 def draw(out: Path, samples: Tensor, data: DataSpec) -> None:

@@ -54,7 +54,11 @@ def markdown(comparison: Comparison) -> str:
 
 def _notes(comparison: Comparison) -> list[tuple[int, str]]:
     """The number of each note, and its line."""
-    return [(i, f"{i}. {markdown_text(note)}") for i, note in enumerate(comparison.notes, 1)]
+    of_all = comparison.shared_notes
+    return [
+        (i, f"{i}. {markdown_text(note)}{' (all cells)' if note in of_all else ''}")
+        for i, note in enumerate(comparison.notes, 1)
+    ]
 
 
 def _tables(comparison: Comparison, table: Table) -> list[str]:

@@ -15,8 +15,8 @@ _JACKKNIFE = (  # of results that were stored before
 )
 _PAIRED = (
     "Bold: the best of its column. †: its difference from the best is at most one standard error"
-    " of that difference. Methods share their seeds, so the error of a difference is often smaller"
-    " than the errors of both values."
+    " of that difference. Methods share their seeds: where samples of the same seed are alike,"
+    " that error is smaller than the errors of both values."
 )
 _COMBINED = (
     "Bold: the best of its column. †: within one combined standard error (root of the sum of"
@@ -130,9 +130,9 @@ def _warnings(comparison: Comparison) -> list[str]:
     if counts:
         others = ", ".join(f"{name}: {n:,}" for name, n in counts)
         found.append(
-            f"Not everything was measured on {comparison.n:,} samples ({others}). Many metrics,"
-            " such as Fréchet distances, depend on the number of samples, so compare these numbers"
-            " with care."
+            f"Methods were measured on {comparison.n:,} samples, others on another number"
+            f" ({others}). Many metrics, such as Fréchet distances, depend on it, so compare these"
+            " numbers with care."
         )
     failed = sum(cell.failed is not None for cell in comparison.cells)
     if failed:
