@@ -41,7 +41,7 @@ EVIDENT = {
     *(("evaluate", name) for name in ("features", "inception")),
     *(("load_model", name) for name in ("name_or_path", "device", "checkpoint", "variant")),
     *(("read_samples", name) for name in ("path", "n", "resize")),
-    *(("convert", name) for name in ("source", "preset", "layout", "name", "half")),
+    *(("convert", name) for name in ("source", "preset", "layout", "variant", "name", "half")),
     *(("convert", name) for name in ("overwrite", "resume")),
 }
 

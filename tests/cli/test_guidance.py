@@ -1,6 +1,7 @@
 """Classes and guidance on the command line: what is drawn, recorded, resumed and refused."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from fastdpm.cli.app import run as fastdpm
 from tests.conftest import CLASSES, write_model
+from tests.messages import tells
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -123,3 +125,24 @@ def test_what_cannot_be_guided_is_one_line_and_writes_nothing(
     assert error.count("\n") == 1
     assert all(value in error for value in expected)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        (["--class", "none", "--guidance", "2"], ["no effect", "class"]),
+        (["--guidance", "2", "--guidance-interval", "0.2:0.21"], ["--guidance-interval"]),
+    ],
+)
+def test_guidance_that_changes_nothing_is_noted(folders, tmp_path, capsys, options, values):
+    arguments = ["sample", str(folders["classes"]), "-n", "1", "-S", "2", *options]
+    assert fastdpm([*arguments, "--out", str(tmp_path / "x")]) == 0
+    assert re.search(tells(*values), capsys.readouterr().out)
+
+
+def test_an_empty_option_is_refused(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in (["--out", ""], ["--out="], ["--class", ""]):
+        assert fastdpm(["sample", str(folders["classes"]), *option]) == 2
+        assert re.search(tells(option[0].rstrip("="), "empty"), capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())

@@ -37,7 +37,7 @@ from fastdpm.cli.terminal import (
     termination_interrupts,
 )
 from fastdpm.cli.train import train
-from fastdpm.cli.usage import current_names, describe_usage
+from fastdpm.cli.usage import current_names, describe_usage, empty_option
 from fastdpm.core.errors import FastDPMError
 
 PANELS = {
@@ -131,6 +131,8 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     arguments = current_names(arguments)
+    if empty := empty_option(arguments):
+        return _fail(f"{empty} is empty: set a value, or leave it out", 2)
     command = next(iter(arguments or _words_to_complete()), "")
     app = make_app(command)
     try:

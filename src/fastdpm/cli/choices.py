@@ -263,6 +263,20 @@ def find(model: str, checkpoint: Path | None) -> FoundModel:
     return found
 
 
+def note_idle_guidance(stated: GuidanceScale, used: GuidanceScale, plan: Plan) -> None:
+    """Print a note if guidance that was set changes nothing."""
+    if stated.enabled and not used.enabled:
+        print_notes(["guidance has no effect without a class, so none is used"])
+    elif used.interval is not None and (used.per_row(plan.network_level) == 1).all():
+        low, high = plan.network_level.min(), plan.network_level.max()
+        print_notes(
+            [
+                f"guidance has no effect: the levels of the plan, {low:.4g} to {high:.4g}, are all"
+                " outside of --guidance-interval"
+            ]
+        )
+
+
 def command_line(*without: str) -> str:
     """This command line as others can use it: files by name, without the folders they are in.
 

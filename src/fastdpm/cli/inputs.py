@@ -155,7 +155,7 @@ class Source(Options):
         wanted = "set `class_labels`, to one name or label for all inputs or one for each"
         if samples.labels is None:
             raise InvalidArgumentError(
-                f"{self.model} has {classes} classes, and the inputs have no integer labels:"
+                f"{self.model} has {classes} classes, and not every input has an integer label:"
                 f" {wanted}"
             )
         for name, label in zip(samples.names, samples.labels.tolist(), strict=True):

@@ -83,6 +83,8 @@ def sample(
         loaded.check_plan(saved)
     conditions = loaded.check_condition(chosen)
     guidance = loaded.check_guidance(recipe.guidance, conditions)
+    if guiding.names():
+        choices.note_idle_guidance(recipe.guidance, guidance, plan)
     if count is None:
         own = conditions if config.data.classes is None else chosen  # not one of every class
         count = 16 if own is None else len(own)

@@ -21,6 +21,14 @@ def current_names(arguments: Sequence[str]) -> list[str]:
     return [OLD_NAMES.get(name, name) + equals + value for name, equals, value in parts]
 
 
+def empty_option(arguments: Sequence[str]) -> str:
+    """The first option with an empty value, which could pass for the current folder; or ""."""
+    for name, value in zip(arguments, [*arguments[1:], None], strict=True):
+        if name.startswith("--") and (value == "" or name.endswith("=")):
+            return name.rstrip("=")
+    return ""
+
+
 def describe_usage(error: TyperException, command: str, options: Sequence[str]) -> str:
     """Describe an error of Typer's parser.
 

@@ -58,11 +58,7 @@ class GuidanceScale:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", _scale(self.scale))
-        object.__setattr__(self, "rescale", _number("guidance_rescale", self.rescale))
-        if not 0 <= self.rescale <= 1:
-            raise InvalidArgumentError(
-                f"`guidance_rescale` must be in [0, 1], got {self.rescale:g}"
-            )
+        object.__setattr__(self, "rescale", _rescale(self.rescale))
         if self.interval is not None:
             object.__setattr__(self, "interval", self._checked_interval())
         idle = [name for name in ("interval", "rescale") if getattr(self, name)]
@@ -195,6 +191,17 @@ def _scale(value: Any) -> float | tuple[float, ...]:
     return tuple(_number("guidance_scale", number) for number in plain)
 
 
+def _rescale(value: Any) -> float:
+    """A number in [0, 1]."""
+    try:
+        number = math.nan if isinstance(value, str | bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise InvalidArgumentError(f"`guidance_rescale` must be in [0, 1], got {shown(value)}")
+    return number
+
+
 def _number(name: str, value: Any) -> float:
     """A finite number as a float."""
     if not isinstance(value, str | bool):
@@ -205,7 +212,7 @@ def _number(name: str, value: Any) -> float:
         if abs(number) <= _MAX_SCALE:
             return number
     raise InvalidArgumentError(
-        f"`{name}` must be a number of at most {_MAX_SCALE:,}, got {shown(value)}"
+        f"`{name}` must be a number of at most {_MAX_SCALE:,} in size, got {shown(value)}"
     )
 
 

@@ -124,6 +124,7 @@ def _read_samples(path: Path) -> tuple[Values, Values | None]:
                 return values, None
             labels = archive.read("labels")
             whole = labels.dtype.kind in "iu" and labels.shape == values.shape[:1]
+            whole = whole and bool(np.all(labels <= np.iinfo(np.int64).max))
             return values, labels.astype(np.int64) if whole else None
     try:
         size = check_regular(path)

@@ -31,7 +31,7 @@ from fastdpm.data.mel import whole_frames
 from fastdpm.data.pixels import from_pixels
 from fastdpm.data.record import read_record
 from fastdpm.data.sound import at_peak, decode_sound, resampled
-from fastdpm.data.spec import DataSpec, check_shape
+from fastdpm.data.spec import DataSpec
 
 _ARCHIVES = (".zip", ".parquet")
 
@@ -119,10 +119,16 @@ def _samples(path: Path, data: DataSpec, resize: bool, resample: bool) -> Iterat
     """The samples at a path."""
     if str(path) in (DIGITS, DIGITS_TEST):
         images, labels = digits_part(str(path))
-        check_shape(str(path), images.shape[1:], data)
         for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-            yield _Sample(f"{path}:{i}", from_pixels(image), label=label)
+            name = f"{path}:{i}"
+            yield _Sample(name, from_pixels(_image(name, image, data, resize)), label=label)
         return
+    if not path.exists():
+        kind = "an image" if data.modality == "image" else "a sound"
+        raise InvalidArgumentError(
+            f"no input at {str(path)!r}: pass {kind}, a folder, a zip archive, a Parquet, .npz or"
+            " .npy file"
+        )
     array = open_array(path)
     if array is not None:
         yield from _of_array(path, array, data, resize, resample)
@@ -165,13 +171,8 @@ def _of_array(
 
 def _files(path: Path, data: DataSpec) -> Iterator[EncodedFile]:
     """The encoded files at a path."""
-    if path.exists() and not path.is_dir() and path.suffix.lower() not in _ARCHIVES:
+    if not path.is_dir() and path.suffix.lower() not in _ARCHIVES:
         return iter([EncodedFile(str(path), read_bytes(path))])
-    if not path.exists():
-        kind = "an image" if data.modality == "image" else "a sound"
-        raise InvalidArgumentError(
-            f"no input at {str(path)!r}: pass {kind}, a folder, a zip archive or a Parquet file"
-        )
     return iter(open_dataset(path, data.modality))
 
 

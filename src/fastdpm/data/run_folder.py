@@ -259,7 +259,8 @@ class RunFolder:
             advice = (
                 "choose another `out`, or add `overwrite`" if held.complete else "add `resume`"
             )
-            more = ", or `resume` to extend it" if held.complete else " to continue it"
+            extend = "with a larger `n` to extend it" if held.command == "sample" else "to keep it"
+            more = f", or `resume` {extend}" if held.complete else " to continue it"
             raise InvalidArgumentError(f"{self.path} holds {state} run: {advice}{more}")
 
     def _recover(self) -> None:

@@ -260,10 +260,11 @@ def prepare(
     config = handle.config
     check_used(config.data, settings, draw)
     draw = draw.for_model(handle)
-    guidances = [
-        handle.check_guidance(guidance, draw.condition)
-        for guidance in _guidances(guidance_scale, config.recipe)
-    ]
+    scales = _guidances(guidance_scale, config.recipe)
+    # Without any condition, all scales are none, which is measured once.
+    guidances = list(
+        dict.fromkeys(handle.check_guidance(scale, draw.condition) for scale in scales)
+    )
     schedule = VarianceSchedule.from_config(config.schedule)
     few = any(not method.takes_all_steps for method in chosen)
     counts = _counts(steps, table, schedule.num_train_steps) if few else []

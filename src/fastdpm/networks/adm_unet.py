@@ -209,7 +209,8 @@ class ADMUNet(nn.Module):
         self.model_channels = model_channels
         self.widths = [int(model_channels * m) for m in channel_mult]
         height = patches_across(image_size, patch_size)
-        self.patch_size, patch_values = patch_size, patch_size**2
+        self.patch_size = image_size // height
+        patch_values = self.patch_size**2
         sizes = [height >> i for i in range(len(self.widths))]
         _check_sizes(height, self.widths, sizes, attention_resolutions)
         self.attends = [size in attention_resolutions for size in sizes]

@@ -193,7 +193,8 @@ class UNet(nn.Module):
         self.base_channels = base_channels
         self.widths = [base_channels * m for m in channel_multipliers]
         height = patches_across(image_size, patch_size)
-        self.patch_size, patch_values = patch_size, patch_size**2
+        self.patch_size = image_size // height
+        patch_values = self.patch_size**2
         self.sizes = [height >> i for i in range(len(self.widths))]
         self.attention_resolutions = tuple(attention_resolutions)
         self.resample_with_conv = resample_with_conv
