@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 
 from typer.exceptions import TyperException
 
@@ -23,7 +24,7 @@ def current_names(arguments: Sequence[str]) -> list[str]:
 
 def empty_option(arguments: Sequence[str]) -> str:
     """The first option with an empty value, which could pass for the current folder; or ""."""
-    for name, value in zip(arguments, [*arguments[1:], None], strict=True):
+    for name, value in pairwise([*arguments, "end"]):
         if name.startswith("--") and (value == "" or name.endswith("=")):
             return name.rstrip("=")
     return ""
