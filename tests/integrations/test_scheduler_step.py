@@ -47,7 +47,10 @@ RECIPES = [
     Recipe(levels=levels, spacing=spacing, kappa=kappa)
     for levels, spacing in (("step", "linear"), ("step", "quadratic"), ("var", "quadratic"))
     for kappa in (0.0, 0.5, 1.0)
-] + [Recipe(method=method) for method in ("dpmpp-2m", "dpmpp-3m", "multistep-3")]
+] + [
+    Recipe(method=method)
+    for method in ("dpmpp-2m", "dpmpp-3m", "multistep-3", "unipc-3", "heun", "dpm-solver-2")
+]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=Recipe.describe)

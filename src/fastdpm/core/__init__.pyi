@@ -1,3 +1,6 @@
+from .adams import deis_log_rho as deis_log_rho
+from .adams import deis_tab as deis_tab
+from .adams import ipndm as ipndm
 from .errors import DataError as DataError
 from .errors import FastDPMError as FastDPMError
 from .errors import InterruptedRunError as InterruptedRunError
@@ -13,11 +16,17 @@ from .levels import levels_from_variances as levels_from_variances
 from .levels import levels_step as levels_step
 from .levels import levels_var as levels_var
 from .likelihood import GreyLevels as GreyLevels
+from .multistep import adams_bashforth as adams_bashforth
 from .multistep import dpmpp_2m as dpmpp_2m
 from .multistep import dpmpp_3m as dpmpp_3m
 from .multistep import multistep_3 as multistep_3
+from .multistep import sde_dpmpp_2m as sde_dpmpp_2m
 from .plan import Plan as Plan
 from .recipe import Recipe as Recipe
+from .restart import restart as restart
 from .reverse import ddim_rev as ddim_rev
 from .reverse import standard as standard
 from .schedule import VarianceSchedule as VarianceSchedule
+from .singlestep import dpm_solver_2 as dpm_solver_2
+from .singlestep import heun as heun
+from .unipc import unipc as unipc

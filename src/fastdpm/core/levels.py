@@ -79,14 +79,11 @@ class NoiseLevels:
         return NoiseLevels(self.level[start : stop + 1], self.t[start:stop], label, self.notes)
 
 
-def check_monotone(level: Array) -> None:
-    """Raise unless levels rise strictly towards data, or fall towards noise.
+def check_falling(level: Array) -> None:
+    """Raise unless levels fall towards noise.
 
-    A falling level may be repeated, by a row that corrects the predicted state at that level.
+    A level may be repeated, by a row that corrects the predicted state at that level.
     """
-    if level[-1] > level[0]:
-        check_rising(level)
-        return
     check_rising(np.unique(level))
     rises = np.flatnonzero(np.diff(level) > 0)
     if rises.size or level[-1] == level[0]:
@@ -99,6 +96,18 @@ def check_monotone(level: Array) -> None:
 
 def check_rising(level: Array) -> None:
     """Raise unless levels rise strictly and are in (0, 1), or (0, 1] for the last one."""
+    check_inside(level)
+    falls = np.flatnonzero(np.diff(level) <= 0)
+    if falls.size:
+        row = int(falls[0])
+        raise InvalidArgumentError(
+            f"level {row + 1} is {level[row + 1]:.6g} after {level[row]:.6g}: levels must rise"
+            " strictly in sampling order, from noise to clean data"
+        )
+
+
+def check_inside(level: Array) -> None:
+    """Raise unless levels are in (0, 1), or (0, 1] for the last one."""
     inside = (level > 0) & (level < 1)
     inside[-1] = 0 < level[-1] <= 1
     if not inside.all():
@@ -106,13 +115,6 @@ def check_rising(level: Array) -> None:
         raise InvalidArgumentError(
             f"level {row} of {level.size} is {level[row]:.6g}: levels must be in (0, 1), and only"
             " the last may be 1"
-        )
-    falls = np.flatnonzero(np.diff(level) <= 0)
-    if falls.size:
-        row = int(falls[0])
-        raise InvalidArgumentError(
-            f"level {row + 1} is {level[row + 1]:.6g} after {level[row]:.6g}: levels must rise"
-            " strictly in sampling order, from noise to clean data"
         )
 
 

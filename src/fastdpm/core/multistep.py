@@ -1,7 +1,6 @@
-"""Multistep plans over any noise levels: DPM-Solver++ 2M and 3M, and a third-order method.
+"""Multistep plans over any noise levels that extrapolate the predicted clean data.
 
-With lambda = log(r / sqrt(1 - r^2)), h = lambda' - lambda and the implied clean data
-D(lambda) = (x - sqrt(1 - r^2) eps) / r, the exact solution of the probability-flow equation is
+With the symbols of :mod:`fastdpm.core.history`, a row is
 
     x' = (sigma' / sigma) x + r' h [phi_1(-h) D + phi_2(-h) h D' + phi_3(-h) h^2 D'' + ...];
 
@@ -17,9 +16,18 @@ import math
 import numpy as np
 
 from fastdpm.core.arguments import checked
+from fastdpm.core.history import (
+    check_order,
+    interpolated,
+    log_snrs,
+    past,
+    phi,
+    plan_of_data,
+    sigmas,
+    usable_order,
+)
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
-from fastdpm.core.reverse import variance
 from fastdpm.core.schedule import Array
 
 
@@ -45,6 +53,58 @@ def dpmpp_3m(levels: NoiseLevels) -> Plan:
 
 
 @checked
+def adams_bashforth(levels: NoiseLevels, order: int) -> Plan:
+    """Compile an exponential Adams-Bashforth method: the polynomial in lambda through past D.
+
+    Rows at both ends are of lower order. Order 3 is :func:`multistep_3`.
+
+    Args:
+        levels: The levels of S rows.
+        order: From 1 to 4.
+
+    Raises:
+        InvalidArgumentError: If ``order`` is out of range.
+
+    Source: Hochbruck & Ostermann 2010, Acta Numerica 19, section 2.3.
+    """
+    check_order(order, 4)
+    r, log_snr, rows = levels.level, log_snrs(levels.level), levels.num_steps
+    weights = []
+    for s in range(rows):
+        usable = usable_order(order, s, rows)
+        h = log_snr[s + 1] - log_snr[s]
+        if usable == 1:
+            weights.append(np.array([-r[s + 1] * math.expm1(-h)]))
+            continue
+        places = (past(log_snr, s, usable) - log_snr[s]) / h
+        moments = [h * math.factorial(k) * phi(k + 1, h) for k in range(usable)]
+        weights.append(r[s + 1] * interpolated(places, moments))
+    return plan_of_data(levels, weights, f"Adams-Bashforth {order}")
+
+
+@checked
+def sde_dpmpp_2m(levels: NoiseLevels) -> Plan:
+    """Compile SDE-DPM-Solver++ 2M (midpoint form), which draws noise in all rows but the last.
+
+    Source: Lu et al. 2022, arXiv:2211.01095, appendix D.3.
+    """
+    r, sigma = levels.level, sigmas(levels.level)
+    log_snr, rows = log_snrs(r), levels.num_steps
+    h = np.diff(log_snr)
+    first = -np.expm1(-2 * h)
+    weights = []
+    for s in range(rows):
+        row = np.array([r[s + 1] * first[s]])
+        if usable_order(2, s, rows) == 2:
+            slope = 0.5 * row[0] * h[s] / h[s - 1]
+            row = np.array([row[0] + slope, -slope])
+        weights.append(row)
+    carried = sigma[1:] / sigma[:-1] * np.exp(-h)
+    c = sigma[1:] * np.sqrt(first)
+    return plan_of_data(levels, weights, "SDE-DPM-Solver++ 2M", carried, c)
+
+
+@checked
 def multistep_3(levels: NoiseLevels) -> Plan:
     """Compile a third-order multistep plan: DPM-Solver++ 3M with its second difference doubled.
 
@@ -53,34 +113,13 @@ def multistep_3(levels: NoiseLevels) -> Plan:
     return _compile(levels, 3, "third-order multistep", curvature=2.0)
 
 
-def phi(k: int, h: float) -> float:
-    """phi_k(-h), k >= 1, h >= 0: the integral over [0, 1] of exp((s - 1) h) s^(k-1) / (k-1)!.
-
-    Uses the series for h <= 1 and the recurrence above; the relative error is about 1e-15.
-    """
-    if h <= 1:
-        return math.fsum((-h) ** n / math.factorial(n + k) for n in range(20))
-    value = -math.expm1(-h) / h
-    for order in range(1, k):
-        value = (1 / math.factorial(order) - value) / h
-    return value
-
-
 def _compile(levels: NoiseLevels, order: int, name: str, curvature: float = 1.0) -> Plan:
-    r, sigma = levels.level, np.sqrt(variance(levels.level))
-    with np.errstate(divide="ignore"):
-        log_snr = np.log(r / sigma)
-    rows = levels.num_steps
-    a, b = np.zeros((rows, order)), np.zeros((rows, order))
-    for s in range(rows):
-        usable = min(order, s + 1, rows - s)
-        weights = _data_weights(log_snr[: s + 2], usable, curvature)
-        past = slice(s, s - usable if s >= usable else None, -1)  # newest first
-        a[s, :usable] = r[s + 1] * weights / r[past]
-        b[s, :usable] = -a[s, :usable] * sigma[past]
-        a[s, 0] += sigma[s + 1] / sigma[s]
-    label = f"{name} over {levels.label}"
-    return Plan(levels.level, levels.t, a, b, np.zeros(rows), label, levels.notes)
+    r, log_snr, rows = levels.level, log_snrs(levels.level), levels.num_steps
+    weights = [
+        r[s + 1] * _data_weights(log_snr[: s + 2], usable_order(order, s, rows), curvature)
+        for s in range(rows)
+    ]
+    return plan_of_data(levels, weights, name)
 
 
 def _data_weights(log_snr: Array, order: int, curvature: float) -> Array:

@@ -23,7 +23,7 @@ import numpy as np
 from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.deprecation import renamed
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.levels import check_monotone
+from fastdpm.core.levels import check_falling, check_inside
 from fastdpm.core.limits import parse_json
 from fastdpm.core.schedule import Array
 
@@ -46,8 +46,9 @@ class Plan:
     """Coefficients of a sampler, one row per network evaluation.
 
     Attributes:
-        level: Signal scales, shape (S + 1,), strictly rising from noise to at most 1. Levels of a
-            plan that encodes data fall towards noise, and may repeat.
+        level: Signal scales, shape (S + 1,), rising from noise to at most 1. A row that uses an
+            earlier state may repeat a level, and one that draws noise may go back to a lower one.
+            Levels of a plan that encodes data fall towards noise, and may repeat.
         t: Zero-based real-valued steps for the network, shape (S,).
         a: Weights of the last states, shape (S, A), newest first.
         b: Weights of the last predictions of eps, shape (S, B), newest first.
@@ -85,7 +86,7 @@ class Plan:
             table.flags.writeable = False
             object.__setattr__(self, name, table)
         self._check_shapes()
-        check_monotone(self.level)
+        self._check_levels()
         outside = self.network_level[(self.network_level <= 0) | (self.network_level > 1)]
         if outside.size:
             raise InvalidArgumentError(
@@ -129,6 +130,22 @@ class Plan:
                 raise InvalidArgumentError(f"`{name}` of a plan must be finite")
         if np.any(self.c < 0):
             raise InvalidArgumentError(f"`c` of a plan must be at least 0, got {self.c.min():g}")
+
+    def _check_levels(self) -> None:
+        """Levels rise towards data or fall towards noise, but for rows that correct or go back."""
+        if self.level[-1] <= self.level[0]:
+            check_falling(self.level)
+            return
+        check_inside(self.level)
+        for row in np.flatnonzero(np.diff(self.level) <= 0):
+            here, following = self.level[row : row + 2]
+            corrects = here == following and np.any(self.a[row, 1:])
+            if not (corrects or self.c[row] > 0):
+                raise InvalidArgumentError(
+                    f"level {row + 1} is {following:.6g} after {here:.6g}: levels must rise"
+                    " strictly towards data, or fall towards noise, except in rows that use an"
+                    " earlier state or draw noise"
+                )
 
     def _check_history(self) -> None:
         for name in "ab":

@@ -33,7 +33,8 @@ class Recipe:
     """How to sample: a sampler and its noise levels, which :meth:`compile` turns into a plan.
 
     Attributes:
-        num_steps: Number of steps S, from 1 to T. The standard samplers ignore it and take all T.
+        num_steps: Network evaluations S, from 1 to T; most samplers take one step for each. The
+            standard samplers ignore it and take all T steps.
         levels: How levels are chosen: "var" or "step".
         spacing: Spacing of the levels: "linear" or "quadratic".
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
@@ -171,14 +172,16 @@ class Recipe:
             return levels_custom(schedule, level=self.at_levels, t=self.at_steps)
         choice = find_choice(self.levels, self.spacing)
         unbounded = {} if self.bounded or not choice.bounded else {"bounded": False}
-        return choice.function(schedule, self.num_steps, **unbounded)
+        return choice.function(schedule, self.sampler.steps(self.num_steps), **unbounded)
 
     @checked
     def compile(self, schedule: VarianceSchedule) -> Plan:
         """Compile the plan on a schedule."""
         if self.takes_all_steps:
             return self.sampler.function(schedule)
-        return self.sampler.over(self.choose_levels(schedule), self.kappa)
+        custom = any(getattr(self, name) is not None for name in _CUSTOM)
+        count = None if custom else self.num_steps
+        return self.sampler.over(self.choose_levels(schedule), schedule, self.kappa, count)
 
 
 def _join(names: Iterable[str]) -> str:

@@ -11,12 +11,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
+from fastdpm.core.adams import deis_log_rho, deis_tab, ipndm
 from fastdpm.core.errors import check_one_of
 from fastdpm.core.levels import NoiseLevels
-from fastdpm.core.multistep import dpmpp_2m, dpmpp_3m, multistep_3
+from fastdpm.core.multistep import (
+    adams_bashforth,
+    dpmpp_2m,
+    dpmpp_3m,
+    multistep_3,
+    sde_dpmpp_2m,
+)
 from fastdpm.core.plan import Plan
+from fastdpm.core.restart import restart
 from fastdpm.core.reverse import ddim_rev, standard
+from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.core.singlestep import dpm_solver_2, heun
+from fastdpm.core.unipc import unipc
+
+
+def _as_many(num_evaluations: int) -> int:
+    """One step for each evaluation."""
+    return num_evaluations
+
+
+def _half(num_evaluations: int) -> int:
+    """Steps of two evaluations; an odd number of evaluations ends with a step of one."""
+    return (num_evaluations + 1) // 2
+
+
+def _three_quarters(num_evaluations: int) -> int:
+    """Steps of a chain of which a quarter of all evaluations repeats the last ones."""
+    return num_evaluations - num_evaluations // 4
 
 
 @dataclass(frozen=True)
@@ -26,18 +53,21 @@ class Sampler:
     Attributes:
         name: Name in recipes and on the command line.
         title: Name in tables.
-        family: Group of methods in a comparison, and panel of its figure: "paper", "multistep" or
-            "standard".
-        function: ``function(levels) -> Plan``; with ``takes_kappa``, ``function(levels, kappa)``;
-            with ``all_steps``, ``function(schedule)``.
+        family: Group of methods in a comparison, and panel of its figure: "paper", "multistep",
+            "singlestep" or "standard".
+        function: ``function(levels) -> Plan``. With ``takes_kappa`` it also takes kappa, with
+            ``takes_schedule`` the schedule, and where ``steps`` is not one for each evaluation
+            ``num_evaluations``. With ``all_steps``, ``function(schedule)``.
         order: Order of convergence with exact predictions.
         summary: One line of documentation.
-        takes_kappa: Whether kappa sets how much noise a row draws. Any other sampler draws none,
-            unless it takes all steps.
+        takes_kappa: Whether kappa sets how much noise a row draws.
+        takes_schedule: Whether the function needs the schedule.
+        draws_noise: Whether rows draw noise without kappa.
         history: Whether rows use earlier states or predictions.
         all_steps: Whether it always takes all T training steps.
         compared: Whether its group includes it in a comparison. Any other sampler is compared
             only by its own key.
+        steps: Number of levels for a number of network evaluations.
     """
 
     name: str
@@ -47,13 +77,69 @@ class Sampler:
     order: int
     summary: str
     takes_kappa: bool = False
+    takes_schedule: bool = False
+    draws_noise: bool = False
     history: bool = False
     all_steps: bool = False
     compared: bool = True
+    steps: Callable[[int], int] = _as_many
 
-    def over(self, levels: NoiseLevels, kappa: float = 0.0) -> Plan:
-        """Compile the plan over levels; ``kappa`` applies to samplers that take it."""
-        return self.function(levels, kappa) if self.takes_kappa else self.function(levels)
+    @property
+    def one_step_each(self) -> bool:
+        """Whether every network evaluation takes a step to the next level."""
+        return self.steps is _as_many
+
+    def over(
+        self,
+        levels: NoiseLevels,
+        schedule: VarianceSchedule,
+        kappa: float = 0.0,
+        num_evaluations: int | None = None,
+    ) -> Plan:
+        """Compile the plan over levels.
+
+        Args:
+            levels: The levels.
+            schedule: The schedule that they belong to.
+            kappa: For samplers that take it.
+            num_evaluations: Rows of the plan, of which :attr:`steps` says how many levels they
+                need. By default, the sampler chooses.
+        """
+        options: dict[str, Any] = {}
+        if self.takes_kappa:
+            options["kappa"] = kappa
+        if self.takes_schedule:
+            options["schedule"] = schedule
+        stated = num_evaluations is not None and not self.one_step_each
+        if stated and self.steps(num_evaluations or 0) == levels.num_steps:  # none was merged
+            options["num_evaluations"] = num_evaluations
+        return self.function(levels, **options)
+
+
+def _rows_of(
+    name: str,
+    title: str,
+    function: Callable[..., Plan],
+    orders: Mapping[int, int],
+    summary: str,
+    *,
+    takes_schedule: bool = False,
+) -> list[Sampler]:
+    """Multistep samplers of one function, by its argument ``order`` and the order they have."""
+    return [
+        Sampler(
+            f"{name}-{order}",
+            f"{title} {order}",
+            "multistep",
+            partial(function, order=order),
+            found,
+            summary,
+            history=True,
+            compared=False,
+            takes_schedule=takes_schedule,
+        )
+        for order, found in orders.items()
+    ]
 
 
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
@@ -96,6 +182,95 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 "DPM-Solver++ 3M with its second difference doubled",
                 history=True,
             ),
+            *_rows_of(
+                "unipc",
+                "UniPC",
+                unipc,
+                {2: 3, 3: 4},
+                "UniPC (B(h) = e^h - 1): a multistep predictor, and a corrector for nothing",
+            ),
+            *_rows_of(
+                "unipc-bh1",
+                "UniPC bh1",
+                partial(unipc, variant="bh1"),
+                {2: 3, 3: 4},
+                "UniPC with B(h) = h",
+            ),
+            *_rows_of(
+                "ipndm",
+                "iPNDM",
+                ipndm,
+                {2: 2, 3: 2, 4: 2},
+                "DDIM with the noise that Adams-Bashforth of equal steps extrapolates",
+            ),
+            *_rows_of(
+                "deis",
+                "DEIS log-rho",
+                deis_log_rho,
+                {2: 2, 3: 3, 4: 4},
+                "DEIS: the noise extrapolated in the logarithm of the noise scale",
+            ),
+            *_rows_of(
+                "deis-tab",
+                "DEIS tAB",
+                deis_tab,
+                {2: 2, 3: 3, 4: 4},
+                "DEIS: the noise extrapolated in the network's step",
+                takes_schedule=True,
+            ),
+            *_rows_of(
+                "adams",
+                "Adams-Bashforth",
+                adams_bashforth,
+                {2: 2, 4: 4},
+                "the clean data extrapolated in log-SNR, with exact weights",
+            ),
+            Sampler(
+                "sde-dpmpp-2m",
+                "SDE-DPM-Solver++ 2M",
+                "multistep",
+                sde_dpmpp_2m,
+                1,
+                "DPM-Solver++ 2M of the reverse SDE, which draws noise",
+                draws_noise=True,
+                history=True,
+                compared=False,
+            ),
+            Sampler(
+                "heun",
+                "Heun",
+                "singlestep",
+                heun,
+                2,
+                "the mean of the predictions at both ends of a step",
+                takes_schedule=True,
+                history=True,
+                compared=False,
+                steps=_half,
+            ),
+            Sampler(
+                "dpm-solver-2",
+                "DPM-Solver-2",
+                "singlestep",
+                dpm_solver_2,
+                2,
+                "the prediction in the middle of a step",
+                takes_schedule=True,
+                history=True,
+                compared=False,
+                steps=_half,
+            ),
+            Sampler(
+                "restart",
+                "restart",
+                "singlestep",
+                restart,
+                1,
+                "DDIM-rev that draws new noise near the end and repeats the last steps",
+                draws_noise=True,
+                compared=False,
+                steps=_three_quarters,
+            ),
             Sampler(
                 "standard",
                 "standard sampler",
@@ -103,6 +278,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 partial(standard, variance="small"),
                 1,
                 "all T training steps, DDPM-rev with the posterior variance",
+                draws_noise=True,
                 all_steps=True,
             ),
             Sampler(
@@ -112,6 +288,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 partial(standard, variance="large"),
                 1,
                 "all T training steps with variance beta_t",
+                draws_noise=True,
                 all_steps=True,
                 compared=False,
             ),
@@ -122,6 +299,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 partial(standard, variance="learned"),
                 1,
                 "all T training steps with the network's learned variance",
+                draws_noise=True,
                 all_steps=True,
                 compared=False,
             ),

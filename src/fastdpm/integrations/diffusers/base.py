@@ -107,6 +107,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.init_noise_sigma = 1.0
         self.plan: Plan | None = None
+        self._following = 0  # the row that follows the last one that was taken
         self.num_inference_steps: int | None = None
         steps = torch.arange(self.schedule.num_train_steps, dtype=torch.float32, device="cpu")
         self.timesteps = steps.flip(0) if self._descending else steps
@@ -263,6 +264,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 f"`timestep` must be one of the {plan.num_rows} in scheduler.timesteps"
                 f" ({plan.t[0]:g} ... {plan.t[-1]:g}), got {step:g}: pass them unchanged"
             )
+        if self._following in rows and np.unique(plan.t[rows]).size == 1:
+            return self._following  # a step that the plan takes more than once
         if len(rows) > 1:
             raise InvalidArgumentError(
                 f"timestep {step:g} belongs to rows {' and '.join(map(str, rows))} in {dtype}:"

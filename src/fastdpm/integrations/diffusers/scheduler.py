@@ -128,7 +128,7 @@ class FastDPMScheduler(PlanScheduler):
             )
         self.plan = self._full_plan = plan
         self._custom_plan = custom
-        self._begin_index = 0
+        self._begin_index = self._following = 0
         self._past: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -161,12 +161,26 @@ class FastDPMScheduler(PlanScheduler):
                     f"row {begin_index} of this plan needs the rows before it: pass a plan that"
                     " starts there to set_timesteps"
                 )
-            tail = NoiseLevels(full.level, full.t)[begin_index:]
-            self.plan = samplers.find(self.config["method"]).over(tail)
+            self.plan = self._tail(full, begin_index)
         else:
             self.plan = full
-        self._begin_index = begin_index
+        self._begin_index = self._following = begin_index
         self._past = {}
+
+    def _tail(self, full: Plan, row: int) -> Plan:
+        """The plan of the configuration's method from a row on."""
+        sampler = samplers.find(self.config["method"])
+        if sampler.one_step_each:
+            return sampler.over(NoiseLevels(full.level, full.t)[row:], self.schedule)
+        starts = np.flatnonzero(~full.a[:, 1:].any(axis=1))  # the other rows end a step
+        if row not in starts:
+            raise InvalidArgumentError(
+                f"`begin_index` {row} is the second evaluation of a step of {full.label}: begin at"
+                f" {row - 1} or {row + 1}"
+            )
+        rest = starts[starts >= row]
+        levels = NoiseLevels(np.append(full.level[rest], full.level[-1]), full.t[rest])
+        return sampler.over(levels, self.schedule, num_evaluations=full.num_rows - row)
 
     def use_noise(self, noise: Noise | None) -> None:
         """Take the noise of every step from ``noise(row, x)`` instead of a generator.
@@ -226,6 +240,7 @@ class FastDPMScheduler(PlanScheduler):
         if plan.c[i] > 0:
             z = self._drawn(row, prediction.x, generator, variance_noise)
             add_noise(new, z, plan, i, prediction.learned)
+        self._following = row + 1
         result = (new.to(sample.dtype), prediction.x0.to(sample.dtype))
         return FastDPMSchedulerOutput(*result) if return_dict else result
 
@@ -242,7 +257,8 @@ class FastDPMScheduler(PlanScheduler):
             )
         if not 0 <= eta <= 1:
             raise InvalidArgumentError(f"`eta` must be in [0, 1], got {eta:g}")
-        return sampler.over(NoiseLevels(plan.level, plan.t)[row : row + 1], eta), 0
+        levels = NoiseLevels(plan.level, plan.t)[row : row + 1]
+        return sampler.over(levels, self.schedule, eta), 0
 
     def _advanced(self, plan: Plan, row: int, x: Tensor, eps: Tensor) -> Tensor:
         """The next state without its noise."""
