@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdpm import InvalidArgumentError, Plan, VarianceSchedule, ddim_rev, levels_step, levels_var
-from fastdpm.core import dpmpp_2m, standard
+from fastdpm.core import NoiseLevels, dpmpp_2m, standard
 from tests.messages import tells
 
+CHOICES: list[Callable[..., NoiseLevels]] = [levels_step, levels_var]
 DDPM = VarianceSchedule.linear()
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(2, 60), st.floats(0, 1), st.sampled_from([levels_step, levels_var]))
+@given(st.integers(2, 60), st.floats(0, 1), st.sampled_from(CHOICES))
 def test_a_plan_survives_json_to_the_last_bit(num_steps, kappa, choose):
     plan = ddim_rev(choose(DDPM, num_steps), kappa)
     again = Plan.from_json(plan.to_json())

@@ -1,5 +1,6 @@
 """First-order plans: exact coefficients, and exact statistics on Gaussian data."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import mpmath
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdpm import InvalidArgumentError, VarianceSchedule, ddim_rev, levels_step, levels_var
-from fastdpm.core import standard
+from fastdpm.core import NoiseLevels, standard
 from tests.messages import tells
 
+CHOICES: list[Callable[..., NoiseLevels]] = [levels_step, levels_var]
 DDPM = VarianceSchedule.linear()
 
 
@@ -47,7 +49,7 @@ def test_coefficients_are_those_of_the_exact_schedule_to_1e_12(num_steps):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(2, 100), st.floats(0, 1), st.sampled_from([levels_step, levels_var]))
+@given(st.integers(2, 100), st.floats(0, 1), st.sampled_from(CHOICES))
 def test_every_row_ends_at_the_variance_of_its_level(num_steps, kappa, choose):
     plan = ddim_rev(choose(DDPM, num_steps), kappa)
     var = 1 - plan.level**2

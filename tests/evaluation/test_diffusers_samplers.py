@@ -19,6 +19,7 @@ from fastdpm import (
     SampleNoise,
     SamplingError,
     ddim_rev,
+    load_model,
 )
 from fastdpm.core import dpmpp_2m, dpmpp_3m
 from fastdpm.core.levels import levels_custom
@@ -334,3 +335,34 @@ def test_without_diffusers_the_extra_to_install_is_named(monkeypatch):
     model, _ = gaussian()
     with pytest.raises(MissingExtraError, match=tells("diffusers", "fastdpm[diffusers]")):
         sample_diffusers(model, method_of("diffusers-ddim-leading"), 5, range(2))
+
+
+@pytest.mark.parametrize(
+    ("key", "num_steps"),
+    [
+        (key, num_steps)
+        for key, method in DIFFUSERS_METHODS.items()
+        if method.recipe is not None and not method.stochastic and method.choice != "karras"
+        for num_steps in (5, 10)
+    ],
+)
+def test_our_recipe_gives_the_same_samples(key, num_steps):
+    method = DIFFUSERS_METHODS[key]
+    recipe = method.recipe
+    assert recipe is not None
+    model = load_model("digits")
+    theirs = torch.cat(
+        [x for _, x, *_ in sample_diffusers(model, method, num_steps, range(2), clip="x0", seed=3)]
+    )
+    plan = recipe.replace(num_steps=num_steps).compile(model.schedule)
+    ours = model.sample(2, plan=plan, clip="x0", seed=3)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_methods_without_a_recipe_are_those_that_no_plan_repeats():
+    without = {key for key, method in DIFFUSERS_METHODS.items() if method.recipe is None}
+    assert {key.split("-")[1] for key in without} == {"pndm", "plms", "deis", "ddim", "ddpm"}
+    assert {key for key in without if "ddim" in key or "ddpm" in key} == {
+        "diffusers-ddim-linspace",
+        "diffusers-ddpm-linspace",
+    }

@@ -1,5 +1,6 @@
 """Our solvers give the results of diffusers' schedulers on the same steps."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ NOISE = torch.randn(24, 8, 3, 2, 2, generator=torch.Generator().manual_seed(1)).
 def _eps(x: Tensor, t: float) -> Tensor:
     """The noise in data N(0.3, 0.25), made nonlinear; small everywhere."""
     r = float(SCHEDULE.R(t + 1))
-    std = (1 - r**2) ** 0.5
+    std = math.sqrt(1 - r**2)
     return std * (x - 0.3 * r) / (0.25 * r**2 + std**2) * (1 + 0.05 * torch.sin(x))
 
 

@@ -112,19 +112,23 @@ class RecipeOptions(Options):
 
     steps: Annotated[
         int | None,
-        Panel.SAMPLING.option("--steps", "-S", help="Number of steps S, from 1 to T."),
+        Panel.SAMPLING.option(
+            "--steps", "-S", help="Number of network evaluations S without guidance, from 1 to T."
+        ),
     ] = None
     levels: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Choose the noise levels by variance (VAR) or by training step (STEP)."
+            help="Choose the noise levels by variance (VAR), by training step (STEP) or by noise"
+            " scale (SIGMA)."
         ),
         LEVELS,
     ] = None
     spacing: Annotated[
         str | None,
         Panel.SAMPLING.option(
-            help="Spacing of the levels; quadratic ones are denser near clean data."
+            help="Spacing of the levels; quadratic ones are denser near clean data. See"
+            " docs/samplers.md."
         ),
         SPACINGS,
     ] = None
@@ -138,6 +142,12 @@ class RecipeOptions(Options):
     unbounded: Annotated[
         bool, Panel.SAMPLING.option("--unbounded", help="Lift the bound on VAR's variances.")
     ] = False
+    start: Annotated[
+        float | None,
+        Panel.SAMPLING.option(
+            help="Where STEP quadratic starts, as a share of T in (0, 1]; by default 0.8."
+        ),
+    ] = None
     at_steps: Annotated[
         str | None,
         Panel.SAMPLING.option(
@@ -169,6 +179,7 @@ class RecipeOptions(Options):
             method=self.method,
             clip=clip,
             bounded=False if self.unbounded else None,
+            start=self.start,
             **custom,
         )
 

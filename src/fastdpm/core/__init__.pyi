@@ -29,4 +29,6 @@ from .reverse import standard as standard
 from .schedule import VarianceSchedule as VarianceSchedule
 from .singlestep import dpm_solver_2 as dpm_solver_2
 from .singlestep import heun as heun
+from .spacings import levels_sigma as levels_sigma
+from .spacings import levels_spaced as levels_spaced
 from .unipc import unipc as unipc

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +18,8 @@ from numpy.typing import ArrayLike
 from fastdpm.core.arguments import checked, checked_class
 from fastdpm.core.errors import InvalidArgumentError, check_one_of, shown
 from fastdpm.core.schedule import Array, VarianceSchedule
+
+_WELL_ABOVE = 0.05  # levels
 
 
 @checked_class
@@ -120,7 +123,11 @@ def check_inside(level: Array) -> None:
 
 @checked
 def levels_step(
-    schedule: VarianceSchedule, num_steps: int, spacing: str = "linear"
+    schedule: VarianceSchedule,
+    num_steps: int,
+    spacing: str = "linear",
+    *,
+    start: float | None = None,
 ) -> NoiseLevels:
     """STEP: choose S of the T training steps, and their levels.
 
@@ -129,21 +136,31 @@ def levels_step(
         num_steps: S, from 1 to T. S = 1 takes step T - 1.
         spacing: "linear" spreads the steps evenly over 0 ... T - 1; "quadratic" places step i at
             floor(0.8 T i^2 / (S - 1)^2), denser towards clean data. Repeated steps are merged.
+        start: Where "quadratic" starts, as a share of T in (0, 1]; the authors' 0.8 by default. If
+            the chain starts well above R(T), ``notes`` says so.
 
     Raises:
-        InvalidArgumentError: If ``num_steps`` or ``spacing`` is out of range.
+        InvalidArgumentError: If ``num_steps`` or ``spacing`` is out of range, or ``start`` is, or
+            is set for "linear".
 
     Source: Kong & Ping 2021, arXiv:2106.00132, section 3.2.
     """
     _check_choice(schedule, num_steps, spacing)
     label = f"STEP {spacing}, S = {num_steps}"
+    if start is not None:
+        if spacing == "linear":
+            raise InvalidArgumentError("`start` is for quadratic spacing: drop it")
+        if not 0 < start <= 1:
+            raise InvalidArgumentError(f"`start` must be in (0, 1], got {start:g}")
+        label += f", start = {start:g}"
     if num_steps == 1:
-        return _single(schedule, label)
+        return single_level(schedule, label)
     total, last = schedule.num_train_steps, num_steps - 1
     if spacing == "linear":
         steps = [i * (total - 1) // last for i in range(num_steps)]
     else:
-        steps = [4 * total * i * i // (5 * last * last) for i in range(num_steps)]
+        share = Fraction(4, 5) if start is None else Fraction(start).limit_denominator(10**6)
+        steps = [min(int(share * total * i * i / last**2), total - 1) for i in range(num_steps)]
     distinct = sorted(set(steps), reverse=True)
     notes = []
     if len(distinct) < num_steps:
@@ -153,6 +170,13 @@ def levels_step(
         )
     t = np.array(distinct, dtype=np.float64)
     level = np.append(schedule.R(t + 1), 1.0)
+    low = float(schedule.levels[-1])
+    if level[0] > low + _WELL_ABOVE:
+        notes.append(
+            f"sampling starts at level {level[0]:.4g}, well above R(T) = {low:.4g}: the network"
+            " expects some signal there, and pure noise has none; `start` = 1, or another spacing,"
+            " starts at R(T)"
+        )
     return NoiseLevels(level, t, label, tuple(notes))
 
 
@@ -179,7 +203,7 @@ def levels_var(
     _check_choice(schedule, num_steps, spacing)
     label = f"VAR {spacing}, S = {num_steps}"
     if num_steps == 1:
-        return _single(schedule, label)
+        return single_level(schedule, label)
     beta, index = float(schedule.betas[0]), np.arange(num_steps)
 
     def variances(x: float) -> Array:
@@ -304,15 +328,20 @@ def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
     )
 
 
-def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
+def check_num_steps(schedule: VarianceSchedule, num_steps: int) -> None:
+    """Raise InvalidArgumentError unless 1 <= S <= T."""
     if not 1 <= num_steps <= schedule.num_train_steps:
         raise InvalidArgumentError(
             f"`num_steps` (S) must be in [1, {schedule.num_train_steps}] (T), got {num_steps}"
         )
+
+
+def _check_choice(schedule: VarianceSchedule, num_steps: int, spacing: str) -> None:
+    check_num_steps(schedule, num_steps)
     check_one_of("spacing", spacing, ("linear", "quadratic"))
 
 
-def _single(schedule: VarianceSchedule, label: str) -> NoiseLevels:
+def single_level(schedule: VarianceSchedule, label: str) -> NoiseLevels:
     """A single step from R(T) to clean data."""
     return NoiseLevels(
         np.array([schedule.levels[-1], 1.0]), np.array([schedule.num_train_steps - 1.0]), label

@@ -55,6 +55,13 @@ class NamedRecipe:
         return value
 
     @property
+    def compared(self) -> bool:
+        """Whether its group includes it in a comparison."""
+        recipe = self.recipe
+        choice = choices.find_choice(recipe.levels, recipe.spacing)
+        return recipe.sampler.compared and (self.takes_all_steps or choice.compared)
+
+    @property
     def takes_all_steps(self) -> bool:
         """Whether it always takes all T training steps."""
         return self.recipe.takes_all_steps

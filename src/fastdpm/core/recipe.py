@@ -8,7 +8,7 @@ from typing import Any
 
 from fastdpm.core import samplers
 from fastdpm.core.arguments import checked, checked_class
-from fastdpm.core.choices import find_choice
+from fastdpm.core.choices import complete_choice, find_choice
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.levels import (
@@ -24,7 +24,7 @@ from fastdpm.core.structure import LEFT_OUT
 CLIPS = ("none", "x0", "dynamic", "state")
 PRECISIONS = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 _CUSTOM = ("at_levels", "at_steps", "variances")
-_COMPUTED = ("num_steps", "levels", "spacing", "bounded")
+_COMPUTED = ("num_steps", "levels", "spacing", "bounded", "start")
 
 
 @checked_class
@@ -35,14 +35,17 @@ class Recipe:
     Attributes:
         num_steps: Network evaluations S, from 1 to T; most samplers take one step for each. The
             standard samplers ignore it and take all T steps.
-        levels: How levels are chosen: "var" or "step".
-        spacing: Spacing of the levels: "linear" or "quadratic".
+        levels: How levels are chosen: by variance ("var"), by training step ("step") or by noise
+            scale ("sigma").
+        spacing: Spacing of the levels, such as "linear" or "quadratic"; see
+            :data:`fastdpm.core.choices.CHOICES`.
         kappa: Stochasticity in [0, 1] of "ddim-rev"; 0 is DDIM-rev, 1 is DDPM-rev.
         method: Name of a sampler in :data:`fastdpm.core.samplers.SAMPLERS`.
         clip: What to clip: "none"; the predicted clean data, to [-1, 1] ("x0") or to a dynamic
             range ("dynamic", dynamic thresholding); or the state after each row, to [-1, 1]
             ("state", as in LMNT's DiffWave).
         bounded: Keep the authors' bound on VAR's variances.
+        start: Where STEP quadratic starts, as a share of T in (0, 1]; None is the authors' 0.8.
         at_levels: Custom levels, rising. They replace ``levels``, ``spacing`` and ``num_steps``.
         at_steps: Custom zero-based real-valued steps, falling. They replace the same choices.
         variances: Custom variances, clean end first. They replace the same choices.
@@ -62,6 +65,7 @@ class Recipe:
     method: str = "ddim-rev"
     clip: str = "none"
     bounded: bool = True
+    start: float | None = None
     at_levels: tuple[float, ...] | None = None
     at_steps: tuple[float, ...] | None = None
     variances: tuple[float, ...] | None = None
@@ -70,7 +74,7 @@ class Recipe:
     guidance_rescale: float = field(default=0.0, metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
-        find_choice(self.levels, self.spacing)
+        self._check_choice()
         check_one_of("clip", self.clip, CLIPS)
         if not 0.0 <= self.kappa <= 1.0:
             raise InvalidArgumentError(f"`kappa` must be in [0, 1], got {self.kappa}")
@@ -88,6 +92,13 @@ class Recipe:
             raise InvalidArgumentError(f"pass only one of {_join(custom)}")
         for name, value in vars(self.guidance).items():
             object.__setattr__(self, f"guidance_{name}", value)
+
+    def _check_choice(self) -> None:
+        choice = find_choice(self.levels, self.spacing)
+        if self.start is not None and not choice.takes_start:
+            raise InvalidArgumentError(f"{choice.title} has no `start`: drop it")
+        if self.start is not None and not 0 < self.start <= 1:
+            raise InvalidArgumentError(f"`start` must be in (0, 1], got {self.start:g}")
 
     @property
     def guidance(self) -> GuidanceScale:
@@ -136,9 +147,11 @@ class Recipe:
             raise InvalidArgumentError(
                 f"method {sampler.name!r} always takes all training steps: drop {_join(unused)}"
             )
-        levels = changes.get("levels", self.levels)
-        spacing = changes.get("spacing", self.spacing)
-        if changes.get("bounded") is False and not find_choice(levels, spacing).bounded:
+        changes |= complete_choice(self.levels, self.spacing, changes)
+        choice = find_choice(changes["levels"], changes["spacing"])
+        if not choice.takes_start:
+            changes.setdefault("start", None)
+        if changes.get("bounded") is False and not choice.bounded:
             raise InvalidArgumentError("only VAR levels have a bound: set `levels` to var")
         if computed or custom:
             changes = dict.fromkeys(_CUSTOM) | changes
@@ -171,8 +184,12 @@ class Recipe:
         if self.at_levels is not None or self.at_steps is not None:
             return levels_custom(schedule, level=self.at_levels, t=self.at_steps)
         choice = find_choice(self.levels, self.spacing)
-        unbounded = {} if self.bounded or not choice.bounded else {"bounded": False}
-        return choice.function(schedule, self.sampler.steps(self.num_steps), **unbounded)
+        options: dict[str, Any] = {}
+        if choice.bounded and not self.bounded:
+            options["bounded"] = False
+        if self.start is not None:
+            options["start"] = self.start
+        return choice.function(schedule, self.sampler.steps(self.num_steps), **options)
 
     @checked
     def compile(self, schedule: VarianceSchedule) -> Plan:

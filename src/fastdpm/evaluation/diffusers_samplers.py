@@ -36,7 +36,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ from fastdpm.core.errors import (
     first_line,
 )
 from fastdpm.core.guidance import GuidanceLike, GuidanceScale
-from fastdpm.core.recipe import CLIPS, PRECISIONS
+from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.data.condition import Condition
 from fastdpm.models.model import Model
@@ -96,6 +96,24 @@ class DiffusersMethod:
         """Its heading in tables."""
         return f"{self.solver} (diffusers)"
 
+    @property
+    def recipe(self) -> Recipe | None:
+        """Our recipe for the same samples, at any S that divides T; None if there is none.
+
+        "ddpm" draws other noise, and "karras" does not round the steps that the network receives.
+        """
+        ours = _OURS.get(self.scheduler)
+        if ours is None or (ours.own_spacing and self.choice == "linspace"):
+            return None
+        if self.choice == _KARRAS:
+            chosen = Recipe(levels="sigma", spacing=_KARRAS)
+        elif ours.own_spacing or self.choice == "trailing":
+            chosen = Recipe(levels="step", spacing=self.choice)
+        else:
+            chosen = Recipe(levels="step", spacing=f"{self.choice}-open")
+        order = self.settings.get("solver_order", "")
+        return chosen.replace(method=f"{ours.method}{order}{ours.suffix}", kappa=ours.kappa)
+
     def num_evaluations(self, num_steps: int) -> int:
         """Network evaluations for ``num_steps`` steps."""
         return num_steps + self.extra
@@ -108,6 +126,21 @@ class DiffusersMethod:
             )
 
 
+class _Ours(NamedTuple):
+    """How our sampler is called that does the same as a scheduler."""
+
+    method: str
+    suffix: str = ""
+    kappa: float = 0.0
+    own_spacing: bool = False
+
+
+_OURS = {
+    "DDIMScheduler": _Ours("ddim-rev", own_spacing=True),
+    "DDPMScheduler": _Ours("ddim-rev", kappa=1.0, own_spacing=True),
+    _DPM: _Ours("dpmpp-", "m"),
+    "UniPCMultistepScheduler": _Ours("unipc-2"),
+}
 _UNCLIPPED: dict[str, Any] = {"settings": {"clip_sample": False}}
 _PLMS: dict[str, Any] = {"settings": {"skip_prk_steps": True}, "extra": 1, "least": 2}
 _SOLVERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (

@@ -137,7 +137,7 @@ def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
         return list(DIFFUSERS_METHODS.values())
     if name in families():
         rows = [row for row in named_recipes(kappas) if row.family == name]
-        return [row for row in rows if row.recipe.sampler.compared]
+        return [row for row in rows if row.compared]
     if name.startswith(f"{_DIFFUSERS}-"):
         check_one_of("a diffusers method", name, DIFFUSERS_METHODS)
         return [DIFFUSERS_METHODS[name]]
