@@ -147,7 +147,7 @@ def samplers_and_levels() -> str:
         "| --- | --- | --- | --- | --- | --- |\n",
     ]
     for row in SAMPLERS.values():
-        noise = "kappa" if row.takes_kappa else "yes" if row.all_steps else "none"
+        noise = "kappa" if row.takes_kappa else "yes" if row.draws_noise else "none"
         cells = [
             f"`{row.name}`",
             row.summary,

@@ -28,8 +28,9 @@ def _shown(command: str, option: str) -> list[str]:
     # A long list is in the help text, as "One of a, b." or with a description of each.
     text = re.search(rf"{option} +NAME(.*?)(?=--|\Z)", _help(command), re.DOTALL)
     assert text is not None, option
-    names = re.search(r"One of ([^.]+)\.", text[1])
-    return names[1].split(", ") if names else re.findall(r"(?<!\[)\b([a-z-]+): ", text[1])
+    plain = re.sub(r"[│\s]+", " ", text[1])
+    names = re.search(r"One of ([^.]+)\.", plain)
+    return names[1].split(", ") if names else re.findall(r"(?<!\[)\b([a-z-]+): ", plain)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,10 @@ def test_a_new_choice_of_levels_is_a_value_of_its_two_options(monkeypatch):
     more = MappingProxyType({**choices.CHOICES, row.name: row})
     monkeypatch.setattr(choices, "CHOICES", more)
     for command in ("sample", "encode", "reconstruct"):
-        assert _shown(command, "--levels") == ["var", "step", "halves"]
-        assert _shown(command, "--spacing") == ["linear", "quadratic", "plain"]
+        assert _shown(command, "--levels") == [*choices.level_names()]
+        assert _shown(command, "--spacing") == [*choices.spacing_names()]
+    assert choices.level_names()[-1] == "halves"
+    assert choices.spacing_names()[-1] == "plain"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_a_value_that_no_table_holds_is_one_line(
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("fastdpm sample --levels ", ["var", "step"]),
+        ("fastdpm sample --levels ", ["var", "step", "sigma"]),
         ("fastdpm encode --by i", ["implicit", "invertible"]),
         ("fastdpm rec", ["reconstruct"]),
         ("fastdpm plan --at", ["--at-steps", "--at-levels"]),

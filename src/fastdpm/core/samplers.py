@@ -187,7 +187,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 "UniPC",
                 unipc,
                 {2: 3, 3: 4},
-                "UniPC (B(h) = e^h - 1): a multistep predictor, and a corrector for nothing",
+                "UniPC with B(h) = e^h - 1: a predictor, and a corrector without more evaluations",
             ),
             *_rows_of(
                 "unipc-bh1",
