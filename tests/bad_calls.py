@@ -98,6 +98,8 @@ def _core_calls(schedule: fastdpm.VarianceSchedule, levels: fastdpm.NoiseLevels)
     yield Call("levels_step", fastdpm.levels_step, s | {"num_steps": 3})
     yield Call("levels_var", fastdpm.levels_var, s | {"num_steps": 3})
     yield Call("levels_all", core.levels_all, s)
+    yield Call("levels_spaced", core.levels_spaced, s | {"num_steps": 3, "spacing": "leading"})
+    yield Call("levels_sigma", core.levels_sigma, s | {"num_steps": 3})
     yield Call("levels_custom", core.levels_custom, s | {"t": [5.0, 2.0]}, ("level",))
     yield Call("levels_custom level", core.levels_custom, s | {"level": [0.5, 0.9]}, ("t",))
     yield Call("levels_from_variances", core.levels_from_variances, s | {"variances": [0.1]})
@@ -111,8 +113,13 @@ def _core_calls(schedule: fastdpm.VarianceSchedule, levels: fastdpm.NoiseLevels)
     yield Call("GuidanceScale", core.GuidanceScale, {"scale": 2.0})
     yield Call("ddim_rev", fastdpm.ddim_rev, {"levels": levels})
     yield Call("standard", core.standard, s)
-    for name in ("dpmpp_2m", "dpmpp_3m", "multistep_3"):
+    for name in ("dpmpp_2m", "dpmpp_3m", "multistep_3", "ipndm", "sde_dpmpp_2m", "restart"):
         yield Call(name, getattr(core, name), {"levels": levels})
+    for name in ("unipc", "deis_log_rho", "adams_bashforth"):
+        yield Call(name, getattr(core, name), {"levels": levels, "order": 2})
+    yield Call("deis_tab", core.deis_tab, s | {"levels": levels, "order": 2})
+    for name in ("heun", "dpm_solver_2"):
+        yield Call(name, getattr(core, name), s | {"levels": levels})
     yield Call("GreyLevels", core.GreyLevels, {"count": 4, "low": -1.0, "step": 0.5})
     yield Call("GreyLevels.spanning", core.GreyLevels.spanning, {"count": 4})
     yield Call("GreyLevels.signed", core.GreyLevels.signed, {"count": 4})

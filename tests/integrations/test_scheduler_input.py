@@ -102,10 +102,7 @@ def test_merged_steps_are_logged(caplog):
     scheduler.set_timesteps(50)
     assert len(scheduler.timesteps) < 50
     assert scheduler.num_inference_steps == len(scheduler.timesteps)
-    assert re.search(
-        rf"\b{50 - len(scheduler.timesteps)}\b.*\b50\b.*\b{len(scheduler.timesteps)}\b",
-        caplog.text,
-    )
+    assert re.search(rf"\b50\b.*\b{len(scheduler.timesteps)}\b", caplog.text)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,8 @@ def _rescale(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number <= 1:
-        raise InvalidArgumentError(f"`guidance_rescale` must be in [0, 1], got {shown(value)}")
+        got = f"{number:g}" if math.isfinite(number) else shown(value)
+        raise InvalidArgumentError(f"`guidance_rescale` must be in [0, 1], got {got}")
     return number
 
 
