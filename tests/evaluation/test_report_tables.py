@@ -157,6 +157,27 @@ def test_the_summary_is_computed_from_the_cells():
         assert re.search(tells(*values), line)
 
 
+@pytest.mark.parametrize(
+    ("method", "guidance", "options"),
+    [
+        (
+            "step-trailing-k0.5",
+            "",
+            "--method ddim-rev --levels step --spacing trailing --kappa 0.5",
+        ),
+        ("diffusers-unipc-leading", "", "--method unipc-2 --levels step --spacing leading-open"),
+        ("var-linear-k0", "guidance 1.5", "--clip none --guidance 1.5"),
+        ("diffusers-plms-leading", "", None),
+    ],
+)
+def test_the_summary_says_how_to_sample_with_the_best(method, guidance, options):
+    cell = make_cell("group", "choice", 10, 0.6, method=method)
+    cell |= {"guidance": guidance} if guidance else {}
+    line = summary(Comparison.from_dict(make_results([cell])))[0]
+    assert ("Sample it with -S 10" in line) == (options is not None)
+    assert options is None or options in line
+
+
 def test_a_failed_cell_says_why_everywhere(tmp_path, grid):
     why = "takes from 4 to 1000 (T) steps S, got <3> & less"
     grid[0] |= {"failed": why, "metrics": {}, "evaluations": None, "seconds": None}

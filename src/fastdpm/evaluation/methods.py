@@ -18,6 +18,7 @@ from fastdpm.core.errors import (
 )
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.methods import NamedRecipe, families, find_named, named_recipes
+from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
     DIFFUSERS_METHODS,
@@ -127,6 +128,14 @@ def choose_methods(
     if not installed and any(method.family == _DIFFUSERS for method in chosen.values()):
         raise MissingExtraError("diffusers", "diffusers")
     return tuple(chosen.values())
+
+
+def recipe_of(key: str) -> Recipe | None:
+    """The recipe of a method, for any S; None if only diffusers draws its samples."""
+    if key in DIFFUSERS_METHODS:
+        return DIFFUSERS_METHODS[key].recipe
+    named = find_named(key)
+    return None if named is None else named.recipe
 
 
 def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from fastdpm.evaluation.methods import recipe_of
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
 _ERROR = "± is one standard error over the samples, with the reference data taken as exact: "
@@ -108,7 +111,27 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
         if against.value > 0 and score.value > 0:
             text += f"; {ratio(score.value / against.value)} the {reference.name}"
             text += f" in {cell.cost} instead of {reference.num_evaluations:,.10g}"
-    return text + "."
+    options = _options(comparison, cell)
+    return f"{text}. Sample it with {options}." if options else f"{text}."
+
+
+def _options(comparison: Comparison, cell: Cell) -> str:
+    """The options of `fastdpm sample` that repeat a cell; empty if no recipe does."""
+    recipe = recipe_of(cell.method)
+    if recipe is None:
+        return ""
+    options = f"-S {cell.num_steps} --method {recipe.method}"
+    options += f" --levels {recipe.levels} --spacing {recipe.spacing}"
+    if recipe.sampler.takes_kappa:
+        options += f" --kappa {recipe.kappa:g}"
+    if comparison.clip:
+        options += f" --clip {comparison.clip}"
+    scale = re.match(r"guidance (-?[\d.]+)", cell.guidance)
+    if scale is not None:
+        options += f" --guidance {scale[1]}"
+    elif "--guidance" in (comparison.command or ""):
+        options += " --guidance 1"
+    return options
 
 
 def ratio(times: float) -> str:
