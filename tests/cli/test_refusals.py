@@ -237,7 +237,7 @@ def test_inputs_that_have_labels_need_no_class(places, tmp_path, monkeypatch, ca
         output = capsys.readouterr()
         assert code == (0 if known else 2)
         if known:
-            assert "by the labels of the inputs: 2, 0" in output.out
+            assert "found in the inputs: 2, 0" in output.out
             condition = read_latents("True.safetensors").latents.condition
             assert condition is not None
             assert condition.tolist() == [2, 0]

@@ -342,27 +342,30 @@ def test_without_diffusers_the_extra_to_install_is_named(monkeypatch):
     [
         (key, num_steps)
         for key, method in DIFFUSERS_METHODS.items()
-        if method.recipe is not None and not method.stochastic and method.choice != "karras"
-        for num_steps in (5, 10)
+        for num_steps in (5, 7, 20)
+        if method.recipe(num_steps, 1000) is not None
     ],
 )
 def test_our_recipe_gives_the_same_samples(key, num_steps):
     method = DIFFUSERS_METHODS[key]
-    recipe = method.recipe
+    recipe = method.recipe(num_steps, 1000)
     assert recipe is not None
     model = load_model("digits")
-    theirs = torch.cat(
-        [x for _, x, *_ in sample_diffusers(model, method, num_steps, range(2), clip="x0", seed=3)]
-    )
-    plan = recipe.replace(num_steps=num_steps).compile(model.schedule)
-    ours = model.sample(2, plan=plan, clip="x0", seed=3)
+    drawn = sample_diffusers(model, method, num_steps, range(2), clip="x0", seed=3)
+    theirs = torch.cat([x for _, x, *_ in drawn])
+    ours = model.sample(2, plan=recipe.compile(model.schedule), clip="x0", seed=3)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_methods_without_a_recipe_are_those_that_no_plan_repeats():
-    without = {key for key, method in DIFFUSERS_METHODS.items() if method.recipe is None}
-    assert {key.split("-")[1] for key in without} == {"pndm", "plms", "deis", "ddim", "ddpm"}
-    assert {key for key in without if "ddim" in key or "ddpm" in key} == {
-        "diffusers-ddim-linspace",
-        "diffusers-ddpm-linspace",
-    }
+def test_samples_that_no_plan_repeats_have_no_recipe():
+    def having(num_steps: int) -> set[str]:
+        methods = DIFFUSERS_METHODS.items()
+        return {key[10:] for key, m in methods if m.recipe(num_steps, 1000) is not None}
+
+    every = {f"unipc-{spacing}" for spacing in ("leading", "linspace", "trailing")}
+    every |= {f"dpmpp-2m-{spacing}" for spacing in ("leading", "linspace", "trailing")}
+    third = {f"dpmpp-3m-{spacing}" for spacing in ("leading", "linspace", "trailing")}
+    assert having(1) == set()
+    assert having(7) == every | third
+    assert having(10) == every | third | {"ddim-leading", "ddim-trailing"}
+    assert having(20) == every | {"ddim-leading", "ddim-trailing"}

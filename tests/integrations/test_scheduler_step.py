@@ -11,6 +11,7 @@ import torch
 
 from fastdpm import (
     FastDPMScheduler,
+    InvalidArgumentError,
     Plan,
     Recipe,
     SampleNoise,
@@ -21,7 +22,7 @@ from fastdpm import (
     levels_var,
     run,
 )
-from fastdpm.core import levels_custom, multistep_3, standard
+from fastdpm.core import levels_custom, multistep_3, samplers, standard
 from fastdpm.sampling import ClipX0, DynamicThreshold, VPrediction, X0Prediction
 from tests.core.test_inverse import leapfrog
 from tests.integrations.conftest import NETWORKS, SHAPE, sample, smooth, start
@@ -49,7 +50,15 @@ RECIPES = [
     for kappa in (0.0, 0.5, 1.0)
 ] + [
     Recipe(method=method)
-    for method in ("dpmpp-2m", "dpmpp-3m", "multistep-3", "unipc-3", "heun", "dpm-solver-2")
+    for method in (
+        "dpmpp-2m",
+        "dpmpp-3m",
+        "multistep-3",
+        "unipc-3",
+        "heun",
+        "dpm-solver-2",
+        "restart",
+    )
 ]
 
 
@@ -360,3 +369,18 @@ def test_a_scheduler_can_be_copied_and_pickled():
     for other in (copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):  # noqa: S301
         torch.testing.assert_close(sample(other, start()), expected, **CLOSE)
         other.set_timesteps(4)
+
+
+@pytest.mark.parametrize("method", ["heun", "dpm-solver-2"])
+def test_a_chain_of_two_evaluations_may_begin_at_a_step(method):
+    scheduler, _ = _pair(9, Recipe(method=method))
+    levels = Recipe(num_steps=5).choose_levels(LINEAR)[2:]
+    tail = samplers.find(method).over(levels, LINEAR)
+    x = SampleNoise(3, range(2)).start(SHAPE[1:])
+    scheduler.set_begin_index(4)
+    for t in scheduler.timesteps[4:]:
+        x = scheduler.step(smooth(x, t.expand(2)), t, x).prev_sample
+    expected = run(tail, smooth, SampleNoise(3, range(2)).start(SHAPE[1:]))
+    torch.testing.assert_close(x, expected, **CLOSE)
+    with pytest.raises(InvalidArgumentError, match=tells("`begin_index`", 3, 2, 4)):
+        scheduler.set_begin_index(3)

@@ -101,7 +101,7 @@ def test_a_trained_model_says_what_it_predicts_and_samples(tmp_path):
     trainer.train()
     model = load_model(tmp_path / "model")
     assert model.config.prediction == "v_prediction"
-    assert trainer.losses.last < 0.9
+    assert trainer.losses.last(trainer.step) < 0.9
     assert float(model.sample(4).mean()) > 0.5
 
 

@@ -140,7 +140,7 @@ class Source(Options):
         if condition is None and data.classes is not None:
             condition = self._stored_labels(samples, data.classes, null)
             said = describe_labels(condition.tolist(), data)
-            console.print(f"classes, by the labels of the inputs: {said}")
+            console.print(f"class labels found in the inputs: {said}")
         if condition is not None and len(condition) not in (1, len(x)):
             name = "condition" if self.class_labels is None else "class_labels"
             raise InvalidArgumentError(

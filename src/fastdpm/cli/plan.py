@@ -40,13 +40,14 @@ def plan(
         check_output(path, inputs=found.files)
     recipe = options.recipe(found.config.recipe)
     compiled = recipe.compile(found.schedule)
+    lines = _lines(compiled, recipe.guidance)
     if plot is not None:
         from fastdpm.output.figures import write_plan
 
         write_plan(plot, compiled)
     if save is not None:
         write_text(save, compiled.to_json() + "\n")
-    for line in _lines(compiled, recipe.guidance):
+    for line in lines:
         console.print(line)
     if plot is not None:
         console.print(f"drawn to {plot}")

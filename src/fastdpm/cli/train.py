@@ -160,7 +160,7 @@ def _print_end(
 
 def _print(steps: int, progress: Progress) -> None:
     """Print the progress of a run of so many steps."""
-    left = f", at most {progress.left / 60:.0f} min left" if progress.left >= 30 else ""
+    left = f", about {progress.left / 60:.0f} min left" if progress.left >= 30 else ""
     console.print(
         f"step {progress.step:,} of {steps:,}  loss {progress.loss:.4f}"
         f"  {progress.seconds / 60:.1f} min spent{left}"

@@ -24,9 +24,12 @@ def current_names(arguments: Sequence[str]) -> list[str]:
 
 def empty_option(arguments: Sequence[str]) -> str:
     """The first option with an empty value, which could pass for the current folder; or ""."""
-    for name, value in pairwise([*arguments, "end"]):
-        if name.startswith("--") and (value == "" or name.endswith("=")):
-            return name.rstrip("=")
+    for argument, following in pairwise([*arguments, "end"]):
+        if argument == "--":
+            break
+        name, equals, value = argument.partition("=")
+        if name.startswith("-") and (not value if equals else following == ""):
+            return name
     return ""
 
 

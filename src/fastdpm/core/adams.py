@@ -21,7 +21,7 @@ from fastdpm.core.history import (
     past,
     phi,
     plan_of_noise,
-    sigmas,
+    scales,
     usable_order,
 )
 from fastdpm.core.levels import NoiseLevels
@@ -60,7 +60,7 @@ def ipndm(levels: NoiseLevels, order: int = 4) -> Plan:
     eq. 12.
     """
     check_order(order, 4)
-    step = np.diff(sigmas(levels.level) / levels.level)
+    step = np.diff(scales(levels.level))
     weights = [step[s] * _ADAMS[min(order, s + 1)] for s in range(levels.num_steps)]
     return plan_of_noise(levels, weights, f"iPNDM {order}")
 
@@ -79,7 +79,7 @@ def deis_log_rho(levels: NoiseLevels, order: int) -> Plan:
     Source: Zhang & Chen 2022, arXiv:2204.13902, section 3.3 (rho-AB in log rho).
     """
     check_order(order, 4)
-    log_snr, scale = log_snrs(levels.level), sigmas(levels.level) / levels.level
+    log_snr, scale = log_snrs(levels.level), scales(levels.level)
 
     def moments(s: int, count: int) -> tuple[Array, Sequence[float]]:
         h = float(log_snr[s + 1] - log_snr[s])
@@ -116,20 +116,23 @@ def deis_tab(levels: NoiseLevels, schedule: VarianceSchedule, order: int) -> Pla
 
     def moments(s: int, count: int) -> tuple[Array, Sequence[float]]:
         h = t[s + 1] - t[s]
-        u = (1 + _NODES) / 2
-        level = schedule.R(t[s] + h * u + 1)
-        scale = sigmas(level) / level
-        first, last = (sigmas(r) / r for r in levels.level[s : s + 2])
+        # With v = sqrt(t + 1), the scale has no kink at the clean end.
+        ends = np.sqrt(t[s : s + 2] + 1)
+        v = ends[0] + (ends[1] - ends[0]) * (1 + _NODES) / 2
+        u = (v**2 - 1 - t[s]) / h
+        weights = _WEIGHTS * (ends[1] - ends[0]) * v / h
+        scale = scales(schedule.R(v**2))
+        first, last = scales(levels.level[s : s + 2])
         found = [float(last - first)]
         # The integral of u^k ds is the last value less that of s over d(u^k).
-        found += [float(last - k * (_WEIGHTS / 2 * u ** (k - 1)) @ scale) for k in range(1, count)]
+        found += [float(last - k * (weights * u ** (k - 1)) @ scale) for k in range(1, count)]
         return (t - t[s]) / h, found
 
     return _deis(levels, order, f"DEIS tAB {order}", moments)
 
 
 def _deis(levels: NoiseLevels, order: int, name: str, moments: Moments) -> Plan:
-    scale = sigmas(levels.level) / levels.level
+    scale = scales(levels.level)
     weights = []
     for s in range(levels.num_steps):
         usable = usable_order(order, s, levels.num_steps)

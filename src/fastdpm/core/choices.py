@@ -158,7 +158,7 @@ def complete_choice(levels: str, spacing: str, changes: Mapping[str, Any]) -> di
     for row in CHOICES.values():
         fits = {"levels": row.levels, "spacing": row.spacing}
         if all(fits[name] == changes[name] for name in fits if name in changes):
-            return fits if changes.keys() & fits.keys() else names
+            return fits
     return names
 
 

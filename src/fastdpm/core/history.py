@@ -32,6 +32,11 @@ def sigmas(level: Array) -> Array:
     return np.sqrt(variance(level))
 
 
+def scales(level: Array) -> Array:
+    """The noise scale sqrt(1 - r^2) / r of each level."""
+    return np.asarray(sigmas(level) / level)
+
+
 def log_snrs(level: Array) -> Array:
     """The lambda = log(r / sqrt(1 - r^2)) of each level; infinite for clean data."""
     with np.errstate(divide="ignore"):
@@ -47,7 +52,8 @@ def check_order(order: int, highest: int) -> None:
 def usable_order(order: int, row: int, rows: int) -> int:
     """The order of a row: at most the number of predictions so far, and of the rows left.
 
-    The last row is of order 1, because lambda is infinite at clean data.
+    Lambda is infinite at clean data, and high orders lose there; as in diffusers, a chain that
+    ends before it has the same rows.
     """
     return min(order, row + 1, rows - row)
 

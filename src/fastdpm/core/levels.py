@@ -161,23 +161,8 @@ def levels_step(
     else:
         share = Fraction(4, 5) if start is None else Fraction(start).limit_denominator(10**6)
         steps = [min(int(share * total * i * i / last**2), total - 1) for i in range(num_steps)]
-    distinct = sorted(set(steps), reverse=True)
-    notes = []
-    if len(distinct) < num_steps:
-        notes.append(
-            f"{num_steps} steps were chosen, of which {len(distinct)} differ: equal ones were"
-            " merged"
-        )
-    t = np.array(distinct, dtype=np.float64)
-    level = np.append(schedule.R(t + 1), 1.0)
-    low = float(schedule.levels[-1])
-    if level[0] > low + _WELL_ABOVE:
-        notes.append(
-            f"sampling starts at level {level[0]:.4g}, well above R(T) = {low:.4g}: the network"
-            " expects some signal there, and pure noise has none; `start` = 1, or another spacing,"
-            " starts at R(T)"
-        )
-    return NoiseLevels(level, t, label, tuple(notes))
+    t = np.array(sorted(set(steps), reverse=True), dtype=np.float64)
+    return levels_of_steps(schedule, t, num_steps, label)
 
 
 @checked
@@ -317,14 +302,30 @@ def levels_all(schedule: VarianceSchedule) -> NoiseLevels:
     return NoiseLevels(schedule.levels[::-1], np.arange(total - 1.0, -1, -1), f"all {total} steps")
 
 
-def _note_of_start(schedule: VarianceSchedule, level: Array) -> tuple[str, ...]:
-    """A note on custom levels that start well above R(T)."""
+def levels_of_steps(
+    schedule: VarianceSchedule, t: Array, num_steps: int, label: str
+) -> NoiseLevels:
+    """The levels of distinct steps, with notes on merged ones and on a start far from R(T)."""
+    level, notes = np.append(schedule.R(t + 1), 1.0), []
+    if len(t) < num_steps:
+        notes.append(
+            f"{num_steps} steps were chosen, of which {len(t)} differ: equal ones were merged"
+        )
+    remedy = "; `start` = 1 for quadratic steps, or another spacing, starts at R(T)"
+    notes += _note_of_start(schedule, level, _WELL_ABOVE, remedy)
+    return NoiseLevels(level, t, label, tuple(notes))
+
+
+def _note_of_start(
+    schedule: VarianceSchedule, level: Array, margin: float = 0.01, remedy: str = ""
+) -> tuple[str, ...]:
+    """A note on levels that start more than ``margin`` above R(T)."""
     low = float(schedule.levels[-1])
-    if level[0] <= low + 0.01:
+    if level[0] <= low + margin:
         return ()
     return (
         f"sampling starts at level {level[0]:.4g}, cleaner than R(T) = {low:.4g}: the network"
-        " expects some signal there, and pure noise has none",
+        f" expects some signal there, and pure noise has none{remedy}",
     )
 
 

@@ -56,7 +56,8 @@ def dpmpp_3m(levels: NoiseLevels) -> Plan:
 def adams_bashforth(levels: NoiseLevels, order: int) -> Plan:
     """Compile an exponential Adams-Bashforth method: the polynomial in lambda through past D.
 
-    Rows at both ends are of lower order. Order 3 is :func:`multistep_3`.
+    Rows at both ends are of lower order. :func:`multistep_3` has the same rows of order 3, but
+    other ones at both ends.
 
     Args:
         levels: The levels of S rows.
@@ -84,7 +85,9 @@ def adams_bashforth(levels: NoiseLevels, order: int) -> Plan:
 
 @checked
 def sde_dpmpp_2m(levels: NoiseLevels) -> Plan:
-    """Compile SDE-DPM-Solver++ 2M (midpoint form), which draws noise in all rows but the last.
+    """Compile SDE-DPM-Solver++ 2M (midpoint form).
+
+    Every row draws noise, except one that ends at clean data.
 
     Source: Lu et al. 2022, arXiv:2211.01095, appendix D.3.
     """

@@ -13,6 +13,7 @@ from fastdpm.core.errors import InvalidArgumentError, check_one_of
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.levels import (
     NoiseLevels,
+    check_num_steps,
     levels_all,
     levels_custom,
     levels_from_variances,
@@ -80,7 +81,7 @@ class Recipe:
             raise InvalidArgumentError(f"`kappa` must be in [0, 1], got {self.kappa}")
         if not (self.sampler.takes_kappa or self.takes_all_steps) and self.kappa != 0:
             raise InvalidArgumentError(
-                f"method {self.method!r} draws no noise: leave `kappa` at 0, got {self.kappa}"
+                f"method {self.method!r} takes no kappa: leave `kappa` at 0, got {self.kappa}"
             )
         if self.num_steps < 1:
             raise InvalidArgumentError(f"`num_steps` must be at least 1, got {self.num_steps}")
@@ -171,12 +172,16 @@ class Recipe:
             else f"{find_choice(self.levels, self.spacing).title}, S = {self.num_steps}"
         )
         stochastic = f", kappa = {self.kappa:g}" if self.sampler.takes_kappa else ""
+        levels += f", start {self.start:g}" if self.start is not None and not custom else ""
         clip = "" if self.clip == "none" else f", clip {self.clip}"
         return f"{self.method}, {levels}{stochastic}{clip}{guidance}"
 
     @checked
     def choose_levels(self, schedule: VarianceSchedule) -> NoiseLevels:
-        """Choose the noise levels on a schedule; the standard samplers take all of them."""
+        """Choose S noise levels on a schedule; the standard samplers take all of them."""
+        return self._levels(schedule, self.num_steps)
+
+    def _levels(self, schedule: VarianceSchedule, count: int) -> NoiseLevels:
         if self.takes_all_steps:
             return levels_all(schedule)
         if self.variances is not None:
@@ -189,16 +194,19 @@ class Recipe:
             options["bounded"] = False
         if self.start is not None:
             options["start"] = self.start
-        return choice.function(schedule, self.sampler.steps(self.num_steps), **options)
+        return choice.function(schedule, count, **options)
 
     @checked
     def compile(self, schedule: VarianceSchedule) -> Plan:
         """Compile the plan on a schedule."""
         if self.takes_all_steps:
             return self.sampler.function(schedule)
-        custom = any(getattr(self, name) is not None for name in _CUSTOM)
-        count = None if custom else self.num_steps
-        return self.sampler.over(self.choose_levels(schedule), schedule, self.kappa, count)
+        count = None
+        if all(getattr(self, name) is None for name in _CUSTOM):
+            count = self.num_steps
+            check_num_steps(schedule, count)
+        levels = self._levels(schedule, self.sampler.steps(self.num_steps))
+        return self.sampler.over(levels, schedule, self.kappa, count)
 
 
 def _join(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from fastdpm.core.reverse import ddim_rev
 
 
 @checked
-def restart(levels: NoiseLevels, num_evaluations: int = 0) -> Plan:
+def restart(levels: NoiseLevels, num_evaluations: int | None = None) -> Plan:
     """Compile restart sampling over levels: the last rows but one are taken twice.
 
     The row that ends at the last level before clean data draws noise that leads back to an earlier
@@ -32,12 +32,13 @@ def restart(levels: NoiseLevels, num_evaluations: int = 0) -> Plan:
     """
     steps = levels.num_steps
     longest = max(2 * steps - 2, steps)
-    if not (num_evaluations == 0 or steps <= num_evaluations <= longest):
+    count = min(steps + steps // 3, longest) if num_evaluations is None else num_evaluations
+    if not steps <= count <= longest:
         raise InvalidArgumentError(
             f"`num_evaluations` of {steps} levels must be in [{steps}, {longest}], got"
             f" {num_evaluations}"
         )
-    repeated = (num_evaluations or min(steps + steps // 3, longest)) - steps
+    repeated = count - steps
     plan = ddim_rev(levels)
     label = f"restart over {levels.label}"
     if not repeated:

@@ -89,6 +89,10 @@ class Sampler:
         """Whether every network evaluation takes a step to the next level."""
         return self.steps is _as_many
 
+    def _counts(self, num_evaluations: int, levels: NoiseLevels) -> bool:
+        """Whether the number is an argument of the function: no levels were merged."""
+        return not self.one_step_each and self.steps(num_evaluations) == levels.num_steps
+
     def over(
         self,
         levels: NoiseLevels,
@@ -110,8 +114,7 @@ class Sampler:
             options["kappa"] = kappa
         if self.takes_schedule:
             options["schedule"] = schedule
-        stated = num_evaluations is not None and not self.one_step_each
-        if stated and self.steps(num_evaluations or 0) == levels.num_steps:  # none was merged
+        if num_evaluations is not None and self._counts(num_evaluations, levels):
             options["num_evaluations"] = num_evaluations
         return self.function(levels, **options)
 

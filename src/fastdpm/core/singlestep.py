@@ -13,14 +13,16 @@ import numpy as np
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.history import sigmas
+from fastdpm.core.history import scales
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import VarianceSchedule
 
 
 @checked
-def heun(levels: NoiseLevels, schedule: VarianceSchedule, num_evaluations: int = 0) -> Plan:
+def heun(
+    levels: NoiseLevels, schedule: VarianceSchedule, num_evaluations: int | None = None
+) -> Plan:
     """Compile Heun's method: the mean of the predictions at both ends of a step.
 
     Args:
@@ -40,7 +42,7 @@ def heun(levels: NoiseLevels, schedule: VarianceSchedule, num_evaluations: int =
 
 @checked
 def dpm_solver_2(
-    levels: NoiseLevels, schedule: VarianceSchedule, num_evaluations: int = 0
+    levels: NoiseLevels, schedule: VarianceSchedule, num_evaluations: int | None = None
 ) -> Plan:
     """Compile DPM-Solver-2: the prediction in the middle of a step, in log s.
 
@@ -56,7 +58,10 @@ def dpm_solver_2(
 
     Source: Lu et al. 2022, arXiv:2206.00927, algorithm 4 with r1 = 1/2.
     """
-    middle = lambda start, end: float(np.sqrt(start * end))  # noqa: E731
+
+    def middle(start: float, end: float) -> float:
+        return float(np.sqrt(start * end))
+
     return _compile("DPM-Solver-2", levels, schedule, num_evaluations, middle, 1.0)
 
 
@@ -64,12 +69,12 @@ def _compile(
     name: str,
     levels: NoiseLevels,
     schedule: VarianceSchedule,
-    num_evaluations: int,
+    num_evaluations: int | None,
     second: Callable[[float, float], float],
     share: float,
 ) -> Plan:
     """Steps whose second prediction, at scale ``second(start, end)``, has the weight ``share``."""
-    scale = sigmas(levels.level) / levels.level
+    scale = scales(levels.level)
     level, t = [float(levels.level[0])], []
     a: list[list[float]] = []
     b: list[list[float]] = []
@@ -100,12 +105,12 @@ def _compile(
     return Plan(level_table, t_table, a_table, b_table, np.zeros(len(t)), label, levels.notes)
 
 
-def _ends_with_euler(levels: NoiseLevels, num_evaluations: int) -> bool:
+def _ends_with_euler(levels: NoiseLevels, num_evaluations: int | None) -> bool:
     """Whether the last row is a step of its own, by the number of evaluations."""
     whole = 2 * levels.num_steps
-    if num_evaluations not in (0, whole - 1, whole):
+    if num_evaluations not in (None, whole - 1, whole):
         raise InvalidArgumentError(
             f"`num_evaluations` of {levels.num_steps} steps must be {whole - 1} or {whole}, got"
             f" {num_evaluations}"
         )
-    return num_evaluations == whole - 1 or (num_evaluations == 0 and levels.level[-1] == 1)
+    return num_evaluations == whole - 1 or (num_evaluations is None and levels.level[-1] == 1)

@@ -13,8 +13,8 @@ import numpy as np
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, check_one_of
-from fastdpm.core.levels import NoiseLevels, check_num_steps, single_level
-from fastdpm.core.reverse import variance
+from fastdpm.core.history import scales
+from fastdpm.core.levels import NoiseLevels, check_num_steps, levels_of_steps, single_level
 from fastdpm.core.schedule import Array, VarianceSchedule
 
 
@@ -54,8 +54,9 @@ STEP_SPACINGS: Mapping[str, Callable[[int, int], Array]] = MappingProxyType(
 )
 """Spacings of training steps by name: ``function(T, S) -> steps``, zero-based and rising."""
 
-# The noise scales that were optimized for ten steps of Stable Diffusion 1.5, without the final 0.
-_ALIGNED = np.array([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152])
+# The noise scales that were optimized for ten steps of Stable Diffusion 1.5; the last one, that of
+# the first training step, is where its chain ends.
+_ALIGNED = np.array([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029])
 
 
 @checked
@@ -82,7 +83,9 @@ def levels_spaced(schedule: VarianceSchedule, num_steps: int, spacing: str) -> N
         return single_level(schedule, label)
     total = schedule.num_train_steps
     t = np.clip(STEP_SPACINGS[spacing](total, num_steps), 0, total - 1)
-    return _of_steps(schedule, np.unique(t)[::-1], label)
+    if t.max() == 0:
+        raise InvalidArgumentError(f"{label} needs S below T, {total}: choose another spacing")
+    return levels_of_steps(schedule, np.unique(t)[::-1], num_steps, label)
 
 
 @checked
@@ -96,7 +99,7 @@ def levels_sigma(
         num_steps: S, from 1 to T. S = 1 takes step T - 1.
         spacing: "karras" spaces the scales evenly in sigma^(1 / rho), "log-snr" in log sigma.
             "ays" interpolates the scales that Align Your Steps found for Stable Diffusion 1.5, on
-            logarithmic axes, and stretches them to the range of the schedule.
+            a logarithmic axis, and stretches them to the range of the schedule.
         rho: Exponent of "karras", at least 1.
 
     Raises:
@@ -113,7 +116,7 @@ def levels_sigma(
     if num_steps == 1:
         return single_level(schedule, label)
     ends = schedule.levels[[-1, 1]]
-    low, high = np.log(_scale(ends))[::-1]
+    low, high = np.log(scales(ends))[::-1]
     place = np.linspace(0, 1, num_steps)
     if spacing == "karras":
         first, last = np.exp(high / rho), np.exp(low / rho)
@@ -123,19 +126,13 @@ def levels_sigma(
     else:
         table = np.log(_ALIGNED)
         share = (table - table[-1]) / (table[0] - table[-1])
+        place = np.linspace(0, 1, num_steps + 1)[:-1]
         log_sigma = low + (high - low) * np.interp(place, np.linspace(0, 1, len(share)), share)
     level = 1 / np.sqrt(1 + np.exp(2 * log_sigma))
-    level[[0, -1]] = ends
+    level[0] = ends[0]
+    if spacing != "ays":
+        level[-1] = ends[1]
     return NoiseLevels(np.append(level, 1.0), schedule.T(level) - 1, label)
 
 
 SIGMA_SPACINGS = ("karras", "log-snr", "ays")
-
-
-def _of_steps(schedule: VarianceSchedule, t: Array, label: str) -> NoiseLevels:
-    return NoiseLevels(np.append(schedule.R(t + 1), 1.0), t, label)
-
-
-def _scale(level: Array) -> Array:
-    """The noise scale sqrt(1 - r^2) / r of a level."""
-    return np.asarray(np.sqrt(variance(level)) / level)

@@ -36,7 +36,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -96,23 +96,26 @@ class DiffusersMethod:
         """Its heading in tables."""
         return f"{self.solver} (diffusers)"
 
-    @property
-    def recipe(self) -> Recipe | None:
-        """Our recipe for the same samples, at any S that divides T; None if there is none.
+    def recipe(self, num_steps: int, total: int) -> Recipe | None:
+        """Our recipe for the same samples at S of T steps; None if there is none.
 
-        "ddpm" draws other noise, and "karras" does not round the steps that the network receives.
+        There is none for DDPM, which draws other noise; for PNDM, PLMS and DEIS; for "karras",
+        which rounds the steps that the network receives; for DDIM with "linspace" or if S does not
+        divide T, which steps from other levels than it reached; and for 3M from S = 15 on, which
+        has no rows of lower order before its last one.
         """
-        ours = _OURS.get(self.scheduler)
-        if ours is None or (ours.own_spacing and self.choice == "linspace"):
+        if num_steps == 1 or self.choice == _KARRAS or self.scheduler not in _OURS:
             return None
-        if self.choice == _KARRAS:
-            chosen = Recipe(levels="sigma", spacing=_KARRAS)
-        elif ours.own_spacing or self.choice == "trailing":
-            chosen = Recipe(levels="step", spacing=self.choice)
-        else:
-            chosen = Recipe(levels="step", spacing=f"{self.choice}-open")
-        order = self.settings.get("solver_order", "")
-        return chosen.replace(method=f"{ours.method}{order}{ours.suffix}", kappa=ours.kappa)
+        spacing = self.choice if self.choice == "trailing" else f"{self.choice}-open"
+        if self.scheduler == "DDIMScheduler":
+            if self.choice == "linspace" or total % num_steps:
+                return None
+            spacing = self.choice
+        order = self.settings.get("solver_order")
+        if order == 3 and num_steps >= _LONG:
+            return None
+        method = _OURS[self.scheduler] if order is None else f"dpmpp-{order}m"
+        return Recipe(num_steps=num_steps, method=method, levels="step", spacing=spacing)
 
     def num_evaluations(self, num_steps: int) -> int:
         """Network evaluations for ``num_steps`` steps."""
@@ -126,21 +129,9 @@ class DiffusersMethod:
             )
 
 
-class _Ours(NamedTuple):
-    """How our sampler is called that does the same as a scheduler."""
-
-    method: str
-    suffix: str = ""
-    kappa: float = 0.0
-    own_spacing: bool = False
-
-
-_OURS = {
-    "DDIMScheduler": _Ours("ddim-rev", own_spacing=True),
-    "DDPMScheduler": _Ours("ddim-rev", kappa=1.0, own_spacing=True),
-    _DPM: _Ours("dpmpp-", "m"),
-    "UniPCMultistepScheduler": _Ours("unipc-2"),
-}
+# Our samplers that do the same as a scheduler; of DPM-Solver++, by its order.
+_OURS = {"DDIMScheduler": "ddim-rev", "UniPCMultistepScheduler": "unipc-2", _DPM: "dpmpp"}
+_LONG = 15
 _UNCLIPPED: dict[str, Any] = {"settings": {"clip_sample": False}}
 _PLMS: dict[str, Any] = {"settings": {"skip_prk_steps": True}, "extra": 1, "least": 2}
 _SOLVERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (

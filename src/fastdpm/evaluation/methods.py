@@ -130,12 +130,15 @@ def choose_methods(
     return tuple(chosen.values())
 
 
-def recipe_of(key: str) -> Recipe | None:
-    """The recipe of a method, for any S; None if only diffusers draws its samples."""
+def recipe_of(key: str, num_steps: int, total: int) -> Recipe | None:
+    """The recipe of a method at S of T steps; None if only diffusers draws its samples."""
     if key in DIFFUSERS_METHODS:
-        return DIFFUSERS_METHODS[key].recipe
-    named = find_named(key)
-    return None if named is None else named.recipe
+        return DIFFUSERS_METHODS[key].recipe(num_steps, total)
+    try:
+        named = find_named(key)
+    except InvalidArgumentError:  # a key of the user's own, which looks like one with kappa
+        return None
+    return None if named is None else named.recipe.replace(num_steps=num_steps)
 
 
 def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:

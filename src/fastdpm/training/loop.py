@@ -206,7 +206,6 @@ class Trainer:
             if should_stop():
                 self.save()
                 return False
-        self.losses.close(self.step)
         self.save()
         self.export()
         return True
@@ -252,13 +251,15 @@ class Trainer:
             "seconds": self.seconds,
             **self.losses.state,
         }
+        rows = self.losses.rows_at(self.step)
+        lines = (f"{step},{loss:.6f}\n" for step, loss in rows)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         with self.run.batch() as folder:
             write_bytes(folder / CHECKPOINT, buffer.getbuffer())
-            write_text(folder / "loss.csv", self.losses.csv)
-            if len(self.losses.rows) > 1:
-                steps, losses = zip(*self.losses.rows, strict=True)
+            write_text(folder / "loss.csv", "".join(["step,loss\n", *lines]))
+            if len(rows) > 1:
+                steps, losses = zip(*rows, strict=True)
                 write_loss(folder / "loss.png", self.task.loss_name, steps, losses)
 
     def write_samples(self) -> None:
@@ -269,6 +270,7 @@ class Trainer:
     def export(self) -> None:
         """Write the averaged weights to the folder ``model``, and a picture of samples."""
         self.write_samples()
+        loss = self.losses.last(self.step)
         provenance: dict[str, Any] = {
             "command": self.command,
             **self._started_from,
@@ -278,7 +280,7 @@ class Trainer:
             "minutes": round(self.seconds / 60, 1),
             "device": self.device.type,
             "precision": self.precision,
-            "loss": round(self.losses.last, 5) if self.losses.rows else "not measured",
+            "loss": "not measured" if math.isnan(loss) else round(loss, 5),
             "seed": self.config.training.seed,
             "torch": torch.__version__,
             **self.task.report(self.ema, self.log),

@@ -27,20 +27,19 @@ class LossRecord:
         self._pending: list[Tensor] = []
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Add the loss of a step, from 1; the mean is recorded when a span is complete."""
-        self._pending.append(loss)
-        if step % EVERY == 0:
-            self.close(step)
-
-    def close(self, step: int) -> None:
-        """Record the mean of an incomplete span, which ends the run at a step.
+        """Add the loss of a step, from 1; the mean is recorded when a span is complete.
 
         Raises:
-            DataError: If it is not finite.
+            DataError: If the mean is not finite.
         """
-        if self._pending:
+        self._pending.append(loss)
+        if step % EVERY == 0:
             self.rows.append((step, self.check(step)))
             self._pending.clear()
+
+    def rows_at(self, step: int) -> list[tuple[int, float]]:
+        """The rows, and one more for the span that is not complete at a step."""
+        return [*self.rows, (step, self.check(step))] if self._pending else self.rows
 
     def check(self, step: int) -> float:
         """The mean loss since the last row, or that of the last row; NaN if there is none.
@@ -70,19 +69,14 @@ class LossRecord:
         self.rows = [(int(step), float(loss)) for step, loss in state["losses"]]
         self._pending = list(state.get("pending_losses", torch.empty(0)))
 
-    @property
-    def csv(self) -> str:
-        """The rows as a table."""
-        return "step,loss\n" + "".join(f"{step},{loss:.6f}\n" for step, loss in self.rows)
-
-    @property
-    def last(self) -> float:
-        """The mean loss of the last 1,000 steps; NaN if nothing was recorded."""
-        ends = [0, *(step for step, _ in self.rows)]
+    def last(self, step: int) -> float:
+        """The mean loss of the last 1,000 steps up to a step; NaN if there is none."""
+        rows = self.rows_at(step)
+        ends = [0, *(end for end, _ in rows)]
         spans = [
             (ends[i + 1] - ends[i], loss)
-            for i, (step, loss) in enumerate(self.rows)
-            if step > ends[-1] - _LAST
+            for i, (end, loss) in enumerate(rows)
+            if end > ends[-1] - _LAST
         ]
         count = sum(size for size, _ in spans)
         return sum(size * loss for size, loss in spans) / count if count else math.nan

@@ -117,8 +117,9 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
 
 def _options(comparison: Comparison, cell: Cell) -> str:
     """The options of `fastdpm sample` that repeat a cell; empty if no recipe does."""
-    recipe = recipe_of(cell.method)
-    if recipe is None:
+    recipe = recipe_of(cell.method, cell.num_steps, comparison.model.T)
+    scale = re.fullmatch(r"guidance (-?[\d.]+)", cell.guidance)
+    if recipe is None or (cell.guidance and scale is None):
         return ""
     options = f"-S {cell.num_steps} --method {recipe.method}"
     options += f" --levels {recipe.levels} --spacing {recipe.spacing}"
@@ -126,12 +127,13 @@ def _options(comparison: Comparison, cell: Cell) -> str:
         options += f" --kappa {recipe.kappa:g}"
     if comparison.clip:
         options += f" --clip {comparison.clip}"
-    scale = re.match(r"guidance (-?[\d.]+)", cell.guidance)
+    if comparison.precision not in (None, "float32"):
+        options += f" --precision {comparison.precision}"
     if scale is not None:
-        options += f" --guidance {scale[1]}"
-    elif "--guidance" in (comparison.command or ""):
-        options += " --guidance 1"
-    return options
+        return f"{options} --guidance {scale[1]}"
+    stated = "--guidance" in (comparison.command or "")
+    guided = stated or any(other.guidance for other in comparison.cells)
+    return f"{options} --guidance 1" if guided else options
 
 
 def ratio(times: float) -> str:
@@ -153,9 +155,8 @@ def _warnings(comparison: Comparison) -> list[str]:
     if counts:
         others = ", ".join(f"{name}: {n:,}" for name, n in counts)
         found.append(
-            f"Methods were measured on {comparison.n:,} samples, others on another number"
-            f" ({others}). Many metrics, such as Fréchet distances, depend on it, so compare these"
-            " numbers with care."
+            f"All numbers are of {comparison.n:,} samples, except {others}. Many metrics, such as"
+            " Fréchet distances, depend on the number of samples, so compare them with care."
         )
     failed = sum(cell.failed is not None for cell in comparison.cells)
     if failed:

@@ -267,9 +267,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if self._following in rows and np.unique(plan.t[rows]).size == 1:
             return self._following  # a step that the plan takes more than once
         if len(rows) > 1:
+            advice = "take the timesteps in order"
+            if np.unique(plan.t[rows]).size > 1:
+                advice = "pass scheduler.timesteps in float32"
             raise InvalidArgumentError(
                 f"timestep {step:g} belongs to rows {' and '.join(map(str, rows))} in {dtype}:"
-                " pass scheduler.timesteps in float32"
+                f" {advice}"
             )
         return int(rows[0])
 

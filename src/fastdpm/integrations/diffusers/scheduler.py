@@ -164,7 +164,8 @@ class FastDPMScheduler(PlanScheduler):
             self.plan = self._tail(full, begin_index)
         else:
             self.plan = full
-        self._begin_index = self._following = begin_index
+        self._begin_index = begin_index
+        self._following = begin_index if self.plan is full else 0
         self._past = {}
 
     def _tail(self, full: Plan, row: int) -> Plan:
