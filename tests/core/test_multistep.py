@@ -48,8 +48,8 @@ def _error(plan: Plan) -> float:
 
 
 def _orders(method: Callable[[NoiseLevels], Plan]) -> Array:
-    """Order between each two of S = 20, 40, 80, 160, 320."""
-    sizes = [20, 40, 80, 160, 320]
+    """Order between each two of S = 20, 40, 80, 160."""
+    sizes = [20, 40, 80, 160]
     return -np.diff(np.log2([_error(method(_levels_even_in_log_snr(s))) for s in sizes]))
 
 

@@ -256,7 +256,7 @@ def test_an_unknown_method_names_the_known_forms():
         (["-S", "0"], ["[1, 100]", 0]),
         (["-S", "5,200"], ["[1, 100]", 200]),
         (["-S", "x"], ["--steps", "'x'"]),
-        (["-S", ""], ["--steps", "''"]),
+        (["-S", ""], ["-S", "empty"]),
         (["-S", "inf"], ["--steps", "inf"]),
         (["--reference-n", "50"], ["standard", "--reference-n"]),
         (["--methods", "step-linear-k0,standard", "--reference-n", "10"], [10, 20]),
