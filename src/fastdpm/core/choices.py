@@ -104,23 +104,13 @@ CHOICES: Mapping[str, LevelChoice] = MappingProxyType(
             ),
             *(
                 LevelChoice(
-                    "step",
-                    spacing,
-                    partial(levels_spaced, spacing=spacing),
-                    summary,
-                    compared=False,
+                    levels, spacing, partial(function, spacing=spacing), summary, compared=False
                 )
-                for spacing, summary in _STEPS.items()
-            ),
-            *(
-                LevelChoice(
-                    "sigma",
-                    spacing,
-                    partial(levels_sigma, spacing=spacing),
-                    summary,
-                    compared=False,
+                for levels, function, spacings in (
+                    ("step", levels_spaced, _STEPS),
+                    ("sigma", levels_sigma, _SIGMAS),
                 )
-                for spacing, summary in _SIGMAS.items()
+                for spacing, summary in spacings.items()
             ),
         )
     }

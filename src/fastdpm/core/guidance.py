@@ -193,10 +193,7 @@ def _scale(value: Any) -> float | tuple[float, ...]:
 
 def _rescale(value: Any) -> float:
     """A number in [0, 1]."""
-    try:
-        number = math.nan if isinstance(value, str | bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = _float(value)
     if not 0 <= number <= 1:
         got = f"{number:g}" if math.isfinite(number) else shown(value)
         raise InvalidArgumentError(f"`guidance_rescale` must be in [0, 1], got {got}")
@@ -205,16 +202,20 @@ def _rescale(value: Any) -> float:
 
 def _number(name: str, value: Any) -> float:
     """A finite number as a float."""
-    if not isinstance(value, str | bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan  # refused below
-        if abs(number) <= _MAX_SCALE:
-            return number
+    number = _float(value)
+    if abs(number) <= _MAX_SCALE:
+        return number
     raise InvalidArgumentError(
         f"`{name}` must be a number of at most {_MAX_SCALE:,} in size, got {shown(value)}"
     )
+
+
+def _float(value: Any) -> float:
+    """A value as a float; NaN if it is no number."""
+    try:
+        return math.nan if isinstance(value, str | bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 NO_GUIDANCE = GuidanceScale()

@@ -240,7 +240,7 @@ class Trainer:
         Raises:
             DataError: If the loss is not finite; the last checkpoint is kept.
         """
-        self.losses.check(self.step)
+        rows = self.losses.rows_at(self.step)
         state = {
             "config": self.config.identity,
             "decisive": self.config.decisive,
@@ -251,7 +251,6 @@ class Trainer:
             "seconds": self.seconds,
             **self.losses.state,
         }
-        rows = self.losses.rows_at(self.step)
         lines = (f"{step},{loss:.6f}\n" for step, loss in rows)
         buffer = io.BytesIO()
         torch.save(state, buffer)

@@ -61,13 +61,13 @@ class LossRecord:
         """The record for a checkpoint."""
         return {
             "losses": self.rows,
-            "pending_losses": torch.tensor(list(map(float, self._pending))),
+            "pending_losses": torch.tensor(list(map(float, self._pending)), device="cpu"),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Read :attr:`state`."""
         self.rows = [(int(step), float(loss)) for step, loss in state["losses"]]
-        self._pending = list(state.get("pending_losses", torch.empty(0)))
+        self._pending = list(state.get("pending_losses", ()))
 
     def last(self, step: int) -> float:
         """The mean loss of the last 1,000 steps up to a step; NaN if there is none."""

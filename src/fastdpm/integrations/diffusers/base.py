@@ -264,12 +264,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 f"`timestep` must be one of the {plan.num_rows} in scheduler.timesteps"
                 f" ({plan.t[0]:g} ... {plan.t[-1]:g}), got {step:g}: pass them unchanged"
             )
-        if self._following in rows and np.unique(plan.t[rows]).size == 1:
+        rounded = np.unique(plan.t[rows]).size > 1
+        if self._following in rows and not rounded:
             return self._following  # a step that the plan takes more than once
         if len(rows) > 1:
-            advice = "take the timesteps in order"
-            if np.unique(plan.t[rows]).size > 1:
-                advice = "pass scheduler.timesteps in float32"
+            advice = "pass scheduler.timesteps in float32"
+            advice = advice if rounded else "take the timesteps in order"
             raise InvalidArgumentError(
                 f"timestep {step:g} belongs to rows {' and '.join(map(str, rows))} in {dtype}:"
                 f" {advice}"
