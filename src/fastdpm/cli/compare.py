@@ -27,12 +27,12 @@ FORMATS = OneOf("fastdpm.data.files:FIGURE_FORMATS", several=True)
 
 
 def _methods_help() -> str:
-    from fastdpm.core.methods import families
+    from fastdpm.core.methods import OWN, families
 
     return (
-        f"Groups ({', '.join([*families(), 'diffusers'])}) or single methods (var-linear-k0.5,"
-        " dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas; by default all"
-        " groups, or the preset's."
+        f"Groups ({', '.join([*families(), OWN, 'diffusers'])}) or single methods"
+        " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
+        " by default all groups, or the preset's."
     )
 
 
@@ -63,6 +63,12 @@ def compare(
     ] = None,
     methods: Annotated[str | None, Panel.SAMPLING.option(help=_methods_help)] = None,
     kappa: Annotated[str | None, Panel.SAMPLING.option(help=_kappa_help)] = None,
+    recipes: Annotated[
+        Path | None,
+        Panel.SAMPLING.option(
+            help="TOML file of your own recipes, one table for each, in addition to the model's."
+        ),
+    ] = None,
     guidance_scale: Annotated[
         str | None,
         Panel.SAMPLING.option(
@@ -138,7 +144,9 @@ def compare(
         "--dry-run", "--overwrite", "--resume", "--verbose", "--format=", "--threads="
     )
     figures = choices.parse_names("--format", formats, FORMATS)
-    counts, names, kappas = _parse_grid(steps, methods, kappa)
+    counts = choices.parse("--steps", steps, int) or None
+    names = choices.parse("--methods", methods, str) or None
+    kappas = choices.parse("--kappa", kappa, float) or None
     classes = choices.parse_classes(class_labels)
     scales = choices.parse("--guidance", guidance_scale, float)
     interval = choices.parse_range("--guidance-interval", guidance_interval)
@@ -170,12 +178,13 @@ def compare(
             ),
             clip=clip,
             reference_n=reference_n,
+            recipes=recipes,
         )
         if dry_run:
             _print_cost(prepared, cells=True)
             return
         identity = report_identity(prepared.planned) | {"class_labels": classes}
-        read = (*found_model.files, None if against is None else Path(against))
+        read = (*found_model.files, recipes, None if against is None else Path(against))
         with folder.claim(COMMAND, identity, read) as run, choices.keeping(kept):
             _print_cost(prepared, cells=False)
             found = prepared.run(command, console.print)
@@ -184,20 +193,6 @@ def compare(
         console.print(f"written: {path}")
     if preset is not None:
         _print_published(preset)
-
-
-def _parse_grid(
-    steps: str | None, methods: str | None, kappa: str | None
-) -> tuple[list[int] | None, list[str] | None, list[float] | None]:
-    """The values of S, the methods and the values of kappa; None if not set."""
-    from fastdpm.evaluation.methods import choose_methods
-
-    counts = choices.parse("--steps", steps, int) or None
-    names = choices.parse("--methods", methods, str) or None
-    kappas = choices.parse("--kappa", kappa, float) or None
-    if names is not None:
-        choose_methods(names, kappas)  # refuses what is wrong before the model is looked for
-    return counts, names, kappas
 
 
 def _guidances(

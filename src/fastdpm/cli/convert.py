@@ -47,6 +47,18 @@ def convert(
     half: Annotated[
         bool, Panel.OUTPUT.option("--half", help="Store 16-bit weights, half the size.")
     ] = False,
+    recipes: Annotated[
+        Path | None,
+        Panel.OUTPUT.option(help="TOML file of recipes to add to the model, one table for each."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        Panel.OUTPUT.option(
+            help="Recipe to recommend: one of the model's or of --recipes, or a method as"
+            " `compare` names it.",
+            metavar="NAME",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -61,6 +73,8 @@ def convert(
         variant=variant,
         name=name,
         half=half,
+        recipes=recipes,
+        recipe=recipe,
         overwrite=overwrite,
         resume=resume,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
@@ -37,7 +37,7 @@ def decode(
             metavar="NAME,...",
         ),
     ] = None,
-    guiding: choices.Guiding,
+    guiding: recipes.Guiding,
     batch_size: choices.BatchSize = None,
     machine: Machine,
 ) -> None:

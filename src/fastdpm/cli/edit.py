@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.expand import changes
 from fastdpm.cli.inputs import InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastdpm.output.folder import SampleFolder
 
 
-@changes(choices.RecipeOptions, without=("method",))
+@changes(recipes.RecipeOptions, without=("named", "recipes", "method"))
 def edit(
     *,
     source: Source,
@@ -55,8 +55,8 @@ def edit(
             help="Part of a sound to paint, in seconds: 0.2:0.5.", metavar="FROM:TO"
         ),
     ] = None,
-    options: choices.RecipeOptions,
-    guiding: choices.Guiding,
+    options: recipes.RecipeOptions,
+    guiding: recipes.Guiding,
     clip: choices.Clip = None,
     seed: choices.Seed = 0,
     machine: Machine,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from fastdpm.cli import choices
+from fastdpm.cli import recipes
 from fastdpm.cli.inputs import (
     Encoding,
     InputPaths,
@@ -34,8 +34,8 @@ def encode(
     ] = False,
     n: Limit = None,
     encoding: Encoding,
-    options: choices.RecipeOptions,
-    guiding: choices.Guiding,
+    options: recipes.RecipeOptions,
+    guiding: recipes.Guiding,
     machine: Machine,
 ) -> None:
     """Encode images or sounds into noise that `fastdpm decode` turns back into them.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
@@ -54,9 +54,9 @@ def evaluate(
     ] = None,
     features: choices.Features = None,
     inception: choices.Inception = None,
-    sampling: choices.Sampling,
+    sampling: recipes.Sampling,
     class_labels: choices.ClassLabels = None,
-    guiding: choices.Guiding,
+    guiding: recipes.Guiding,
     seed: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -132,7 +132,7 @@ def evaluate(
         _refuse(samples, [name for name, stated in idle.items() if stated])
         machine.use_stated_threads()
     else:
-        recipe, plan = sampling.choose(measured.config.recipe)
+        recipe, plan = sampling.choose(measured.config)
         recipe = guiding.recipe(recipe)
         machine.use_threads(measured.config, n, drawing_batch(measured, batch_size))
     measuring = stages.MeasureOptions(

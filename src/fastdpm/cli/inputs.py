@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.expand import OneOf, Options, changes
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.panels import Panel
@@ -37,8 +37,8 @@ InputPaths = Annotated[
 ENCODINGS = OneOf("fastdpm.core.inverse:ENCODINGS")
 Limit = Annotated[int | None, Panel.INPUT.option("-n", help="Read at most N inputs.", min=1)]
 encodes = changes(
-    choices.RecipeOptions,
-    without=("method", "kappa"),
+    recipes.RecipeOptions,
+    without=("named", "recipes", "method", "kappa"),
     panel=Panel.ENCODING,
     steps="Number of steps S, from 1 to T (`--by invertible` needs 2); by default 50, which keeps"
     " the latents of most models near noise.",
@@ -213,7 +213,7 @@ class Encoding(Options):
         levels = recipe.choose_levels(found.schedule)
         return levels[:-1] if self.without_last_row else levels
 
-    def choose_levels(self, options: choices.RecipeOptions, found: FoundModel) -> NoiseLevels:
+    def choose_levels(self, options: recipes.RecipeOptions, found: FoundModel) -> NoiseLevels:
         """The levels to encode over, and checks of all choices that need no weights."""
         from fastdpm.core.inverse import find_encoding
         from fastdpm.inverse.encoding import check_solver, recommended_recipe
@@ -247,7 +247,7 @@ class Encoding(Options):
             )
 
 
-def choose_guidance(guiding: choices.Guiding, found: FoundModel) -> GuidanceScale:
+def choose_guidance(guiding: recipes.Guiding, found: FoundModel) -> GuidanceScale:
     """The guidance of the inverse direction: none unless it is set, and a note if that matters."""
     from fastdpm.core.guidance import NO_GUIDANCE
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastdpm.cli import choices
+from fastdpm.cli import recipes
 from fastdpm.cli.inputs import (
     Encoding,
     LoadedInputs,
@@ -43,8 +43,8 @@ def interpolate(
     ] = 9,
     folder: OutFolder,
     encoding: Encoding,
-    options: choices.RecipeOptions,
-    guiding: choices.Guiding,
+    options: recipes.RecipeOptions,
+    guiding: recipes.Guiding,
     machine: Machine,
 ) -> None:
     """Interpolate between two images or sounds, along the sphere of their latents.

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.expand import OneOf, changes
 from fastdpm.cli.inputs import InputPaths, Limit, Source, choose_guidance
 from fastdpm.cli.machine import Machine
@@ -28,13 +28,13 @@ def _grey_levels() -> str:
     return f"Number of values of the data; by default the model's, or {usual}."
 
 
-@changes(choices.RecipeOptions, without=("kappa", "method"))
+@changes(recipes.RecipeOptions, without=("named", "recipes", "kappa", "method"))
 def likelihood(
     *,
     source: Source,
     inputs: InputPaths,
     n: Limit = None,
-    options: choices.RecipeOptions,
+    options: recipes.RecipeOptions,
     variance: Annotated[
         str,
         Panel.LIKELIHOOD.option(
@@ -47,7 +47,7 @@ def likelihood(
         int | None, Panel.LIKELIHOOD.option("--gray-levels", help=_grey_levels, min=2)
     ] = None,
     clip: choices.Clip = None,
-    guiding: choices.Guiding,
+    guiding: recipes.Guiding,
     seed: choices.Seed = 0,
     machine: Machine,
     save: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import console
@@ -20,7 +20,7 @@ def plan(
     *,
     model: choices.ModelName = "cifar10",
     checkpoint: choices.Checkpoint = None,
-    options: choices.RecipeOptions,
+    options: recipes.RecipeOptions,
     plot: Annotated[
         Path | None, Panel.OUTPUT.option(help="Draw the plan to this .png, .pdf or .svg file.")
     ] = None,
@@ -38,7 +38,7 @@ def plan(
     found = choices.find(model, checkpoint)
     for path in (save, plot):
         check_output(path, inputs=found.files)
-    recipe = options.recipe(found.config.recipe)
+    recipe = options.recipe(options.base(found.config))
     compiled = recipe.compile(found.schedule)
     lines = _lines(compiled, recipe.guidance)
     if plot is not None:

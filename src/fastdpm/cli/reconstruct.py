@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.inputs import (
     ENCODINGS,
     Encoding,
@@ -64,16 +64,16 @@ def reconstruct(
             help="Choose the noise levels by variance, by training step, or both in turn; by"
             " default as in the recommended recipe."
         ),
-        replace(choices.LEVELS, several=True),
+        replace(recipes.LEVELS, several=True),
     ] = None,
     spacing: Annotated[
         str | None,
         Panel.ENCODING.option(
             help="Spacing of the levels; by default as in the recommended recipe."
         ),
-        replace(choices.SPACINGS, several=True),
+        replace(recipes.SPACINGS, several=True),
     ] = None,
-    guiding: choices.Guiding,
+    guiding: recipes.Guiding,
     machine: Machine,
 ) -> None:
     """Encode and decode images or sounds, and measure how close the results are.
@@ -91,8 +91,8 @@ def reconstruct(
     from fastdpm.progress import sampling_bar
 
     methods = [find_encoding(n) for n in choices.parse_names("--by", encoding.by, ENCODINGS)]
-    kinds = choices.parse_names("--levels", levels, choices.LEVELS)
-    spacings = choices.parse_names("--spacing", spacing, choices.SPACINGS)
+    kinds = choices.parse_names("--levels", levels, recipes.LEVELS)
+    spacings = choices.parse_names("--spacing", spacing, recipes.SPACINGS)
     counts = choices.parse("--steps", steps, int)
     if not any(method.solved for method in methods):
         check_solver(methods[0], encoding.solver)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastdpm.cli import choices
+from fastdpm.cli import choices, recipes
 from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OptionalFolder
@@ -39,8 +39,8 @@ def sample(
             min=1,
         ),
     ] = None,
-    sampling: choices.Sampling,
-    guiding: choices.Guiding,
+    sampling: recipes.Sampling,
+    guiding: recipes.Guiding,
     seed: choices.Seed = 0,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
@@ -65,7 +65,7 @@ def sample(
     folder.check()
     found = choices.find(model, checkpoint)
     config = found.config
-    recipe, saved = sampling.choose(config.recipe)
+    recipe, saved = sampling.choose(config)
     recipe = guiding.recipe(recipe)
     plan = saved or recipe.compile(found.schedule)
     recipe.guidance.per_row(plan.network_level)  # refuses a wrong number of scales
@@ -84,7 +84,7 @@ def sample(
     conditions = loaded.check_condition(chosen)
     guidance = loaded.check_guidance(recipe.guidance, conditions)
     if guiding.names():
-        choices.note_idle_guidance(recipe.guidance, guidance, plan)
+        recipes.note_idle_guidance(recipe.guidance, guidance, plan)
     if count is None:
         own = conditions if config.data.classes is None else chosen  # not one of every class
         count = 16 if own is None else len(own)

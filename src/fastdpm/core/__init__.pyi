@@ -23,6 +23,7 @@ from .multistep import multistep_3 as multistep_3
 from .multistep import sde_dpmpp_2m as sde_dpmpp_2m
 from .plan import Plan as Plan
 from .recipe import Recipe as Recipe
+from .recipes import read_recipes as read_recipes
 from .restart import restart as restart
 from .reverse import ddim_rev as ddim_rev
 from .reverse import standard as standard

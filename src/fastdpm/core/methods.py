@@ -1,4 +1,4 @@
-"""Named methods: each sampler over each choice of levels, or over all training steps.
+"""Named methods: each sampler over each choice of levels or over all steps, and own recipes.
 
 A key such as "var-linear-k0", "dpmpp-2m-var-linear" or "standard-large" names a method on the
 command line, in presets and in results. Keys of the paper's sampler omit the sampler's name.
@@ -17,17 +17,20 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.samplers import Sampler
 
+OWN = "recipes"
 _KAPPA = re.compile(r"-k(\d*\.?\d+)$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DIFFUSERS = "diffusers"
 _REVERSE = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}
 
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe for any number of steps, and its names.
+    """A recipe, and its names. One with custom levels has its own number of steps.
 
     Attributes:
         key: Unique name, such as "var-linear-k0".
-        family: Family of the sampler.
+        family: Family of the sampler; "recipes" for a recipe of one's own.
         group: Name of the sampler in tables.
         choice: Name of the choice of levels in tables; empty if all steps are taken.
         recipe: The recipe.
@@ -53,6 +56,30 @@ class NamedRecipe:
                 " plan=plan)"
             )
         return value
+
+    @classmethod
+    def own(cls, name: str, recipe: Recipe) -> NamedRecipe:
+        """Name a recipe of one's own, for comparisons.
+
+        Raises:
+            InvalidArgumentError: If the name is malformed, or is that of a method or of a group.
+        """
+        check_name(name)
+        family = recipe.sampler.family if recipe.takes_all_steps else OWN
+        return cls(name, family, "own recipe", name, recipe)
+
+    def at(self, num_steps: int) -> Recipe:
+        """The recipe at S = ``num_steps``, without its clipping and guidance.
+
+        One that has its own number of steps keeps it.
+        """
+        own = self.has_own_steps
+        return (self.recipe if own else self.recipe.replace(num_steps=num_steps)).bare
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Whether S is its own: all T training steps, or the number of its custom levels."""
+        return self.takes_all_steps or self.recipe.custom is not None
 
     @property
     def compared(self) -> bool:
@@ -106,6 +133,21 @@ def find_named(key: str) -> NamedRecipe | None:
         kappa = float(match[1])
         key = f"{key[: match.start()]}-k{kappa:g}"
     return next((method for method in named_recipes([kappa]) if method.key == key), None)
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidArgumentError unless a recipe of one's own may have this name."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgumentError(
+            "the name of a recipe must start with a letter or digit and hold only letters, digits,"
+            f" '.', '_' and '-', got {name!r}"
+        )
+    taken = name in (*families(), OWN, _DIFFUSERS) or name.startswith(f"{_DIFFUSERS}-")
+    if taken or find_named(name) is not None:
+        raise InvalidArgumentError(
+            f"{name!r} is the name of a method or a group already: choose another one for the"
+            " recipe"
+        )
 
 
 def _over_levels(row: Sampler, choice: LevelChoice, kappa: float) -> NamedRecipe:

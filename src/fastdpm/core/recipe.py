@@ -118,6 +118,12 @@ class Recipe:
         return samplers.find(self.method)
 
     @property
+    def custom(self) -> tuple[float, ...] | None:
+        """The custom levels, steps or variances, or None."""
+        stated = (getattr(self, name) for name in _CUSTOM)
+        return next((numbers for numbers in stated if numbers is not None), None)
+
+    @property
     def takes_all_steps(self) -> bool:
         """Whether ``method`` always takes all T training steps."""
         return self.sampler.all_steps
@@ -126,6 +132,20 @@ class Recipe:
     def stochasticity(self) -> float:
         """The kappa of first-order rows: 1 for the standard samplers, else ``kappa``."""
         return 1.0 if self.takes_all_steps else self.kappa
+
+    def change(self, name: str | None = None, **choices: Any) -> Recipe:
+        """Replace choices of a recipe that was perhaps found by its name; see :meth:`replace`.
+
+        Raises:
+            InvalidArgumentError: Also if it was found by its name, has custom levels, and a choice
+                would replace these.
+        """
+        idle = [name for name in (*_COMPUTED, *_CUSTOM) if choices.get(name) is not None]
+        if name is not None and self.custom is not None and idle:
+            raise InvalidArgumentError(
+                f"recipe {name!r} has {len(self.custom)} levels of its own: drop {_join(idle)}"
+            )
+        return self.replace(**choices)
 
     def replace(self, **choices: Any) -> Recipe:
         """Return the recipe with ``choices`` replaced; a choice of None keeps its value.
@@ -165,7 +185,7 @@ class Recipe:
         guidance = f", {text}" if (text := self.guidance.describe()) else ""
         if self.takes_all_steps:
             return f"{self.method}, all steps{guidance}"
-        custom = self.variances or self.at_levels or self.at_steps
+        custom = self.custom
         levels = (
             f"{len(custom)} custom levels"
             if custom
@@ -202,7 +222,7 @@ class Recipe:
         if self.takes_all_steps:
             return self.sampler.function(schedule)
         count = None
-        if all(getattr(self, name) is None for name in _CUSTOM):
+        if self.custom is None:
             count = self.num_steps
             check_num_steps(schedule, count)
         levels = self._levels(schedule, self.sampler.steps(self.num_steps))

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
 from cattrs.gen import make_dict_structure_fn
@@ -41,6 +41,28 @@ def build(kind: type[_T], data: Mapping[str, Any], where: str) -> _T:
         raise InvalidArgumentError(f"{where}: {errors}") from None
 
 
+def build_values(kind: type, data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Convert plain values to the types of some fields of a dataclass, without building it.
+
+    Raises:
+        InvalidArgumentError: If a field is unknown, or a value has another type.
+    """
+    hints, found = get_type_hints(kind), {}
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name, value in data.items():
+        if name not in known:
+            raise InvalidArgumentError(
+                f"{where} does not know {name!r}: it takes {', '.join(known)}"
+            )
+        try:
+            found[name] = _converter().structure(value, hints[name])
+        except (BaseValidationError, TypeError, ValueError) as error:
+            texts = transform_error(error, "", _describe)
+            text = texts[0].rpartition(" @ ")[0].lstrip(": ")
+            raise InvalidArgumentError(f"{where}: `{name}` {text}") from None
+    return found
+
+
 def build_versioned(kind: type[_T], data: Mapping[str, Any], what: str, name: str) -> _T:
     """Build a dataclass from the contents of a file of format ``name``, version 1.
 
@@ -64,7 +86,10 @@ def _converter() -> Converter:
 
     def items(data: Any, hint: Any) -> Any:
         if get_origin(hint) is dict:
-            return _checked(data, dict)
+            held, structure = _checked(data, dict), converter.structure
+            kind: Any = get_args(hint)[1]
+            plain_values = not dataclasses.is_dataclass(kind)
+            return held if plain_values else {k: structure(v, kind) for k, v in held.items()}
         as_list: Any = list[get_args(hint)[0]]  # type: ignore[misc]
         return tuple(converter.structure(_checked(data, list, tuple), as_list))
 
@@ -119,6 +144,8 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         shown = shown_fields(value)
         return {name: plain(v) for name, v in shown.items() if v is not None}
+    if isinstance(value, dict):
+        return {name: plain(held) for name, held in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 

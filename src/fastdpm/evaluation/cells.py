@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastdpm.core import samplers
-from fastdpm.core.structure import LEFT_OUT
+from fastdpm.core.recipe import Recipe
+from fastdpm.core.structure import LEFT_OUT, build
 from fastdpm.evaluation.scores import Score, finite, number, read_scores
 
 STANDARD = "standard"
@@ -27,6 +28,8 @@ class Cell:
         plan: The plan's fingerprint; None if there is no plan.
         failed: Why the cell failed, or None.
         guidance: The guidance, in words, such as "guidance 1.5"; empty without it.
+        recipe: The recipe that draws the same samples; None if there is none, or if the file is
+            older.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Cell:
     plan: str | None = None
     failed: str | None = None
     guidance: str = field(default="", metadata=LEFT_OUT)
+    recipe: Recipe | None = None
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Cell:
@@ -62,6 +66,7 @@ class Cell:
             plan=record.get("plan"),
             failed=None if record.get("failed") is None else str(record["failed"]),
             guidance=record.get("guidance") or "",
+            recipe=record.get("recipe") and build(Recipe, record["recipe"], "recipe"),
         )
 
     @property

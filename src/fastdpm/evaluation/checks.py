@@ -79,14 +79,14 @@ def check_sizes(
         raise InvalidArgumentError(
             "`methods` holds no standard sampler, so `reference_n` would have no effect: drop it"
         )
-    if standard and len(standard) == len(methods):
-        if steps is not None:
-            raise InvalidArgumentError(
-                "`methods` holds standard samplers only, which take all T steps, so `steps` would"
-                " have no effect: drop it"
-            )
-        if n is not None and reference_n is not None:
-            raise InvalidArgumentError(
-                "`methods` holds standard samplers only, so `n` would have no effect beside"
-                " `reference_n`: drop one of them"
-            )
+    if steps is not None and all(method.has_own_steps for method in methods):
+        raise InvalidArgumentError(
+            "`methods` holds only standard samplers and recipes with custom levels, which have"
+            " their own number of steps, so `steps` would have no effect: drop it"
+        )
+    only = standard and len(standard) == len(methods)
+    if only and n is not None and reference_n is not None:
+        raise InvalidArgumentError(
+            "`methods` holds standard samplers only, so `n` would have no effect beside"
+            " `reference_n`: drop one of them"
+        )

@@ -10,18 +10,16 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Generic
 
 from fastdpm.core.arguments import checked
-from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of, whole_number
-from fastdpm.core.guidance import GuidanceScale
-from fastdpm.core.recipe import CLIPS, Recipe
+from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_of
+from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.evaluation.cache import digest, versions
+from fastdpm.evaluation.cache import versions
 from fastdpm.evaluation.checks import check_sizes, check_used
-from fastdpm.evaluation.drawn import Drawer, DrawOptions, ModelHandle
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import (
     CostEstimate,
     PlannedCell,
@@ -29,8 +27,9 @@ from fastdpm.evaluation.estimate import (
     estimate_cost,
 )
 from fastdpm.evaluation.evaluating import MeasureOptions, open_measure, too_few
+from fastdpm.evaluation.grid import Recipes, Scales, counts_of, guidances_of, make_grid, recipes_of
 from fastdpm.evaluation.measure import Measure, S
-from fastdpm.evaluation.methods import Method, choose_methods, open_drawer
+from fastdpm.evaluation.methods import Method, choose_methods
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
 from fastdpm.evaluation.scores import Metric, duration
@@ -39,10 +38,6 @@ from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
 from fastdpm.models.presets import CompareSettings
 
-Scales = float | GuidanceScale | Sequence[float | GuidanceScale]
-"""Scales of guidance of a comparison, one or several."""
-
-_STEPS = (5, 10, 20, 50)
 _PICTURED = 8
 _REFERENCE = 1000
 _PACKAGES = ("fastdpm", "torch", "numpy", "scipy", "torchmetrics", "diffusers")
@@ -178,6 +173,7 @@ def compare(
     options: DrawOptions | None = None,
     clip: str | None = None,
     reference_n: int | None = None,
+    recipes: Recipes | None = None,
     command: str = "",
     log: Callable[[str], object] = _ignore,
 ) -> Comparison:
@@ -202,6 +198,9 @@ def compare(
         clip: What is clipped (see :class:`fastdpm.Recipe`), the same for all methods; by default
             as in the model's recipe.
         reference_n: Samples of the standard T-step samplers; by default at most 1,000.
+        recipes: Recipes of your own by name, or a TOML file of them, in addition to those of the
+            model. One with custom levels is measured at its own number of steps, the others at
+            every S; ``clip`` and ``guidance_scale`` apply to them too.
         command: The command line that reproduces this comparison, for the report.
         log: Called with one line of text after each cell.
 
@@ -221,6 +220,7 @@ def compare(
         options=options,
         clip=clip,
         reference_n=reference_n,
+        recipes=recipes,
     )
     return prepared.run(command, log)
 
@@ -238,6 +238,7 @@ def prepare(
     options: DrawOptions | None = None,
     clip: str | None = None,
     reference_n: int | None = None,
+    recipes: Recipes | None = None,
 ) -> PreparedComparison[Any]:
     """Check everything that :func:`compare` needs, to estimate its cost before it runs.
 
@@ -249,8 +250,6 @@ def prepare(
     if methods is None and table is not None:
         methods = table.methods
     kappas = None if kappas is None else [float(kappa) for kappa in kappas]
-    chosen = choose_methods(methods, kappas)
-    check_sizes(chosen, steps, settings.n, reference_n)
     if clip is not None:
         check_one_of("clip", clip, CLIPS)
     find_device(draw.device)
@@ -258,65 +257,30 @@ def prepare(
         settings = _from_table(table, settings)
     handle = ModelHandle(model, draw.device)
     config = handle.config
+    chosen = choose_methods(methods, kappas, recipes_of(recipes, config))
+    check_sizes(chosen, steps, settings.n, reference_n)
     check_used(config.data, settings, draw)
     draw = draw.for_model(handle)
-    scales = _guidances(guidance_scale, config.recipe)
+    scales = guidances_of(guidance_scale, config.recipe)
     # Without any condition, all scales are none, which is measured once.
     guidances = list(
         dict.fromkeys(handle.check_guidance(scale, draw.condition) for scale in scales)
     )
     schedule = VarianceSchedule.from_config(config.schedule)
-    few = any(not method.takes_all_steps for method in chosen)
-    counts = _counts(steps, table, schedule.num_train_steps) if few else []
+    few = any(not method.has_own_steps for method in chosen)
+    counts = counts_of(steps, table, schedule.num_train_steps) if few else []
     clip = config.recipe.clip if clip is None else clip
     measure = open_measure(config.data, settings)
     size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
     check_count(size, measure.least)
     trials = tuple(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
-        for cell, drawer in _grid(chosen, counts, guidances, schedule, clip, measure.n, size)
+        for cell, drawer in make_grid(chosen, counts, guidances, schedule, clip, measure.n, size)
     )
     notes = too_few(settings.n, measure)
     if left_out and table is None:
         notes += ("diffusers' samplers are left out: run `pip install 'fastdpm[diffusers]'`",)
     return PreparedComparison(handle, schedule, measure, trials, draw, clip, notes)
-
-
-def _guidances(scales: Scales | None, recipe: Recipe) -> list[GuidanceScale]:
-    """The scales of guidance to measure, each once; the recipe's if there are none.
-
-    The interval and the rescaling of the recipe are kept.
-    """
-    if scales is None:
-        return [recipe.guidance]
-    several = [scales] if isinstance(scales, int | float | GuidanceScale) else list(scales)
-    if not several:
-        raise InvalidArgumentError("`guidance_scale` must have at least one number, got none")
-    found = [
-        scale
-        if isinstance(scale, GuidanceScale)
-        else recipe.replace(guidance_scale=scale).guidance
-        for scale in several
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _counts(
-    steps: Sequence[int] | None, table: CompareSettings | None, total: int
-) -> Sequence[int]:
-    """The values of S, rising; the defaults up to T, or T alone if that is below all of them.
-
-    Raises:
-        InvalidArgumentError: If a value that was set is outside [1, T].
-    """
-    if steps is None and table is None:
-        return [count for count in _STEPS if count <= total] or [total]
-    chosen = table.steps if steps is None and table is not None else steps
-    counts = [whole_number("steps", count) for count in (() if chosen is None else chosen)]
-    for count in counts:
-        if not 1 <= count <= total:
-            raise InvalidArgumentError(f"`steps` (S) must be in [1, {total}] (T), got {count}")
-    return sorted(set(counts))
 
 
 def _from_table(table: CompareSettings, settings: MeasureOptions) -> MeasureOptions:
@@ -327,46 +291,6 @@ def _from_table(table: CompareSettings, settings: MeasureOptions) -> MeasureOpti
             " `inception` to the weights of Inception-v3 (docs/published.md says where they are)"
         )
     return replace(settings, n=table.n if settings.n is None else settings.n)
-
-
-def _grid(
-    methods: Sequence[Method],
-    steps: Sequence[int],
-    guidances: Sequence[GuidanceScale],
-    schedule: VarianceSchedule,
-    clip: str,
-    n: int,
-    reference_n: int,
-) -> list[tuple[Cell, Drawer | None]]:
-    """Every method at every S and guidance; the standard samplers take all T steps instead."""
-    grid = []
-    for method, guidance in product(methods, guidances):
-        all_steps, text = method.takes_all_steps, guidance.describe()
-        for count in (schedule.num_train_steps,) if all_steps else steps:
-            drawer, failed = None, None
-            try:
-                drawer = open_drawer(method, schedule, count, clip, guidance)
-            except InvalidArgumentError as error:
-                failed = str(error)
-            plan = drawer.plan if drawer else None
-            size = reference_n if all_steps else n
-            cell = Cell(
-                id=digest(method.key, count, size, *([text] if text else []))[:12],
-                method=method.key,
-                family=method.family,
-                group=method.group,
-                choice=", ".join(filter(None, (method.choice, text))),
-                num_steps=count,
-                n=size,
-                notes=plan.notes if plan else (),
-                plan=plan.fingerprint if plan else None,
-                failed=failed,
-                guidance=text,
-            )
-            grid.append((cell, drawer))
-    if not grid:
-        raise InvalidArgumentError("nothing to compare: choose at least one S and one method")
-    return grid
 
 
 def _line(cell: Cell, metric: Metric) -> str:

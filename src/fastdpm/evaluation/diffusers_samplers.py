@@ -90,6 +90,7 @@ class DiffusersMethod:
     stochastic: bool = False
     family: ClassVar[str] = "diffusers"
     takes_all_steps: ClassVar[bool] = False
+    has_own_steps: ClassVar[bool] = False
 
     @property
     def group(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from fastdpm.core.errors import (
     check_one_of,
 )
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
-from fastdpm.core.methods import NamedRecipe, families, find_named, named_recipes
+from fastdpm.core.methods import OWN, NamedRecipe, families, find_named, named_recipes
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
@@ -79,24 +79,42 @@ def open_drawer(
     if isinstance(method, DiffusersMethod):
         method.check_steps(num_steps, schedule.num_train_steps)
         return DiffusersDrawer(method, schedule, num_steps, clip, guidance)
-    recipe = method.recipe
-    if not recipe.takes_all_steps:
-        recipe = recipe.replace(num_steps=num_steps)
-    return PlanDrawer(recipe.compile(schedule), clip, guidance)
+    return PlanDrawer(method.at(num_steps).compile(schedule), clip, guidance)
+
+
+def steps_of(method: Method, schedule: VarianceSchedule, steps: Sequence[int]) -> Sequence[int]:
+    """The values of S to measure a method at.
+
+    A standard sampler has its own, T, and so has a recipe with custom levels.
+
+    Raises:
+        InvalidArgumentError: If the custom levels do not fit the schedule.
+    """
+    if method.takes_all_steps:
+        return (schedule.num_train_steps,)
+    if isinstance(method, DiffusersMethod) or not method.has_own_steps:
+        return steps
+    try:
+        return (method.recipe.compile(schedule).num_rows,)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"recipe {method.key!r}: {error}") from None
 
 
 @checked
 def choose_methods(
-    names: Sequence[str | Method] | str | None = None, kappas: Sequence[float] | None = None
+    names: Sequence[str | Method] | str | None = None,
+    kappas: Sequence[float] | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> tuple[Method, ...]:
     """Choose methods by key or by group. Each is chosen once, in the order of ``names``.
 
     Args:
-        names: Groups ("paper", "multistep", "standard", "diffusers"), keys (such as
+        names: Groups ("paper", "multistep", "standard", "recipes", "diffusers"), keys (such as
             "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear", "standard-large" or
-            "diffusers-ddim-trailing"), or methods. By default all groups; diffusers' only if it
-            is installed.
+            "diffusers-ddim-trailing"), names of ``recipes``, or methods. By default all groups;
+            diffusers' only if it is installed.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
+        recipes: Recipes of one's own by name, which form the group "recipes".
 
     Raises:
         InvalidArgumentError: If a name is unknown, a kappa is outside [0, 1], ``kappas`` is set
@@ -104,8 +122,9 @@ def choose_methods(
         MissingExtraError: If methods of diffusers are named and it is not installed.
     """
     installed = importlib.util.find_spec("diffusers") is not None
+    own = {name: NamedRecipe.own(name, recipe) for name, recipe in (recipes or {}).items()}
     if names is None:
-        names = [*families(), _DIFFUSERS] if installed else families()
+        names = [*families(), *([OWN] if own else []), *([_DIFFUSERS] if installed else [])]
     elif isinstance(names, str):
         names = [names]
     taking = families(kappa=True)
@@ -118,7 +137,7 @@ def choose_methods(
         raise InvalidArgumentError("`kappas` must hold at least one number, got []")
     chosen: dict[str, Method] = {}
     with arguments_named(kappa="`kappas`"):
-        members = [m for name in names for m in _members(name, kappas or (0.0, 1.0))]
+        members = [m for name in names for m in _members(name, kappas or (0.0, 1.0), own)]
     for method in members:
         if chosen.setdefault(method.key, method) != method:
             raise InvalidArgumentError(
@@ -138,30 +157,47 @@ def recipe_of(key: str, num_steps: int, total: int) -> Recipe | None:
         named = find_named(key)
     except InvalidArgumentError:  # a key of the user's own, which looks like one with kappa
         return None
-    return None if named is None else named.recipe.replace(num_steps=num_steps)
+    return None if named is None else named.at(num_steps)
 
 
-def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
+def _members(
+    name: str | Method, kappas: Sequence[float], own: Mapping[str, NamedRecipe]
+) -> list[Method]:
     """The methods of a group, or the method of a key."""
     if not isinstance(name, str):
         return [name]
-    if name == _DIFFUSERS:
-        return list(DIFFUSERS_METHODS.values())
-    if name in families():
-        rows = [row for row in named_recipes(kappas) if row.family == name]
-        return [row for row in rows if row.compared]
+    if name in own:
+        return [own[name]]
+    if name in (OWN, _DIFFUSERS, *families()):
+        return _group(name, kappas, own)
     if name.startswith(f"{_DIFFUSERS}-"):
         check_one_of("a diffusers method", name, DIFFUSERS_METHODS)
         return [DIFFUSERS_METHODS[name]]
     if (named := find_named(name)) is not None:
         return [named]
-    near = difflib.get_close_matches(name, _known_keys(kappas), n=1)
+    near = difflib.get_close_matches(name, [*own, *_known_keys(kappas)], n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
+    listed = f", a recipe ({', '.join(own)})" if own else ""
     raise InvalidArgumentError(
-        f"no method {name!r}: choose a group ({', '.join((*families(), _DIFFUSERS))}) or a key"
-        " such as var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
+        f"no method {name!r}: choose a group ({', '.join((*families(), _DIFFUSERS))}){listed} or a"
+        " key such as var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
         f" diffusers-ddim-trailing{meant}"
     )
+
+
+def _group(name: str, kappas: Sequence[float], own: Mapping[str, NamedRecipe]) -> list[Method]:
+    """The methods of a group."""
+    if name == OWN and not own:
+        raise InvalidArgumentError(
+            "the model has no recipes besides the recommended one: add some by `recipes`, or drop"
+            f" the group {OWN!r}"
+        )
+    if name == OWN:
+        return list(own.values())
+    if name == _DIFFUSERS:
+        return list(DIFFUSERS_METHODS.values())
+    rows = [row for row in named_recipes(kappas) if row.family == name]
+    return [row for row in rows if row.compared]
 
 
 def _known_keys(kappas: Sequence[float]) -> list[str]:

@@ -38,6 +38,8 @@ def card_of(config: FolderConfig) -> str:
         facts["Prediction"] = config.prediction
         facts["Schedule"] = _pairs(config.schedule)
         facts["Recommended recipe"] = config.recipe.describe()
+        for name, recipe in (config.recipes or {}).items():
+            facts[f"Recipe {name}"] = recipe.describe()
     rate = f" at {data.sample_rate} Hz" if data.sample_rate else ""
     described = f"{data.modality} data of shape {' x '.join(map(str, data.shape))}{rate}"
     license_tag = config.license.lower() if config.license.lower() in _HUB_LICENSES else "other"

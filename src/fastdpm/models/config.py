@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.limits import read_json
+from fastdpm.core.methods import check_name, find_named
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
@@ -103,6 +104,7 @@ class ModelConfig(FolderConfig):
     Attributes:
         schedule: Variance schedule; see :meth:`fastdpm.VarianceSchedule.from_config`.
         recipe: Recommended sampling recipe.
+        recipes: Further recipes by name.
         prediction: What the network predicts: "epsilon", "v_prediction" or "sample" (clean data),
             as in diffusers. The former names "v" and "x0" are accepted for the last two.
         time_scale: The network is evaluated at the zero-based step times this factor, above 0.
@@ -113,6 +115,7 @@ class ModelConfig(FolderConfig):
     SHARED = (*FolderConfig.SHARED, "schedule", "recipe", "prediction", "time_scale")
     schedule: dict[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    recipes: dict[str, Recipe] | None = None
     prediction: str = "epsilon"
     time_scale: float = 1.0
 
@@ -126,6 +129,41 @@ class ModelConfig(FolderConfig):
                 f"`time_scale` must be above 0 and finite, got {self.time_scale}"
             )
         VarianceSchedule.from_config(self.schedule)
+        for name in self.recipes or {}:
+            check_name(name)
+
+    def find_recipe(
+        self, name: str | Recipe | None = None, more: Mapping[str, Recipe] | None = None
+    ) -> Recipe:
+        """Look up a recipe by name; return one that is no name as it is.
+
+        Args:
+            name: The name of one of ``more`` or of ``recipes``, or the key of a method, such as
+                "unipc-3-step-trailing", which changes the recommended recipe; None is the
+                recommended recipe itself.
+            more: Recipes that are not part of the model.
+
+        Raises:
+            InvalidArgumentError: If there is no such recipe.
+        """
+        if not isinstance(name, str):
+            return self.recipe if name is None else name
+        own = {**(self.recipes or {}), **(more or {})}
+        if name in own:
+            return own[name]
+        method = find_named(name)
+        if method is None:
+            known = f"one of {', '.join(own)}, or " if own else ""
+            raise InvalidArgumentError(
+                f"no recipe {name!r}: pass {known}the key of a method, such as var-linear-k0 or"
+                " unipc-3-step-trailing"
+            )
+        found = method.recipe
+        if found.takes_all_steps:
+            return self.recipe.replace(method=found.method)
+        return self.recipe.replace(
+            method=found.method, levels=found.levels, spacing=found.spacing, kappa=found.kappa
+        )
 
     @property
     def null_class(self) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from fastdpm.core.arguments import checked
+from fastdpm.core.recipes import read_recipes
 from fastdpm.data.condition import read_mel
 from fastdpm.data.run_folder import RunFolder, check_folder
 from fastdpm.models.config import ModelConfig
@@ -27,6 +28,8 @@ def convert(
     variant: str | None = None,
     name: str | None = None,
     half: bool = False,
+    recipes: str | Path | None = None,
+    recipe: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
@@ -45,6 +48,10 @@ def convert(
         name: Name of the model. If None, the name of the preset, or that of ``out`` if several
             presets fit.
         half: Store the weights as float16 instead of in their own type.
+        recipes: A TOML file of recipes to add to the model; see
+            :func:`fastdpm.core.read_recipes`.
+        recipe: Name of the recipe to recommend: one of the model's, of the file, or the key of a
+            method. The recommended recipe stays as it is if None.
         overwrite: Replace an earlier conversion, when the new one is complete.
         resume: Start over in the folder of a conversion that was interrupted.
 
@@ -70,11 +77,17 @@ def convert(
         "checkpoint_sha256": found.config.weights_sha256,
         "converted_by": f"fastdpm {version('fastdpm')}",
     }
-    config = replace(found.config, name=name, provenance=found.config.provenance | conversion)
-    identity = {"half": half, **config.to_dict()}
-    run = RunFolder.open(
-        out, "convert", identity, resume=resume, overwrite=overwrite, inputs=found.files
+    more = {} if recipes is None else read_recipes(recipes, found.config.recipe)
+    config = replace(
+        found.config,
+        name=name,
+        recipe=found.config.find_recipe(recipe, more),
+        recipes={**(found.config.recipes or {}), **more} or None,
+        provenance=found.config.provenance | conversion,
     )
+    read = [*found.files, *([] if recipes is None else [Path(recipes)])]
+    identity = {"half": half, **config.to_dict()}
+    run = RunFolder.open(out, "convert", identity, resume=resume, overwrite=overwrite, inputs=read)
     with run:
         _, weights = found.read()
         conditions = None if found.conditions is None else read_mel(found.conditions)

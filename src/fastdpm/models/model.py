@@ -161,6 +161,7 @@ class Model:
         spacing: str | None = None,
         kappa: float | None = None,
         method: str | None = None,
+        recipe: Recipe | str | None = None,
         clip: str | None = None,
         guidance_scale: GuidanceLike | None = None,
         guidance_interval: tuple[float, float] | None = None,
@@ -179,16 +180,18 @@ class Model:
 
         Args:
             n: Number of samples.
-            plan: A plan for this model's schedule. It replaces the choices below up to ``method``.
+            plan: A plan for this model's schedule. It replaces the choices below up to ``recipe``.
             num_steps: Number of steps S, from 1 to T.
-            levels: How noise levels are chosen: "var" or "step".
-            spacing: Spacing of the levels: "linear" or "quadratic".
+            levels: How noise levels are chosen, as in :class:`fastdpm.Recipe`.
+            spacing: Spacing of the levels, such as "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].
-            method: Name of the sampler; see :class:`fastdpm.Recipe`.
-            clip: What to clip: "none", "x0", "dynamic" or "state"; see :class:`fastdpm.Recipe`.
-            guidance_scale: Scale of classifier-free guidance, or one for each row of the plan: 1
-                is none, and above 1 strengthens the condition. Scales other than 0 and 1 take two
-                network evaluations per row. The model needs :attr:`unconditional`.
+            method: Name of the sampler.
+            recipe: A recipe, the name of one of the model's, or the key of a method, such as
+                "unipc-3-step-trailing", in place of the recommended recipe.
+            clip: What to clip: "none", "x0", "dynamic" or "state".
+            guidance_scale: Scale of classifier-free guidance, or one per row of the plan: 1 is
+                none, above 1 strengthens the condition. Scales other than 0 and 1 take two network
+                evaluations per row. The model needs :attr:`unconditional`.
             guidance_interval: Lowest and highest noise level with guidance, each in (0, 1].
             guidance_rescale: How far guided predictions are rescaled, in [0, 1].
             seed: Random seed, at least 0.
@@ -198,8 +201,8 @@ class Model:
             condition: Condition of any other model: mel spectrograms of shape (bands, frames) or
                 (m, bands, frames) for a vocoder, or what the network accepts, (m, ...), such as
                 :attr:`unconditional`; i mod m for sample i. By default the model's ``conditions``.
-            precision: Precision of the network: "float32", "bf16" or "fp16".
-            progress: Show a progress bar, or where none can be drawn a line every 10 seconds.
+            precision: Of the network: "float32", "bf16" or "fp16".
+            progress: Show a progress bar, or a line every 10 seconds where none can be drawn.
             callback: Called with a :class:`fastdpm.sampling.state.SamplingState` after each row.
 
         Returns:
@@ -220,7 +223,8 @@ class Model:
             "kappa": kappa,
             "method": method,
         }
-        recipe = self.config.recipe.replace(
+        chosen = self.config.find_recipe(recipe).change(
+            recipe if isinstance(recipe, str) else None,
             clip=clip,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
@@ -228,20 +232,20 @@ class Model:
             **choices,
         )
         if plan is None:
-            plan = recipe.compile(self.schedule)
+            plan = chosen.compile(self.schedule)
         else:
-            check_unused(choices)
+            check_unused(choices | {"recipe": recipe})
             self.check_plan(plan)
-        chosen = one_condition(condition, class_labels, self.config.data, self.null_class, n)
+        stated = one_condition(condition, class_labels, self.config.data, self.null_class, n)
         with progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
                 plan,
-                clip=recipe.clip,
-                guidance_scale=recipe.guidance,
+                clip=chosen.clip,
+                guidance_scale=chosen.guidance,
                 seed=seed,
                 batch_size=batch_size,
-                condition=chosen,
+                condition=stated,
                 precision=precision,
                 callback=report,
             )
@@ -263,8 +267,7 @@ class Model:
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Draw the samples of some indices by a plan, batch by batch; see :meth:`sample`.
 
-        Yields:
-            The indices of a batch and its samples.
+        Yields the indices of a batch and its samples.
         """
         if len(samples) < 1:
             raise InvalidArgumentError("`n` must be at least 1")

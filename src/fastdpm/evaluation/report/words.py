@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from fastdpm.core.recipe import Recipe
 from fastdpm.evaluation.methods import recipe_of
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
@@ -117,14 +118,11 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
 
 def _options(comparison: Comparison, cell: Cell) -> str:
     """The options of `fastdpm sample` that repeat a cell; empty if no recipe does."""
-    recipe = recipe_of(cell.method, cell.num_steps, comparison.model.T)
+    recipe = cell.recipe or recipe_of(cell.method, cell.num_steps, comparison.model.T)
     scale = re.fullmatch(r"guidance (-?[\d.]+)", cell.guidance)
     if recipe is None or (cell.guidance and scale is None):
         return ""
-    options = f"-S {cell.num_steps} --method {recipe.method}"
-    options += f" --levels {recipe.levels} --spacing {recipe.spacing}"
-    if recipe.sampler.takes_kappa:
-        options += f" --kappa {recipe.kappa:g}"
+    options = _typed(recipe)
     if comparison.clip:
         options += f" --clip {comparison.clip}"
     if comparison.precision not in (None, "float32"):
@@ -134,6 +132,25 @@ def _options(comparison: Comparison, cell: Cell) -> str:
     stated = "--guidance" in (comparison.command or "")
     guided = stated or any(other.guidance for other in comparison.cells)
     return f"{options} --guidance 1" if guided else options
+
+
+def _typed(recipe: Recipe) -> str:
+    """The options that choose the sampler and the levels of a recipe."""
+    if recipe.takes_all_steps:
+        return f"--method {recipe.method}"
+    custom = ("at_levels", "at_steps", "variances")
+    typed = next((name for name in custom if getattr(recipe, name) is not None), None)
+    if typed is not None:
+        numbers = ",".join(f"{number:.12g}" for number in getattr(recipe, typed))
+        options = f"--{typed.replace('_', '-')} {numbers} --method {recipe.method}"
+    else:
+        options = f"-S {recipe.num_steps} --method {recipe.method}"
+        options += f" --levels {recipe.levels} --spacing {recipe.spacing}"
+    if recipe.sampler.takes_kappa:
+        options += f" --kappa {recipe.kappa:g}"
+    if recipe.start is not None:
+        options += f" --start {recipe.start:g}"
+    return options if recipe.bounded else f"{options} --unbounded"
 
 
 def ratio(times: float) -> str:

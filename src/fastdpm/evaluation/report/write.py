@@ -12,6 +12,8 @@ from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.limits import read_text
+from fastdpm.core.methods import OWN
+from fastdpm.core.structure import plain
 from fastdpm.data.files import FIGURE_FORMATS, write_bytes, write_text
 from fastdpm.data.run_folder import RunFolder
 from fastdpm.data.run_record import RunRecord
@@ -57,6 +59,7 @@ def write_report(
 def report_identity(comparison: Comparison) -> dict[str, Any]:
     """What determines a comparison, measured or not, for the record of its folder."""
     cells = comparison.cells
+    own = {cell.method: plain(cell.recipe) for cell in cells if cell.family == OWN}
     return {
         "model": comparison.model.name,
         "weights_sha256": comparison.model.weights_sha256,
@@ -69,7 +72,7 @@ def report_identity(comparison: Comparison) -> dict[str, Any]:
         "seed": comparison.seed,
         "clip": comparison.clip,
         "precision": comparison.precision,
-    }
+    } | ({"recipes": own} if own else {})
 
 
 def fill_report(

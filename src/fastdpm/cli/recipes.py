@@ -1,0 +1,252 @@
+"""Options that choose a recipe or a plan, and guidance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from fastdpm.cli import choices
+from fastdpm.cli.expand import OneOf, Options
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.terminal import print_notes
+from fastdpm.core.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from fastdpm.core.guidance import GuidanceScale
+    from fastdpm.core.plan import Plan
+    from fastdpm.core.recipe import Recipe
+    from fastdpm.models.config import ModelConfig
+
+LEVELS = OneOf("fastdpm.core.choices:level_names")
+SPACINGS = OneOf("fastdpm.core.choices:spacing_names")
+
+
+@dataclass(frozen=True)
+class RecipeOptions(Options):
+    """The options that change a recipe; None or False where an option is not set."""
+
+    named: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            "--recipe",
+            help="One of the model's recipes or of --recipes, or a method as `compare` names it"
+            " (unipc-3-step-trailing, diffusers-unipc-leading), in place of the recommended"
+            " recipe. The options below change it.",
+            metavar="NAME",
+        ),
+    ] = None
+    recipes: Annotated[
+        Path | None,
+        Panel.SAMPLING.option(help="TOML file of further recipes, one table for each."),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Panel.SAMPLING.option(
+            "--steps", "-S", help="Number of network evaluations S without guidance, from 1 to T."
+        ),
+    ] = None
+    levels: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Choose the noise levels by variance (VAR), by training step (STEP) or by noise"
+            " scale (SIGMA)."
+        ),
+        LEVELS,
+    ] = None
+    spacing: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Spacing of the levels; quadratic ones are denser near clean data. See"
+            " docs/samplers.md."
+        ),
+        SPACINGS,
+    ] = None
+    kappa: Annotated[
+        float | None,
+        Panel.SAMPLING.option(help="Stochasticity, from 0 (DDIM-rev) to 1 (DDPM-rev)."),
+    ] = None
+    method: Annotated[
+        str | None, Panel.SAMPLING.option(help="Sampler."), OneOf("fastdpm.core.samplers:SAMPLERS")
+    ] = None
+    unbounded: Annotated[
+        bool, Panel.SAMPLING.option("--unbounded", help="Lift the bound on VAR's variances.")
+    ] = False
+    start: Annotated[
+        float | None,
+        Panel.SAMPLING.option(
+            help="Where STEP quadratic starts, as a share of T in (0, 1]; by default 0.8."
+        ),
+    ] = None
+    at_steps: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Custom training steps, zero-based and falling: 900,500,100.", metavar="X,..."
+        ),
+    ] = None
+    at_levels: Annotated[
+        str | None,
+        Panel.SAMPLING.option(help="Custom noise levels, rising: 0.1,0.5,0.9.", metavar="X,..."),
+    ] = None
+    variances: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Custom variances, clean end first: 1e-4,0.01,0.5.", metavar="X,..."
+        ),
+    ] = None
+
+    def base(self, config: ModelConfig) -> Recipe:
+        """The recipe that the other options change: the named or the recommended one."""
+        from fastdpm.core.recipes import read_recipes
+
+        more = {} if self.recipes is None else read_recipes(self.recipes, config.recipe)
+        if more and self.named is None:
+            raise InvalidArgumentError(
+                f"--recipes holds {', '.join(more)}: choose one by --recipe"
+            )
+        if self.named is None or not self.named.startswith("diffusers-"):
+            return config.find_recipe(self.named, more)
+        return _their_recipe(self.named, config, self.steps)
+
+    def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
+        """The recommended recipe, changed by the options that are set."""
+        custom = {
+            name: tuple(choices.parse(f"--{name.replace('_', '-')}", getattr(self, name), float))
+            or None
+            for name in ("at_steps", "at_levels", "variances")
+        }
+        return recommended.change(
+            self.named,
+            num_steps=self.steps,
+            levels=self.levels,
+            spacing=self.spacing,
+            kappa=self.kappa,
+            method=self.method,
+            clip=clip,
+            bounded=False if self.unbounded else None,
+            start=self.start,
+            **custom,
+        )
+
+    def names(self) -> list[str]:
+        """The options that are set, as they are typed."""
+        chosen = [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
+        typed = {"named": "--recipe"}
+        return [typed.get(name, f"--{name.replace('_', '-')}") for name in chosen]
+
+
+@dataclass(frozen=True)
+class Guiding(Options):
+    """How the network is guided; None where an option is not set."""
+
+    guidance_scale: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            "--guidance",
+            help="Scale of classifier-free guidance, or one for each row of the plan: 1 is none,"
+            " and above 1 strengthens the class or condition. Scales other than 0 and 1 take two"
+            " network evaluations per row.",
+            metavar="X,...",
+        ),
+    ] = None
+    guidance_interval: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            help="Lowest and highest noise level with guidance, up to 1 (clean): 0.2:0.9.",
+            metavar="FROM:TO",
+        ),
+    ] = None
+    guidance_rescale: Annotated[
+        float | None,
+        Panel.SAMPLING.option(
+            help="How far guided predictions keep the standard deviation of unguided ones, from 0"
+            " to 1."
+        ),
+    ] = None
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe, changed by the options that are set."""
+        scales = choices.parse("--guidance", self.guidance_scale, float)
+        return recipe.replace(
+            guidance_scale=None if not scales else scales[0] if len(scales) == 1 else scales,
+            guidance_interval=choices.parse_range("--guidance-interval", self.guidance_interval),
+            guidance_rescale=self.guidance_rescale,
+        )
+
+    def guidance(self, default: GuidanceScale) -> GuidanceScale:
+        """A guidance, changed by the options that are set."""
+        from fastdpm.core.recipe import Recipe
+
+        return self.recipe(Recipe().replace(guidance_scale=default)).guidance
+
+    def names(self) -> list[str]:
+        """The options that are set, as they are typed."""
+        typed = {"guidance_scale": "--guidance"}
+        chosen = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        return [typed.get(name, f"--{name.replace('_', '-')}") for name in chosen]
+
+
+@dataclass(frozen=True)
+class Sampling(RecipeOptions):
+    """How to sample: a recipe, or a plan that was compiled from one."""
+
+    plan: Annotated[
+        Path | None,
+        Panel.SAMPLING.option(
+            help="Plan saved by `fastdpm plan --save`, in place of --steps to --variances."
+        ),
+    ] = None
+    clip: choices.Clip = None
+
+    def choose(self, config: ModelConfig) -> tuple[Recipe, Plan | None]:
+        """The recipe, and the saved plan, which leaves only clipping to choose."""
+        if self.plan is None:
+            return self.recipe(self.base(config), self.clip), None
+        idle = [name for name in self.names() if name not in ("--plan", "--clip")]
+        if idle:
+            raise InvalidArgumentError(
+                f"--plan already decides {' and '.join(idle)}: use one or the other"
+            )
+        return config.recipe.replace(clip=self.clip), read_plan(self.plan)
+
+
+def _their_recipe(key: str, config: ModelConfig, num_steps: int | None) -> Recipe:
+    """The recipe that gives the same samples as a sampler of diffusers."""
+    from fastdpm.core.schedule import VarianceSchedule
+    from fastdpm.evaluation.methods import recipe_of
+
+    total = VarianceSchedule.from_config(config.schedule).num_train_steps
+    found = recipe_of(key, num_steps or config.recipe.num_steps, total)
+    if found is None:
+        raise InvalidArgumentError(f"no recipe gives the samples of {key} at this S")
+    return config.recipe.replace(
+        method=found.method, levels=found.levels, spacing=found.spacing, kappa=found.kappa
+    )
+
+
+def note_idle_guidance(stated: GuidanceScale, used: GuidanceScale, plan: Plan) -> None:
+    """Print a note if guidance that was set changes nothing."""
+    if stated.enabled and not used.enabled:
+        print_notes(["guidance has no effect without a class, so none is used"])
+    elif used.interval is not None and (used.per_row(plan.network_level) == 1).all():
+        low, high = plan.network_level.min(), plan.network_level.max()
+        print_notes(
+            [
+                f"guidance has no effect: the levels of the plan, {low:.4g} to {high:.4g}, are all"
+                " outside of --guidance-interval"
+            ]
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan saved by `fastdpm plan --save`."""
+    from fastdpm.core.limits import read_text
+    from fastdpm.core.plan import Plan
+
+    try:
+        return Plan.from_json(read_text(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidArgumentError(f"no plan at {str(path)!r}: {reason}") from None
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{path}: {error}") from None

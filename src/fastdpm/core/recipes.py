@@ -1,0 +1,63 @@
+"""Files of named recipes, which state what they change in the recommended recipe of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastdpm.core.arguments import checked
+from fastdpm.core.errors import DataError, InvalidArgumentError
+from fastdpm.core.limits import read_toml
+from fastdpm.core.methods import check_name
+from fastdpm.core.recipe import Recipe
+from fastdpm.core.structure import build_values
+
+
+@checked
+def read_recipes(path: str | Path, recommended: Recipe | None = None) -> dict[str, Recipe]:
+    """Read recipes from a TOML file, with one table for each, which is named after it.
+
+    A table states the fields of :class:`fastdpm.Recipe` that it changes in ``recommended``::
+
+        [by-hand]
+        at_steps = [900, 700, 400, 100]
+
+        [longer]
+        method = "unipc-3"
+        spacing = "trailing"
+
+    Args:
+        path: The file.
+        recommended: The recipe that they change, such as the recommended one of a model; that of
+            ``Recipe()`` by default.
+
+    Raises:
+        InvalidArgumentError: If the file cannot be read, holds no recipe, or a value does not fit.
+    """
+    file = Path(path)
+    try:
+        stated = read_toml(file)
+    except (OSError, ValueError, DataError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidArgumentError(f"no recipes at {str(file)!r}: {reason}") from None
+    if not stated:
+        raise InvalidArgumentError(
+            f"{file} holds no recipe: add a table such as [by-hand], with at_steps = [900, 500]"
+        )
+    base = recommended or Recipe()
+    return {name: _build(stated[name], base, name, f"{file}: {name}") for name in stated}
+
+
+def _build(choices: Any, base: Recipe, name: str, place: str) -> Recipe:
+    if not isinstance(choices, Mapping) or not choices:
+        raise InvalidArgumentError(
+            f"{place} must be a table with at least one choice of a recipe, such as"
+            " at_steps = [900, 500, 100]"
+        )
+    changes = build_values(Recipe, choices, place)
+    try:
+        check_name(name)
+        return base.replace(**changes)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{place}: {error}") from None
