@@ -192,6 +192,7 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     odd = fastdpm.Model.wrap(Net().eval(), schedule, (1, 4, 4), name="tiny")
     yield Call("evaluate", fastdpm.evaluate, {"samples": odd})
     yield Call("compare", fastdpm.compare, {"model": odd})
+    yield Call("recommend", fastdpm.recommend, {"model": odd})
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
     yield Call("set_timesteps", fastdpm.FastDPMScheduler().set_timesteps, {}, ("kwargs",))

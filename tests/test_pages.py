@@ -17,7 +17,8 @@ from fastdpm import Recipe
 from fastdpm.core.plan import _KEYS
 from fastdpm.data.spec import DataSpec, MelSpec
 from fastdpm.evaluation.cache import STAGES
-from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
+from fastdpm.evaluation.cells import ComparedModel
+from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Evaluation
 from fastdpm.inverse import latents_file
 from fastdpm.models.config import FeaturesConfig, ModelConfig

@@ -14,6 +14,7 @@ from .core.reverse import ddim_rev as ddim_rev
 from .core.schedule import VarianceSchedule as VarianceSchedule
 from .evaluation.comparing import compare as compare
 from .evaluation.evaluating import evaluate as evaluate
+from .evaluation.recommending import recommend as recommend
 from .evaluation.reconstruction import reconstruct as reconstruct
 from .integrations.diffusers.inverse import FastDPMInverseScheduler as FastDPMInverseScheduler
 from .integrations.diffusers.scheduler import FastDPMScheduler as FastDPMScheduler

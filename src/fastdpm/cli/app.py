@@ -27,6 +27,7 @@ from fastdpm.cli.likelihood import likelihood
 from fastdpm.cli.models import models
 from fastdpm.cli.plan import plan
 from fastdpm.cli.push import push
+from fastdpm.cli.recommend import recommend
 from fastdpm.cli.reconstruct import reconstruct
 from fastdpm.cli.sample import sample
 from fastdpm.cli.terminal import (
@@ -42,7 +43,7 @@ from fastdpm.core.errors import FastDPMError
 
 PANELS = {
     "Sample": (sample, plan),
-    "Measure": (evaluate, compare, cache),
+    "Measure": (evaluate, compare, recommend, cache),
     "Encode and edit": (encode, decode, reconstruct, interpolate, edit, likelihood),
     "Models": (models, train, convert, push),
 }

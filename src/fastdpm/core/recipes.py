@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,26 @@ from fastdpm.core.limits import read_toml
 from fastdpm.core.methods import check_name
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build_values
+
+
+def recipes_text(recipes: Mapping[str, Recipe]) -> str:
+    """The text of a file of recipes, which states them completely."""
+    return "\n".join(_table(name, recipe) for name, recipe in recipes.items())
+
+
+def _table(name: str, recipe: Recipe) -> str:
+    stated = ["method", "clip", "guidance_scale"]
+    stated += ["kappa"] if recipe.sampler.takes_kappa else []
+    stated += [] if recipe.custom or recipe.takes_all_steps else ["num_steps", "levels", "spacing"]
+    default = Recipe()
+    idle = ("num_steps", "levels", "spacing", "kappa")
+    stated += [
+        f.name
+        for f in fields(recipe)
+        if f.name not in (*stated, *idle) and getattr(recipe, f.name) != getattr(default, f.name)
+    ]
+    rows = [f"{key} = {json.dumps(getattr(recipe, key))}\n" for key in stated]
+    return "".join([f"[{name}]\n", *rows])
 
 
 @checked

@@ -4,6 +4,9 @@ from .estimate import CostEstimate as CostEstimate
 from .evaluating import MeasureOptions as MeasureOptions
 from .evaluating import evaluate as evaluate
 from .methods import choose_methods as choose_methods
+from .recommendation import Recommendation as Recommendation
+from .recommending import prepare_recommendation as prepare_recommendation
+from .recommending import recommend as recommend
 from .reconstruction import Reconstruction as Reconstruction
 from .reconstruction import reconstruct as reconstruct
 from .results import Comparison as Comparison

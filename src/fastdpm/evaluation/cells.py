@@ -1,4 +1,4 @@
-"""The cells of a comparison and the rows that they form. No torch."""
+"""The model and the cells of a comparison, and the rows that they form. No torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ from fastdpm.core.structure import LEFT_OUT, build
 from fastdpm.evaluation.scores import Score, finite, number, read_scores
 
 STANDARD = "standard"
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """The model; ``T`` is its number of training steps, ``sample_rate`` is in Hz."""
+
+    name: str
+    weights_sha256: str | None
+    T: int
+    modality: str | None
+    sample_rate: int | None
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> ComparedModel:
+        """Read the values of :func:`plain`; raises KeyError, TypeError or ValueError."""
+        weights, modality, rate = map(record.get, ("weights_sha256", "modality", "sample_rate"))
+        return cls(str(record["name"]), weights, int(record["T"]), modality, rate)
 
 
 @dataclass(frozen=True)

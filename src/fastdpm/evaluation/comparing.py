@@ -18,6 +18,7 @@ from fastdpm.core.errors import InvalidArgumentError, SamplingError, check_one_o
 from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import versions
+from fastdpm.evaluation.cells import ComparedModel
 from fastdpm.evaluation.checks import check_sizes, check_used
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import (
@@ -31,7 +32,7 @@ from fastdpm.evaluation.grid import Recipes, Scales, counts_of, guidances_of, ma
 from fastdpm.evaluation.measure import Measure, S
 from fastdpm.evaluation.methods import Method, choose_methods
 from fastdpm.evaluation.metrics import check_count
-from fastdpm.evaluation.results import Cell, ComparedModel, Comparison
+from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Metric, duration
 from fastdpm.models.find import FoundModel
 from fastdpm.models.load import find_device
@@ -227,7 +228,7 @@ def compare(
 
 @checked
 def prepare(
-    model: str | Path | FoundModel | Model,
+    model: str | Path | FoundModel | Model | ModelHandle,
     steps: Sequence[int] | int | None = None,
     methods: Sequence[str | Method] | str | None = None,
     *,
@@ -255,7 +256,7 @@ def prepare(
     find_device(draw.device)
     if table is not None:
         settings = _from_table(table, settings)
-    handle = ModelHandle(model, draw.device)
+    handle = model if isinstance(model, ModelHandle) else ModelHandle(model, draw.device)
     config = handle.config
     chosen = choose_methods(methods, kappas, recipes_of(recipes, config))
     check_sizes(chosen, steps, settings.n, reference_n)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Generic, Literal, TypeVar, cast
+from typing import Generic, Literal, Self, TypeVar, cast
 
 from fastdpm.core.errors import check_installed
 from fastdpm.evaluation import metrics
@@ -48,6 +49,10 @@ class Measure(ABC, Generic[S]):
     def label(self) -> str:
         """What samples are compared with and by which features, in one line."""
         return f"measured against {self.against} ({self.network})"
+
+    def primary(self) -> Self:
+        """This, but with the primary metric alone where that is quicker."""
+        return self
 
     @abstractmethod
     def source(self, handle: ModelHandle, drawer: Drawer, options: DrawOptions) -> S:
@@ -231,6 +236,12 @@ class FeatureMeasure(Measure[Source]):
                 f"{', '.join(absent)} are left out: {self.against} holds only a mean and a"
                 " covariance; measure against the data itself to get them"
             ]
+
+    def primary(self) -> Self:
+        """See :class:`Measure`."""
+        found = copy(self)
+        found.table, found.metrics = self.table[:1], self.metrics[:1]
+        return found
 
     @cached_property
     def reference(self) -> Statistics:

@@ -21,33 +21,18 @@ from fastdpm.core import samplers
 from fastdpm.core.errors import DataError
 from fastdpm.core.limits import read_json
 from fastdpm.evaluation.cells import Cell as Cell
-from fastdpm.evaluation.cells import Row
+from fastdpm.evaluation.cells import ComparedModel, Row
 from fastdpm.evaluation.scores import Floor, Metric, Score, number, plain
 from fastdpm.evaluation.select import find_cells, find_metrics, find_steps
 
 if TYPE_CHECKING:
     import pandas
 
+    from fastdpm.evaluation.recommendation import Recommendation
+
 FORMAT, VERSION = "fastdpm-comparison", 1
 BEST, TIED = "best", "tied"
 _DIFFUSERS = "diffusers"
-
-
-@dataclass(frozen=True)
-class ComparedModel:
-    """The model; ``T`` is its number of training steps, ``sample_rate`` is in Hz."""
-
-    name: str
-    weights_sha256: str | None
-    T: int
-    modality: str | None
-    sample_rate: int | None
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> ComparedModel:
-        """Read the values of :func:`plain`; raises KeyError, TypeError or ValueError."""
-        weights, modality, rate = map(record.get, ("weights_sha256", "modality", "sample_rate"))
-        return cls(str(record["name"]), weights, int(record["T"]), modality, rate)
 
 
 @dataclass(frozen=True)
@@ -310,6 +295,25 @@ class Comparison:
         if metrics is not None:
             found = replace(found, metrics=find_metrics(self.metrics, metrics))
         return found
+
+    def recommend(
+        self, budget: float | None = None, quality: float | None = None
+    ) -> Recommendation:
+        """Choose the recipe to use among the cells that have one, by the primary metric.
+
+        The best of many cells is partly the best by chance; :func:`fastdpm.recommend` measures
+        the finalists with other seeds.
+
+        Args:
+            budget: The most network evaluations per sample; by default any number.
+            quality: The value to reach with as few evaluations as possible. Set one of both.
+
+        Raises:
+            InvalidArgumentError: If the budget is below all cells, or no cell has a recipe.
+        """
+        from fastdpm.evaluation.recommendation import choose
+
+        return choose(self, budget, quality)
 
     def plot(
         self,

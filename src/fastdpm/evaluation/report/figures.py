@@ -72,7 +72,7 @@ def _labeled_figure(comparison: Comparison) -> Figure:
     looks = looks_by_row(rows, comparison.listed)
     block = _TITLE + _ONE_PANEL + _TICK_LABELS
     frames = [Frame.of(comparison, metric, _ONE_PANEL) for metric in comparison.metrics]
-    sheet = _Sheet(len(frames) * block + _BOTTOM)
+    sheet = Sheet(len(frames) * block + _BOTTOM)
     right = max(label_width(sheet.figure, rows, frame) for frame in frames)
     for i, frame in enumerate(frames):
         wide = WIDTH - _LEFT - right
@@ -99,7 +99,7 @@ def _grouped_figure(comparison: Comparison) -> Figure:
     keys = [_choice_keys(looks), _level_keys(frames)]
     legend = legend_height(keys)
     block = _TITLE + lines * (high + _PANEL_HEAD) + _TICK_LABELS
-    sheet = _Sheet(legend + len(frames) * block + _BOTTOM)
+    sheet = Sheet(legend + len(frames) * block + _BOTTOM)
     draw_legend(sheet.figure, keys)
     for i, frame in enumerate(frames):
         sheet.write(frame, legend + i * block)
@@ -158,7 +158,7 @@ def _level_keys(frames: Sequence[Frame]) -> list[Line2D]:
     return keys
 
 
-class _Sheet:
+class Sheet:
     """A figure whose parts are placed in inches from the top left."""
 
     def __init__(self, height: float) -> None:
@@ -185,9 +185,10 @@ class _Sheet:
             color=INK,
         )
 
-    def write_below(self, middle: float, n: int) -> None:
+    def write_below(self, middle: float, n: int, top: float | None = None) -> None:
         """The name of the horizontal axis, and what the points and bars are."""
         text = f"{_ACROSS} ({n:,} samples per point, bars: ± 1 standard error)"
+        y = 0.08 if top is None else self.height - top
         self.figure.text(
-            middle / WIDTH, 0.08 / self.height, text, ha="center", fontsize=NORMAL, color=INK
+            middle / WIDTH, y / self.height, text, ha="center", fontsize=NORMAL, color=INK
         )

@@ -112,13 +112,24 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
         if against.value > 0 and score.value > 0:
             text += f"; {ratio(score.value / against.value)} the {reference.name}"
             text += f" in {cell.cost} instead of {reference.num_evaluations:,.10g}"
-    options = _options(comparison, cell)
+    options = options_of(comparison, cell)
     return f"{text}. Sample it with {options}." if options else f"{text}."
 
 
-def _options(comparison: Comparison, cell: Cell) -> str:
+def recipe_for(comparison: Comparison, cell: Cell) -> Recipe | None:
+    """The recipe that draws the samples of a cell; None if none does.
+
+    Older files do not state it. There, it is that of the method, without guidance.
+    """
+    if cell.recipe is not None:
+        return cell.recipe
+    found = recipe_of(cell.method, cell.num_steps, comparison.model.T)
+    return found and found.replace(clip=comparison.clip)
+
+
+def options_of(comparison: Comparison, cell: Cell) -> str:
     """The options of `fastdpm sample` that repeat a cell; empty if no recipe does."""
-    recipe = cell.recipe or recipe_of(cell.method, cell.num_steps, comparison.model.T)
+    recipe = recipe_for(comparison, cell)
     scale = re.fullmatch(r"guidance (-?[\d.]+)", cell.guidance)
     if recipe is None or (cell.guidance and scale is None):
         return ""

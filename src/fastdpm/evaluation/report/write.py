@@ -6,26 +6,32 @@ A report needs the results alone: no torch, no model and no data.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.limits import read_text
 from fastdpm.core.methods import OWN
+from fastdpm.core.recipes import recipes_text
 from fastdpm.core.structure import plain
 from fastdpm.data.files import FIGURE_FORMATS, write_bytes, write_text
 from fastdpm.data.run_folder import RunFolder
 from fastdpm.data.run_record import RunRecord
+from fastdpm.evaluation.recommendation import Recommendation
 from fastdpm.evaluation.report.figures import distance_figure
 from fastdpm.evaluation.report.frame import csv_text
+from fastdpm.evaluation.report.front import front_figure
 from fastdpm.evaluation.report.html import page
 from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.report.samples import samples_figure
 from fastdpm.evaluation.results import Comparison
 from fastdpm.output.figures import figure_bytes
 
-COMMAND = "compare"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COMMAND, RECOMMEND = "compare", "recommend"
 
 
 def write_report(
@@ -46,14 +52,41 @@ def write_report(
         InvalidArgumentError: If a format is unknown, if the samples are neither images nor
             sounds or differ in shape, or if the folder holds other files than a report.
     """
-    earlier = RunRecord.read(out)
-    identity = report_identity(comparison)
-    same = earlier is not None and earlier.identity == identity
-    run = RunFolder.open(
-        out, COMMAND, identity, resume=same, overwrite=earlier is not None and not same
-    )
-    with run:
+    with _claimed(out, COMMAND, report_identity(comparison)) as run:
         return fill_report(run, comparison, formats=formats)
+
+
+def write_recommendation(
+    out: Path, found: Recommendation, *, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write a recommendation to a folder; see :func:`write_report` and the next function."""
+    with _claimed(out, RECOMMEND, report_identity(found.comparison)) as run:
+        return fill_recommendation(run, found, formats=formats)
+
+
+def _claimed(out: Path, command: str, identity: Mapping[str, Any]) -> RunFolder:
+    """A folder to write to, or to write again."""
+    earlier = RunRecord.read(out)
+    same = earlier is not None and earlier.identity == identity
+    replaced = earlier is not None and not same
+    return RunFolder.open(out, command, identity, resume=same, overwrite=replaced)
+
+
+def fill_recommendation(
+    run: RunFolder, found: Recommendation, *, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write the report of a recommendation's comparison, and what it adds, into a folder.
+
+    Returns:
+        The files of :func:`write_report`, recommendation.txt with its three lines, recipes.toml
+        with the recipes of the Pareto front, screening.json (if there was one), and front.*.
+    """
+    more = {"recommendation.txt": f"{found}\n", "recipes.toml": recipes_text(found.recipes)}
+    if found.screening is not None:
+        screened = json.dumps(found.screening.comparison.results, indent=1, ensure_ascii=False)
+        more["screening.json"] = screened + "\n"
+    figures = {"front": front_figure(found)}
+    return fill_report(run, found.comparison, formats=formats, more=more, figures=figures)
 
 
 def report_identity(comparison: Comparison) -> dict[str, Any]:
@@ -76,19 +109,32 @@ def report_identity(comparison: Comparison) -> dict[str, Any]:
 
 
 def fill_report(
-    run: RunFolder, comparison: Comparison, *, formats: Sequence[str] = ("png",)
+    run: RunFolder,
+    comparison: Comparison,
+    *,
+    formats: Sequence[str] = ("png",),
+    more: Mapping[str, str] | None = None,
+    figures: Mapping[str, Figure] | None = None,
 ) -> list[Path]:
-    """Write a report into a folder that is claimed; see :func:`write_report`."""
+    """Write a report into a folder that is claimed; see :func:`write_report`.
+
+    Args:
+        run: The folder.
+        comparison: The results.
+        formats: Formats of the figures.
+        more: Further files, as text by name.
+        figures: Further figures by name.
+    """
     if isinstance(formats, str) or not set(formats) <= set(FIGURE_FORMATS):
         raise InvalidArgumentError(
             f"`formats` must be a list of {', '.join(FIGURE_FORMATS)}, got {formats!r}"
         )
     distance = distance_figure(comparison.select(metrics=[comparison.primary.key]))
     sheet = samples_figure(comparison)
-    figures = {"distance": distance} | ({"samples": sheet[0]} if sheet else {})
+    drawings = {"distance": distance} | ({"samples": sheet[0]} if sheet else {})
     pictures = {
         f"{name}.{kind}": figure_bytes(figure, kind)
-        for name, figure in figures.items()
+        for name, figure in (drawings | dict(figures or {})).items()
         for kind in dict.fromkeys([*formats, "png"])
     }
     record = json.dumps(comparison.results, indent=1, ensure_ascii=False, allow_nan=False)
@@ -96,7 +142,7 @@ def fill_report(
         "results.json": record + "\n",
         "results.csv": csv_text(comparison),
         "results.md": markdown(comparison),
-    }
+    } | dict(more or {})
     html = page(
         comparison,
         pictures["distance.png"],
@@ -107,7 +153,7 @@ def fill_report(
     earlier = run.folder / "results.json"
     unchanged = earlier.is_file() and read_text(earlier) == texts["results.json"]
     # The samples of a comparison that was read from its folder stay, as there are none to draw.
-    drawn = ("distance",) if unchanged and not sheet else ("distance", "samples")
+    drawn = (*(figures or ()), "distance", *(() if unchanged and not sheet else ("samples",)))
     possible = [f"{name}.{kind}" for name in drawn for kind in FIGURE_FORMATS]
     with run.batch(remove=[name for name in possible if name not in kept]) as folder:
         for name, text in texts.items():
