@@ -103,6 +103,14 @@ def _core_calls(schedule: fastdpm.VarianceSchedule, levels: fastdpm.NoiseLevels)
     yield Call("levels_custom", core.levels_custom, s | {"t": [5.0, 2.0]}, ("level",))
     yield Call("levels_custom level", core.levels_custom, s | {"level": [0.5, 0.9]}, ("t",))
     yield Call("levels_from_variances", core.levels_from_variances, s | {"variances": [0.1]})
+    table: dict[str, Any] = {
+        "level": [float(schedule.levels[-1]), 0.9, 1.0],
+        "cost": np.ones((3, 3)),
+    }
+    costs = core.TrajectoryCosts(**table)
+    yield Call("TrajectoryCosts", core.TrajectoryCosts, table)
+    yield Call("from_dict", core.TrajectoryCosts.from_dict, {"data": costs.to_dict()})
+    yield Call("levels_gits", core.levels_gits, s | {"num_steps": 2, "costs": costs})
     yield Call("NoiseLevels", fastdpm.NoiseLevels, {"level": [0.5, 1.0], "t": [3.0]})
     yield Call("slice", levels.__getitem__, {"rows": slice(1, None)})
     yield Call("Plan", fastdpm.Plan, tables)
@@ -151,6 +159,8 @@ def _sampling_calls(
     yield Call("Model.sample", model.sample, few)
     yield Call("sample plan", model.sample, {"n": 2, "plan": plan})
     yield Call("sample labels", labeled.sample, few | {"class_labels": [1, 2]})
+    short = {"model": model, "n": 2, "num_steps": 2}
+    yield Call("trajectory_costs", models.trajectory_costs, short)
     yield Call("Decoder", models.Decoder, {"shape": (1, 2), "decode": lambda x: x})
 
 

@@ -8,6 +8,8 @@ from .errors import InvalidArgumentError as InvalidArgumentError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import ModelError as ModelError
 from .errors import SamplingError as SamplingError
+from .gits import TrajectoryCosts as TrajectoryCosts
+from .gits import levels_gits as levels_gits
 from .guidance import GuidanceScale as GuidanceScale
 from .levels import NoiseLevels as NoiseLevels
 from .levels import levels_all as levels_all
