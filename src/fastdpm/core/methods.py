@@ -7,20 +7,23 @@ command line, in presets and in results. Keys of the paper's sampler omit the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fastdpm.core import choices, samplers
 from fastdpm.core.choices import LevelChoice
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.samplers import Sampler
 
-OWN = "recipes"
+OWN, GITS = "recipes", "gits"
 _KAPPA = re.compile(r"-k(\d*\.?\d+)$")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIFFUSERS = "diffusers"
+_Row = TypeVar("_Row", bound="NamedRecipe")
 _REVERSE = {0.0: "DDIM-rev", 1.0: "DDPM-rev"}
 
 
@@ -94,6 +97,26 @@ class NamedRecipe:
         return self.recipe.takes_all_steps
 
 
+@dataclass(frozen=True)
+class GitsRecipe(NamedRecipe):
+    """A sampler over the levels that GITS chooses from a model's own trajectories.
+
+    Attributes:
+        choose: ``choose(num_levels) -> NoiseLevels``, for one model; None until it is known.
+    """
+
+    choose: Callable[[int], NoiseLevels] | None = field(default=None, compare=False, repr=False)
+
+    def at(self, num_steps: int) -> Recipe:
+        """The recipe at S = ``num_steps``, with the levels as custom ones."""
+        if self.choose is None:
+            raise InvalidArgumentError(
+                f"{self.key} needs the trajectories of a model: name it in a comparison"
+            )
+        levels = self.choose(self.recipe.sampler.steps(num_steps))
+        return self.recipe.replace(at_levels=tuple(levels.level[:-1].tolist())).bare
+
+
 def families(*, kappa: bool = False) -> list[str]:
     """List the families of samplers that comparisons include, in the order of the table.
 
@@ -122,17 +145,36 @@ def named_recipes(kappas: Sequence[float]) -> Iterator[NamedRecipe]:
                 yield _over_levels(row, choice, kappa)
 
 
+def gits_recipes(kappas: Sequence[float]) -> Iterator[GitsRecipe]:
+    """Generate every sampler over the levels of GITS; see :func:`named_recipes`."""
+    for row in samplers.SAMPLERS.values():
+        for kappa in () if row.all_steps else kappas if row.takes_kappa else (0.0,):
+            key = GITS if row.name == Recipe.method else f"{row.name}-{GITS}"
+            key, group = _with_kappa(row, kappa, key)
+            recipe = Recipe(method=row.name, kappa=kappa)
+            yield GitsRecipe(key, row.family, group, GITS.upper(), recipe)
+
+
 def find_named(key: str) -> NamedRecipe | None:
     """Look up a method by its key; return None if there is no such method.
 
     Raises:
         InvalidArgumentError: If the key's kappa is outside [0, 1].
     """
+    return _found(key, named_recipes)
+
+
+def find_gits(key: str) -> GitsRecipe | None:
+    """Look up a method over the levels of GITS, as :func:`find_named` does."""
+    return _found(key, gits_recipes)
+
+
+def _found(key: str, rows: Callable[[Sequence[float]], Iterator[_Row]]) -> _Row | None:
     kappa = 0.0
     if match := _KAPPA.search(key):
         kappa = float(match[1])
         key = f"{key[: match.start()]}-k{kappa:g}"
-    return next((method for method in named_recipes([kappa]) if method.key == key), None)
+    return next((method for method in rows([kappa]) if method.key == key), None)
 
 
 def check_name(name: str) -> None:
@@ -142,8 +184,8 @@ def check_name(name: str) -> None:
             "the name of a recipe must start with a letter or digit and hold only letters, digits,"
             f" '.', '_' and '-', got {name!r}"
         )
-    taken = name in (*families(), OWN, _DIFFUSERS) or name.startswith(f"{_DIFFUSERS}-")
-    if taken or find_named(name) is not None:
+    taken = name in (*families(), OWN, GITS, _DIFFUSERS) or name.startswith(f"{_DIFFUSERS}-")
+    if taken or find_named(name) is not None or find_gits(name) is not None:
         raise InvalidArgumentError(
             f"{name!r} is the name of a method or a group already: choose another one for the"
             " recipe"
@@ -151,12 +193,15 @@ def check_name(name: str) -> None:
 
 
 def _over_levels(row: Sampler, choice: LevelChoice, kappa: float) -> NamedRecipe:
-    is_default = row.name == Recipe.method
-    key = choice.name if is_default else f"{row.name}-{choice.name}"
-    group = row.title
-    if row.takes_kappa:
-        key = f"{key}-k{kappa:g}"
-        own = _REVERSE.get(kappa) if is_default else None
-        group = own or f"{row.title}, kappa = {kappa:g}"
+    key = choice.name if row.name == Recipe.method else f"{row.name}-{choice.name}"
+    key, group = _with_kappa(row, kappa, key)
     recipe = Recipe(method=row.name, levels=choice.levels, spacing=choice.spacing, kappa=kappa)
     return NamedRecipe(key, row.family, group, choice.title, recipe)
+
+
+def _with_kappa(row: Sampler, kappa: float, key: str) -> tuple[str, str]:
+    """The key and the group of a sampler, with kappa if it takes any."""
+    if not row.takes_kappa:
+        return key, row.title
+    own = _REVERSE.get(kappa) if row.name == Recipe.method else None
+    return f"{key}-k{kappa:g}", own or f"{row.title}, kappa = {kappa:g}"

@@ -28,7 +28,7 @@ from fastdpm.data.files import write_bytes, write_text
 
 Arrays = dict[str, NDArray[Any]]
 _HOME = "fastdpm-cache-1"
-STAGES = ("samples", "features", "statistics", "metrics", "pairs")
+STAGES = ("samples", "features", "statistics", "metrics", "pairs", "trajectories")
 _RANGE = re.compile(r"(\d{9})-(\d{9})\.npz")
 
 

@@ -34,6 +34,7 @@ from fastdpm.evaluation.methods import Method, choose_methods
 from fastdpm.evaluation.metrics import check_count
 from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Metric, duration
+from fastdpm.evaluation.trajectories import with_trajectories
 from fastdpm.models.find import FoundModel
 from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
@@ -271,6 +272,7 @@ def prepare(
     few = any(not method.has_own_steps for method in chosen)
     counts = counts_of(steps, table, schedule.num_train_steps) if few else []
     clip = config.recipe.clip if clip is None else clip
+    chosen = with_trajectories(chosen, handle, schedule, draw, clip, settings)
     measure = open_measure(config.data, settings)
     size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
     check_count(size, measure.least)

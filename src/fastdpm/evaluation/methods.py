@@ -17,7 +17,16 @@ from fastdpm.core.errors import (
     check_one_of,
 )
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
-from fastdpm.core.methods import OWN, NamedRecipe, families, find_named, named_recipes
+from fastdpm.core.methods import (
+    GITS,
+    OWN,
+    NamedRecipe,
+    families,
+    find_gits,
+    find_named,
+    gits_recipes,
+    named_recipes,
+)
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
@@ -109,10 +118,10 @@ def choose_methods(
     """Choose methods by key or by group. Each is chosen once, in the order of ``names``.
 
     Args:
-        names: Groups ("paper", "multistep", "standard", "recipes", "diffusers"), keys (such as
-            "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear", "standard-large" or
-            "diffusers-ddim-trailing"), names of ``recipes``, or methods. By default all groups;
-            diffusers' only if it is installed.
+        names: Groups ("paper", "multistep", "standard", "recipes", "gits", "diffusers"), keys
+            (such as "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear",
+            "unipc-3-gits", "standard-large" or "diffusers-ddim-trailing"), names of ``recipes``,
+            or methods. By default all groups but "gits"; diffusers' only if it is installed.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
         recipes: Recipes of one's own by name, which form the group "recipes".
 
@@ -168,12 +177,12 @@ def _members(
         return [name]
     if name in own:
         return [own[name]]
-    if name in (OWN, _DIFFUSERS, *families()):
+    if name in (OWN, GITS, _DIFFUSERS, *families()):
         return _group(name, kappas, own)
     if name.startswith(f"{_DIFFUSERS}-"):
         check_one_of("a diffusers method", name, DIFFUSERS_METHODS)
         return [DIFFUSERS_METHODS[name]]
-    if (named := find_named(name)) is not None:
+    if (named := find_named(name) or find_gits(name)) is not None:
         return [named]
     near = difflib.get_close_matches(name, [*own, *_known_keys(kappas)], n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
@@ -196,6 +205,8 @@ def _group(name: str, kappas: Sequence[float], own: Mapping[str, NamedRecipe]) -
         return list(own.values())
     if name == _DIFFUSERS:
         return list(DIFFUSERS_METHODS.values())
+    if name == GITS:
+        return list(gits_recipes(kappas))
     rows = [row for row in named_recipes(kappas) if row.family == name]
     return [row for row in rows if row.compared]
 

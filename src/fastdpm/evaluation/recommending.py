@@ -19,7 +19,7 @@ from typing import Any
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, positive_or_none
-from fastdpm.core.methods import NamedRecipe, named_recipes
+from fastdpm.core.methods import NamedRecipe, gits_recipes, named_recipes
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.comparing import PreparedComparison, Trial, prepare
@@ -364,10 +364,11 @@ def prepare_recommendation(
 
 
 def _all_methods(own: Mapping[str, Recipe]) -> Iterator[Method]:
-    """Every sampler over every choice of levels, and recipes of one's own."""
+    """Every sampler over every choice of levels and those of GITS, and recipes of one's own."""
     for row in named_recipes((0.0, 1.0)):
         if not row.takes_all_steps:
             yield row
+    yield from gits_recipes((0.0, 1.0))
     for name, recipe in own.items():
         yield NamedRecipe.own(name, recipe)
 
