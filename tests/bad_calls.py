@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffusers
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import fastdpm
 from fastdpm import core, data, evaluation, inverse, models, sampling
+from fastdpm.integrations.diffusers import plan_of
 
 MENU: dict[str, Any] = {
     "None": None,
@@ -193,6 +195,8 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     yield Call("compare", fastdpm.compare, {"model": odd})
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
+    of_theirs = {"scheduler": diffusers.DDIMScheduler(20), "num_steps": 3}
+    yield Call("plan_of", plan_of, of_theirs)
     yield Call("set_timesteps", fastdpm.FastDPMScheduler().set_timesteps, {}, ("kwargs",))
 
 
