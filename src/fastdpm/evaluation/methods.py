@@ -146,7 +146,7 @@ def _members(name: str | Method, kappas: Sequence[float]) -> list[Method]:
     if not isinstance(name, str):
         return [name]
     if name == _DIFFUSERS:
-        return list(DIFFUSERS_METHODS.values())
+        return [method for method in DIFFUSERS_METHODS.values() if method.compared]
     if name in families():
         rows = [row for row in named_recipes(kappas) if row.family == name]
         return [row for row in rows if row.compared]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.methods import recipe_of
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
@@ -111,8 +112,13 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
         if against.value > 0 and score.value > 0:
             text += f"; {ratio(score.value / against.value)} the {reference.name}"
             text += f" in {cell.cost} instead of {reference.num_evaluations:,.10g}"
-    options = _options(comparison, cell)
-    return f"{text}. Sample it with {options}." if options else f"{text}."
+    if options := _options(comparison, cell):
+        return f"{text}. Sample it with {options}."
+    method = DIFFUSERS_METHODS.get(cell.method)
+    if method is None or method.stochastic or cell.guidance:
+        return f"{text}."
+    plan = f'DIFFUSERS_METHODS["{method.key}"].plan(model.schedule, {cell.num_steps})'
+    return f"{text}. Sample it in Python with plan={plan}."
 
 
 def _options(comparison: Comparison, cell: Cell) -> str:
