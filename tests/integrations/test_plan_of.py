@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastdpm import InvalidArgumentError, Model, Plan, VarianceSchedule, ddim_rev, run
+from fastdpm.core.inverse import first_order_inverse
 from fastdpm.core.levels import levels_custom
 from tests.messages import tells
 
@@ -125,6 +126,13 @@ def test_models_take_rounded_steps_from_plans_that_say_so_only():
         model(SCHEDULE).check_plan(Plan(**tables))
     with pytest.raises(InvalidArgumentError, match="does not match the schedule"):
         model(VarianceSchedule.linear(1000, 1e-4, 0.0199)).check_plan(plan)
+
+
+def test_a_plan_that_encodes_is_not_sampled():
+    model = Model.wrap(nn.Identity().eval(), SCHEDULE, (1, 2, 2), name="tiny")
+    encoding = first_order_inverse(levels_custom(SCHEDULE, t=[900, 400, 100]))
+    with pytest.raises(InvalidArgumentError, match="leads from data to noise"):
+        model.sample(n=1, plan=encoding)
 
 
 def test_a_pipeline_executes_the_plan_with_our_scheduler():
