@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffusers
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import fastdpm
 from fastdpm import core, data, evaluation, inverse, models, sampling
+from fastdpm.integrations.diffusers import plan_of
 
 MENU: dict[str, Any] = {
     "None": None,
@@ -115,6 +117,10 @@ def _core_calls(schedule: fastdpm.VarianceSchedule, levels: fastdpm.NoiseLevels)
     yield Call("slice", levels.__getitem__, {"rows": slice(1, None)})
     yield Call("Plan", fastdpm.Plan, tables)
     yield Call("from_json", fastdpm.Plan.from_json, {"text": plan.to_json()})
+    yield from _plan_calls(s, levels)
+
+
+def _plan_calls(s: dict[str, Any], levels: fastdpm.NoiseLevels) -> Iterator[Call]:
     yield Call("Recipe", fastdpm.Recipe, {})
     yield Call("Recipe.replace", fastdpm.Recipe().replace, {"kappa": 0.5, "num_steps": 3})
     yield Call("Recipe.change", fastdpm.Recipe().change, {"kappa": 0.5}, ("name",))
@@ -205,6 +211,8 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     yield Call("recommend", fastdpm.recommend, {"model": odd})
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
+    of_theirs = {"scheduler": diffusers.DDIMScheduler(20), "num_steps": 3}
+    yield Call("plan_of", plan_of, of_theirs)
     yield Call("set_timesteps", fastdpm.FastDPMScheduler().set_timesteps, {}, ("kwargs",))
 
 

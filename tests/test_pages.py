@@ -119,7 +119,7 @@ WRITTEN = {
     "Preset": fields(Preset, CompareSettings, PresetSource, Published),
     "Training configuration": fields(TrainConfig, ClassifierConfig, ClassifierOptions),
     "Training run": _CHECKPOINT_KEYS,
-    "Plan": {*_KEYS.values(), "label", "notes", "fingerprint"},
+    "Plan": {*_KEYS.values(), "label", "notes", "rounding", "fingerprint"},
     "Latents": {*latents_file._TENSORS, *latents_file._OPTIONAL, *latents_file._HEAD, "gain"},
     "Results of measurements": fields(Evaluation, Comparison, ComparedModel, Cell)
     - {"pictures", "whole"},

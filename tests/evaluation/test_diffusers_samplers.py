@@ -18,6 +18,7 @@ from fastdpm import (
     Plan,
     SampleNoise,
     SamplingError,
+    VarianceSchedule,
     ddim_rev,
     load_model,
 )
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 KEYS = list(DIFFUSERS_METHODS)
+SPACINGS = ("leading", "linspace", "trailing")
 MEAN, SPREAD = 0.1, 0.2
 
 
@@ -268,7 +270,7 @@ def test_unknown_methods_are_refused_with_the_list_of_known_ones():
 
 def test_all_methods_have_names_of_their_own():
     names = {(method.group, method.choice) for method in DIFFUSERS_METHODS.values()}
-    assert len(names) == len(KEYS) == 26
+    assert len(names) == len(KEYS) == 32
 
 
 @pytest.mark.parametrize(
@@ -357,14 +359,50 @@ def test_our_recipe_gives_the_same_samples(key, num_steps):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_samples_that_no_plan_repeats_have_no_recipe():
+# Where few steps magnify the rounding of float32: of samples of either side to those in float64.
+ROUNDED = {"pndm-linspace": 2e-4, "pndm-trailing": 1e-4, "plms": 1e-4, "karras": 1e-4}
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, method in DIFFUSERS_METHODS.items() if not method.stochastic]
+)
+def test_a_plan_gives_the_same_samples(key):
+    method, model = DIFFUSERS_METHODS[key], load_model("digits")
+    for num_steps in (4, 16):
+        drawn = sample_diffusers(model, method, num_steps, range(2), clip="x0", seed=3)
+        theirs = torch.cat([x for _, x, *_ in drawn])
+        plan = method.plan(model.schedule, num_steps)
+        assert plan is not None
+        assert plan.label == f"diffusers {method.solver}, {method.choice}, S = {num_steps}"
+        ours = model.sample(2, plan=plan, clip="x0", seed=3)
+        few = num_steps == 4
+        atol = next((v for name, v in ROUNDED.items() if few and name in key), 1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+def test_a_method_that_draws_noise_has_no_plan():
+    method = DIFFUSERS_METHODS["diffusers-ddpm-leading"]
+    assert method.plan(VarianceSchedule.linear(), 5) is None
+    with pytest.raises(SamplingError, match=tells("S = 29", "step -1")):
+        DIFFUSERS_METHODS["diffusers-ddim-trailing"].plan(VarianceSchedule.linear(100), 29)
+
+
+def test_rows_that_few_need_are_compared_by_their_own_keys_only():
+    group = {method.key for method in choose_methods("diffusers")}
+    own = {f"diffusers-unipc-3-{spacing}" for spacing in (*SPACINGS, "karras")}
+    own |= {"diffusers-deis-karras", "diffusers-unipc-karras"}
+    assert group == set(KEYS) - own
+    assert {method.key for method in choose_methods(sorted(own))} == own
+
+
+def test_samples_that_no_recipe_repeats_have_none():
     def having(num_steps: int) -> set[str]:
         methods = DIFFUSERS_METHODS.items()
         return {key[10:] for key, m in methods if m.recipe(num_steps, 1000) is not None}
 
-    every = {f"unipc-{spacing}" for spacing in ("leading", "linspace", "trailing")}
-    every |= {f"dpmpp-2m-{spacing}" for spacing in ("leading", "linspace", "trailing")}
-    third = {f"dpmpp-3m-{spacing}" for spacing in ("leading", "linspace", "trailing")}
+    every = {f"{name}-{s}" for name in ("unipc", "unipc-3") for s in SPACINGS}
+    every |= {f"dpmpp-2m-{spacing}" for spacing in SPACINGS}
+    third = {f"dpmpp-3m-{spacing}" for spacing in SPACINGS}
     assert having(1) == set()
     assert having(7) == every | third
     assert having(10) == every | third | {"ddim-leading", "ddim-trailing"}

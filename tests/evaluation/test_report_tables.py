@@ -176,6 +176,8 @@ def test_the_summary_says_how_to_sample_with_the_best(method, guidance, options)
     line = summary(Comparison.from_dict(make_results([cell])))[0]
     assert ("Sample it with -S 10" in line) == (options is not None)
     assert options is None or options in line
+    plan = 'plan=DIFFUSERS_METHODS["diffusers-plms-leading"].plan(model.schedule, 10)'
+    assert (plan in line) == (method == "diffusers-plms-leading")
 
 
 def test_a_failed_cell_says_why_everywhere(tmp_path, grid):

@@ -10,7 +10,7 @@ from fastdpm.cli import choices
 from fastdpm.cli.expand import OneOf, Options
 from fastdpm.cli.panels import Panel
 from fastdpm.cli.terminal import print_notes
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, check_one_of
 
 if TYPE_CHECKING:
     from fastdpm.core.guidance import GuidanceScale
@@ -104,9 +104,39 @@ class RecipeOptions(Options):
             raise InvalidArgumentError(
                 f"--recipes holds {', '.join(more)}: choose one by --recipe"
             )
-        if self.named is None or not self.named.startswith("diffusers-"):
+        if not self._is_theirs:
             return config.find_recipe(self.named, more)
-        return _their_recipe(self.named, config, self.steps)
+        found, _ = self._theirs(config)
+        if found is None:
+            raise InvalidArgumentError(
+                f"no recipe gives the samples of {self.named} here, only a plan: use `fastdpm"
+                " sample` or `evaluate`"
+            )
+        return found
+
+    @property
+    def _is_theirs(self) -> bool:
+        return self.named is not None and self.named.startswith("diffusers-")
+
+    def _theirs(self, config: ModelConfig) -> tuple[Recipe | None, Plan | None]:
+        """The recipe with the samples of a method of diffusers, or else the plan."""
+        from fastdpm.core.schedule import VarianceSchedule
+        from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
+
+        key = self.named or ""
+        check_one_of("--recipe", key, DIFFUSERS_METHODS)
+        method, count = DIFFUSERS_METHODS[key], self.steps or config.recipe.num_steps
+        schedule = VarianceSchedule.from_config(config.schedule)
+        method.check_steps(count, schedule.num_train_steps)
+        found = method.recipe(count, schedule.num_train_steps)
+        if found is not None:
+            return config.recipe.replace(
+                method=found.method, levels=found.levels, spacing=found.spacing, kappa=found.kappa
+            ), None
+        plan = method.plan(schedule, count)
+        if plan is None:
+            raise InvalidArgumentError(f"{key} draws noise of its own: choose another --recipe")
+        return None, plan
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe, changed by the options that are set."""
@@ -200,28 +230,20 @@ class Sampling(RecipeOptions):
 
     def choose(self, config: ModelConfig) -> tuple[Recipe, Plan | None]:
         """The recipe, and the saved plan, which leaves only clipping to choose."""
-        if self.plan is None:
+        plan, decides = None, ["--plan"]
+        if self.plan is not None:
+            plan = read_plan(self.plan)
+        elif self._is_theirs:
+            _, plan = self._theirs(config)
+            decides = ["--recipe", "--steps"]
+        if plan is None:
             return self.recipe(self.base(config), self.clip), None
-        idle = [name for name in self.names() if name not in ("--plan", "--clip")]
+        idle = [name for name in self.names() if name not in (*decides, "--clip")]
         if idle:
             raise InvalidArgumentError(
-                f"--plan already decides {' and '.join(idle)}: use one or the other"
+                f"{decides[0]} already decides {' and '.join(idle)}: use one or the other"
             )
-        return config.recipe.replace(clip=self.clip), read_plan(self.plan)
-
-
-def _their_recipe(key: str, config: ModelConfig, num_steps: int | None) -> Recipe:
-    """The recipe that gives the same samples as a sampler of diffusers."""
-    from fastdpm.core.schedule import VarianceSchedule
-    from fastdpm.evaluation.methods import recipe_of
-
-    total = VarianceSchedule.from_config(config.schedule).num_train_steps
-    found = recipe_of(key, num_steps or config.recipe.num_steps, total)
-    if found is None:
-        raise InvalidArgumentError(f"no recipe gives the samples of {key} at this S")
-    return config.recipe.replace(
-        method=found.method, levels=found.levels, spacing=found.spacing, kappa=found.kappa
-    )
+        return config.recipe.replace(clip=self.clip), plan
 
 
 def note_idle_guidance(stated: GuidanceScale, used: GuidanceScale, plan: Plan) -> None:

@@ -35,7 +35,7 @@ _KEYS = MappingProxyType(
 )
 
 
-_JSON_KEYS = ("format", "version", "fingerprint", "label", "notes", *_KEYS.values())
+_JSON_KEYS = ("format", "version", "fingerprint", "label", "notes", "rounding", *_KEYS.values())
 
 
 @renamed("told", "network_level")
@@ -47,8 +47,9 @@ class Plan:
 
     Attributes:
         level: Signal scales, shape (S + 1,), rising from noise to at most 1. A row that uses an
-            earlier state may repeat a level, and one that draws noise may go back to a lower one.
-            Levels of a plan that encodes data fall towards noise, and may repeat.
+            earlier state may repeat a level, and one that draws noise, or that only uses earlier
+            states, may go back to a lower one. Levels of a plan that encodes data fall towards
+            noise, and may repeat.
         t: Zero-based real-valued steps for the network, shape (S,).
         a: Weights of the last states, shape (S, A), newest first.
         b: Weights of the last predictions of eps, shape (S, B), newest first.
@@ -61,6 +62,8 @@ class Plan:
         network_level: Levels of the steps ``t``, shape (S,); ``level[:-1]`` by default.
         past: Levels of the states before the first one that :func:`fastdpm.run` needs, newest
             first; None if it needs none.
+        rounding: How far, in steps, ``t`` may be from the step of ``network_level``; above 0 for
+            schedulers that round the steps of their levels. Not part of the fingerprint.
 
     Raises:
         InvalidArgumentError: If shapes disagree, a value is not finite, a row needs a state or
@@ -77,6 +80,7 @@ class Plan:
     log_variance: Array | None = None
     past: Array | None = None
     network_level: Array = field(default_factory=lambda: np.empty(0))
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         if not np.size(self.network_level):
@@ -87,6 +91,10 @@ class Plan:
             object.__setattr__(self, name, table)
         self._check_shapes()
         self._check_levels()
+        if not 0 <= self.rounding < np.inf:
+            raise InvalidArgumentError(
+                f"`rounding` of a plan must be at least 0 steps, got {self.rounding:g}"
+            )
         outside = self.network_level[(self.network_level <= 0) | (self.network_level > 1)]
         if outside.size:
             raise InvalidArgumentError(
@@ -139,7 +147,7 @@ class Plan:
         check_inside(self.level)
         for row in np.flatnonzero(np.diff(self.level) <= 0):
             here, following = self.level[row : row + 2]
-            corrects = here == following and np.any(self.a[row, 1:])
+            corrects = np.any(self.a[row, 1:]) and (here == following or not self.a[row, 0])
             if not (corrects or self.c[row] > 0):
                 raise InvalidArgumentError(
                     f"level {row + 1} is {following:.6g} after {here:.6g}: levels must rise"
@@ -200,7 +208,9 @@ class Plan:
         """Write the plan as JSON, from which :meth:`from_json` restores every number exactly."""
         tables = {name: table.tolist() for name, table in self._saved_tables().items()}
         head = {"format": "fastdpm-plan", "version": 1, "fingerprint": self.fingerprint}
-        return json.dumps(head | {"label": self.label, "notes": self.notes} | tables, indent=1)
+        head |= {"label": self.label, "notes": self.notes}
+        head |= {"rounding": self.rounding} if self.rounding else {}
+        return json.dumps(head | tables, indent=1)
 
     @classmethod
     @checked
@@ -223,7 +233,8 @@ class Plan:
         if not isinstance(notes, list):
             raise InvalidArgumentError(f"not a plan: notes must be a list, got {notes!r}")
         label = str(data.get("label", "plan"))
-        plan = cls(**tables, label=label, notes=tuple(map(str, notes)))
+        rounding = data.get("rounding", 0.0)
+        plan = cls(**tables, label=label, notes=tuple(map(str, notes)), rounding=rounding)
         if data.get("fingerprint", plan.fingerprint) != plan.fingerprint:
             raise InvalidArgumentError(
                 f"the plan's numbers have fingerprint {plan.fingerprint}, but the file says"

@@ -12,15 +12,16 @@ DPM-Solver++
 ==================  ====================  =====================  ====================
 
 * ``leading`` starts from pure noise, although its first step expects less noise;
-  ``steps_offset`` is 0. "karras" spaces the noise scales by their seventh root over all T steps
-  and rounds the steps that the network receives.
+  ``steps_offset`` is 0. "karras" (DEIS, UniPC, DPM-Solver++) spaces the noise scales by their
+  seventh root over all T steps and rounds the steps that the network receives.
 * DDIM and PNDM always step from t to t - T // S. With ``linspace``, or if S does not divide T,
   the network therefore receives a step that does not match the state's noise level, and a trailing
   chain can end at step 0 with the noise of that step.
 * DDIM has ``set_alpha_to_one=True`` and ends at clean data, like DDPM, DPM-Solver++ and UniPC.
   PNDM has ``set_alpha_to_one=False``, and DEIS has no such setting: both end at the level of
   step 0.
-* DEIS and UniPC have order 2. DDPM uses the posterior variance ("fixed_small").
+* DEIS and UniPC have order 2, but "unipc-3" has order 3. DDPM uses the posterior variance
+  ("fixed_small").
 
 Sources: Lin et al. 2023, arXiv:2305.08891, table 2, for the spacings; Song et al. 2020,
 arXiv:2010.02502 (DDIM); Liu et al. 2022, arXiv:2202.09778 (PNDM); Zhang & Chen 2022,
@@ -34,7 +35,7 @@ import importlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -50,6 +51,7 @@ from fastdpm.core.errors import (
     first_line,
 )
 from fastdpm.core.guidance import GuidanceLike, GuidanceScale
+from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.data.condition import Condition
@@ -60,7 +62,7 @@ from fastdpm.sampling.noise import SampleNoise
 from fastdpm.sampling.state import Callback, after_rows
 
 _SPACINGS = ("leading", "linspace", "trailing")
-_KARRAS, _DPM = "karras", "DPMSolverMultistepScheduler"
+_KARRAS, _DPM, _UNIPC = "karras", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 # No plan has this many rows, so no plan draws its noise from this counter.
 _GENERATOR_COUNTER = np.array([0, 0, 0, 2**64 - 1], dtype=np.uint64)
 
@@ -78,6 +80,7 @@ class DiffusersMethod:
         extra: Network evaluations in addition to one per step.
         least: The smallest number of steps it can take.
         stochastic: Whether it draws noise.
+        compared: Whether the group "diffusers" includes it. Any other is compared by its key.
     """
 
     key: str
@@ -88,6 +91,7 @@ class DiffusersMethod:
     extra: int = 0
     least: int = 1
     stochastic: bool = False
+    compared: bool = True
     family: ClassVar[str] = "diffusers"
     takes_all_steps: ClassVar[bool] = False
     has_own_steps: ClassVar[bool] = False
@@ -103,7 +107,7 @@ class DiffusersMethod:
         There is none for DDPM, which draws other noise; for PNDM, PLMS and DEIS; for "karras",
         which rounds the steps that the network receives; for DDIM with "linspace" or if S does not
         divide T, which steps from other levels than it reached; and for 3M from S = 15 on, which
-        has no rows of lower order before its last one.
+        has no rows of lower order before its last one. :meth:`plan` has a plan for all but DDPM.
         """
         if num_steps == 1 or self.choice == _KARRAS or self.scheduler not in _OURS:
             return None
@@ -112,11 +116,32 @@ class DiffusersMethod:
             if self.choice == "linspace" or total % num_steps:
                 return None
             spacing = self.choice
-        order = self.settings.get("solver_order")
-        if order == 3 and num_steps >= _LONG:
+        order = self.settings.get("solver_order", 2)
+        if self.scheduler == _DPM and order == 3 and num_steps >= _LONG:
             return None
-        method = _OURS[self.scheduler] if order is None else f"dpmpp-{order}m"
+        method = _OURS[self.scheduler].format(order=order)
         return Recipe(num_steps=num_steps, method=method, levels="step", spacing=spacing)
+
+    def plan(self, schedule: VarianceSchedule, num_steps: int) -> Plan | None:
+        """A plan for the same samples, to rounding; None if the scheduler draws noise.
+
+        Args:
+            schedule: The schedule of the model.
+            num_steps: S.
+
+        Raises:
+            InvalidArgumentError: If the method cannot take that number of steps.
+            MissingExtraError: If diffusers is not installed.
+            SamplingError: If diffusers cannot take S steps of this schedule.
+        """
+        self.check_steps(num_steps, schedule.num_train_steps)
+        chain = _Chain(self, schedule, num_steps)
+        if self.stochastic:
+            return None
+        from fastdpm.integrations.diffusers.linear import plan_of
+
+        label = f"diffusers {self.solver}, {self.choice}, S = {num_steps}"
+        return plan_of(chain.scheduler, num_steps, label=label)
 
     def num_evaluations(self, num_steps: int) -> int:
         """Network evaluations for ``num_steps`` steps."""
@@ -130,8 +155,8 @@ class DiffusersMethod:
             )
 
 
-# Our samplers that do the same as a scheduler; of DPM-Solver++, by its order.
-_OURS = {"DDIMScheduler": "ddim-rev", "UniPCMultistepScheduler": "unipc-2", _DPM: "dpmpp"}
+# Our samplers that do the same as a scheduler, by its order.
+_OURS = {"DDIMScheduler": "ddim-rev", _UNIPC: "unipc-{order}", _DPM: "dpmpp-{order}m"}
 _LONG = 15
 _UNCLIPPED: dict[str, Any] = {"settings": {"clip_sample": False}}
 _PLMS: dict[str, Any] = {"settings": {"skip_prk_steps": True}, "extra": 1, "least": 2}
@@ -143,17 +168,23 @@ _SOLVERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("deis", "DEIS", "DEISMultistepScheduler", {}),
     ("dpmpp-2m", "DPM-Solver++ 2M", _DPM, {"settings": {"solver_order": 2}}),
     ("dpmpp-3m", "DPM-Solver++ 3M", _DPM, {"settings": {"solver_order": 3}}),
-    ("unipc", "UniPC", "UniPCMultistepScheduler", {}),
+    ("unipc", "UniPC", _UNIPC, {}),
+    ("unipc-3", "UniPC 3", _UNIPC, {"settings": {"solver_order": 3}, "compared": False}),
 )
+_BY_SCALE = ("DEISMultistepScheduler", _DPM, _UNIPC)  # these take "karras"
+
+
+def _methods() -> Iterator[DiffusersMethod]:
+    """Every scheduler with each of its spacings."""
+    for name, solver, kind, more in _SOLVERS:
+        for spacing in (*_SPACINGS, _KARRAS) if kind in _BY_SCALE else _SPACINGS:
+            method = DiffusersMethod(f"diffusers-{name}-{spacing}", solver, spacing, kind, **more)
+            added = spacing == _KARRAS and kind != _DPM
+            yield replace(method, compared=False) if added else method
 
 
 DIFFUSERS_METHODS: Mapping[str, DiffusersMethod] = MappingProxyType(
-    {
-        key: DiffusersMethod(key, solver, spacing, kind, **more)
-        for name, solver, kind, more in _SOLVERS
-        for spacing in ((*_SPACINGS, _KARRAS) if kind == _DPM else _SPACINGS)
-        for key in [f"diffusers-{name}-{spacing}"]
-    }
+    {method.key: method for method in _methods()}
 )
 
 

@@ -204,7 +204,7 @@ def _group(name: str, kappas: Sequence[float], own: Mapping[str, NamedRecipe]) -
     if name == OWN:
         return list(own.values())
     if name == _DIFFUSERS:
-        return list(DIFFUSERS_METHODS.values())
+        return [method for method in DIFFUSERS_METHODS.values() if method.compared]
     if name == GITS:
         return list(gits_recipes(kappas))
     rows = [row for row in named_recipes(kappas) if row.family == name]

@@ -153,13 +153,23 @@ def check_plan(name: str, schedule: VarianceSchedule, plan: Plan | NoiseLevels) 
     Raises:
         InvalidArgumentError: If the level of a row is not the level of its step.
     """
+    if isinstance(plan, Plan) and plan.level[-1] < plan.level[0]:
+        raise InvalidArgumentError(
+            f"{plan.label} leads from data to noise, so nothing can be sampled by it: pass its"
+            " levels to fastdpm.encode"
+        )
+    expected = plan.network_level if isinstance(plan, Plan) else plan.level[:-1]
     inside = (plan.t > -1) & (plan.t <= schedule.num_train_steps - 1)
     level = schedule.R(np.clip(plan.t + 1, 0, schedule.num_train_steps))
-    wrong = ~inside | (np.abs(level - plan.level[:-1]) > 1e-6)
+    apart = np.abs(level - expected) > 1e-6
+    if isinstance(plan, Plan) and plan.rounding:
+        step = schedule.T(np.clip(expected, schedule.levels[-1], 1)) - 1
+        apart &= np.abs(step - plan.t) > plan.rounding + 1e-6
+    wrong = ~inside | apart
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise InvalidArgumentError(
-            f"row {row} of the plan has level {plan.level[row]:.6g} at step {plan.t[row]:.6g},"
+            f"row {row} of the plan has level {expected[row]:.6g} at step {plan.t[row]:.6g},"
             f" which does not match the schedule of model {name!r}: compile the plan for this"
             " model's schedule"
         )

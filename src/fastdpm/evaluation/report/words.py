@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from fastdpm.core.recipe import Recipe
+from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.methods import recipe_of
 from fastdpm.evaluation.results import TIED, Cell, Comparison
 
@@ -128,12 +129,18 @@ def recipe_for(comparison: Comparison, cell: Cell) -> Recipe | None:
 
 
 def options_of(comparison: Comparison, cell: Cell) -> str:
-    """The options of `fastdpm sample` that repeat a cell; empty if no recipe does."""
+    """The options of `fastdpm sample` that repeat a cell; empty if none do."""
     recipe = recipe_for(comparison, cell)
     scale = re.fullmatch(r"guidance (-?[\d.]+)", cell.guidance)
-    if recipe is None or (cell.guidance and scale is None):
+    theirs = DIFFUSERS_METHODS.get(cell.method)
+    if cell.guidance and scale is None:
         return ""
-    options = _typed(recipe)
+    if recipe is not None:
+        options = _typed(recipe)
+    elif theirs is not None and not theirs.stochastic:
+        options = f"-S {cell.num_steps} --recipe {theirs.key}"
+    else:
+        return ""
     if comparison.clip:
         options += f" --clip {comparison.clip}"
     if comparison.precision not in (None, "float32"):

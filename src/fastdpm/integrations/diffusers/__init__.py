@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402
 # Import both schedulers: each lists the other as compatible.
 from fastdpm.integrations.diffusers.base import FastDPMSchedulerOutput  # noqa: E402
 from fastdpm.integrations.diffusers.inverse import FastDPMInverseScheduler  # noqa: E402
+from fastdpm.integrations.diffusers.linear import plan_of  # noqa: E402
 from fastdpm.integrations.diffusers.scheduler import FastDPMScheduler  # noqa: E402
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SchedulerMixin",
     "from_pipeline",
     "from_unet",
+    "plan_of",
 ]
 
 

@@ -233,7 +233,7 @@ class FastDPMScheduler(PlanScheduler):
         """
         row = self._row(timestep)
         plan, i = self._coefficients(row, eta)
-        prediction = self._predict(model_output, row, sample, float(plan.level[i]))
+        prediction = self._predict(model_output, row, sample, float(plan.network_level[i]))
         x, eps = prediction.x, prediction.eps
         if use_clipped_model_output is False:
             x, eps = self._unclipped(plan, i, prediction)
@@ -282,7 +282,7 @@ class FastDPMScheduler(PlanScheduler):
                 "`use_clipped_model_output` cannot be False for a multistep plan, which needs"
                 " consistent predictions: leave it unset"
             )
-        level = float(plan.level[row])
+        level = float(plan.network_level[row])
         sigma = math.sqrt((1 - level) * (1 + level))
         return level * prediction.x0 + sigma * prediction.raw_eps, prediction.raw_eps
 
