@@ -7,7 +7,9 @@ import torch
 
 from fastdpm import InvalidArgumentError, Recipe, compare, convert, evaluate, load_model
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.core.methods import gits_recipes
 from fastdpm.evaluation.evaluating import MeasureOptions
+from fastdpm.evaluation.report.words import options_of
 from tests.messages import tells
 
 _TEXT = """
@@ -88,6 +90,44 @@ def test_what_a_comparison_cannot_use_is_refused(folders, file, features, image_
     ):
         with pytest.raises(InvalidArgumentError, match=tells(*values)):
             compare(folders["image"], steps, methods, recipes=recipes, measuring=measuring)
+
+
+def test_the_levels_of_gits_are_sampled_by_the_options_of_the_report(
+    folders,
+    features,
+    image_folder,
+    capsys,
+):
+    model = str(folders["image"])
+    measuring = MeasureOptions(str(image_folder), 20, features["image"])
+    methods = ["dpmpp-2m-gits", "heun-gits", "gits-k1"]
+    found = compare(model, [5], methods, measuring=measuring)
+    assert [cell.evaluations for cell in found.cells] == [5, 5, 5]
+    stated = [cell.recipe for cell in found.cells if cell.recipe is not None]
+    assert [len(recipe.at_levels or ()) for recipe in stated] == [5, 3, 5]
+    again = compare(model, [5], methods, measuring=measuring)
+    assert again.cells == found.cells
+    for cell in found.cells:
+        options = options_of(found, cell).partition(" --clip")[0].split()
+        assert fastdpm(["plan", model, *options]) == 0
+        assert cell.plan in capsys.readouterr().out
+    with pytest.raises(InvalidArgumentError, match=tells("gits-k0", "comparison")):
+        next(gits_recipes([0.0])).at(5)
+
+
+def test_a_sampler_of_diffusers_without_a_recipe_is_sampled_by_its_plan(folders, tmp_path, capsys):
+    model = str(folders["image"])
+    named = [model, "--recipe", "diffusers-deis-leading", "-S", "4"]
+    assert fastdpm(["sample", *named, "-n", "2", "--out", str(tmp_path / "out")]) == 0
+    assert "4 network evaluations" in capsys.readouterr().out
+    for arguments, values in (
+        (["plan", *named], ["diffusers-deis-leading", "plan"]),
+        (["sample", *named, "--kappa", "0.5"], ["--recipe", "--kappa"]),
+        (["sample", model, "--recipe", "diffusers-nix"], ["--recipe", "diffusers-nix"]),
+        (["sample", model, "--recipe", "diffusers-ddpm-leading"], ["draws noise"]),
+    ):
+        assert fastdpm(arguments) == 2
+        assert re.search(tells(*values), capsys.readouterr().err)
 
 
 def test_commands_take_recipes_by_name(folders, file, tmp_path, capsys):

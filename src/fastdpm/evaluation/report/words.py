@@ -159,7 +159,7 @@ def _typed(recipe: Recipe) -> str:
     custom = ("at_levels", "at_steps", "variances")
     typed = next((name for name in custom if getattr(recipe, name) is not None), None)
     if typed is not None:
-        numbers = ",".join(f"{number:.12g}" for number in getattr(recipe, typed))
+        numbers = ",".join(map(repr, getattr(recipe, typed)))  # every digit: R(T) is a limit
         options = f"--{typed.replace('_', '-')} {numbers} --method {recipe.method}"
     else:
         options = f"-S {recipe.num_steps} --method {recipe.method}"
