@@ -193,6 +193,7 @@ def _inverse_calls(
 
 
 def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Call]:
+    yield Call("read_recipes", core.read_recipes, {"path": folder / "none"})
     yield Call("load_model", fastdpm.load_model, {"name_or_path": folder / "none"})
     convert = {"source": folder / "none", "out": folder / "out"}
     yield Call("convert", fastdpm.convert, convert)
@@ -209,6 +210,7 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     yield Call("evaluate", fastdpm.evaluate, {"samples": odd})
     yield Call("compare", fastdpm.compare, {"model": odd})
     yield Call("recommend", fastdpm.recommend, {"model": odd})
+    yield Call("prepare_recommendation", evaluation.prepare_recommendation, {"model": odd})
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
     of_theirs = {"scheduler": diffusers.DDIMScheduler(20), "num_steps": 3}

@@ -100,7 +100,7 @@ def test_a_value_that_no_table_holds_is_one_line(
     [
         ("fastdpm sample --levels ", ["var", "step", "sigma"]),
         ("fastdpm encode --by i", ["implicit", "invertible"]),
-        ("fastdpm rec", ["reconstruct"]),
+        ("fastdpm rec", ["recommend", "reconstruct"]),
         ("fastdpm plan --at", ["--at-steps", "--at-levels"]),
     ],
 )

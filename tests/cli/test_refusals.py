@@ -131,6 +131,8 @@ OTHERS = [
     ("likelihood {image} {png} --grey-levels 1", ["--gray-levels", 2, 1]),  # its former name
     ("likelihood {image} {png} --grey-levels=1", ["--gray-levels", 2, 1]),
     ("push {image} name", ["owner/name", "name"]),
+    ("recommend {image} --budget 4 --quality 1", ["--budget", "--quality"]),
+    ("recommend {image} --budget 0.5", ["--budget", "at least 1", 0.5]),
 ]
 TABLE = [
     *((f"sample {line}", values) for line, values in SAMPLE),

@@ -126,11 +126,6 @@ def test_compare_needs_a_folder_unless_it_only_estimates(refused):
     assert re.search(tells("--out", "--dry-run"), message)
 
 
-def test_methods_are_checked_before_the_model_is_looked_for(refused):
-    message = refused(["compare", "nowhere", "--methods", "nothing", "--out", "out"])
-    assert re.search(tells("'nothing'", "paper"), message)
-
-
 @pytest.mark.parametrize(
     ("option", "options"),
     [

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from fastdpm.core import choices, samplers
 from fastdpm.core.choices import LevelChoice
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, shown
 from fastdpm.core.levels import NoiseLevels
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
@@ -68,6 +68,10 @@ class NamedRecipe:
             InvalidArgumentError: If the name is malformed, or is that of a method or of a group.
         """
         check_name(name)
+        if not isinstance(recipe, Recipe):
+            raise InvalidArgumentError(
+                f"`recipes` must hold a Recipe for each name, got {shown(recipe)} for {name!r}"
+            )
         family = recipe.sampler.family if recipe.takes_all_steps else OWN
         return cls(name, family, "own recipe", name, recipe)
 

@@ -63,7 +63,7 @@ class Cell:
     plan: str | None = None
     failed: str | None = None
     guidance: str = field(default="", metadata=LEFT_OUT)
-    recipe: Recipe | None = None
+    recipe: Recipe | None = field(default=None, metadata=LEFT_OUT)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,7 +239,10 @@ def choose(
 
 
 def check_wish(budget: float | None, quality: float | None) -> None:
-    """Raise InvalidArgumentError if both are set, or the budget is below one evaluation."""
+    """Raise InvalidArgumentError if both are set, or one is out of range."""
+    for name, value in (("budget", budget), ("quality", quality)):
+        if value is not None and not math.isfinite(value):
+            raise InvalidArgumentError(f"`{name}` must be finite, got {value}")
     if budget is not None and quality is not None:
         raise InvalidArgumentError("set `budget` or `quality`, not both")
     if budget is not None and budget < 1:
