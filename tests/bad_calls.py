@@ -193,7 +193,8 @@ def _inverse_calls(
 
 
 def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Call]:
-    yield Call("read_recipes", core.read_recipes, {"path": folder / "none"})
+    (folder / "recipes.toml").write_text("[mine]\nkappa = 0.5\n")
+    yield Call("read_recipes", core.read_recipes, {"path": folder / "recipes.toml"})
     yield Call("load_model", fastdpm.load_model, {"name_or_path": folder / "none"})
     convert = {"source": folder / "none", "out": folder / "out"}
     yield Call("convert", fastdpm.convert, convert)

@@ -42,7 +42,10 @@ EVIDENT = {
     *(("load_model", name) for name in ("name_or_path", "device", "checkpoint", "variant")),
     *(("read_samples", name) for name in ("path", "n", "resize")),
     *(("convert", name) for name in ("source", "preset", "layout", "variant", "name", "half")),
-    *(("convert", name) for name in ("overwrite", "resume")),
+    *(("convert", name) for name in ("overwrite", "resume", "out", "recipes", "recipe")),
+    *(("sample labels", "recipe"), ("read_recipes", "path"), ("compare", "recipes")),
+    *(("recommend", name) for name in ("model", "methods", "recipes")),
+    *(("prepare_recommendation", name) for name in ("model", "methods", "recipes")),
 }
 
 
