@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import inversion_page
+import solvers_page
 
 from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.results import Cell, Comparison
@@ -80,6 +81,7 @@ def page() -> str:
         *([_precisions(color)] if {_GUIDED, _FLOAT32} <= color.keys() else []),
         _errors(),
         inversion_page.section(RESULTS / "inversion.json"),
+        solvers_page.section(RESULTS, [COLOR, IMAGES, VOCODER]),
         *((_part if name in MORE else _section)(name, part) for name, part in color.items()),
         *(_section(name, comparison) for name, comparison in found.items()),
     ]

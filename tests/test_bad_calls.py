@@ -43,7 +43,8 @@ EVIDENT = {
     *(("read_samples", name) for name in ("path", "n", "resize")),
     *(("convert", name) for name in ("source", "preset", "layout", "variant", "name", "half")),
     *(("convert", name) for name in ("overwrite", "resume", "out", "recipes", "recipe")),
-    *(("sample labels", "recipe"), ("read_recipes", "path"), ("compare", "recipes")),
+    *((name, "recipe") for name in ("sample labels", "sample plan", "Model.sample")),
+    *(("read_recipes", "path"), ("compare", "recipes")),
     *(("recommend", name) for name in ("model", "methods", "recipes")),
     *(("prepare_recommendation", name) for name in ("model", "methods", "recipes")),
 }

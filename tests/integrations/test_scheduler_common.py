@@ -34,6 +34,9 @@ CHOICES: list[dict[str, Any]] = [
     {"levels": "var", "spacing": "quadratic", "bounded": False},
     {"num_steps": 7},
     {"at_steps": [90.0, 10.5, 0.0]},
+    {"at_levels": [0.3, 0.7, 0.95]},
+    {"spacing": "quadratic", "start": 1.0},
+    {"levels": "sigma"},
 ]
 
 

@@ -129,7 +129,7 @@ def test_bad_timesteps_are_refused(arguments, values):
     [
         ({"method": "euler"}, ["method", "ddim-rev", "euler"]),
         ({"levels": "all"}, ["levels", "var", "step", "all"]),
-        ({"spacing": "karras"}, ["spacing", "linear", "quadratic", "karras"]),
+        ({"spacing": "cubic"}, ["spacing", "linear", "quadratic", "cubic"]),
         ({"kappa": 1.5}, ["kappa", "[0, 1]", 1.5]),
         ({"method": "dpmpp-2m", "kappa": 0.5}, ["dpmpp-2m", "kappa", 0, 0.5]),
         ({"prediction_type": "flow_prediction"}, ["prediction_type", "flow_prediction"]),

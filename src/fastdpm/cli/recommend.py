@@ -39,6 +39,15 @@ def recommend(
             metavar="DISTANCE",
         ),
     ] = None,
+    steps: Annotated[
+        str | None,
+        Panel.SAMPLING.option(
+            "--steps",
+            "-S",
+            help="Values of S to search, separated by commas, in place of those that follow from"
+            " the budget or the quality.",
+        ),
+    ] = None,
     methods: Annotated[
         str | None,
         Panel.SAMPLING.option(
@@ -128,6 +137,7 @@ def recommend(
             found_model,
             budget,
             quality,
+            steps=choices.parse("--steps", steps, int) or None,
             methods=names,
             measuring=MeasureOptions(
                 against, n, features, inception, machine.device, kept, batch_size=batch_size

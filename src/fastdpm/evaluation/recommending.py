@@ -26,7 +26,7 @@ from fastdpm.evaluation.comparing import PreparedComparison, Trial, prepare
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import CellCost, CostEstimate, count_cells, time_network
 from fastdpm.evaluation.evaluating import MeasureOptions
-from fastdpm.evaluation.grid import Recipes, recipes_of
+from fastdpm.evaluation.grid import Recipes, counts_of, recipes_of
 from fastdpm.evaluation.methods import Method, choose_methods
 from fastdpm.evaluation.recommendation import Recommendation, Screening, check_wish, choose
 from fastdpm.evaluation.report.write import report_identity
@@ -267,6 +267,7 @@ def recommend(
     budget: float | None = None,
     quality: float | None = None,
     *,
+    steps: Sequence[int] | int | None = None,
     methods: Sequence[str | Method] | str | None = None,
     measuring: MeasureOptions | None = None,
     screen_n: int | None = None,
@@ -285,6 +286,7 @@ def recommend(
             quarter of it are tried too.
         quality: A value of the primary metric to reach, in as few evaluations as possible, up to
             64. Set either this or ``budget``. A Fréchet distance depends on the number of samples.
+        steps: Values of S to search in place of these, or one.
         methods: What to screen, as :func:`fastdpm.evaluation.methods.choose_methods` takes it. By
             default all samplers over all choices of levels, kappa 0 and 1, and ``recipes``.
         measuring: Reference, number of samples of the finalists, feature network and cache. By
@@ -307,6 +309,7 @@ def recommend(
         model,
         budget,
         quality,
+        steps=steps,
         methods=methods,
         measuring=measuring,
         screen_n=screen_n,
@@ -324,6 +327,7 @@ def prepare_recommendation(
     budget: float | None = None,
     quality: float | None = None,
     *,
+    steps: Sequence[int] | int | None = None,
     methods: Sequence[str | Method] | str | None = None,
     measuring: MeasureOptions | None = None,
     screen_n: int | None = None,
@@ -343,8 +347,13 @@ def prepare_recommendation(
     handle = ModelHandle(model, draw.device)
     config = handle.config
     total = VarianceSchedule.from_config(config.schedule).num_train_steps
-    if budget is None and quality is None:
-        budget = float(min(_BUDGET, total))
+    per_step = 2 if config.recipe.guidance.enabled else 1
+    if steps is not None:
+        counts = tuple(counts_of([steps] if isinstance(steps, int) else steps, None, total))
+    else:
+        if budget is None and quality is None:
+            budget = float(_BUDGET)
+        counts = _counts(budget, total, per_step)
     own = recipes_of(recipes, config)
     chosen = tuple(_all_methods(own) if methods is None else choose_methods(methods, None, own))
     kind = "recording" if config.data.mel is not None else config.data.modality
@@ -352,7 +361,7 @@ def prepare_recommendation(
     return PreparedRecommendation(
         handle,
         chosen,
-        _counts(budget, total, 2 if config.recipe.guidance.enabled else 1),
+        counts,
         positive_or_none("screen_n", screen_n) or max(n // 2, 1),
         finalists,
         replace(settings, n=n),

@@ -22,6 +22,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from fastdpm.core.arguments import checked
+from fastdpm.core.choices import complete_choice
 from fastdpm.core.errors import InvalidArgumentError, arguments_named
 from fastdpm.core.levels import levels_all
 from fastdpm.core.plan import Plan
@@ -116,10 +117,17 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The recipe in the registered configuration."""
         custom = {
             name: None if self.config[name] is None else tuple(map(float, self.config[name]))
-            for name in ("variances", "at_steps")
+            for name in ("variances", "at_steps", "at_levels")
         }
-        names = ("num_steps", "levels", "spacing", "kappa", "method", "bounded")
+        names = ("num_steps", "kappa", "method", "bounded", "start")
         chosen = {name: self.config[name] for name in names if name in self.config}
+        default = Recipe()
+        stated = {
+            name: self.config[name]
+            for name in ("levels", "spacing")
+            if self.config[name] != getattr(default, name)
+        }
+        chosen |= complete_choice(default.levels, default.spacing, stated)
         return Recipe(**chosen).replace(**custom)
 
     @classmethod
@@ -231,7 +239,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if len(steps) == 0:
                 raise InvalidArgumentError("`timesteps` must hold at least one step, got none")
             return self._compile(recipe.replace(at_steps=tuple(steps)))
-        fixed = recipe.variances or recipe.at_steps
+        fixed = recipe.custom
         if num_steps is None or (fixed is None and not recipe.takes_all_steps):
             return self._compile(recipe.replace(num_steps=num_steps))
         plan = self._compile(recipe)

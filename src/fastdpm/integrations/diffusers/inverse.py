@@ -62,6 +62,8 @@ class FastDPMInverseScheduler(PlanScheduler):
         bounded: bool = True,
         variances: Sequence[float] | None = None,
         at_steps: Sequence[float] | None = None,
+        at_levels: Sequence[float] | None = None,
+        start: float | None = None,
     ) -> None:
         self._setup()
 

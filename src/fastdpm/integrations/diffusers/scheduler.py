@@ -69,15 +69,17 @@ class FastDPMScheduler(PlanScheduler):
         dynamic_thresholding_ratio: Quantile for dynamic thresholding, in (0, 1].
         sample_max_value: Largest threshold, at least 1.
         num_steps: S, if :meth:`set_timesteps` is called without a number of steps.
-        levels: "var" or "step".
-        spacing: "linear" or "quadratic".
+        levels: "var", "step" or "sigma"; see :class:`fastdpm.Recipe`, also for the next arguments.
+        spacing: A spacing that goes with ``levels``, such as "linear" or "trailing".
         kappa: Stochasticity of "ddim-rev", in [0, 1]: 0 is DDIM-rev, 1 is DDPM-rev.
-        method: "ddim-rev", "dpmpp-2m", "dpmpp-3m" or "multistep-3"; or one that takes all T steps:
-            "standard", "standard-large" or "standard-learned".
+        method: A sampler, such as "ddim-rev", "dpmpp-2m" or "unipc-3"; or one that takes all T
+            steps: "standard", "standard-large" or "standard-learned".
         bounded: Apply the authors' bound on the variances of VAR.
         variances: Custom variances, clean end first, instead of ``levels``, ``spacing`` and
             ``num_steps``.
         at_steps: Custom real-valued zero-based steps, decreasing, instead of the same arguments.
+        at_levels: Custom levels, increasing, instead of the same arguments.
+        start: Where STEP quadratic starts, as a share of T in (0, 1]; 0.8 by default.
 
     Raises:
         InvalidArgumentError: If a value is unknown or out of range, or two arguments contradict
@@ -111,6 +113,8 @@ class FastDPMScheduler(PlanScheduler):
         bounded: bool = True,
         variances: Sequence[float] | None = None,
         at_steps: Sequence[float] | None = None,
+        at_levels: Sequence[float] | None = None,
+        start: float | None = None,
     ) -> None:
         self._setup()
         self._begin_index = 0
