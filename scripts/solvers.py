@@ -80,7 +80,7 @@ def _write(
     name = f"{options.model}-solvers"
     typed = [f"{option} {value}" for option, value in _stated(options).items()]
     record = {
-        "command": f"python scripts/solvers.py {options.model} {' '.join(given)}",
+        "command": f"python scripts/solvers.py {options.model} {' '.join(typed)}",
         "screened": screened,
         "screen_n": options.screen_n,
         "comparison": found.results,
