@@ -124,6 +124,8 @@ def test_rounds_keep_the_best_quarter_and_extend_its_samples(search):
 def test_equal_plans_are_screened_once(search):
     methods = ["var-linear-k0", "unipc-2-var-linear", "dpmpp-2m-var-linear"]
     assert [len(search(4, methods=methods)._screening(s)[1]) for s in (1, 4)] == [1, 3]
+    theirs = ["diffusers-ddim-leading", "diffusers-unipc-leading"]  # without plans of ours
+    assert len(search(4, methods=theirs)._screening(4)[1]) == 2
 
 
 def test_the_search_for_a_quality_ends_at_the_smallest_s_that_reaches_it(search):

@@ -11,8 +11,9 @@ from fastdpm.cli import choices, recipes
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, counted
+from fastdpm.cli.terminal import console
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.text import counted
 
 if TYPE_CHECKING:
     from fastdpm.data.spec import DataSpec

@@ -12,8 +12,9 @@ from fastdpm.cli.inputs import InputPaths, Limit, LoadedInputs, Source
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OutFolder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, counted, print_notes
+from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.text import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

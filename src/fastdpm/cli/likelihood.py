@@ -12,7 +12,8 @@ from fastdpm.cli.inputs import InputPaths, Limit, Source, choose_guidance
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import check_output
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, counted, print_notes
+from fastdpm.cli.terminal import console, print_notes
+from fastdpm.core.text import counted
 
 if TYPE_CHECKING:
     from fastdpm.core.levels import NoiseLevels

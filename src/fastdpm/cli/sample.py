@@ -12,9 +12,10 @@ from fastdpm.cli.expand import OneOf
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OptionalFolder
 from fastdpm.cli.panels import Panel
-from fastdpm.cli.terminal import console, counted, print_notes
+from fastdpm.cli.terminal import console, print_notes
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
+from fastdpm.core.text import counted
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -97,11 +97,6 @@ def termination_interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, in the plural unless the number is 1."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def print_notes(notes: Iterable[str]) -> None:
     """Print what users should know about their choices."""
     for note in notes:

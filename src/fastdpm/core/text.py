@@ -82,3 +82,8 @@ def replace_unknown(error: UnicodeError) -> tuple[str, int]:
 def _ascii(character: str) -> str:
     nearest = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")
     return _PLAIN.get(character) or nearest or "?"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless the number is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -158,6 +158,16 @@ def choose_methods(
     return tuple(chosen.values())
 
 
+def all_methods(own: Mapping[str, Recipe]) -> Iterator[Method]:
+    """Every sampler over every choice of levels and those of GITS, and recipes of one's own."""
+    for row in named_recipes((0.0, 1.0)):
+        if not row.takes_all_steps:
+            yield row
+    yield from gits_recipes((0.0, 1.0))
+    for name, recipe in own.items():
+        yield NamedRecipe.own(name, recipe)
+
+
 def recipe_of(key: str, num_steps: int, total: int) -> Recipe | None:
     """The recipe of a method at S of T steps; None if only diffusers draws its samples."""
     if key in DIFFUSERS_METHODS:

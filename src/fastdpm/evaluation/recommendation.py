@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.recipe import Recipe
+from fastdpm.core.text import counted
 from fastdpm.evaluation.cells import Cell
 from fastdpm.evaluation.report.words import options_of, ratio, recipe_for
 from fastdpm.evaluation.results import Comparison
@@ -152,8 +153,8 @@ class Recommendation:
             luck = "; they share its seeds, so the best is partly the best by chance"
         else:
             among += (
-                f": finalists of {screening.plans:,} plans, screened with {screening.n:,} samples"
-                f" each and measured with {self.cell.n:,} others"
+                f": finalists of {counted(screening.plans, 'plan')}, screened with"
+                f" {screening.n:,} samples each and measured with {self.cell.n:,} others"
             )
             luck = ""
         if not rivals:

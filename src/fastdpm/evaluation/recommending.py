@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,15 +19,15 @@ from typing import Any
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, positive_or_none
-from fastdpm.core.methods import NamedRecipe, gits_recipes, named_recipes
-from fastdpm.core.recipe import Recipe
+from fastdpm.core.methods import NamedRecipe, named_recipes
 from fastdpm.core.schedule import VarianceSchedule
+from fastdpm.core.text import counted
 from fastdpm.evaluation.comparing import PreparedComparison, Trial, prepare
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import CellCost, CostEstimate, count_cells, time_network
 from fastdpm.evaluation.evaluating import MeasureOptions
 from fastdpm.evaluation.grid import Recipes, counts_of, recipes_of
-from fastdpm.evaluation.methods import Method, choose_methods
+from fastdpm.evaluation.methods import Method, all_methods, choose_methods
 from fastdpm.evaluation.recommendation import Recommendation, Screening, check_wish, choose
 from fastdpm.evaluation.report.write import report_identity
 from fastdpm.evaluation.results import Cell, Comparison
@@ -153,7 +153,9 @@ class PreparedRecommendation:
         rounds = self._rounds(prepared.measure.least)
         for number, n in enumerate(rounds, 1):
             text = f"S = {trials[0].cell.num_steps}, round {number} of {len(rounds)}"
-            lines = _Lines(f"{text}: {len(kept)} plans, {n:,} samples each", len(kept), log)
+            lines = _Lines(
+                f"{text}: {counted(len(kept), 'plan')}, {n:,} samples each", len(kept), log
+            )
             cells = []
             for trial in kept:
                 cells.append(_sized(trial, n).measured(prepared.measure))
@@ -200,7 +202,8 @@ class PreparedRecommendation:
     def _screening(self, num_steps: int) -> tuple[PreparedComparison[Any], list[Trial[Any]]]:
         """All different plans of one S, to be measured by the primary metric."""
         prepared = self._prepare(self.methods, num_steps, self.screen_n, self.draw.seed)
-        plans = {t.cell.plan: t for t in reversed(prepared.trials) if t.source is not None}
+        drawn = [trial for trial in prepared.trials if trial.source is not None]
+        plans = {trial.cell.plan or trial.cell.id: trial for trial in reversed(drawn)}
         within = [t for t in reversed(plans.values()) if t.source.rows <= self._most(num_steps)]
         if not within:
             raise InvalidArgumentError(f"no method can be measured at S = {num_steps}")
@@ -355,7 +358,7 @@ def prepare_recommendation(
             budget = float(_BUDGET)
         counts = _counts(budget, total, per_step)
     own = recipes_of(recipes, config)
-    chosen = tuple(_all_methods(own) if methods is None else choose_methods(methods, None, own))
+    chosen = tuple(all_methods(own) if methods is None else choose_methods(methods, None, own))
     kind = "recording" if config.data.mel is not None else config.data.modality
     n = settings.n or _DEFAULT_N.get(kind, 400)
     return PreparedRecommendation(
@@ -370,16 +373,6 @@ def prepare_recommendation(
         budget,
         quality,
     )
-
-
-def _all_methods(own: Mapping[str, Recipe]) -> Iterator[Method]:
-    """Every sampler over every choice of levels and those of GITS, and recipes of one's own."""
-    for row in named_recipes((0.0, 1.0)):
-        if not row.takes_all_steps:
-            yield row
-    yield from gits_recipes((0.0, 1.0))
-    for name, recipe in own.items():
-        yield NamedRecipe.own(name, recipe)
 
 
 def _counts(budget: float | None, total: int, per_step: int) -> tuple[int, ...]:
