@@ -38,9 +38,8 @@ def main() -> None:
         screened[str(num_steps)] = {}
         for side, methods in SIDES.items():
             found = _search(options, num_steps, methods)
-            screened[str(num_steps)][side] = (
-                0 if found.screening is None else found.screening.plans
-            )
+            if found.screening is not None:
+                screened[str(num_steps)][side] = found.screening.plans[num_steps]
             parts.append(found.comparison)
             print(f"S = {num_steps}, {side}: {found}", flush=True)
         _write(options, parts, screened)

@@ -13,7 +13,8 @@ _HEAD = """## Every sampler and spacing
 
 For each S, all of our samplers over all choices of levels were screened in rounds with seed 0, and
 so were diffusers' samplers with all of their spacings. Three finalists of each side were measured
-with seed 1, so the luck of the screening does not count; that among the three finalists does.
+with seed 1, so the luck of the screening does not count; that among the three finalists does, on
+both sides alike.
 *Difference* is ours minus diffusers', with the standard error of the difference of samples that
 share their seeds.
 """

@@ -120,8 +120,9 @@ def test_a_sampler_of_diffusers_without_a_recipe_is_sampled_by_its_plan(folders,
     named = [model, "--recipe", "diffusers-deis-leading", "-S", "4"]
     assert fastdpm(["sample", *named, "-n", "2", "--out", str(tmp_path / "out")]) == 0
     assert "4 network evaluations" in capsys.readouterr().out
+    assert fastdpm(["plan", *named]) == 0
+    assert "4 network evaluations" in capsys.readouterr().out
     for arguments, values in (
-        (["plan", *named], ["diffusers-deis-leading", "plan"]),
         (["sample", *named, "--kappa", "0.5"], ["--recipe", "--kappa"]),
         (["sample", model, "--recipe", "diffusers-nix"], ["--recipe", "diffusers-nix"]),
         (["sample", model, "--recipe", "diffusers-ddpm-leading"], ["draws noise"]),
@@ -139,7 +140,8 @@ def test_commands_take_recipes_by_name(folders, file, tmp_path, capsys):
     assert re.search(tells("UniPC 2", "STEP trailing, S = 5"), capsys.readouterr().out)
     for arguments, values in (
         ([*named, "by-hand", "-S", "4"], ["by-hand", "--steps"]),
-        ([*named, "nix"], ["'nix'", "by-hand, other"]),
+        ([*named, "nix"], ["--recipe", "by-hand, other"]),
+        (["plan", model, "--recipe", "unipc-3-gits"], ["unipc-3-gits", "compare"]),
         (["plan", model, "--recipes", str(file)], ["by-hand, other", "--recipe"]),
         (["plan", model, "--recipe", "diffusers-ddpm-leading"], ["diffusers-ddpm-leading"]),
     ):

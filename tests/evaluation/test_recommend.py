@@ -10,8 +10,9 @@ import pytest
 from fastdpm import InvalidArgumentError, Recipe, recommend
 from fastdpm.cli.app import run as fastdpm
 from fastdpm.core import read_recipes
+from fastdpm.core.recipes import recipes_text
 from fastdpm.evaluation import MeasureOptions, comparing, prepare_recommendation
-from fastdpm.evaluation.recommendation import differences
+from fastdpm.evaluation.recommendation import Recommendation, differences
 from fastdpm.evaluation.results import Comparison
 from fastdpm.evaluation.scores import Score
 from tests.evaluation.reports import FD, make_cell, make_results
@@ -59,27 +60,36 @@ def test_what_cannot_be_recommended_is_refused(comparison):
     ):
         with pytest.raises(InvalidArgumentError, match=tells(*values)):
             comparison.recommend(**wish)
-    with pytest.raises(InvalidArgumentError, match=tells("recipe")):
+    with pytest.raises(InvalidArgumentError, match=tells("by name")):
         comparison.select(KEYS[-1]).recommend()
 
 
 def test_the_lines_say_what_to_use_why_and_what_fewer_evaluations_give(comparison):
     what, why, instead = comparison.recommend(budget=8).lines
     assert "-S 8 --method dpmpp-2m --levels var --spacing linear" in what
-    assert "after diffusers-ddpm-leading, whose samples no recipe draws" in why
+    assert "(but diffusers-ddpm-leading cannot be sampled by name)" in why
     assert "different from all others" in why
     assert "by chance" in why
     assert "4 evaluations give 0.378 ± 0.010 (diffusers-ddpm-leading)" in instead
 
 
-def test_holms_method_finds_no_more_than_its_level_of_false_differences():
+@pytest.mark.parametrize(("count", "splits"), [(2, 20), (4, 20), (10, 20), (4, 0)])
+def test_equal_cells_are_seldom_called_different_from_the_best(count, splits):
     random = np.random.default_rng(0)
-    wrong = [
-        any(differences([Score(x, 1.0) for x in random.standard_normal(6)])) for _ in range(2000)
-    ]
-    assert abs(np.mean(wrong) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 2000)
-    assert differences([Score(5, 1), Score(0.1, 1), Score(2.2, 1)]) == [True, False, False]
-    assert differences([Score(5, 1), Score(2.3, 1)]) == [True, True]
+    wrong = 0
+    for _ in range(1000):
+        halves = random.standard_normal((count, splits))
+        values = random.standard_normal(count)
+        scores = [Score(x, 1.0, tuple(h)) for x, h in zip(values, halves, strict=True)]
+        best = min(scores, key=lambda score: score.value)
+        others = [score.minus(best) for score in scores if score is not best]
+        wrong += any(differences(others, count * (count - 1) // 2))
+    assert wrong < 1000 * 0.05 + 3 * math.sqrt(1000 * 0.05 * 0.95)
+
+
+def test_large_differences_are_found():
+    assert differences([Score(5, 1), Score(0.1, 1), Score(2.5, 1)]) == [True, False, True]
+    assert differences([Score(5, 1), Score(2.5, 1)], tests=6) == [True, False]
     assert differences([]) == []
     assert differences([Score(5)]) == [False]
 
@@ -106,26 +116,55 @@ def test_finalists_have_another_seed_and_the_recommended_recipe_beside_them(sear
     assert {cell.n for cell in found.comparison.cells} == {40}
     assert sorted({cell.num_steps for cell in found.comparison.cells}) == [2, 3, 6]
     assert found.baseline in {cell.method for cell in found.comparison.cells}
-    assert found.screening.plans == len(found.screening.comparison.cells)
+    assert sum(found.screening.plans.values()) == len(found.screening.comparison.cells)
+    best = found.comparison.select(num_steps=6).recommend().cell
+    assert found.fresh[best.id].metrics != best.metrics
+    assert found.score == found.fresh[found.cell.id].scores[FD]
     assert any("round 1 of 1" in line for line in lines)
     assert len(found.lines) == 3
 
 
 def test_rounds_keep_the_best_quarter_and_extend_its_samples(search):
     prepared = search(5, methods=["paper", "multistep"], n=400, finalists=2)
-    assert prepared._rounds(20) == [50, 200]
+    assert prepared.rounds.sizes == [50, 200]
     cells = prepared.run().screening.comparison.cells
     assert {cell.n for cell in cells} == {200}
     at_five = [cell for cell in cells if cell.num_steps == 5]
-    plans = len(prepared._screening(5)[1])
+    plans = len(prepared._screening(5, prepared.methods)[1])
     assert len(at_five) == max(2, math.ceil(plans / 4))
 
 
 def test_equal_plans_are_screened_once(search):
-    methods = ["var-linear-k0", "unipc-2-var-linear", "dpmpp-2m-var-linear"]
-    assert [len(search(4, methods=methods)._screening(s)[1]) for s in (1, 4)] == [1, 3]
+    def screened(num_steps, methods):
+        prepared = search(4, methods=methods)
+        return [t.cell.method for t in prepared._screening(num_steps, prepared.methods)[1]]
+
+    methods = ["heun-var-linear", "var-linear-k0", "unipc-2-var-linear", "step-linear-k0"]
+    assert len(screened(4, methods)) == 4
+    assert screened(1, methods) == ["step-linear-k0"]  # the recommended one stands for all
     theirs = ["diffusers-ddim-leading", "diffusers-unipc-leading"]  # without plans of ours
-    assert len(search(4, methods=theirs)._screening(4)[1]) == 2
+    assert screened(4, theirs) == theirs
+
+
+def test_recipes_with_custom_levels_are_finalists_at_their_own_s(search):
+    more = {"three": Recipe(at_steps=(90.0, 40.0, 3.0)), "two": Recipe(at_levels=(0.2, 0.9))}
+    found = search(4, methods=["three", "two", "var-linear-k0"], recipes=more).run()
+    cells = [(c.method, c.num_steps) for c in found.comparison.cells if c.method in more]
+    assert sorted(cells) == [("three", 3), ("two", 2)]
+    only = search(4, methods=["three"], recipes=more).run()
+    assert {cell.num_steps for cell in only.comparison.cells} == {3}
+    with pytest.raises(InvalidArgumentError, match=tells("methods", 2)):
+        search(2, methods=["three"], recipes=more).run()
+
+
+def test_by_default_everything_is_screened_also_where_gits_has_too_few_levels(search):
+    prepared = search(quality=0.1, methods=None)
+    assert prepared.counts[-1] == 64
+    _, trials = prepared._screening(64, prepared.methods)
+    assert len(trials) > 200
+    assert "dpmpp-2m-gits" not in [trial.cell.method for trial in trials]
+    _, trials = prepared._screening(4, prepared.methods)
+    assert "dpmpp-2m-gits" in [trial.cell.method for trial in trials]
 
 
 def test_the_search_for_a_quality_ends_at_the_smallest_s_that_reaches_it(search):
@@ -156,7 +195,7 @@ def test_an_estimate_counts_every_round_and_the_cache(search):
     cost = prepared.estimate()
     parts = {cell.method: (cell.left, cell.evaluations) for cell in cost.cells}
     assert parts["S = 4, round 1"] == (3 * 20, 4)
-    assert parts["S = 4, finalists"] == (2 * 40, 4)
+    assert parts["S = 4, finalists"] == (3 * 40, 4)  # one, the recommended, and the best again
     assert cost.evaluations == sum(cell.total for cell in cost.cells)
     prepared.run()
     again = {cell.method: cell.left for cell in prepared.estimate().cells}
@@ -170,6 +209,9 @@ def test_an_estimate_counts_every_round_and_the_cache(search):
         ({"budget": 4, "quality": 1.0}, ["budget", "quality"]),
         ({"budget": 4, "finalists": 0}, ["finalists", 0]),
         ({"budget": 4, "screen_n": 0}, ["screen_n", 0]),
+        ({"budget": 4, "screen_n": 3}, ["screen_n", 20, 3]),
+        ({"budget": 4, "clip": "nix"}, ["clip", "nix"]),
+        ({"budget": 4, "methods": ["standard"]}, ["methods", "few-step"]),
         ({"budget": 4, "methods": ["nix"]}, ["nix", "method"]),
     ],
 )
@@ -205,3 +247,26 @@ def test_recommend_and_its_preparation_agree(folders, features, image_folder, se
     again = search(4, methods=KEYS[:2]).run()
     assert found.cell == again.cell
     assert found.lines == again.lines
+
+
+def test_recipes_are_written_completely_and_read_back(tmp_path):
+    recipes = {
+        "best-4": Recipe(num_steps=4, levels="var", spacing="quadratic"),
+        "a.b": Recipe(spacing="quadratic", start=0.5, guidance_scale=(1.0, 2.0)),
+        "c": Recipe(at_levels=(0.25, 1 / 3), method="unipc-3"),
+        "f": Recipe(guidance_scale=1.5, guidance_interval=(0.2, 0.9)),
+        "d": Recipe(method="standard", clip="x0"),
+        "e": Recipe(levels="var", bounded=False, kappa=0.3),
+        "g": Recipe(guidance_scale=2.5, guidance_rescale=0.5),
+    }
+    path = tmp_path / "recipes.toml"
+    path.write_text(recipes_text(recipes))
+    base = Recipe(levels="var", bounded=False, guidance_scale=2.0, guidance_interval=(0.1, 0.2))
+    for recommended in (Recipe(), base, Recipe(spacing="quadratic", start=0.7)):
+        assert read_recipes(path, recommended) == recipes
+
+
+def test_the_recommended_recipe_is_written_also_behind_a_better_one_without(comparison):
+    found = comparison.recommend(budget=10)
+    assert isinstance(found, Recommendation)
+    assert found.recipes["best-8"] == found.recipe

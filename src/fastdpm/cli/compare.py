@@ -27,12 +27,12 @@ FORMATS = OneOf("fastdpm.data.files:FIGURE_FORMATS", several=True)
 
 
 def _methods_help() -> str:
-    from fastdpm.core.methods import OWN, families
+    from fastdpm.core.methods import GITS, OWN, families
 
     return (
-        f"Groups ({', '.join([*families(), OWN, 'diffusers'])}) or single methods"
-        " (var-linear-k0.5, dpmpp-2m-step-linear, diffusers-unipc-trailing), separated by commas;"
-        " by default all groups, or the preset's."
+        f"Groups ({', '.join([*families(), OWN, GITS, 'diffusers'])}) or single methods"
+        " (var-linear-k0.5, dpmpp-2m-step-linear, unipc-3-gits, diffusers-unipc-trailing),"
+        " separated by commas; by default all groups but gits, or the preset's."
     )
 
 

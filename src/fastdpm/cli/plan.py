@@ -38,8 +38,7 @@ def plan(
     found = choices.find(model, checkpoint)
     for path in (save, plot):
         check_output(path, inputs=found.files)
-    recipe = options.recipe(options.base(found.config))
-    compiled = recipe.compile(found.schedule)
+    recipe, compiled = options.compiled(found.config)
     lines = _lines(compiled, recipe.guidance)
     if plot is not None:
         from fastdpm.output.figures import write_plan

@@ -100,18 +100,15 @@ class RecipeOptions(Options):
         from fastdpm.core.recipes import read_recipes
 
         more = {} if self.recipes is None else read_recipes(self.recipes, config.recipe)
-        if more and self.named is None:
+        if more and self.named not in more:
             raise InvalidArgumentError(
-                f"--recipes holds {', '.join(more)}: choose one by --recipe"
+                f"--recipes holds {', '.join(more)}: choose one of them by --recipe"
             )
         if not self._is_theirs:
             return config.find_recipe(self.named, more)
         found, _ = self._theirs(config)
         if found is None:
-            raise InvalidArgumentError(
-                f"no recipe gives the samples of {self.named} here, only a plan: use `fastdpm"
-                " sample` or `evaluate`"
-            )
+            raise InvalidArgumentError(f"no recipe gives the samples of {self.named}: only a plan")
         return found
 
     @property
@@ -130,13 +127,22 @@ class RecipeOptions(Options):
         method.check_steps(count, schedule.num_train_steps)
         found = method.recipe(count, schedule.num_train_steps)
         if found is not None:
-            return config.recipe.replace(
-                method=found.method, levels=found.levels, spacing=found.spacing, kappa=found.kappa
-            ), None
+            return config.with_method(found), None
         plan = method.plan(schedule, count)
         if plan is None:
             raise InvalidArgumentError(f"{key} draws noise of its own: choose another --recipe")
         return None, plan
+
+    def compiled(self, config: ModelConfig) -> tuple[Recipe, Plan]:
+        """The recipe and its plan, or the plan of a method of diffusers."""
+        from fastdpm.core.schedule import VarianceSchedule
+
+        if self._is_theirs:
+            _, plan = self._theirs(config)
+            if plan is not None:
+                return config.recipe, plan
+        recipe = self.recipe(self.base(config))
+        return recipe, recipe.compile(VarianceSchedule.from_config(config.schedule))
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe, changed by the options that are set."""

@@ -78,9 +78,7 @@ def recommend(
     ] = None,
     finalists: Annotated[
         int,
-        Panel.SAMPLING.option(
-            help="Plans of each S that are measured with another seed, for their own sake.", min=1
-        ),
+        Panel.SAMPLING.option(help="Plans of each S that are measured with another seed.", min=1),
     ] = 3,
     class_labels: choices.ClassLabels = None,
     checkpoint: choices.Checkpoint = None,
@@ -97,7 +95,7 @@ def recommend(
     seed: Annotated[
         int,
         Panel.SAMPLING.option(
-            help="Seed of the screening; the finalists have the next one.", min=0
+            help="Seed of the screening; the next ones are those of the finalists.", min=0
         ),
     ] = 0,
     batch_size: choices.BatchSize = None,
@@ -114,8 +112,8 @@ def recommend(
 ) -> None:
     """Find the recipe to use: the best quality in a budget, or the cheapest of a quality.
 
-    Screens all samplers and spacings with few samples, and measures the finalists with another
-    seed. Finished samples and measurements are in the cache, from which an interrupted search
+    Screens all samplers and spacings with few samples, measures the finalists with another seed,
+    and the best of them once more with a third one. Finished samples and measurements are in the cache, from which an interrupted search
     continues when the same command is started again.
     """
     from fastdpm.evaluation.drawn import DrawOptions
@@ -152,13 +150,15 @@ def recommend(
         if dry_run:
             return
     read = (*found_model.files, recipes, None if against is None else Path(against))
-    _search(prepared, folder, command, read, figures, kept)
+    identity = prepared.identity | {"class_labels": classes}
+    _search(prepared, folder, command, identity, read, figures, kept)
 
 
 def _search(
     prepared: PreparedRecommendation,
     folder: OptionalFolder,
     command: str,
+    identity: dict[str, Any],
     read: tuple[Path | None, ...],
     figures: list[str],
     kept: Any,
@@ -172,7 +172,7 @@ def _search(
             found = prepared.run(command, console.print)
     else:
         with (
-            folder.claim(RECOMMEND, prepared.identity, read) as run,
+            folder.claim(RECOMMEND, identity, read) as run,
             choices.keeping(kept),
         ):
             found = prepared.run(command, console.print)
@@ -184,8 +184,8 @@ def _search(
 
 
 def _print_cost(cost: CostEstimate, *, cells: bool) -> None:
-    """An estimate of what the search costs at most, and of its parts."""
-    console.print(f"{cost}; this is the most it can take")
+    """An estimate of what drawing the samples costs at most, and its parts."""
+    console.print(f"{cost}; rounds whose plans are not known yet are counted at their largest")
     if not cells:
         return
     from rich.box import SIMPLE

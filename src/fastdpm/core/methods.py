@@ -19,7 +19,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.samplers import Sampler
 
-OWN, GITS = "recipes", "gits"
+OWN, GITS, RECOMMENDED = "recipes", "gits", "recommended"
 _KAPPA = re.compile(r"-k(\d*\.?\d+)$")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIFFUSERS = "diffusers"
@@ -188,7 +188,9 @@ def check_name(name: str) -> None:
             "the name of a recipe must start with a letter or digit and hold only letters, digits,"
             f" '.', '_' and '-', got {name!r}"
         )
-    taken = name in (*families(), OWN, GITS, _DIFFUSERS) or name.startswith(f"{_DIFFUSERS}-")
+    taken = name in (*families(), OWN, GITS, RECOMMENDED, _DIFFUSERS) or name.startswith(
+        f"{_DIFFUSERS}-"
+    )
     if taken or find_named(name) is not None or find_gits(name) is not None:
         raise InvalidArgumentError(
             f"{name!r} is the name of a method or a group already: choose another one for the"

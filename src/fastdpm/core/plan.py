@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -63,7 +63,7 @@ class Plan:
         past: Levels of the states before the first one that :func:`fastdpm.run` needs, newest
             first; None if it needs none.
         rounding: How far, in steps, ``t`` may be from the step of ``network_level``; above 0 for
-            schedulers that round the steps of their levels. Not part of the fingerprint.
+            schedulers that round the steps of their levels.
 
     Raises:
         InvalidArgumentError: If shapes disagree, a value is not finite, a row needs a state or
@@ -91,9 +91,9 @@ class Plan:
             object.__setattr__(self, name, table)
         self._check_shapes()
         self._check_levels()
-        if not 0 <= self.rounding < np.inf:
+        if not 0 <= self.rounding <= 1:
             raise InvalidArgumentError(
-                f"`rounding` of a plan must be at least 0 steps, got {self.rounding:g}"
+                f"`rounding` of a plan must be in [0, 1] steps, got {self.rounding:g}"
             )
         outside = self.network_level[(self.network_level <= 0) | (self.network_level > 1)]
         if outside.size:
@@ -196,12 +196,23 @@ class Plan:
         return bool(np.any(self.c > 0))
 
     @property
+    def trimmed(self) -> Plan:
+        """The plan without columns of earlier states and predictions that no row uses."""
+        if self.past is not None:
+            return self
+        a, b = (table[:, : _used(table)] for table in (self.a, self.b))
+        same = a.shape == self.a.shape and b.shape == self.b.shape
+        return self if same else replace(self, a=a, b=b)
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the coefficients, rounded to 12 significant digits; 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for name, table in self._saved_tables().items():
             rounded = " ".join(f"{value + 0.0:.11e}" for value in table.ravel())
             digest.update(f"{name}{table.shape}{rounded}".encode())
+        if self.rounding:
+            digest.update(f"rounding{self.rounding:.11e}".encode())
         return digest.hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -282,3 +293,8 @@ def _read_json(text: str) -> dict[str, Any]:
     if missing:
         raise InvalidArgumentError(f"not a complete plan: {', '.join(missing)} missing")
     return data
+
+
+def _used(table: Array) -> int:
+    """The number of columns up to the last one that is not zero, at least 1."""
+    return int(np.max(np.flatnonzero(table.any(axis=0)), initial=0)) + 1

@@ -226,7 +226,7 @@ class Recipe:
             count = self.num_steps
             check_num_steps(schedule, count)
         levels = self._levels(schedule, self.sampler.steps(self.num_steps))
-        return self.sampler.over(levels, schedule, self.kappa, count)
+        return self.sampler.over(levels, schedule, self.kappa, count).trimmed
 
 
 def _join(names: Iterable[str]) -> str:

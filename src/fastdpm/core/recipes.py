@@ -17,7 +17,7 @@ from fastdpm.core.structure import build_values
 
 
 def recipes_text(recipes: Mapping[str, Recipe]) -> str:
-    """The text of a file of recipes, which states them completely."""
+    """The text of a file of recipes, which take nothing from the model's recommended one."""
     return "\n".join(_table(name, recipe) for name, recipe in recipes.items())
 
 
@@ -33,7 +33,7 @@ def _table(name: str, recipe: Recipe) -> str:
         if f.name not in (*stated, *idle) and getattr(recipe, f.name) != getattr(default, f.name)
     ]
     rows = [f"{key} = {json.dumps(getattr(recipe, key))}\n" for key in stated]
-    return "".join([f"[{name}]\n", *rows])
+    return "".join([f"[{json.dumps(name)}]\n", "complete = true\n", *rows])
 
 
 @checked
@@ -48,6 +48,8 @@ def read_recipes(path: str | Path, recommended: Recipe | None = None) -> dict[st
         [longer]
         method = "unipc-3"
         spacing = "trailing"
+
+    With ``complete = true``, what the table does not state is as in ``Recipe()`` instead.
 
     Args:
         path: The file.
@@ -77,9 +79,17 @@ def _build(choices: Any, base: Recipe, name: str, place: str) -> Recipe:
             f"{place} must be a table with at least one choice of a recipe, such as"
             " at_steps = [900, 500, 100]"
         )
-    changes = build_values(Recipe, choices, place)
+    stated = {key: value for key, value in choices.items() if key != "complete"}
+    complete = choices.get("complete", False)
+    if not isinstance(complete, bool):
+        raise InvalidArgumentError(f"{place}: 'complete' must be true or false, got {complete!r}")
     try:
         check_name(name)
+        changes = build_values(Recipe, stated, place)
+        if complete:
+            return Recipe(**changes)
         return base.replace(**changes)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{place}: {error}") from None
+        # Keys of the file, which the command line must not take for its options.
+        text = str(error).removeprefix(f"{place}: ").replace("`", "'")
+        raise InvalidArgumentError(f"{place}: {text}") from None

@@ -110,7 +110,8 @@ class Cell:
     @property
     def cost(self) -> str:
         """The network evaluations, in words."""
-        return f"{self.num_evaluations:,.10g} evaluations"
+        count = self.num_evaluations
+        return "1 evaluation" if count == 1 else f"{count:,.10g} evaluations"
 
     @property
     def seconds_per_sample(self) -> float | None:

@@ -272,10 +272,10 @@ def prepare(
     few = any(not method.has_own_steps for method in chosen)
     counts = counts_of(steps, table, schedule.num_train_steps) if few else []
     clip = config.recipe.clip if clip is None else clip
-    chosen = with_trajectories(chosen, handle, schedule, draw, clip, settings)
     measure = open_measure(config.data, settings)
     size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
     check_count(size, measure.least)
+    chosen = with_trajectories(chosen, handle, schedule, draw, clip, settings)
     trials = tuple(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
         for cell, drawer in make_grid(chosen, counts, guidances, schedule, clip, measure.n, size)

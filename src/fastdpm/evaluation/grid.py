@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError, whole_number
 from fastdpm.core.guidance import GuidanceScale
+from fastdpm.core.methods import OWN
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.recipes import read_recipes
 from fastdpm.core.schedule import VarianceSchedule
@@ -85,9 +86,10 @@ def make_grid(
     for method, guidance in product(methods, guidances):
         all_steps, text = method.takes_all_steps, guidance.describe()
         for count in steps_of(method, schedule, steps):
-            drawer, failed = None, None
+            drawer, recipe, failed = None, None, None
             try:
                 drawer = open_drawer(method, schedule, count, clip, guidance)
+                recipe = _recipe_of(method, count, schedule, clip, guidance)
             except InvalidArgumentError as error:
                 failed = str(error)
             plan = drawer.plan if drawer else None
@@ -100,16 +102,23 @@ def make_grid(
                 choice=", ".join(filter(None, (method.choice, text))),
                 num_steps=count,
                 n=size,
-                notes=plan.notes if plan else (),
+                notes=(*_replaced(method, clip), *(plan.notes if plan else ())),
                 plan=plan.fingerprint if plan else None,
                 failed=failed,
                 guidance=text,
-                recipe=_recipe_of(method, count, schedule, clip, guidance),
+                recipe=recipe,
             )
             grid.append((cell, drawer))
     if not grid:
         raise InvalidArgumentError("nothing to compare: choose at least one S and one method")
     return grid
+
+
+def _replaced(method: Method, clip: str) -> list[str]:
+    """A note if a recipe of one's own clips otherwise than the comparison does."""
+    if method.family != OWN or isinstance(method, DiffusersMethod) or method.recipe.clip == clip:
+        return []
+    return [f"all methods are measured with clip {clip}, also {method.key}: {method.recipe.clip}"]
 
 
 def _recipe_of(

@@ -196,10 +196,11 @@ def _members(
         return [named]
     near = difflib.get_close_matches(name, [*own, *_known_keys(kappas)], n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
+    groups = ", ".join((*families(), GITS, _DIFFUSERS))
     listed = f", a recipe ({', '.join(own)})" if own else ""
     raise InvalidArgumentError(
-        f"no method {name!r}: choose a group ({', '.join((*families(), _DIFFUSERS))}){listed} or a"
-        " key such as var-linear-k0, step-quadratic-k0.5, dpmpp-2m-var-linear, standard-large or"
+        f"no method {name!r}: choose a group ({groups}){listed} or a key such as var-linear-k0,"
+        " step-quadratic-k0.5, dpmpp-2m-var-linear, unipc-3-gits, standard-large or"
         f" diffusers-ddim-trailing{meant}"
     )
 

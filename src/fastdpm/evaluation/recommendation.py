@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.text import counted
 from fastdpm.evaluation.cells import Cell
-from fastdpm.evaluation.report.words import options_of, ratio, recipe_for
+from fastdpm.evaluation.report.words import options_of, recipe_for
 from fastdpm.evaluation.results import Comparison
 from fastdpm.evaluation.scores import Score
 
@@ -23,13 +23,13 @@ class Screening:
     """How the finalists of a recommendation were found.
 
     Attributes:
-        plans: Number of different plans that were screened, over all values of S.
+        plans: Number of different plans that were screened, by S.
         n: Samples of a plan in the last round.
         seed: Seed of the screening; the finalists have another one.
         comparison: The plans that reached the last round, by their primary metric.
     """
 
-    plans: int
+    plans: Mapping[int, int]
     n: int
     seed: int
     comparison: Comparison
@@ -42,7 +42,7 @@ class Rival:
     Attributes:
         cell: The cell.
         worse: How much worse its primary metric is, with the standard error of the difference.
-        different: Whether the two differ, at 5% over all rivals together (Holm's method).
+        different: Whether the two differ, at 5% over all pairs of cells together.
     """
 
     cell: Cell
@@ -61,6 +61,7 @@ class Recommendation:
         quality: The value of the primary metric to reach, if one was set.
         screening: How the cells of ``comparison`` were chosen; None if it was made by ``compare``.
         baseline: Key of the method that the model recommended before; None if it is not measured.
+        fresh: The best cells once more, with samples that had no part in choosing them, by id.
     """
 
     comparison: Comparison
@@ -69,16 +70,20 @@ class Recommendation:
     quality: float | None = None
     screening: Screening | None = None
     baseline: str | None = None
+    fresh: Mapping[str, Cell] = field(default_factory=dict)
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe, with its clipping and guidance."""
-        return self.recipes_by_cell[self.cell.id]
+    def recipe(self) -> Recipe | None:
+        """The recipe, with its clipping and guidance; None if there is only a plan."""
+        return recipe_for(self.comparison, self.cell)
 
     @property
     def score(self) -> Score:
-        """The primary metric of the recommended cell."""
-        return self.cell.scores[self.comparison.primary.key]
+        """The primary metric of the recommended cell, from fresh samples if there are any."""
+        return self._score(self.cell)
+
+    def _score(self, cell: Cell) -> Score:
+        return _score(self.comparison, cell, self.fresh)
 
     @property
     def front(self) -> tuple[Cell, ...]:
@@ -95,21 +100,21 @@ class Recommendation:
 
     @property
     def recipes(self) -> dict[str, Recipe]:
-        """The recipes of the front, by names such as "best-6" with their network evaluations."""
-        found = self.recipes_by_cell
-        front = (cell for cell in self.front if cell.id in found)
-        return {f"best-{cell.num_evaluations:g}": found[cell.id] for cell in front}
+        """The recommended recipe and those of the front among cells with recipes.
 
-    @property
-    def recipes_by_cell(self) -> dict[str, Recipe]:
-        """The recipe of each cell that has one, by the cell's id."""
-        pairs = ((cell.id, recipe_for(self.comparison, cell)) for cell in self.comparison.cells)
-        return {name: recipe for name, recipe in pairs if recipe is not None}
+        Their names have the network evaluations: "best-6".
+        """
+        cells = [cell for cell in self.comparison.cells if recipe_for(self.comparison, cell)]
+        front = replace(self, comparison=replace(self.comparison, cells=tuple(cells))).front
+        pairs = ((cell, recipe_for(self.comparison, cell)) for cell in (*front, self.cell))
+        return {f"best-{cell.num_evaluations:g}": recipe for cell, recipe in pairs if recipe}
 
     @property
     def reached(self) -> bool:
         """Whether the quality that was set is reached; true if none was."""
-        return self.quality is None or _reaches(self.comparison, self.cell, self.quality)
+        return self.quality is None or _reaches(
+            self.comparison, self.cell, self.quality, self.fresh
+        )
 
     @property
     def rivals(self) -> tuple[Rival, ...]:
@@ -123,7 +128,8 @@ class Recommendation:
                 worse = worse if sign > 0 else Score(-worse.value, worse.error, worse.halves)
                 found.append((other, worse))
         found.sort(key=lambda pair: pair[1].value)
-        flags = differences([worse for _, worse in found])
+        count = len(found) + 1
+        flags = differences([worse for _, worse in found], tests=count * (count - 1) // 2)
         return tuple(Rival(*pair, flag) for pair, flag in zip(found, flags, strict=True))
 
     @property
@@ -144,38 +150,39 @@ class Recommendation:
 
     def _why(self) -> str:
         rivals, screening = self.rivals, self.screening
-        better = [rival.cell.name for rival in rivals if rival.worse.value < 0]
-        tied = [rival.cell.name for rival in rivals if not rival.different]
+        better = [r.cell.name for r in rivals if not options_of(self.comparison, r.cell)]
+        tied = [r.cell.name for r in rivals if not r.different]
         among = f"the best of {len(rivals) + 1} with {self.cell.cost}"
-        if better:
-            among = f"{among}, after {_joined(better)}, whose samples no recipe draws"
         if screening is None:
-            luck = "; they share its seeds, so the best is partly the best by chance"
+            why = "; they share its seeds, so the best is partly the best by chance"
         else:
-            among += (
-                f": finalists of {counted(screening.plans, 'plan')}, screened with"
-                f" {screening.n:,} samples each and measured with {self.cell.n:,} others"
-            )
-            luck = ""
+            why = self._how(screening)
         if not rivals:
-            return f"It is the only one with {self.cell.cost}{luck}."
-        if not tied:
-            return f"It is {among}, and different from all others (5%, Holm){luck}."
-        return f"It is {among}; not different from {_joined(tied)} (5%, Holm){luck}."
+            return f"It is the only one with {self.cell.cost}{why}."
+        if better:
+            among += f" (but {_joined(better)} cannot be sampled by name)"
+        others = f"not different from {_joined(tied)}" if tied else "different from all others"
+        return f"It is {among}, {others} (5%, Bonferroni over all pairs){why}."
+
+    def _how(self, screening: Screening) -> str:
+        """How the cells were found and measured."""
+        plans = counted(screening.plans.get(self.cell.num_steps, 0), "plan")
+        same = " on the same recordings" if self.comparison.features == "pairs of sounds" else ""
+        how = f"; finalists of {plans}, screened with {screening.n:,} samples each, were measured"
+        how += f" with {self.cell.n:,} others{same}"
+        return f"{how}, and the best one once more" if self.cell.id in self.fresh else how
 
     def _instead(self) -> str:
         """The recipe that the model recommended, and what fewer evaluations give."""
-        key, texts = self.comparison.primary.key, []
-        before = next((rival for rival in self.rivals if rival.cell.method == self.baseline), None)
-        if self.baseline == self.cell.method:
+        texts = []
+        before = next((r for r in self.rivals if r.cell.method == self.baseline), None)
+        if self.baseline is not None and self.baseline == self.cell.method:
             texts.append("The model's recommended recipe has the same sampler and levels")
         elif before is not None:
-            score = before.cell.scores[key]
-            share = f", {ratio(score.value / self.score.value)} it" if self.score.value > 0 else ""
-            texts.append(f"The model's recommended recipe gives {score.text} at this S{share}")
+            texts.append(f"The model's recommended recipe is {before.worse.text} worse at this S")
         fewer = [c for c in self.front if c.num_evaluations < self.cell.num_evaluations]
         for cell in fewer[::-1][:2]:
-            texts.append(f"{cell.cost} give {cell.scores[key].text} ({cell.name})")
+            texts.append(f"{cell.cost} give {self._score(cell).text} ({cell.name})")
         return "; ".join(texts) + "." if texts else "Nothing with fewer evaluations was measured."
 
     def write(self, folder: str | Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -213,12 +220,13 @@ def choose(
     quality: float | None = None,
     screening: Screening | None = None,
     baseline: str | None = None,
+    fresh: Mapping[str, Cell] | None = None,
 ) -> Recommendation:
     """Choose among the cells of a comparison; see :meth:`Comparison.recommend`."""
     check_wish(budget, quality)
-    key, sign = comparison.primary.key, _sign(comparison)
-    measured = [cell for cell in comparison.cells if key in cell.scores]
-    cells = [cell for cell in measured if recipe_for(comparison, cell) is not None]
+    again, sign = fresh or {}, _sign(comparison)
+    measured = [cell for cell in comparison.cells if comparison.primary.key in cell.scores]
+    cells = [cell for cell in measured if options_of(comparison, cell)]
     if budget is not None:
         within = [cell for cell in cells if cell.num_evaluations <= budget]
         if cells and not within:
@@ -229,14 +237,19 @@ def choose(
         cells = within
     if not cells:
         raise InvalidArgumentError(
-            f"no cell with a {comparison.primary.name} has a recipe: measure more methods"
+            f"no cell with a {comparison.primary.name} can be sampled by name: measure more"
+            " methods"
         )
-    best = min(cells, key=lambda cell: sign * cell.scores[key].value)
+    best = min(cells, key=lambda cell: sign * cell.scores[comparison.primary.key].value)
     if quality is not None:
-        enough = [cell for cell in cells if _reaches(comparison, cell, quality)]
-        order = lambda c: (c.num_evaluations, sign * c.scores[key].value)  # noqa: E731
-        best = min(enough, key=order, default=best)
-    return Recommendation(comparison, best, budget, quality, screening, baseline)
+        known = [cell for cell in cells if cell.id in again] or cells
+        enough = [cell for cell in known if _reaches(comparison, cell, quality, again)]
+        best = min(
+            enough,
+            key=lambda cell: (cell.num_evaluations, sign * _score(comparison, cell, again).value),
+            default=best,
+        )
+    return Recommendation(comparison, best, budget, quality, screening, baseline, again)
 
 
 def check_wish(budget: float | None, quality: float | None) -> None:
@@ -252,26 +265,37 @@ def check_wish(budget: float | None, quality: float | None) -> None:
         )
 
 
-def differences(scores: Sequence[Score]) -> list[bool]:
-    """Which differences are not zero, at 5% over all of them together.
+def differences(scores: Sequence[Score], tests: int | None = None) -> list[bool]:
+    """Which differences are not zero, at 5% over a number of tests together (Bonferroni).
 
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    A standard error from random halves has about as many degrees of freedom as there are halves.
+
+    Args:
+        scores: The differences.
+        tests: The number of tests; by default that of ``scores``. For differences from a cell that
+            was chosen among k, it is the number of all pairs, k (k - 1) / 2.
     """
-    from scipy.special import ndtr
+    from scipy.special import ndtr, stdtr
 
-    odds = [2 * float(ndtr(-abs(s.value) / s.spread)) if s.spread else 1.0 for s in scores]
-    order = sorted(range(len(odds)), key=odds.__getitem__)
-    found = [False] * len(odds)
-    for place, index in enumerate(order):
-        if odds[index] > _LEVEL / (len(odds) - place):
-            break
-        found[index] = True
+    found = []
+    for score in scores:
+        ratio = -abs(score.value) / score.spread if score.spread else 0.0
+        tail = stdtr(len(score.halves), ratio) if score.halves else ndtr(ratio)
+        found.append(bool(2 * tail <= _LEVEL / (tests or len(scores))))
     return found
 
 
-def _reaches(comparison: Comparison, cell: Cell, quality: float) -> bool:
-    sign, score = _sign(comparison), cell.scores[comparison.primary.key]
-    return sign * score.value <= sign * quality
+def _score(comparison: Comparison, cell: Cell, fresh: Mapping[str, Cell]) -> Score:
+    key = comparison.primary.key
+    again = fresh.get(cell.id)
+    return again.scores[key] if again is not None and key in again.scores else cell.scores[key]
+
+
+def _reaches(
+    comparison: Comparison, cell: Cell, quality: float, fresh: Mapping[str, Cell]
+) -> bool:
+    sign = _sign(comparison)
+    return sign * _score(comparison, cell, fresh).value <= sign * quality
 
 
 def _sign(comparison: Comparison) -> int:

@@ -1,47 +1,44 @@
 """The search for the recipe to recommend: many plans of few samples, then few plans of many.
 
-All samplers over all choices of levels are screened in rounds. Each round keeps the best quarter
-and quadruples the number of samples (successive halving). The finalists are measured with another
-seed, so that the luck of the screening does not count. Everything is cached, so a search that was
+All samplers over all choices of levels are screened (:mod:`fastdpm.evaluation.screening`). The
+finalists are measured with the next seed, and the best of them with the one after that, so that
+neither choice flatters the value that is reported. Everything is cached: a search that was
 interrupted continues from there.
-Source: Karnin, Koren & Somekh 2013, Almost optimal exploration in multi-armed bandits.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, positive_or_none
-from fastdpm.core.methods import NamedRecipe, named_recipes
+from fastdpm.core.methods import OWN, RECOMMENDED, GitsRecipe, NamedRecipe, named_recipes
 from fastdpm.core.schedule import VarianceSchedule
-from fastdpm.core.text import counted
+from fastdpm.core.structure import plain
+from fastdpm.evaluation.cells import Cell
 from fastdpm.evaluation.comparing import PreparedComparison, Trial, prepare
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
-from fastdpm.evaluation.estimate import CellCost, CostEstimate, count_cells, time_network
+from fastdpm.evaluation.estimate import CellCost, CostEstimate, time_network
 from fastdpm.evaluation.evaluating import MeasureOptions
 from fastdpm.evaluation.grid import Recipes, counts_of, recipes_of
-from fastdpm.evaluation.methods import Method, all_methods, choose_methods
+from fastdpm.evaluation.methods import Method, all_methods, choose_methods, steps_of
+from fastdpm.evaluation.metrics import LEAST
 from fastdpm.evaluation.recommendation import Recommendation, Screening, check_wish, choose
 from fastdpm.evaluation.report.write import report_identity
-from fastdpm.evaluation.results import Cell, Comparison
-from fastdpm.evaluation.scores import duration
+from fastdpm.evaluation.results import Comparison
+from fastdpm.evaluation.screening import Log, Rounds, different
+from fastdpm.evaluation.trajectories import COST, drawn_trajectories
 from fastdpm.models.find import FoundModel
 from fastdpm.models.model import Model
 
-_BUDGET = 10
+_BUDGET, _MOST = 10, 64
+_LAST_SEED = 2**64 - 2
 _QUALITY_STEPS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 _DEFAULT_N = {"image": 2000, "recording": 40}
-_KEPT = 4  # a round keeps one of so many plans
-_FEWEST = 50  # samples of the first round
-_SECONDS_PER_LINE = 10.0
-Log = Callable[[str], object]
 
 
 def _ignore(line: str) -> None:
@@ -54,13 +51,13 @@ class PreparedRecommendation:
 
     Attributes:
         handle: The model.
-        methods: All methods that are screened.
+        methods: The methods to screen.
+        own: Recipes with custom levels, which are finalists without a screening.
         counts: The values of S, in the order of the search.
-        screen_n: Samples of a plan in the last round of the screening.
-        finalists: How many plans of each S are measured at last.
+        rounds: How the methods are screened.
         measuring: How the finalists are measured.
-        draw: Seed of the screening, precision, batch size and device; the finalists have the next
-            seed.
+        draw: Seed of the screening, precision, batch size and device. The finalists have the next
+            seed, and the best of each S is measured again with the one after.
         clip: What is clipped.
         budget: See :func:`recommend`.
         quality: See :func:`recommend`.
@@ -68,9 +65,9 @@ class PreparedRecommendation:
 
     handle: ModelHandle
     methods: tuple[Method, ...]
+    own: tuple[Method, ...]
     counts: tuple[int, ...]
-    screen_n: int
-    finalists: int
+    rounds: Rounds
     measuring: MeasureOptions
     draw: DrawOptions
     clip: str
@@ -80,56 +77,121 @@ class PreparedRecommendation:
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the result, for the record of its folder."""
-        wish = {"budget": self.budget, "quality": self.quality, "screen_n": self.screen_n}
-        first = self._prepare(self.methods[:1], self.counts[0], self.measuring.n, self.draw.seed)
-        settings: dict[str, Any] = report_identity(first.planned)
-        keys = [method.key for method in self.methods]
-        return settings | wish | {"finalists": self.finalists, "methods": keys}
+        everything = (*self.methods, *self.own)
+        settings: dict[str, Any] = report_identity(self.check().planned)
+        stated = {m.key: plain(m.recipe) for m in everything if m.family == OWN}
+        return settings | {
+            "methods": [method.key for method in everything],
+            "recipes": stated,
+            "steps": list(self.counts),
+            "budget": self.budget,
+            "quality": self.quality,
+            "screen_n": self.rounds.n,
+            "finalists": self.rounds.finalists,
+        }
+
+    def check(self) -> PreparedComparison[Any]:
+        """Prepare one comparison, which refuses what no search can be made of."""
+        return self._prepare(self._known[:1], self.counts[0], self.draw.seed)
+
+    @property
+    def _known(self) -> list[Method]:
+        """The methods whose levels are known without the model, or else all."""
+        everything = [*self.methods, *self.own]
+        return [m for m in everything if not isinstance(m, GitsRecipe)] or everything
 
     def estimate(self) -> CostEstimate:
         """Estimate what drawing the samples costs at most.
 
-        if a quality was set, this is the cost of all S; the search may end before.
+        Of what is in the cache, only the first round of each S is left out. If a quality was set,
+        this is the cost of all S; the search may end before.
         """
-        costs: list[CellCost] = []
-        probe = None
-        for num_steps in self.counts:
-            prepared, trials = self._screening(num_steps)
-            costs += self._costs(num_steps, trials, prepared.measure.least)
-            probe = probe or next((t.source.probe for t in trials if t.source is not None), None)
+        costs, probe = list[CellCost](), None
+        gits = [method for method in self.methods if isinstance(method, GitsRecipe)]
+        if gits and not drawn_trajectories(self.handle, self.draw, self.clip, self.measuring):
+            costs.append(CellCost("trajectories for GITS", 0, COST[0], *COST))
+        known = [method for method in self.methods if not isinstance(method, GitsRecipe)]
+        for num_steps in self.counts if known else ():
+            prepared, trials = self._screening(num_steps, known)
+            if not trials:
+                continue
+            probe = probe or next(t.source.probe for t in trials if t.source is not None)
+            costs += self.rounds.costs(num_steps, trials, more=len(gits))
+            n, each = prepared.measure.n, max(t.source.rows for t in trials if t.source)
+            last = min(self.rounds.finalists, len(trials) + len(gits)) + 2
+            costs.append(CellCost(f"S = {num_steps}, finalists", num_steps, n, last * n, each))
         left = any(cost.left for cost in costs)
-        timing = time_network(probe, costs[0].n) if probe is not None and left else None
+        size = costs[-1].n if costs else 1
+        timing = time_network(probe, size) if probe is not None and left else None
         return CostEstimate(tuple(costs), timing)
 
     def run(self, command: str = "", log: Log = _ignore) -> Recommendation:
         """Search; for the arguments, see :func:`recommend`."""
-        screened: list[Cell] = []
-        measured: list[Comparison] = []
-        plans, shown = 0, self._screening(self.counts[0])[0]
-        for num_steps in self._search(measured):
-            prepared, trials = self._screening(num_steps)
-            cells = self._screen(prepared, trials, log)
-            screened, plans = [*screened, *cells], plans + len(trials)
-            chosen = [cell.method for cell in self._ranked(cells, shown)[: self.finalists]]
-            log(f"S = {num_steps}: the finalists are {', '.join(chosen)}")
-            measured.append(self._finals(chosen, num_steps).run(command, log))
-        comparison = replace(
-            measured[0],
-            cells=tuple(cell for one in measured for cell in one.cells),
-            pictures={name: x for one in measured for name, x in one.pictures.items()},
-            seconds=math.fsum(one.seconds or 0 for one in measured),
-        )
-        found = replace(shown.planned, cells=tuple(screened))
-        screening = Screening(plans, self.screen_n, self.draw.seed, found)
-        baseline = None if self._baseline is None else self._baseline.key
-        return choose(comparison, self.budget, self.quality, screening, baseline)
+        found = _Found()
+        for num_steps in self._search(found):
+            finals = self._own_at(num_steps)
+            if self.methods:
+                finals += self._screened(num_steps, found, log)
+            if finals:
+                log(f"S = {num_steps}: the finalists are {', '.join(m.key for m in finals)}")
+                self._measure(finals, num_steps, found, command, log)
+        for num_steps in sorted({*self._own_steps.values()} - {*self.counts}):
+            self._measure(self._own_at(num_steps), num_steps, found, command, log)
+        if not found.measured:
+            steps = ", ".join(map(str, self.counts))
+            raise InvalidArgumentError(f"no method of `methods` can be measured at S = {steps}")
+        return self._chosen(found)
 
-    def _search(self, measured: Sequence[Comparison]) -> Iterator[int]:
+    def _screened(self, num_steps: int, found: _Found, log: Log) -> list[Method]:
+        """The finalists of one S."""
+        prepared, trials = self._screening(num_steps, self.methods)
+        if not trials:
+            return []
+        cells = self.rounds.run(prepared, trials, log)
+        last = replace(prepared.planned, cells=tuple(cells))
+        found.screened[num_steps] = (len(trials), last)
+        by_key = {method.key: method for method in self.methods}
+        return [by_key[cell.method] for cell in cells[: self.rounds.finalists]]
+
+    def _measure(
+        self, methods: Sequence[Method], num_steps: int, found: _Found, command: str, log: Log
+    ) -> None:
+        """Measure finalists, and the best of them once more."""
+        chosen = {method.key: method for method in methods}
+        if (baseline := self._baseline) is not None:
+            chosen.setdefault(baseline.key, baseline)
+        measured = self._prepare([*chosen.values()], num_steps, self.draw.seed + 1)
+        kept = different(measured.trials, self._baseline_key)
+        found.measured.append(replace(measured, trials=tuple(kept)).run(command, log))
+        best = choose(found.measured[-1]).cell
+        again = self._prepare([chosen[best.method]], num_steps, self.draw.seed + 2)
+        log(f"S = {num_steps}: the best once more, with other samples")
+        found.fresh[best.id] = again.run(command, log).cells[0]
+
+    def _chosen(self, found: _Found) -> Recommendation:
+        comparison = replace(
+            found.measured[0],
+            cells=tuple(cell for one in found.measured for cell in one.cells),
+            pictures={name: x for one in found.measured for name, x in one.pictures.items()},
+            seconds=math.fsum(one.seconds or 0 for one in found.measured),
+        )
+        screening = None
+        if found.screened:
+            plans = {num_steps: count for num_steps, (count, _) in found.screened.items()}
+            parts = [part for _, part in found.screened.values()]
+            cells = tuple(cell for part in parts for cell in part.cells)
+            whole = replace(parts[0], cells=cells)
+            screening = Screening(plans, self.rounds.n, self.draw.seed, whole)
+        return choose(
+            comparison, self.budget, self.quality, screening, self._baseline_key, found.fresh
+        )
+
+    def _search(self, found: _Found) -> Iterator[int]:
         """The values of S, one after the other; those of a quality end where it is reached."""
         below = 0
         for num_steps in self.counts:
             yield num_steps
-            if self.quality is not None and self._reached(measured[-1]):
+            if self.quality is not None and self._reached(found):
                 break
             below = num_steps
         else:
@@ -137,131 +199,87 @@ class PreparedRecommendation:
         while num_steps - below > 1:
             middle = (below + num_steps) // 2
             yield middle
-            if self._reached(measured[-1]):
+            if self._reached(found):
                 num_steps = middle
             else:
                 below = middle
 
-    def _reached(self, comparison: Comparison) -> bool:
-        return choose(comparison, quality=self.quality).reached
+    def _reached(self, found: _Found) -> bool:
+        """Whether the best cell of the last S reaches the quality."""
+        if not found.measured:
+            return False
+        return choose(found.measured[-1], quality=self.quality, fresh=found.fresh).reached
 
-    def _screen(
-        self, prepared: PreparedComparison[Any], trials: Sequence[Trial[Any]], log: Log
-    ) -> list[Cell]:
-        """Measure the plans of one S in rounds; return the cells of the last one."""
-        kept, cells = list(trials), list[Cell]()
-        rounds = self._rounds(prepared.measure.least)
-        for number, n in enumerate(rounds, 1):
-            text = f"S = {trials[0].cell.num_steps}, round {number} of {len(rounds)}"
-            lines = _Lines(
-                f"{text}: {counted(len(kept), 'plan')}, {n:,} samples each", len(kept), log
-            )
-            cells = []
-            for trial in kept:
-                cells.append(_sized(trial, n).measured(prepared.measure))
-                lines.after(len(cells))
-            ranked = self._ranked(cells, prepared)
-            best = {cell.id for cell in ranked[: self._survivors(len(kept))]}
-            kept = [trial for trial in kept if trial.cell.id in best]
-        return cells
-
-    def _ranked(self, cells: Sequence[Cell], prepared: PreparedComparison[Any]) -> list[Cell]:
-        """The cells with a value, the best first."""
-        metric = prepared.measure.metrics[0]
-        sign = 1 if metric.lower_is_better else -1
-        known = [cell for cell in cells if metric.key in cell.scores]
-        return sorted(known, key=lambda cell: sign * cell.scores[metric.key].value)
-
-    def _rounds(self, least: int) -> list[int]:
-        """Samples of a plan in each round."""
-        found = [self.screen_n]
-        while found[0] // _KEPT >= max(least, _FEWEST):
-            found.insert(0, found[0] // _KEPT)
-        return found
-
-    def _survivors(self, count: int) -> int:
-        return min(count, max(self.finalists, math.ceil(count / _KEPT)))
-
-    def _costs(
-        self, num_steps: int, trials: Sequence[Trial[Any]], least: int
-    ) -> Iterator[CellCost]:
-        """What each round and the finalists of one S cost; of later rounds, at most."""
-        rounds, kept = self._rounds(least), len(trials)
-        each = max(trial.source.rows for trial in trials if trial.source is not None)
-        first = count_cells([_sized(trial, rounds[0]).planned for trial in trials])
-        name, left = f"S = {num_steps}, ", sum(cost.left for cost in first)
-        yield CellCost(f"{name}round 1", num_steps, rounds[0], left, each)
-        for number, (few, many) in enumerate(pairwise(rounds), 2):
-            kept = self._survivors(kept)
-            left = kept * (many - few)
-            yield CellCost(f"{name}round {number}", num_steps, many, left, each)
-        n = self._finals([trials[0].cell.method], num_steps).measure.n
-        last = min(self.finalists, kept) + (self._baseline is not None)
-        yield CellCost(f"{name}finalists", num_steps, n, last * n, each)
-
-    def _screening(self, num_steps: int) -> tuple[PreparedComparison[Any], list[Trial[Any]]]:
+    def _screening(
+        self, num_steps: int, methods: Sequence[Method]
+    ) -> tuple[PreparedComparison[Any], list[Trial[Any]]]:
         """All different plans of one S, to be measured by the primary metric."""
-        prepared = self._prepare(self.methods, num_steps, self.screen_n, self.draw.seed)
-        drawn = [trial for trial in prepared.trials if trial.source is not None]
-        plans = {trial.cell.plan or trial.cell.id: trial for trial in reversed(drawn)}
-        within = [t for t in reversed(plans.values()) if t.source.rows <= self._most(num_steps)]
-        if not within:
-            raise InvalidArgumentError(f"no method can be measured at S = {num_steps}")
-        return replace(prepared, measure=prepared.measure.primary()), within
-
-    def _finals(self, keys: Sequence[str], num_steps: int) -> PreparedComparison[Any]:
-        """The finalists of one S, and the recommended recipe at that S."""
-        by_key = {method.key: method for method in self.methods}
-        chosen = {key: by_key[key] for key in keys}
-        if self._baseline is not None:
-            chosen.setdefault(self._baseline.key, self._baseline)
-        return self._prepare(
-            list(chosen.values()), num_steps, self.measuring.n, self.draw.seed + 1
-        )
+        prepared = self._prepare(methods, num_steps, self.draw.seed)
+        prepared = replace(prepared, measure=prepared.measure.primary())
+        limit = num_steps * self._per_step
+        trials = different(prepared.trials, self._baseline_key)
+        return prepared, [t for t in trials if t.source is not None and t.source.rows <= limit]
 
     def _prepare(
-        self, methods: Sequence[Method], num_steps: int, n: int | None, seed: int
+        self, methods: Sequence[Method], num_steps: int, seed: int
     ) -> PreparedComparison[Any]:
         few = any(not method.has_own_steps for method in methods)
         return prepare(
             self.handle,
             num_steps if few else None,
             methods,
-            measuring=replace(self.measuring, n=n),
+            measuring=self.measuring,
             options=replace(self.draw, seed=seed),
             clip=self.clip,
         )
 
-    def _most(self, num_steps: int) -> int:
-        """The most network evaluations of a plan of S steps."""
-        return num_steps * (2 if self.handle.config.recipe.guidance.enabled else 1)
+    @property
+    def _own_steps(self) -> dict[str, int]:
+        """The S of each recipe with custom levels that is within the budget."""
+        limit = self.budget or _MOST
+        known = {m.key: steps_of(m, self._schedule, ())[0] for m in self.own}
+        return {key: count for key, count in known.items() if count * self._per_step <= limit}
+
+    def _own_at(self, num_steps: int) -> list[Method]:
+        steps = self._own_steps
+        return [method for method in self.own if steps.get(method.key) == num_steps]
+
+    @property
+    def _schedule(self) -> VarianceSchedule:
+        return VarianceSchedule.from_config(self.handle.config.schedule)
+
+    @property
+    def _per_step(self) -> int:
+        return _evaluations_per_step(self.handle, self.draw)
+
+    @property
+    def _baseline_key(self) -> str | None:
+        return None if self._baseline is None else self._baseline.key
 
     @property
     def _baseline(self) -> NamedRecipe | None:
         """The method that the model recommends; None if it has its own number of steps."""
         recipe = self.handle.config.recipe
+        if recipe.custom is not None or recipe.takes_all_steps:
+            return None
         rows = named_recipes([recipe.kappa])
         same = (row for row in rows if row.at(recipe.num_steps) == recipe.bare)
-        own = NamedRecipe.own("recommended", recipe)
-        return None if own.has_own_steps else next(same, own)
+        return next(same, NamedRecipe(RECOMMENDED, OWN, "recommended recipe", "", recipe))
 
 
-class _Lines:
-    """Prints how far a round is, at most every ten seconds."""
+@dataclass
+class _Found:
+    """What a search has measured so far.
 
-    def __init__(self, text: str, count: int, log: Log) -> None:
-        self.text, self.count, self.log = text, count, log
-        self.began = self.printed = time.monotonic()
-        log(text)
+    Attributes:
+        screened: For each S, the number of plans, and those of the last round.
+        measured: The finalists of each S.
+        fresh: The best finalist of each S, measured once more, by its id.
+    """
 
-    def after(self, done: int) -> None:
-        """Called when a plan is measured."""
-        now = time.monotonic()
-        if now - self.printed < _SECONDS_PER_LINE:
-            return
-        self.printed = now
-        left = (now - self.began) * (self.count / done - 1)
-        self.log(f"{self.text}: {done} done, about {duration(left, digits=2)} left")
+    screened: dict[int, tuple[int, Comparison]] = field(default_factory=dict)
+    measured: list[Comparison] = field(default_factory=list)
+    fresh: dict[str, Cell] = field(default_factory=dict)
 
 
 @checked
@@ -347,38 +365,54 @@ def prepare_recommendation(
     if finalists < 1:
         raise InvalidArgumentError(f"`finalists` must be at least 1, got {finalists}")
     settings, draw = measuring or MeasureOptions(), options or DrawOptions()
+    if draw.seed >= _LAST_SEED:
+        raise InvalidArgumentError(f"`seed` must be below {_LAST_SEED}, got {draw.seed}")
     handle = ModelHandle(model, draw.device)
     config = handle.config
     total = VarianceSchedule.from_config(config.schedule).num_train_steps
-    per_step = 2 if config.recipe.guidance.enabled else 1
     if steps is not None:
         counts = tuple(counts_of([steps] if isinstance(steps, int) else steps, None, total))
     else:
         if budget is None and quality is None:
             budget = float(_BUDGET)
+        per_step = _evaluations_per_step(handle, draw.for_model(handle))
         counts = _counts(budget, total, per_step)
-    own = recipes_of(recipes, config)
-    chosen = tuple(all_methods(own) if methods is None else choose_methods(methods, None, own))
+    named = recipes_of(recipes, config)
+    chosen = [*all_methods(named)] if methods is None else choose_methods(methods, None, named)
     kind = "recording" if config.data.mel is not None else config.data.modality
     n = settings.n or _DEFAULT_N.get(kind, 400)
-    return PreparedRecommendation(
+    screen_n = positive_or_none("screen_n", screen_n) or min(n, max(n // 2, LEAST))
+    prepared = PreparedRecommendation(
         handle,
-        chosen,
+        tuple(method for method in chosen if not method.has_own_steps),
+        tuple(m for m in chosen if m.has_own_steps and not m.takes_all_steps),
         counts,
-        positive_or_none("screen_n", screen_n) or max(n // 2, 1),
-        finalists,
+        Rounds(screen_n, finalists, LEAST),
         replace(settings, n=n),
         draw,
         config.recipe.clip if clip is None else clip,
         budget,
         quality,
     )
+    if not (prepared.methods or prepared.own):
+        raise InvalidArgumentError("`methods` must name at least one few-step method")
+    least = prepared.check().measure.least
+    if screen_n < least:
+        raise InvalidArgumentError(f"`screen_n` must be at least {least}, got {screen_n}")
+    return replace(prepared, rounds=replace(prepared.rounds, least=least))
+
+
+def _evaluations_per_step(handle: ModelHandle, draw: DrawOptions) -> int:
+    """Network evaluations of a step: two with guidance."""
+    guidance = handle.check_guidance(handle.config.recipe.guidance, draw.condition)
+    return 2 if guidance.enabled else 1
 
 
 def _counts(budget: float | None, total: int, per_step: int) -> tuple[int, ...]:
     """The values of S to search."""
     if budget is None:
-        return tuple(count for count in _QUALITY_STEPS if count <= total) or (total,)
+        limit = min(_MOST // per_step, total)
+        return tuple(count for count in _QUALITY_STEPS if count <= limit) or (total,)
     highest = min(int(budget // per_step), total)
     if highest < 1:
         raise InvalidArgumentError(
@@ -387,7 +421,3 @@ def _counts(budget: float | None, total: int, per_step: int) -> tuple[int, ...]:
         )
     fewer = (round(highest / part) for part in (4, 2) if round(highest / part) >= 2)
     return tuple(dict.fromkeys((*fewer, highest)))
-
-
-def _sized(trial: Trial[Any], n: int) -> Trial[Any]:
-    return replace(trial, cell=replace(trial.cell, n=n))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from fastdpm.core import samplers
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import DataError
 from fastdpm.core.limits import read_json
 from fastdpm.evaluation.cells import Cell as Cell
@@ -296,6 +297,7 @@ class Comparison:
             found = replace(found, metrics=find_metrics(self.metrics, metrics))
         return found
 
+    @checked
     def recommend(
         self, budget: float | None = None, quality: float | None = None
     ) -> Recommendation:

@@ -19,6 +19,8 @@ from fastdpm.models.trajectories import trajectory_costs
 
 _VERSION = 1  # increase it if the costs of the same trajectories change
 _COUNT, _NUM_STEPS = 64, 60
+COST = (_COUNT, _NUM_STEPS)
+"""Trajectories that are drawn for a model, and network evaluations of each."""
 _SEED = 2**63  # no one measures samples of this seed
 
 
@@ -44,18 +46,30 @@ def with_trajectories(
     )
 
 
+def drawn_trajectories(
+    handle: ModelHandle, draw: DrawOptions, clip: str, settings: MeasureOptions
+) -> bool:
+    """Whether the trajectories of a model are in the cache."""
+    key = _key(handle, draw.for_model(handle), clip)
+    return settings.cache.record("trajectories", key) is not None
+
+
+def _key(handle: ModelHandle, draw: DrawOptions, clip: str) -> str:
+    condition = None if draw.condition is None else handle.check_condition(draw.condition)
+    guidance = handle.check_guidance(handle.config.recipe.guidance, condition)
+    stated = [] if condition is None else [tensor_digest(condition)]
+    about = [_VERSION, handle.key, clip, guidance.describe(), draw.precision, *stated]
+    return digest(*about, _COUNT, _NUM_STEPS, versions("fastdpm", "torch", "numpy"))
+
+
 def _costs(
     handle: ModelHandle, draw: DrawOptions, clip: str, settings: MeasureOptions
 ) -> TrajectoryCosts:
-    recipe = handle.config.recipe
-    condition = None if draw.condition is None else handle.check_condition(draw.condition)
-    guidance = handle.check_guidance(recipe.guidance, condition)
-    stated = [] if condition is None else [tensor_digest(condition)]
-    about = [_VERSION, handle.key, clip, guidance.describe(), draw.precision, *stated]
-    key = digest(*about, _COUNT, _NUM_STEPS, versions("fastdpm", "torch", "numpy"))
+    key = _key(handle, draw, clip)
     record = settings.cache.record("trajectories", key)
     if record is not None:
         return TrajectoryCosts.from_dict(record)
+    condition = None if draw.condition is None else handle.check_condition(draw.condition)
     with bar_if(settings.progress) as bar:
         costs = trajectory_costs(
             handle.model,
@@ -63,7 +77,7 @@ def _costs(
             num_steps=_NUM_STEPS,
             seed=_SEED,
             clip=clip,
-            guidance_scale=guidance,
+            guidance_scale=handle.check_guidance(handle.config.recipe.guidance, condition),
             batch_size=draw.batch_size,
             precision=draw.precision,
             condition=condition,

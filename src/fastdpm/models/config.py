@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.limits import read_json
-from fastdpm.core.methods import check_name, find_named
+from fastdpm.core.methods import check_name, find_gits, find_named
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import build_versioned, plain
@@ -150,20 +150,30 @@ class ModelConfig(FolderConfig):
             return self.recipe if name is None else name
         own = {**(self.recipes or {}), **(more or {})}
         if name in own:
+            try:
+                own[name].compile(VarianceSchedule.from_config(self.schedule))
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"recipe {name!r}: {error}") from None
             return own[name]
         method = find_named(name)
+        if method is None and find_gits(name) is not None:
+            raise InvalidArgumentError(
+                f"{name} needs trajectories of the model: `fastdpm compare` draws them, and prints"
+                " the levels for --at-levels"
+            )
         if method is None:
             known = f"one of {', '.join(own)}, or " if own else ""
             raise InvalidArgumentError(
                 f"no recipe {name!r}: pass {known}the key of a method, such as var-linear-k0 or"
                 " unipc-3-step-trailing"
             )
-        found = method.recipe
-        if found.takes_all_steps:
-            return self.recipe.replace(method=found.method)
-        return self.recipe.replace(
-            method=found.method, levels=found.levels, spacing=found.spacing, kappa=found.kappa
-        )
+        return self.with_method(method.recipe)
+
+    def with_method(self, recipe: Recipe) -> Recipe:
+        """The sampler and levels of a recipe, with the S, clipping and guidance of our own."""
+        mine = self.recipe
+        count = None if recipe.takes_all_steps else mine.num_steps
+        return recipe.replace(num_steps=count, clip=mine.clip, guidance_scale=mine.guidance)
 
     @property
     def null_class(self) -> int | None:

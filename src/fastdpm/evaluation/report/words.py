@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from fastdpm.core.recipe import Recipe
 from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.methods import recipe_of
@@ -120,9 +118,9 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
 def recipe_for(comparison: Comparison, cell: Cell) -> Recipe | None:
     """The recipe that draws the samples of a cell; None if none does.
 
-    Older files do not state it. There, it is that of the method, without guidance.
+    Older files do not state it. There, it is that of the method, if there is no guidance.
     """
-    if cell.recipe is not None:
+    if cell.recipe is not None or cell.guidance:
         return cell.recipe
     found = recipe_of(cell.method, cell.num_steps, comparison.model.T)
     return found and found.replace(clip=comparison.clip)
@@ -131,13 +129,10 @@ def recipe_for(comparison: Comparison, cell: Cell) -> Recipe | None:
 def options_of(comparison: Comparison, cell: Cell) -> str:
     """The options of `fastdpm sample` that repeat a cell; empty if none do."""
     recipe = recipe_for(comparison, cell)
-    scale = re.fullmatch(r"guidance (-?[\d.]+)", cell.guidance)
     theirs = DIFFUSERS_METHODS.get(cell.method)
-    if cell.guidance and scale is None:
-        return ""
     if recipe is not None:
         options = _typed(recipe)
-    elif theirs is not None and not theirs.stochastic:
+    elif theirs is not None and not theirs.stochastic and not cell.guidance:
         options = f"-S {cell.num_steps} --recipe {theirs.key}"
     else:
         return ""
@@ -145,11 +140,23 @@ def options_of(comparison: Comparison, cell: Cell) -> str:
         options += f" --clip {comparison.clip}"
     if comparison.precision not in (None, "float32"):
         options += f" --precision {comparison.precision}"
-    if scale is not None:
-        return f"{options} --guidance {scale[1]}"
+    if recipe is not None and recipe.guidance.enabled:
+        return f"{options} {_guided(recipe)}"
     stated = "--guidance" in (comparison.command or "")
     guided = stated or any(other.guidance for other in comparison.cells)
     return f"{options} --guidance 1" if guided else options
+
+
+def _guided(recipe: Recipe) -> str:
+    """The options of guidance of a recipe."""
+    scale, interval = recipe.guidance_scale, recipe.guidance_interval
+    scales = scale if isinstance(scale, tuple) else (scale,)
+    options = f"--guidance {','.join(map(repr, scales))}"
+    if interval is not None:
+        options += f" --guidance-interval {interval[0]!r}:{interval[1]!r}"
+    if recipe.guidance_rescale:
+        options += f" --guidance-rescale {recipe.guidance_rescale!r}"
+    return options
 
 
 def _typed(recipe: Recipe) -> str:
