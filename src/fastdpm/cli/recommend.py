@@ -16,7 +16,7 @@ from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
     from fastdpm.evaluation.estimate import CostEstimate
-    from fastdpm.evaluation.recommending import PreparedRecommendation
+    from fastdpm.evaluation.search import PreparedRecommendation
 
 
 @changes(OptionalFolder, out="Folder for the report, the figure and the recipes; optional.")
@@ -113,8 +113,8 @@ def recommend(
     """Find the recipe to use: the best quality in a budget, or the cheapest of a quality.
 
     Screens all samplers and spacings with few samples, measures the finalists with another seed,
-    and the best of them once more with a third one. Finished samples and measurements are in the cache, from which an interrupted search
-    continues when the same command is started again.
+    and the best of them once more with a third one. Finished samples and measurements are in the
+    cache, from which an interrupted search continues when the same command is started again.
     """
     from fastdpm.evaluation.drawn import DrawOptions
     from fastdpm.evaluation.evaluating import MeasureOptions

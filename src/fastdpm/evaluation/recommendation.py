@@ -80,9 +80,10 @@ class Recommendation:
     @property
     def score(self) -> Score:
         """The primary metric of the recommended cell, from fresh samples if there are any."""
-        return self._score(self.cell)
+        return self.score_of(self.cell)
 
-    def _score(self, cell: Cell) -> Score:
+    def score_of(self, cell: Cell) -> Score:
+        """The primary metric of a cell, from fresh samples if there are any."""
         return _score(self.comparison, cell, self.fresh)
 
     @property
@@ -182,7 +183,7 @@ class Recommendation:
             texts.append(f"The model's recommended recipe is {before.worse.text} worse at this S")
         fewer = [c for c in self.front if c.num_evaluations < self.cell.num_evaluations]
         for cell in fewer[::-1][:2]:
-            texts.append(f"{cell.cost} give {self._score(cell).text} ({cell.name})")
+            texts.append(f"{cell.cost} give {self.score_of(cell).text} ({cell.name})")
         return "; ".join(texts) + "." if texts else "Nothing with fewer evaluations was measured."
 
     def write(self, folder: str | Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:

@@ -301,17 +301,14 @@ class Comparison:
     def recommend(
         self, budget: float | None = None, quality: float | None = None
     ) -> Recommendation:
-        """Choose the recipe to use among the cells that have one, by the primary metric.
-
-        The best of many cells is partly the best by chance; :func:`fastdpm.recommend` measures
-        the finalists with other seeds.
+        """Choose what to use among the cells that can be sampled by name, by the primary metric.
 
         Args:
             budget: The most network evaluations per sample; by default any number.
             quality: The value to reach with as few evaluations as possible. Set one of both.
 
         Raises:
-            InvalidArgumentError: If the budget is below all cells, or no cell has a recipe.
+            InvalidArgumentError: If the budget is below all cells, or no cell qualifies.
         """
         from fastdpm.evaluation.recommendation import choose
 
@@ -382,11 +379,7 @@ class Comparison:
         return table_text(self.select(methods), metric)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per cell, with the columns of ``results.csv``.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row per cell, with the columns of ``results.csv``. Needs pandas."""
         from fastdpm.evaluation.report.frame import data_frame
 
         return data_frame(self)

@@ -31,10 +31,9 @@ def front_figure(found: Recommendation) -> Figure:
     _draw_wish(panel, found)
     _draw_points(panel, found, frame)
     sheet.write_below((_LEFT + WIDTH - _RIGHT) / 2, comparison.n, top=listed - 0.15)
-    key = comparison.primary.key
     for number, cell in enumerate(found.front, 1):
         mark = ", recommended" if cell.id == found.cell.id else ""
-        text = f"{number}  {cell.cost}: {cell.scores[key].text}, {cell.name}{mark}"
+        text = f"{number}  {cell.cost}: {found.score_of(cell).text}, {cell.name}{mark}"
         color = _CHOSEN if mark else INK
         top = 1 - (listed + _LINE * (number - 0.5)) / sheet.height
         sheet.figure.text(_LEFT / WIDTH, top, escaped(text), fontsize=NORMAL, color=color)
@@ -51,9 +50,10 @@ def _draw_points(panel: Axes, found: Recommendation, frame: Frame) -> None:
             )
     front = [cell for cell in found.front if not cell.takes_all_steps]
     costs = [cell.num_evaluations for cell in front]
-    panel.plot(costs, [cell.scores[key].value for cell in front], color=_FRONT, lw=1.2, zorder=3)
+    values = [found.score_of(cell).value for cell in front]
+    panel.plot(costs, values, color=_FRONT, lw=1.2, zorder=3)
     for number, cell in enumerate(front, 1):
-        at = (cell.num_evaluations, cell.scores[key].value)
+        at = (cell.num_evaluations, found.score_of(cell).value)
         color = _CHOSEN if cell.id == found.cell.id else _FRONT
         panel.plot(*at, "o", ms=11, color=color, zorder=4)
         style = {"ha": "center", "va": "center_baseline", "fontsize": SMALL, "color": "white"}
