@@ -99,6 +99,7 @@ SAMPLE = "sample ../inputs/image -n 3 -S 2 --batch-size 1 --out out"
 SOUNDS = "sample ../inputs/sound -n 2 -S 2 --batch-size 1 --out out"
 GRID = "--methods var-linear-k0,step-linear-k1 -S 2 -n 20 --batch-size 5 --cache cache"
 COMPARE = f"compare ../inputs/image {GRID} --out out"
+RECOMMEND = f"recommend ../inputs/image {GRID} --out out"
 ENCODE = f"encode ../inputs/image {IMAGES} -S 2 --batch-size 1 --out z.safetensors"
 DECODE = "decode ../inputs/image ../inputs/z.safetensors --batch-size 1 --out out"
 EDIT = f"edit ../inputs/image {IMAGES} -S 2 --batch-size 1 --out out"
@@ -120,6 +121,7 @@ CASES: list[Case] = [
     Case("sample-wav", SOUNDS, lost=2),
     Case("sample-flac", f"{SOUNDS} --format flac", lost=2),
     Case("compare", COMPARE, lost=10, estimate=27),
+    Case("recommend", RECOMMEND, lost=10, estimate=27),
     Case("evaluate", EVALUATE, lost=10, estimate=27),
     Case("statistics", STATISTICS, lost=0),
     Case("train", TRAIN, lost=2 + 16 * 2),
@@ -138,6 +140,7 @@ CASES += [
     _again("sample-png", f"{SAMPLE} --seed 1 -n 4", guests=("notes.txt", "000009.png")),
     _again("sample-npz", f"{SAMPLE} --format npz --seed 1", guests=("notes.txt",)),
     _again("compare", f"{COMPARE} --seed 1 --format svg", guests=("notes.txt", "README.md")),
+    _again("recommend", f"{RECOMMEND} --seed 1 --format svg", guests=("notes.txt", "README.md")),
     _again("encode", f"{ENCODE} -S 3"),
     _again("decode", f"{EDIT} --seed 1"),
     _again("edit", f"{EDIT} --seed 1"),

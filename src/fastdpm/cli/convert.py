@@ -49,11 +49,11 @@ def convert(
     ] = False,
     recipes: Annotated[
         Path | None,
-        Panel.OUTPUT.option(help="TOML file of recipes to add to the model, one table for each."),
+        Panel.INPUT.option(help="TOML file of recipes to add to the model, one table for each."),
     ] = None,
     recipe: Annotated[
         str | None,
-        Panel.OUTPUT.option(
+        Panel.INPUT.option(
             help="Recipe to recommend: one of the model's or of --recipes, or a method as"
             " `compare` names it.",
             metavar="NAME",

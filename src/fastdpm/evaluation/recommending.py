@@ -130,8 +130,7 @@ def prepare_recommendation(
     else:
         if budget is None and quality is None:
             budget = float(_BUDGET)
-        per_step = evaluations_per_step(handle, draw.for_model(handle))
-        counts = _counts(budget, total, per_step)
+        counts = _counts(budget, total, evaluations_per_step(handle, draw))
     named = recipes_of(recipes, config)
     chosen = [*all_methods(named)] if methods is None else choose_methods(methods, None, named)
     kind = "recording" if config.data.mel is not None else config.data.modality

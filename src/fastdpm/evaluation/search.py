@@ -270,5 +270,6 @@ class _Found:
 
 def evaluations_per_step(handle: ModelHandle, draw: DrawOptions) -> int:
     """Network evaluations of a step: two with guidance."""
-    guidance = handle.check_guidance(handle.config.recipe.guidance, draw.condition)
+    condition = draw.for_model(handle).condition
+    guidance = handle.check_guidance(handle.config.recipe.guidance, condition)
     return 2 if guidance.enabled else 1
