@@ -127,6 +127,8 @@ def prepare_recommendation(
     total = VarianceSchedule.from_config(config.schedule).num_train_steps
     if steps is not None:
         counts = tuple(counts_of([steps] if isinstance(steps, int) else steps, None, total))
+        if not counts:
+            raise InvalidArgumentError("`steps` must hold at least one S, got none")
     else:
         if budget is None and quality is None:
             budget = float(_BUDGET)

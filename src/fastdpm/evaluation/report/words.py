@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fastdpm.core.recipe import Recipe
 from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.methods import recipe_of
@@ -118,12 +120,14 @@ def _sentence_of_best(comparison: Comparison, cell: Cell) -> str:
 def recipe_for(comparison: Comparison, cell: Cell) -> Recipe | None:
     """The recipe that draws the samples of a cell; None if none does.
 
-    Older files do not state it. There, it is that of the method, if there is no guidance.
+    Older files do not state it. There, it is that of the method, with guidance of one scale.
     """
-    if cell.recipe is not None or cell.guidance:
+    scale = re.fullmatch(r"guidance (-?[\d.]+)", cell.guidance)
+    if cell.recipe is not None or (cell.guidance and scale is None):
         return cell.recipe
     found = recipe_of(cell.method, cell.num_steps, comparison.model.T)
-    return found and found.replace(clip=comparison.clip)
+    guided = None if scale is None else float(scale[1])
+    return found and found.replace(clip=comparison.clip, guidance_scale=guided)
 
 
 def options_of(comparison: Comparison, cell: Cell) -> str:
