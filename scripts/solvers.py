@@ -26,17 +26,18 @@ from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.recommendation import choose
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-SIDES = {"ours": None, "diffusers": list(DIFFUSERS_METHODS)}
 
 
 def main() -> None:
     """Measure one model."""
     options = _options()
+    ours = None if options.methods is None else options.methods.split(",")
+    sides = {"ours": ours, "diffusers": list(DIFFUSERS_METHODS)}
     parts: list[Comparison] = []
     screened: dict[str, dict[str, int]] = {}
     for num_steps in map(int, options.steps.split(",")):
         screened[str(num_steps)] = {}
-        for side, methods in SIDES.items():
+        for side, methods in sides.items():
             found = _search(options, num_steps, methods)
             if found.screening is not None:
                 screened[str(num_steps)][side] = found.screening.plans[num_steps]
@@ -51,6 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-S", dest="steps", required=True, help="values of S, separated by commas")
     parser.add_argument("-n", type=int, required=True, help="samples of each finalist")
     parser.add_argument("--screen-n", type=int, required=True, help="samples of the screening")
+    parser.add_argument("--methods", help="ours to screen, separated by commas; by default all")
     parser.add_argument("--against", help="recordings, for a vocoder")
     parser.add_argument("--clip")
     parser.add_argument("--precision", default="float32")
@@ -93,6 +95,7 @@ def _stated(options: argparse.Namespace) -> dict[str, Any]:
     """The options as they are typed, without those that are left at their defaults."""
     typed = {"-S": options.steps, "-n": options.n, "--screen-n": options.screen_n}
     typed |= {"--against": options.against and Path(options.against).name, "--clip": options.clip}
+    typed |= {"--methods": options.methods}
     typed |= {"--precision": None if options.precision == "float32" else options.precision}
     return {name: value for name, value in typed.items() if value is not None}
 
