@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,9 +167,7 @@ class RecipeOptions(Options):
 
     def names(self) -> list[str]:
         """The options that are set, as they are typed."""
-        chosen = [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
-        typed = {"named": "--recipe"}
-        return [typed.get(name, f"--{name.replace('_', '-')}") for name in chosen]
+        return _typed(self, {"named": "--recipe"})
 
 
 @dataclass(frozen=True)
@@ -217,9 +216,7 @@ class Guiding(Options):
 
     def names(self) -> list[str]:
         """The options that are set, as they are typed."""
-        typed = {"guidance_scale": "--guidance"}
-        chosen = [f.name for f in fields(self) if getattr(self, f.name) is not None]
-        return [typed.get(name, f"--{name.replace('_', '-')}") for name in chosen]
+        return _typed(self, {"guidance_scale": "--guidance"})
 
 
 @dataclass(frozen=True)
@@ -250,6 +247,14 @@ class Sampling(RecipeOptions):
                 f"{decides[0]} already decides {' and '.join(idle)}: use one or the other"
             )
         return config.recipe.replace(clip=self.clip), plan
+
+
+def _typed(options: RecipeOptions | Guiding, other: Mapping[str, str]) -> list[str]:
+    """The options of a group that are set; ``other`` are those not named after their fields."""
+    values = {f.name: getattr(options, f.name) for f in fields(options)}
+    # By identity: 0.0 equals False, and --kappa 0 is set.
+    chosen = [name for name, value in values.items() if value is not None and value is not False]
+    return [other.get(name, f"--{name.replace('_', '-')}") for name in chosen]
 
 
 def note_idle_guidance(stated: GuidanceScale, used: GuidanceScale, plan: Plan) -> None:
