@@ -55,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--methods", help="ours to screen, separated by commas; by default all")
     parser.add_argument("--against", help="recordings, for a vocoder")
     parser.add_argument("--clip")
+    parser.add_argument("--guidance", type=float, help="by default as in the model's recipe")
     parser.add_argument("--precision", default="float32")
     return parser.parse_args()
 
@@ -68,6 +69,7 @@ def _search(options: argparse.Namespace, num_steps: int, methods: Any) -> Recomm
         screen_n=options.screen_n,
         options=DrawOptions(precision=options.precision),
         clip=options.clip,
+        guidance_scale=options.guidance,
     )
     return prepared.run(log=lambda line: print(line, flush=True))
 
@@ -95,7 +97,7 @@ def _stated(options: argparse.Namespace) -> dict[str, Any]:
     """The options as they are typed, without those that are left at their defaults."""
     typed = {"-S": options.steps, "-n": options.n, "--screen-n": options.screen_n}
     typed |= {"--against": options.against and Path(options.against).name, "--clip": options.clip}
-    typed |= {"--methods": options.methods}
+    typed |= {"--guidance": options.guidance, "--methods": options.methods}
     typed |= {"--precision": None if options.precision == "float32" else options.precision}
     return {name: value for name, value in typed.items() if value is not None}
 

@@ -12,6 +12,7 @@ from fastdpm.cli.expand import OneOf, changes
 from fastdpm.cli.machine import Machine
 from fastdpm.cli.outputs import OptionalFolder
 from fastdpm.cli.panels import Panel
+from fastdpm.cli.recipes import Guiding
 from fastdpm.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def recommend(
         int,
         Panel.SAMPLING.option(help="Plans of each S that are measured with another seed.", min=1),
     ] = 3,
+    guiding: Guiding,
     class_labels: choices.ClassLabels = None,
     checkpoint: choices.Checkpoint = None,
     against: choices.Against = None,
@@ -144,6 +146,7 @@ def recommend(
             finalists=finalists,
             options=DrawOptions(seed, precision, batch_size, machine.device, class_labels=classes),
             clip=clip,
+            guidance_scale=guiding.guidance(found_model.config.recipe.guidance),
             recipes=recipes,
         )
         _print_cost(prepared.estimate(), cells=dry_run)

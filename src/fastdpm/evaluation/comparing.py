@@ -275,7 +275,9 @@ def prepare(
     measure = open_measure(config.data, settings)
     size = min(measure.n, _REFERENCE) if reference_n is None else reference_n
     check_count(size, measure.least)
-    chosen = with_trajectories(chosen, handle, schedule, draw, clip, settings)
+    own = handle.check_guidance(None, draw.condition)
+    guidance = guidances[0] if len(guidances) == 1 else own
+    chosen = with_trajectories(chosen, handle, schedule, draw, clip, guidance, settings)
     trials = tuple(
         Trial(cell, None if drawer is None else measure.source(handle, drawer, draw))
         for cell, drawer in make_grid(chosen, counts, guidances, schedule, clip, measure.n, size)

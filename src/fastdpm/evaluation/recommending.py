@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError, positive_or_none
+from fastdpm.core.guidance import GuidanceLike
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.evaluating import MeasureOptions
@@ -27,6 +28,7 @@ from fastdpm.evaluation.search import (
     PreparedRecommendation,
     evaluations_per_step,
     ignore,
+    searched_guidance,
 )
 from fastdpm.models.find import FoundModel
 from fastdpm.models.model import Model
@@ -50,6 +52,7 @@ def recommend(
     finalists: int = 3,
     options: DrawOptions | None = None,
     clip: str | None = None,
+    guidance_scale: GuidanceLike | None = None,
     recipes: Recipes | None = None,
     command: str = "",
     log: Log = ignore,
@@ -72,6 +75,8 @@ def recommend(
         options: Seed of the screening, precision, batch size, device and condition. The finalists
             have the next seed.
         clip: What is clipped; by default as in the model's recipe.
+        guidance_scale: Scale of classifier-free guidance of all plans, one number; by default as
+            in the model's recipe.
         recipes: Recipes of your own by name, or a TOML file of them, in addition to those of the
             model.
         command: The command line that reproduces this, for the report.
@@ -92,6 +97,7 @@ def recommend(
         finalists=finalists,
         options=options,
         clip=clip,
+        guidance_scale=guidance_scale,
         recipes=recipes,
     )
     return prepared.run(command, log)
@@ -110,6 +116,7 @@ def prepare_recommendation(
     finalists: int = 3,
     options: DrawOptions | None = None,
     clip: str | None = None,
+    guidance_scale: GuidanceLike | None = None,
     recipes: Recipes | None = None,
 ) -> PreparedRecommendation:
     """Check everything that :func:`recommend` needs, to estimate its cost before it runs.
@@ -124,6 +131,7 @@ def prepare_recommendation(
         raise InvalidArgumentError(f"`seed` must be below {_LAST_SEED}, got {draw.seed}")
     handle = ModelHandle(model, draw.device)
     config = handle.config
+    guidance = searched_guidance(handle, guidance_scale, draw)
     total = VarianceSchedule.from_config(config.schedule).num_train_steps
     if steps is not None:
         counts = tuple(counts_of([steps] if isinstance(steps, int) else steps, None, total))
@@ -132,7 +140,7 @@ def prepare_recommendation(
     else:
         if budget is None and quality is None:
             budget = float(_BUDGET)
-        counts = _counts(budget, total, evaluations_per_step(handle, draw))
+        counts = _counts(budget, total, evaluations_per_step(guidance))
     named = recipes_of(recipes, config)
     chosen = [*all_methods(named)] if methods is None else choose_methods(methods, None, named)
     kind = "recording" if config.data.mel is not None else config.data.modality
@@ -147,6 +155,7 @@ def prepare_recommendation(
         replace(settings, n=n),
         draw,
         config.recipe.clip if clip is None else clip,
+        guidance,
         budget,
         quality,
     )

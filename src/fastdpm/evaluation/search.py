@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.guidance import GuidanceLike, GuidanceScale
 from fastdpm.core.methods import OWN, RECOMMENDED, GitsRecipe, NamedRecipe, named_recipes
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.structure import plain
@@ -45,6 +46,7 @@ class PreparedRecommendation:
         draw: Seed of the screening, precision, batch size and device. The finalists have the next
             seed, and the best of each S is measured again with the one after.
         clip: What is clipped.
+        guidance: How all plans are guided.
         budget: See :func:`recommend`.
         quality: See :func:`recommend`.
     """
@@ -57,6 +59,7 @@ class PreparedRecommendation:
     measuring: MeasureOptions
     draw: DrawOptions
     clip: str
+    guidance: GuidanceScale
     budget: float | None
     quality: float | None
 
@@ -94,7 +97,9 @@ class PreparedRecommendation:
         """
         costs, probe = list[CellCost](), None
         gits = [method for method in self.methods if isinstance(method, GitsRecipe)]
-        if gits and not drawn_trajectories(self.handle, self.draw, self.clip, self.measuring):
+        if gits and not drawn_trajectories(
+            self.handle, self.draw, self.clip, self.guidance, self.measuring
+        ):
             costs.append(CellCost("trajectories for GITS", 0, COST[0], *COST))
         known = [method for method in self.methods if not isinstance(method, GitsRecipe)]
         for num_steps in self.counts if known else ():
@@ -217,6 +222,7 @@ class PreparedRecommendation:
             measuring=self.measuring,
             options=replace(self.draw, seed=seed),
             clip=self.clip,
+            guidance_scale=self.guidance,
         )
 
     @property
@@ -236,7 +242,7 @@ class PreparedRecommendation:
 
     @property
     def _per_step(self) -> int:
-        return evaluations_per_step(self.handle, self.draw)
+        return evaluations_per_step(self.guidance)
 
     @property
     def _baseline_key(self) -> str | None:
@@ -268,8 +274,22 @@ class _Found:
     fresh: dict[str, Cell] = field(default_factory=dict)
 
 
-def evaluations_per_step(handle: ModelHandle, draw: DrawOptions) -> int:
+def searched_guidance(
+    handle: ModelHandle, guidance_scale: GuidanceLike | None, draw: DrawOptions
+) -> GuidanceScale:
+    """The guidance of all plans; the model's if it is None.
+
+    Raises:
+        InvalidArgumentError: If the model has no use for it, or it has a scale for each row.
+    """
+    found = handle.check_guidance(guidance_scale, draw.for_model(handle).condition)
+    if isinstance(found.scale, tuple):
+        raise InvalidArgumentError(
+            "`guidance_scale` must be one number: the plans of a search have different rows"
+        )
+    return found
+
+
+def evaluations_per_step(guidance: GuidanceScale) -> int:
     """Network evaluations of a step: two with guidance."""
-    condition = draw.for_model(handle).condition
-    guidance = handle.check_guidance(handle.config.recipe.guidance, condition)
     return 2 if guidance.enabled else 1

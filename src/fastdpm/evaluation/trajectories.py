@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from fastdpm.core.gits import TrajectoryCosts, levels_gits
+from fastdpm.core.guidance import GuidanceScale
 from fastdpm.core.methods import GitsRecipe
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.data.tensors import tensor_digest
@@ -30,6 +31,7 @@ def with_trajectories(
     schedule: VarianceSchedule,
     draw: DrawOptions,
     clip: str,
+    guidance: GuidanceScale,
     settings: MeasureOptions,
 ) -> tuple[Method, ...]:
     """The methods, of which those of GITS know the levels of the model.
@@ -38,7 +40,7 @@ def with_trajectories(
     """
     if not any(isinstance(method, GitsRecipe) for method in methods):
         return tuple(methods)
-    costs = _costs(handle, draw, clip, settings)
+    costs = _costs(handle, draw, clip, guidance, settings)
     choose = partial(levels_gits, schedule, costs=costs)
     return tuple(
         replace(method, choose=choose) if isinstance(method, GitsRecipe) else method
@@ -47,25 +49,32 @@ def with_trajectories(
 
 
 def drawn_trajectories(
-    handle: ModelHandle, draw: DrawOptions, clip: str, settings: MeasureOptions
+    handle: ModelHandle,
+    draw: DrawOptions,
+    clip: str,
+    guidance: GuidanceScale,
+    settings: MeasureOptions,
 ) -> bool:
     """Whether the trajectories of a model are in the cache."""
-    key = _key(handle, draw.for_model(handle), clip)
+    key = _key(handle, draw.for_model(handle), clip, guidance)
     return settings.cache.record("trajectories", key) is not None
 
 
-def _key(handle: ModelHandle, draw: DrawOptions, clip: str) -> str:
+def _key(handle: ModelHandle, draw: DrawOptions, clip: str, guidance: GuidanceScale) -> str:
     condition = None if draw.condition is None else handle.check_condition(draw.condition)
-    guidance = handle.check_guidance(handle.config.recipe.guidance, condition)
     stated = [] if condition is None else [tensor_digest(condition)]
     about = [_VERSION, handle.key, clip, guidance.describe(), draw.precision, *stated]
     return digest(*about, _COUNT, _NUM_STEPS, versions("fastdpm", "torch", "numpy"))
 
 
 def _costs(
-    handle: ModelHandle, draw: DrawOptions, clip: str, settings: MeasureOptions
+    handle: ModelHandle,
+    draw: DrawOptions,
+    clip: str,
+    guidance: GuidanceScale,
+    settings: MeasureOptions,
 ) -> TrajectoryCosts:
-    key = _key(handle, draw, clip)
+    key = _key(handle, draw, clip, guidance)
     record = settings.cache.record("trajectories", key)
     if record is not None:
         return TrajectoryCosts.from_dict(record)
@@ -77,7 +86,7 @@ def _costs(
             num_steps=_NUM_STEPS,
             seed=_SEED,
             clip=clip,
-            guidance_scale=handle.check_guidance(handle.config.recipe.guidance, condition),
+            guidance_scale=guidance,
             batch_size=draw.batch_size,
             precision=draw.precision,
             condition=condition,
