@@ -244,12 +244,17 @@ def test_the_command_writes_a_report_and_recipes_that_sample_uses(
 def test_guidance_holds_for_all_plans_also_those_of_gits(folders, features, image_folder):
     measuring = MeasureOptions(str(image_folder), 40, features["image"])
     methods = ["ipndm-2-gits", "step-linear-k0"]
-    several = {"methods": methods, "measuring": measuring, "screen_n": 20}
-    plain, guided = (
-        prepare_recommendation(folders["classes"], steps=3, guidance_scale=scale, **several)
-        for scale in (1, 40)
-    )
-    found, strong = plain.run(), guided.run()
+
+    def search(scale):
+        return prepare_recommendation(
+            folders["classes"],
+            steps=3,
+            methods=methods,
+            measuring=measuring,
+            guidance_scale=scale,
+        )
+
+    found, strong = search(1).run(), search(40).run()
     assert {cell.guidance for cell in found.comparison.cells} == {""}
     assert {cell.guidance for cell in strong.comparison.cells} == {"guidance 40"}
     assert {cell.num_evaluations for cell in strong.comparison.cells} == {6}
@@ -259,7 +264,7 @@ def test_guidance_holds_for_all_plans_also_those_of_gits(folders, features, imag
     )
     assert next(levels) != next(levels)
     with pytest.raises(InvalidArgumentError, match=tells("guidance_scale", "one number", "rows")):
-        prepare_recommendation(folders["classes"], steps=2, guidance_scale=(1, 2), **several)
+        search((1, 2))
 
 
 def test_recommend_and_its_preparation_agree(folders, features, image_folder, search):
