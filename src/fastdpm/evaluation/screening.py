@@ -40,12 +40,16 @@ class Rounds:
     finalists: int
     least: int
 
-    @property
-    def sizes(self) -> list[int]:
-        """Samples of a plan in each round."""
+    def sizes(self, count: int) -> list[int]:
+        """Samples of a plan in each round, for so many plans in the first one.
+
+        The last round has more plans than there are finalists, or it would decide nothing.
+        """
         found = [self.n]
-        while found[0] // _KEPT >= max(self.least, _FEWEST):
+        left = self.survivors(count)
+        while found[0] // _KEPT >= max(self.least, _FEWEST) and left > self.finalists:
             found.insert(0, found[0] // _KEPT)
+            left = self.survivors(left)
         return found
 
     def survivors(self, count: int) -> int:
@@ -56,9 +60,9 @@ class Rounds:
         self, prepared: PreparedComparison[Any], trials: Sequence[Trial[Any]], log: Log
     ) -> list[Cell]:
         """Measure the plans of one S; return the cells of the last round, the best first."""
-        kept, ranked = list(trials), list[Cell]()
-        for number, n in enumerate(self.sizes, 1):
-            text = f"S = {trials[0].cell.num_steps}, round {number} of {len(self.sizes)}:"
+        kept, ranked, sizes = list(trials), list[Cell](), self.sizes(len(trials))
+        for number, n in enumerate(sizes, 1):
+            text = f"S = {trials[0].cell.num_steps}, round {number} of {len(sizes)}:"
             text += f" {counted(len(kept), 'plan')}, {n:,} samples each"
             lines, cells = _Lines(text, len(kept), log), list[Cell]()
             for trial in kept:
@@ -76,7 +80,8 @@ class Rounds:
 
         ``more`` is the number of plans that are not known yet.
         """
-        kept, rounds = len(trials) + more, self.sizes
+        kept = len(trials) + more
+        rounds = self.sizes(kept)
         each = max(trial.source.rows for trial in trials if trial.source is not None)
         first = count_cells([_sized(trial, rounds[0]).planned for trial in trials])
         name, left = f"S = {num_steps}, round", sum(cost.left for cost in first)
