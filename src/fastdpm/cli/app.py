@@ -38,11 +38,12 @@ from fastdpm.cli.terminal import (
     termination_interrupts,
 )
 from fastdpm.cli.train import train
+from fastdpm.cli.tune import tune
 from fastdpm.cli.usage import current_names, describe_usage, empty_option
 from fastdpm.core.errors import FastDPMError
 
 PANELS = {
-    "Sample": (sample, plan),
+    "Sample": (sample, plan, tune),
     "Measure": (evaluate, compare, recommend, cache),
     "Encode and edit": (encode, decode, reconstruct, interpolate, edit, likelihood),
     "Models": (models, train, convert, push),

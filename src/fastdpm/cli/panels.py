@@ -23,6 +23,7 @@ class Panel(Enum):
     SAMPLING = "Sampling"
     LIKELIHOOD = "Likelihood"
     TRAINING = "Training"
+    TUNING = "Tuning"
     MEASUREMENT = "Measurement"
     OUTPUT = "Output"
     COMPUTATION = "Computation"

@@ -1,0 +1,157 @@
+"""``fastdpm tune``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastdpm.cli import choices
+from fastdpm.cli.expand import OneOf, changes
+from fastdpm.cli.machine import Machine
+from fastdpm.cli.outputs import OutFolder
+from fastdpm.cli.panels import Panel
+from fastdpm.cli.recipes import Guiding
+from fastdpm.cli.terminal import console
+from fastdpm.core.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from fastdpm.data.run_folder import RunFolder
+    from fastdpm.models.tuned import TunedPlan
+    from fastdpm.tuning.tune import Tuning
+
+
+@changes(OutFolder, out="Folder for the plans S3.json, S4.json ..., and tuning.png.")
+def tune(
+    *,
+    model: choices.ModelName,
+    steps: Annotated[
+        str,
+        Panel.SAMPLING.option(
+            "--steps",
+            "-S",
+            help="Values of S to learn a plan for, separated by commas.",
+        ),
+    ],
+    checkpoint: choices.Checkpoint = None,
+    condition: choices.Condition = None,
+    class_labels: choices.ClassLabels = None,
+    guiding: Guiding,
+    clip: choices.Clip = None,
+    n: Annotated[
+        int,
+        Panel.TUNING.option("-n", help="Noises to learn from; half as many fresh ones choose."),
+    ] = 512,
+    until: Annotated[
+        str,
+        Panel.TUNING.option(
+            help="The last stage: levels, with coefficients in closed form; paths, both together"
+            " towards the teacher's samples; or moments, towards the moments of features."
+        ),
+        OneOf("fastdpm.tuning.tune:STAGES"),
+    ] = "moments",
+    teacher_steps: Annotated[
+        int | None,
+        Panel.TUNING.option(
+            help="Network evaluations of the teacher; by default 24, doubled until more make no"
+            " difference."
+        ),
+    ] = None,
+    teacher_end: Annotated[
+        float, Panel.TUNING.option(help="Noise scale where the teacher ends.")
+    ] = 0.15,
+    search_evaluations: Annotated[
+        int,
+        Panel.TUNING.option(
+            help="Network evaluations of the search for levels, at most, for each S."
+        ),
+    ] = 30_000,
+    minutes: Annotated[
+        float | None,
+        Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),
+    ] = None,
+    seed: Annotated[int, Panel.TUNING.option(help="Seed of the noises.", min=0)] = 0,
+    batch_size: choices.BatchSize = None,
+    precision: choices.Precision = "float32",
+    machine: Machine,
+    folder: OutFolder,
+) -> None:
+    """Learn plans for a model: no data, no training and no gradients are needed.
+
+    A teacher of many steps draws samples; levels and coefficients are learned that lead from the
+    same noises to nearly the same samples in S steps. `sample --plan` samples with a plan.
+    """
+    counts = choices.parse("--steps", steps, int)
+    if not counts:
+        raise InvalidArgumentError("--steps needs at least one S")
+    folder.check()
+    found = choices.find(model, checkpoint)
+
+    from fastdpm.data.condition import read_condition
+    from fastdpm.data.tensors import values_digest
+    from fastdpm.tuning.tune import STAGES, TuneOptions, Tuning
+
+    config = found.config
+    options = TuneOptions(
+        n=n,
+        seed=seed,
+        stages=STAGES[: STAGES.index(until) + 1],
+        teacher_steps=teacher_steps,
+        teacher_end=teacher_end,
+        search_evaluations=search_evaluations,
+        minutes=minutes,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    chosen = read_condition(condition, class_labels, config.data, config.null_class)
+    tuning = Tuning(
+        machine.open(found, n, batch_size),
+        options,
+        clip=clip,
+        guidance_scale=guiding.guidance(config.recipe.guidance),
+        condition=chosen,
+        log=console.print,
+    )
+    for count in counts:
+        tuning.check(count)
+    shown = None if tuning.condition is None else values_digest(tuning.condition)
+    identity = tuning.identity | {"steps": sorted(set(counts)), "condition": shown}
+    inputs = (*found.files, None if condition is None else Path(condition))
+    with folder.claim("tune", identity, inputs) as run:
+        plans = [_tuned(tuning, count, run) for count in sorted(set(counts))]
+        _draw(run, plans)
+    for plan in plans:
+        console.print(f"S = {plan.num_steps}: {run.path / _name(plan.num_steps)}")
+    console.print(f"levels and losses: {run.path / 'tuning.png'}")
+
+
+def _name(num_steps: int) -> str:
+    return f"S{num_steps}.json"
+
+
+def _tuned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
+    """The plan of one S: from the folder if it is there, else learned, and kept stage by stage."""
+    from fastdpm.models.tuned import read_tuned
+
+    name, unfinished = _name(num_steps), f"S{num_steps}-stages.json"
+    if name in run.files:
+        return read_tuned(run.folder / name)
+    kept: list[Any] = []
+    if unfinished in run.files:
+        kept = json.loads((run.folder / unfinished).read_text(encoding="utf-8"))
+
+    def keep(done: list[dict[str, Any]]) -> None:
+        with run.batch() as part:
+            (part / unfinished).write_text(json.dumps(done), encoding="utf-8")
+
+    plan = tuning.run(num_steps, kept, keep)
+    with run.batch(remove=[unfinished]) as part:
+        (part / name).write_text(plan.to_json() + "\n", encoding="utf-8")
+    return plan
+
+
+def _draw(run: RunFolder, plans: list[TunedPlan]) -> None:
+    from fastdpm.output.figures_tuning import write_tuning
+
+    with run.batch() as part:
+        write_tuning(part / "tuning.png", plans)

@@ -1,0 +1,77 @@
+"""The data form of a plan: each state as a sum of the start and of the predictions of clean data.
+
+With the start x_0 and the predictions D_j = (x_j - sigma_j eps_j) / r_j of clean data,
+
+    x_s = C[s, 0] x_0 + sum over j < s of C[s, 1 + j] D_j.
+
+If all D_j are the data, x_s has the signal r_s, so C[s, 0] r_0 + sum_j C[s, 1 + j] = r_s. All
+numbers stay of order 1, while coefficients of states and of eps grow as 1 / r towards noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.history import sigmas
+from fastdpm.core.levels import NoiseLevels
+from fastdpm.core.plan import Plan
+from fastdpm.core.schedule import Array
+
+
+def data_form(plan: Plan) -> Array:
+    """Coefficients of the states of a plan without noise, shape (S + 1, S + 1).
+
+    Raises:
+        InvalidArgumentError: If the plan draws noise, or needs states before its first one.
+    """
+    if plan.draws_noise or plan.num_past:
+        raise InvalidArgumentError(f"{plan.label} has no data form: it draws noise or has a past")
+    rows, r = plan.num_rows, plan.network_level
+    sigma = sigmas(r)
+    states = np.zeros((rows + 1, rows + 1))
+    states[0, 0] = 1.0
+    eps = np.zeros((rows, rows + 1))
+    for s in range(rows):
+        eps[s] = states[s] / sigma[s]
+        eps[s, 1 + s] -= r[s] / sigma[s]
+        old, last = (min(s + 1, table.shape[1]) for table in (plan.a, plan.b))
+        states[s + 1] = (
+            plan.a[s, :old] @ states[s::-1][:old] + plan.b[s, :last] @ eps[s::-1][:last]
+        )
+    return states
+
+
+def plan_of_data_form(levels: NoiseLevels, table: Array, label: str) -> Plan:
+    """The plan whose states have these coefficients over S levels; see :func:`data_form`.
+
+    Args:
+        levels: The levels of S rows.
+        table: Coefficients, shape (S + 1, S + 1). The last coefficient of each state is replaced
+            by what its signal leaves for it.
+        label: A description of the plan.
+    """
+    r, rows = levels.level, levels.num_steps
+    sigma = sigmas(r)
+    table = with_signal(table, r)
+    states = np.zeros((rows + 1, 1 + rows))  # over the start and the predictions of eps
+    states[0, 0] = 1.0
+    data = np.zeros((rows, 1 + rows))
+    b = np.zeros((rows, rows))
+    a = (r[1:] / r[:-1])[:, None]
+    for s in range(rows):
+        data[s] = states[s] / r[s]
+        data[s, 1 + s] -= sigma[s] / r[s]
+        states[s + 1] = table[s + 1, 1:] @ data
+        states[s + 1, 0] = r[s + 1] / r[0]  # by the signal
+        b[s, : s + 1] = (states[s + 1] - a[s] * states[s])[1 : s + 2][::-1]
+    return Plan(r, levels.t, a, b, np.zeros(rows), label, levels.notes).trimmed
+
+
+def with_signal(table: Array, level: Array) -> Array:
+    """The table with the last coefficient of each state replaced by what its signal leaves."""
+    table = np.array(table, dtype=np.float64)
+    for s in range(1, len(table)):
+        table[s, s] = level[s] - table[s, 0] * level[0] - table[s, 1:s].sum()
+        table[s, s + 1 :] = 0.0
+    return table

@@ -1,0 +1,149 @@
+"""Tuned plans: plans that were learned for one network, and what they are valid for.
+
+A tuned plan is a JSON file. A model folder holds its own as ``plans/S5.json``, one for each S.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
+from fastdpm.core.limits import parse_json
+from fastdpm.core.plan import Plan
+from fastdpm.core.structure import build_versioned, plain
+
+PLANS = "plans"
+FORMAT = "fastdpm-tuned-plan"
+_NAME = re.compile(r"S([1-9]\d*)\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedPlan:
+    """A plan that was learned for one network.
+
+    Attributes:
+        plan: The plan.
+        model: Digest of the network and its weights; see
+            :func:`fastdpm.models.identity.model_digest`.
+        condition: What the samples were conditioned on: "none", "classes", "mel" or "tensor".
+        guidance: How the network was guided.
+        clip: What was clipped.
+        precision: Precision of the network: "float32", "bf16" or "fp16".
+        record: How it was made: the teacher, the number of noises, the losses, and the cost.
+    """
+
+    plan: Plan
+    model: str
+    condition: str = "none"
+    guidance: GuidanceScale = NO_GUIDANCE
+    clip: str = "none"
+    precision: str = "float32"
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_steps(self) -> int:
+        """S, the number of rows."""
+        return self.plan.num_rows
+
+    def differences(self, model: str, guidance: GuidanceScale, clip: str) -> list[str]:
+        """In what the samples to draw differ from those that the plan was learned for.
+
+        Args:
+            model: Digest of the network and its weights.
+            guidance: How the network is guided.
+            clip: What is clipped.
+        """
+        found = []
+        if model != self.model:
+            found.append("another model")
+        if guidance != self.guidance:
+            found.append(self.guidance.describe() or "no guidance")
+        if clip != self.clip:
+            found.append(f"clip {self.clip}")
+        return found
+
+    def to_json(self) -> str:
+        """Write the tuned plan as JSON."""
+        body = {
+            "format": FORMAT,
+            "version": 1,
+            "model": self.model,
+            "condition": self.condition,
+            "guidance": plain(self.guidance),
+            "clip": self.clip,
+            "precision": self.precision,
+            "record": dict(self.record),
+            "plan": json.loads(self.plan.to_json()),
+        }
+        return json.dumps(body, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InvalidArgumentError: If the text is no tuned plan, or its plan was edited.
+        """
+        try:
+            data: Any = parse_json(text)
+        except ValueError as error:
+            raise InvalidArgumentError(f"not a tuned plan: {error}") from None
+        stated = build_versioned(_Stated, data, "tuned plan", FORMAT)
+        values = {name: getattr(stated, name) for name in ("model", "condition", "guidance")}
+        return cls(
+            plan=Plan.from_json(json.dumps(stated.plan)),
+            clip=stated.clip,
+            precision=stated.precision,
+            record=stated.record,
+            **values,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """The contents of a file."""
+
+    plan: dict[str, Any]
+    model: str
+    condition: str
+    guidance: GuidanceScale
+    clip: str
+    precision: str
+    record: dict[str, Any]
+
+
+def is_tuned(text: str) -> bool:
+    """Whether the text of a file is a tuned plan, as opposed to a plan."""
+    try:
+        data: Any = parse_json(text)
+    except ValueError:
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def read_tuned(path: Path) -> TunedPlan:
+    """Read a file.
+
+    Raises:
+        ModelError: If it cannot be read or is no tuned plan.
+    """
+    try:
+        return TunedPlan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, DataError) as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def tuned_files(folder: Path) -> dict[int, Path]:
+    """The tuned plans in a model folder, by S."""
+    found = {}
+    for path in sorted((folder / PLANS).glob("S*.json")):
+        match = _NAME.fullmatch(path.name)
+        if match is not None:
+            found[int(match.group(1))] = path
+    return dict(sorted(found.items()))

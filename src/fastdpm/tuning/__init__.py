@@ -1,0 +1,1 @@
+"""Plans learned for one network, from its own many-step trajectories."""

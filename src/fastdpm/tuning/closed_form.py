@@ -1,0 +1,125 @@
+"""Coefficients for some levels in closed form, row by row.
+
+Each state is fitted to the teacher's at the same level, by least squares over the start and this
+run's own predictions, so that a row corrects the errors of those before it. The signal of the
+level is kept, a ridge holds the coefficients near those of theory, and the variance over samples
+is the teacher's: least squares alone would shrink it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.linalg import eigh
+from scipy.optimize import brentq
+from torch import Tensor
+
+from fastdpm.core.schedule import Array
+from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.paths import Paths
+from fastdpm.tuning.rollout import Learned, Rollout, state_of
+
+_RIDGE = 1e-4  # of the diagonal
+
+
+def fit(
+    denoise: Denoiser,
+    paths: Paths,
+    log_snr: Array,
+    *,
+    match: bool = True,
+    before: tuple[Learned, Rollout, int] | None = None,
+) -> tuple[Learned, Rollout]:
+    """Fit coefficients for these levels.
+
+    Args:
+        denoise: The network, and the starts.
+        paths: The teacher's trajectories from the same starts.
+        log_snr: Lambda of each row.
+        match: Match the variance.
+        before: A fit whose first levels are the same, its run, and the number of these levels.
+    """
+    learned = Learned.untrained(denoise.schedule, log_snr)
+    level, table = learned.levels.level, learned.table.copy()
+    data, shared = list[Tensor](), 0
+    if before is not None:
+        other, rollout, shared = before
+        data = list(rollout.data[:shared])
+        table[:shared, :shared] = other.table[:shared, :shared]
+    for s in range(learned.num_rows):
+        if s >= shared:
+            x = denoise.clipped(state_of(table[s], denoise.start, data))
+            data.append(denoise(x, level[s]))
+        if s + 1 >= max(shared, 1):
+            table[s + 1, : s + 2] = _row(
+                denoise.start,
+                data,
+                paths.at(level[s + 1]),
+                level[0],
+                level[s + 1],
+                table[s + 1, : s + 1],
+                match=match,
+            )
+    final = denoise.clipped(state_of(table[-1], denoise.start, data))
+    return Learned(denoise.schedule, log_snr, table), Rollout(tuple(data), final)
+
+
+def _row(
+    start: Tensor,
+    data: list[Tensor],
+    target: Tensor,
+    first: float,
+    level: float,
+    prior: Array,
+    *,
+    match: bool,
+) -> Array:
+    """Coefficients of one state; ``prior`` are those of theory but for the last."""
+    newest = data[-1]
+    columns = [start - first * newest, *(older - newest for older in data[:-1])]
+    fixed = level * newest
+    flat = torch.stack([column.flatten() for column in columns]).double()
+    wanted = (target - fixed).flatten().double()
+    gram, known = (flat @ flat.T).numpy(), (flat @ wanted).numpy()
+    ridge = np.diag(_RIDGE * (np.diag(gram) + 1e-6 * np.trace(gram) / len(gram)))
+    gram, known = gram + ridge, known + ridge @ prior
+    found = np.linalg.solve(gram, known)
+    if match and len(start) > 1:
+        found = _with_variance(gram, known, columns, fixed, target)
+    return np.append(found, level - found[0] * first - found[1:].sum())
+
+
+def _with_variance(
+    gram: Array, known: Array, columns: list[Tensor], fixed: Tensor, target: Tensor
+) -> Array:
+    """Least squares among the solutions whose variance over samples is the target's.
+
+    With a multiplier m, these are (gram - m V) x = known + m v. The variance rises with m up to
+    the smallest eigenvalue of the pencil (gram, V).
+    """
+    spread = torch.stack([_centered(column) for column in columns])
+    base = _centered(fixed)
+    v2, v1 = (spread @ spread.T).numpy(), (spread @ base).numpy()
+    missing = float(_centered(target).square().sum() - base.square().sum())
+
+    def solution(m: float) -> Array:
+        return np.asarray(np.linalg.solve(gram - m * v2, known + m * v1))
+
+    def excess(m: float) -> float:
+        x = solution(m)
+        return float(x @ v2 @ x + 2 * v1 @ x - missing)
+
+    steady = v2 + 1e-12 * np.trace(v2) * np.eye(len(v2))
+    top = float(eigh(gram, steady, eigvals_only=True)[0])
+    low, high = (0.0, top * (1 - 1e-9)) if excess(0.0) < 0 else (-top, 0.0)
+    for _ in range(20):
+        if excess(low) < 0:
+            break
+        low *= 4
+    if not excess(low) <= 0 <= excess(high):
+        return solution(0.0)  # no solution has this variance
+    return solution(float(brentq(excess, low, high)))
+
+
+def _centered(x: Tensor) -> Tensor:
+    return (x - x.mean(0)).flatten().double()

@@ -1,0 +1,132 @@
+"""Features of samples from the network's own activations, for the moments of a set of samples.
+
+Slightly noised samples are shown to the network, and the outputs of its blocks are reduced to the
+mean and standard deviation of each channel. No metric that judges the result is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastdpm.core.schedule import Array
+from fastdpm.sampling.noise import SampleNoise
+from fastdpm.tuning.denoiser import Denoiser
+
+_NOISE = 0.17  # noise scale of the samples that the network is shown
+_MOST = 128
+_SEED = 2**63 + 1
+
+
+class Features:
+    """The features of all samples of a denoiser, shape (n, K).
+
+    Args:
+        denoise: The network.
+        samples: The samples that fix the scale and the principal components: the teacher's.
+        most: The most components K that are kept.
+    """
+
+    def __init__(self, denoise: Denoiser, samples: Tensor, most: int = _MOST) -> None:
+        self.denoise = denoise
+        self.level = 1 / (1 + _NOISE**2) ** 0.5
+        noise = SampleNoise(_SEED, range(len(samples))).start(tuple(samples.shape[1:]))
+        self._noise = noise * (1 - self.level**2) ** 0.5
+        raw = self._raw(samples)
+        self._sizes = [part.var(0).sum().sqrt().clamp_min(1e-12) for part in raw]
+        joined = self._joined(raw)
+        self._mean = joined.mean(0)
+        count = min(most, len(samples) // 4, joined.shape[1])
+        _, _, basis = torch.linalg.svd(joined - self._mean, full_matrices=False)
+        self._basis = basis[: max(count, 1)].T
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Features of samples, float64."""
+        found: Tensor = (self._joined(self._raw(samples)) - self._mean) @ self._basis
+        return found
+
+    def _joined(self, raw: list[Tensor]) -> Tensor:
+        parts = zip(raw, self._sizes, strict=True)
+        return torch.cat([part / size for part, size in parts], dim=1)
+
+    def _raw(self, samples: Tensor) -> list[Tensor]:
+        """The pooled outputs of each block, float64."""
+        with _watched(self.denoise.model.network) as seen:
+            self.denoise(samples * self.level + self._noise, self.level)
+        # A block is called once for each batch.
+        return [torch.cat(calls).double() for calls in seen.values()]
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Collect the pooled outputs of all blocks while the network is evaluated."""
+    seen: dict[str, list[Tensor]] = {}
+    hooks = []
+    for name, module in network.named_modules():
+        if not name or not any(True for _ in module.children()):
+            continue
+
+        def keep(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
+            found = _pooled(output)
+            if found is not None:
+                seen.setdefault(name, []).append(found)
+
+        hooks.append(module.register_forward_hook(keep))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _pooled(output: Any) -> Tensor | None:
+    """Mean and standard deviation of each channel, shape (n, 2 C); None for other outputs."""
+    while isinstance(output, list | tuple) and output:
+        output = output[-1]
+    if not isinstance(output, Tensor) or output.ndim < 3:
+        return None
+    flat = output.detach().float().flatten(2)
+    return torch.cat([flat.mean(2), flat.std(2)], dim=1).cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and covariance of features, in the basis where the teacher's covariance is diagonal.
+
+    The squared length of :meth:`residual` is, to second order, the Fréchet distance between the
+    Gaussians of both sets of features, by the total variance of the teacher's.
+    """
+
+    mean: Array
+    covariance: Array
+    variance: Array
+    total: float
+
+    @classmethod
+    def of(cls, features: Tensor, floor: float = 1e-3) -> Moments:
+        """The moments of the teacher's features, which are principal components."""
+        mean, covariance = _moments(features)
+        total = float(np.trace(covariance))
+        variance = np.diag(covariance) + floor * total / len(covariance)
+        return cls(mean, covariance, variance, total)
+
+    def residual(self, features: Tensor) -> Array:
+        """What has to be small."""
+        mean, covariance = _moments(features)
+        sums = self.variance[:, None] + self.variance[None, :]
+        shape = (covariance - self.covariance) / np.sqrt(2 * sums)
+        twice = np.triu(shape, 1) * 2**0.5 + np.diag(np.diag(shape))
+        found = np.concatenate([mean - self.mean, twice[np.triu_indices(len(mean))]])
+        return np.asarray(found / self.total**0.5)
+
+
+def _moments(features: Tensor) -> tuple[Array, Array]:
+    x = features.double().numpy()
+    mean = x.mean(0)
+    return mean, (x - mean).T @ (x - mean) / len(x)

@@ -1,0 +1,74 @@
+"""Sets of noises: those a plan is learned on, and fresh ones to measure it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
+from fastdpm.core.schedule import Array
+from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.features import Features, Moments
+from fastdpm.tuning.paths import Paths, distance, draw_paths
+from fastdpm.tuning.rollout import Learned, Rollout, roll
+
+Make = Callable[[range, GuidanceScale], Denoiser]
+"""``make(samples, guidance)`` returns the network for some samples."""
+
+
+class Noises:
+    """Some noises, and the teacher's trajectories from them.
+
+    Args:
+        make: Makes the denoiser of some samples.
+        samples: The samples.
+        guidance: How the network is guided.
+        rows: Network evaluations of the teacher.
+        end: Noise scale where the teacher ends.
+    """
+
+    def __init__(
+        self, make: Make, samples: range, guidance: GuidanceScale, rows: int, end: float
+    ) -> None:
+        self._make, self.samples = make, samples
+        self.denoise = make(samples, guidance)
+        self.paths: Paths = draw_paths(self.denoise, rows, end)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations so far."""
+        shown = self.__dict__.get("_features")
+        return self.denoise.evaluations + (0 if shown is None else shown.denoise.evaluations)
+
+    def first(self, count: int) -> tuple[Denoiser, Paths]:
+        """The first noises alone, with a denoiser of their own."""
+        few = self.samples[:count]
+        return self._make(few, self.denoise.guidance), self.paths.first(len(few))
+
+    @cached_property
+    def _features(self) -> Features:
+        return Features(self._make(self.samples, NO_GUIDANCE), self.paths.samples)
+
+    @cached_property
+    def _moments(self) -> Moments:
+        return Moments.of(self._features(self.paths.samples))
+
+    def to_paths(self, rollout: Rollout) -> Array:
+        """The differences to the teacher's samples; their squared length is their distance."""
+        wanted = self.paths.samples
+        spread = (wanted - wanted.mean(0)).double().square().sum().sqrt()
+        difference: Array = ((rollout.final - wanted).flatten().double() / spread).numpy()
+        return difference
+
+    def to_moments(self, rollout: Rollout) -> Array:
+        """The differences to the moments of the features of the teacher's samples."""
+        return self._moments.residual(self._features(rollout.final))
+
+    def losses(self, learned: Learned, *, moments: bool) -> Mapping[str, float]:
+        """How far a plan is from the teacher on these noises."""
+        rollout = roll(self.denoise, learned)
+        found = {"paths": distance(rollout.final, self.paths.samples)}
+        if moments:
+            r = self.to_moments(rollout)
+            found["moments"] = float(r @ r)
+        return found

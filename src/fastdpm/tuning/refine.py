@@ -1,0 +1,177 @@
+"""Levels and coefficients together, by Levenberg-Marquardt with forward differences.
+
+A plan has a few dozen numbers, so a Jacobian takes a few dozen partial runs: a number changes the
+rows from its own on, and no others.
+Source: Nocedal & Wright 2006, Numerical Optimization, section 10.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from fastdpm.core.data_form import with_signal
+from fastdpm.core.errors import SamplingError
+from fastdpm.core.schedule import Array
+from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.rollout import GAP, Learned, Rollout, levels_of, lowest, roll, theory
+
+_DIFFERENCE = 0.01
+_DAMPING, _LEAST_DAMPING = 1e-2, 1e-6
+_TRIES = 6
+_TOLERANCE = 1e-3  # of the loss; an iteration that gains less is the last one
+_HIGHEST = 9.0  # lambda
+Residual = Callable[[Rollout], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A refinement after an iteration.
+
+    Attributes:
+        learned: Levels and coefficients.
+        rollout: The run with them.
+        residual: What has to be small.
+        damping: The damping of the next iteration.
+        rejected: Steps of this iteration that gave values that are not finite.
+    """
+
+    learned: Learned
+    rollout: Rollout
+    residual: Array
+    damping: float
+    rejected: int = 0
+
+    @property
+    def loss(self) -> float:
+        """The squared length of the residual."""
+        return float(self.residual @ self.residual)
+
+
+def refine(
+    denoise: Denoiser, learned: Learned, residual: Residual, iterations: int
+) -> Iterator[Step]:
+    """Improve a plan; generate it as it is, and after each iteration that improves it.
+
+    Args:
+        denoise: The network, and the starts.
+        learned: Levels and coefficients to start from.
+        residual: What has to be small, of a run.
+        iterations: The most iterations.
+    """
+    rollout = roll(denoise, learned)
+    step = Step(learned, rollout, residual(rollout), _DAMPING)
+    yield step
+    for _ in range(iterations):
+        found = _iterate(denoise, step, residual)
+        if found is None:
+            return
+        enough = found.loss > (1 - _TOLERANCE) * step.loss
+        step = found
+        yield step
+        if enough:
+            return
+
+
+def evaluations(num_steps: int) -> int:
+    """Partial runs of a Jacobian, in network evaluations of one sample."""
+    return sum(num_steps - number.row for number in _numbers(num_steps))
+
+
+def count_numbers(num_steps: int) -> int:
+    """How many numbers a plan of S rows has."""
+    return len(_numbers(num_steps))
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A number of a plan: a level, or a coefficient of a state.
+
+    Attributes:
+        row: The first row whose prediction changes with it.
+        column: Its column in the table; None for a level.
+    """
+
+    row: int
+    column: int | None = None
+
+
+def _numbers(num_steps: int) -> list[_Number]:
+    """All numbers of a plan; the last coefficient of each state follows from its signal."""
+    levels = [_Number(s) for s in range(num_steps)]
+    return levels + [_Number(s, j) for s in range(1, num_steps + 1) for j in range(s)]
+
+
+class _Around:
+    """Plans near some levels and coefficients."""
+
+    def __init__(self, origin: Learned) -> None:
+        self.origin = origin
+        self.numbers = _numbers(origin.num_rows)
+        self._beyond = origin.table - theory(origin.schedule, origin.log_snr)
+
+    def at(self, changes: Array) -> Learned | None:
+        """The plan after a change of each number; None if its levels are out of order."""
+        schedule, log_snr = self.origin.schedule, self.origin.log_snr.copy()
+        beyond = self._beyond.copy()
+        for number, change in zip(self.numbers, changes, strict=True):
+            if number.column is None:
+                log_snr[number.row] += change
+            else:
+                beyond[number.row, number.column] += change
+        log_snr[0] = max(log_snr[0], lowest(schedule))
+        if np.any(np.diff(log_snr) < GAP) or log_snr[-1] > _HIGHEST:
+            return None
+        level = levels_of(schedule, log_snr).level
+        return Learned(schedule, log_snr, with_signal(theory(schedule, log_snr) + beyond, level))
+
+
+def _iterate(denoise: Denoiser, step: Step, residual: Residual) -> Step | None:
+    """The first damped step that lowers the loss; None if there is none."""
+    around = _Around(step.learned)
+    jacobian = _jacobian(denoise, around, step, residual)
+    gram, slope, damping = jacobian.T @ jacobian, jacobian.T @ step.residual, step.damping
+    scale, rejected = np.diag(np.diag(gram) + 1e-9), 0
+    for _ in range(_TRIES):
+        changes = np.asarray(-np.linalg.solve(gram + damping * scale, slope), dtype=np.float64)
+        learned = around.at(changes)
+        found = None if learned is None else _run(denoise, learned, residual)
+        rejected += learned is not None and found is None
+        if learned is not None and found is not None:
+            following = Step(learned, *found, max(damping / 5, _LEAST_DAMPING), rejected=rejected)
+            if following.loss < step.loss:
+                return following
+        damping = max(4 * damping, 1e-4)
+    return None
+
+
+def _jacobian(denoise: Denoiser, around: _Around, step: Step, residual: Residual) -> Array:
+    """Derivatives of the residual, shape (residuals, numbers); 0 where there are none."""
+    jacobian = np.zeros((len(step.residual), len(around.numbers)))
+    for i, number in enumerate(around.numbers):
+        changes = np.zeros(len(around.numbers))
+        for change in (_DIFFERENCE, -_DIFFERENCE):
+            changes[i] = change
+            learned = around.at(changes)
+            known = step.rollout.data[: number.row]
+            found = None if learned is None else _run(denoise, learned, residual, known)
+            if found is not None:
+                jacobian[:, i] = (found[1] - step.residual) / change
+                break
+    return jacobian
+
+
+def _run(
+    denoise: Denoiser, learned: Learned, residual: Residual, known: Sequence[Tensor] = ()
+) -> tuple[Rollout, Array] | None:
+    """A run and its residual; None if they are not finite."""
+    try:
+        rollout = roll(denoise, learned, known)
+        found = residual(rollout)
+    except SamplingError:
+        return None
+    return (rollout, found) if math.isfinite(float(found @ found)) else None

@@ -1,0 +1,118 @@
+"""What is learned, levels and coefficients, and the runs of a set of samples with it.
+
+The coefficients are those of the data form (:mod:`fastdpm.core.data_form`), relative to those of
+the third-order multistep method over the same levels, so that they follow when levels move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from fastdpm.core.data_form import data_form, plan_of_data_form
+from fastdpm.core.history import log_snrs
+from fastdpm.core.levels import NoiseLevels, levels_custom
+from fastdpm.core.multistep import multistep_3
+from fastdpm.core.plan import Plan
+from fastdpm.core.schedule import Array, VarianceSchedule
+from fastdpm.tuning.denoiser import Denoiser
+
+GAP = 0.02
+"""The smallest distance of two levels in lambda."""
+
+
+def level_of(log_snr: Array) -> Array:
+    """The level r of lambda = log(r / sqrt(1 - r^2))."""
+    return np.asarray(1 / np.sqrt(1 + np.exp(-2 * np.asarray(log_snr, dtype=np.float64))))
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Levels of S rows, and coefficients.
+
+    Attributes:
+        schedule: The schedule of the network.
+        log_snr: Lambda of each row, shape (S,), rising by at least ``GAP``.
+        table: Coefficients of the data form, shape (S + 1, S + 1).
+    """
+
+    schedule: VarianceSchedule
+    log_snr: Array
+    table: Array
+
+    @classmethod
+    def untrained(cls, schedule: VarianceSchedule, log_snr: Array) -> Learned:
+        """The coefficients of the third-order multistep method."""
+        return cls(schedule, log_snr, theory(schedule, log_snr))
+
+    @property
+    def num_rows(self) -> int:
+        """S."""
+        return len(self.log_snr)
+
+    @cached_property
+    def levels(self) -> NoiseLevels:
+        """The levels, and clean data."""
+        return levels_of(self.schedule, self.log_snr)
+
+    def plan(self, label: str) -> Plan:
+        """The plan that does the same."""
+        return plan_of_data_form(self.levels, self.table, label)
+
+
+def levels_of(schedule: VarianceSchedule, log_snr: Array) -> NoiseLevels:
+    """Levels of S rows, and clean data."""
+    level = np.maximum(level_of(log_snr), schedule.levels[-1])
+    return levels_custom(schedule, level=level)
+
+
+def lowest(schedule: VarianceSchedule) -> float:
+    """Lambda of R(T)."""
+    return float(log_snrs(schedule.levels[-1:])[0])
+
+
+def theory(schedule: VarianceSchedule, log_snr: Array) -> Array:
+    """Coefficients of the third-order multistep method over these levels."""
+    return data_form(multistep_3(levels_of(schedule, log_snr)))
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """A run of all samples of a denoiser.
+
+    Attributes:
+        data: The predictions of clean data of each row.
+        final: The last state, shape (n, ...).
+    """
+
+    data: tuple[Tensor, ...]
+    final: Tensor
+
+
+def state_of(row: Array, start: Tensor, data: Sequence[Tensor]) -> Tensor:
+    """The state with these coefficients of the start and of the predictions so far."""
+    x = start * float(row[0])
+    for weight, prediction in zip(row[1:], data, strict=False):
+        if weight:
+            x.add_(prediction, alpha=float(weight))
+    return x
+
+
+def roll(denoise: Denoiser, learned: Learned, known: Sequence[Tensor] = ()) -> Rollout:
+    """Run all samples.
+
+    Args:
+        denoise: The network, and the starts.
+        learned: Levels and coefficients.
+        known: The predictions of the first rows, if they are known.
+    """
+    data = list(known)
+    for s in range(len(known), learned.num_rows):
+        x = denoise.clipped(state_of(learned.table[s], denoise.start, data))
+        data.append(denoise(x, learned.levels.level[s]))
+    final = denoise.clipped(state_of(learned.table[-1], denoise.start, data))
+    return Rollout(tuple(data), final)

@@ -1,0 +1,125 @@
+"""The search for levels: a small family first, then one level at a time, with halving steps.
+
+Every candidate has its coefficients in closed form, and rows before the level that changes are not
+run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastdpm.core.errors import SamplingError
+from fastdpm.core.schedule import Array
+from fastdpm.tuning.closed_form import fit
+from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.paths import Paths, distance
+from fastdpm.tuning.rollout import GAP, Learned, Rollout, lowest
+
+_FIRST_STEP, _LAST_STEP = 0.5, 0.05  # in lambda
+# The first and last lambda of the family, as shares of the teacher's range, and its powers.
+_STARTS, _ENDS, _POWERS = (0.0, 0.15, 0.3), (0.55, 0.7, 0.85), (0.75, 1.0, 1.3)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Levels with their coefficients, their run, and its distance to the teacher's samples."""
+
+    learned: Learned
+    rollout: Rollout
+    loss: float
+
+
+def search_levels(
+    denoise: Denoiser, paths: Paths, num_steps: int, stop: Callable[[float], bool]
+) -> Candidate:
+    """Find levels whose samples are near the teacher's.
+
+    Args:
+        denoise: The network, and the starts.
+        paths: The teacher's trajectories from the same starts.
+        num_steps: S.
+        stop: Called with the best loss after each candidate; ends the search if it returns True.
+
+    Raises:
+        SamplingError: If the network returns unusable values for every family of levels.
+    """
+    low, high = lowest(denoise.schedule), paths.end
+    best = _best_of_family(denoise, paths, num_steps, stop)
+    step, tried = _FIRST_STEP, {_key(best.learned.log_snr)}
+    while step >= _LAST_STEP:
+        better = None
+        for s, moved in _neighbors(best.learned.log_snr, step, low, high):
+            if _key(moved) in tried:
+                continue
+            tried.add(_key(moved))
+            found = _candidate(denoise, paths, moved, (best.learned, best.rollout, s))
+            better = found if found is not None and found.loss < best.loss else None
+            best = better or best
+            if stop(best.loss):
+                return best
+            if better is not None:
+                break
+        step = step if better is not None else step / 2
+    return best
+
+
+def _best_of_family(
+    denoise: Denoiser, paths: Paths, num_steps: int, stop: Callable[[float], bool]
+) -> Candidate:
+    best, low, high = None, lowest(denoise.schedule), paths.end
+    for log_snr in _family(num_steps, low, high):
+        found = _candidate(denoise, paths, log_snr)
+        if found is not None and (best is None or found.loss < best.loss):
+            best = found
+        if best is not None and stop(best.loss):
+            break
+    if best is None:
+        raise SamplingError(
+            "the network returns values that are not finite, or grow without bound, from"
+            f" {num_steps} steps: check its weights and precision"
+        )
+    return best
+
+
+def _candidate(
+    denoise: Denoiser,
+    paths: Paths,
+    log_snr: Array,
+    before: tuple[Learned, Rollout, int] | None = None,
+) -> Candidate | None:
+    """The fit for some levels; None if the network returns unusable values."""
+    try:
+        learned, rollout = fit(denoise, paths, log_snr, before=before)
+    except SamplingError:
+        return None
+    loss = distance(rollout.final, paths.samples)
+    return Candidate(learned, rollout, loss) if math.isfinite(loss) else None
+
+
+def _family(num_steps: int, low: float, high: float) -> Iterator[Array]:
+    """Levels between some first and last ones, spaced by some powers."""
+    place = np.linspace(0, 1, num_steps)
+    for start in _STARTS:
+        for end in _ENDS if num_steps > 1 else _ENDS[:1]:
+            for power in _POWERS if num_steps > 2 else (1.0,):
+                yield low + (high - low) * (start + (end - start) * place**power)
+
+
+def _neighbors(
+    log_snr: Array, step: float, low: float, high: float
+) -> Iterator[tuple[int, Array]]:
+    """Levels of which one is moved by a step either way, and its index."""
+    for s in range(len(log_snr)):
+        for change in (step, -step):
+            moved = log_snr.copy()
+            moved[s] = max(moved[s] + change, low)
+            if np.all(np.diff(moved) >= GAP) and moved[-1] <= high:
+                yield s, moved
+
+
+def _key(log_snr: Array) -> tuple[float, ...]:
+    return tuple(np.round(log_snr, 6).tolist())

@@ -1,0 +1,433 @@
+"""Learning a plan for one network: levels and coefficients, from forward evaluations alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastdpm.core.arguments import checked, checked_class
+from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none
+from fastdpm.core.guidance import GuidanceLike, GuidanceScale
+from fastdpm.core.limits import MAX_SAMPLES, check_limit
+from fastdpm.core.recipe import CLIPS, PRECISIONS
+from fastdpm.data.condition import ClassLabels, Condition, one_condition
+from fastdpm.models.identity import model_digest
+from fastdpm.models.model import Model
+from fastdpm.models.tuned import TunedPlan
+from fastdpm.tuning import refine as refinement
+from fastdpm.tuning.closed_form import fit
+from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.noises import Noises
+from fastdpm.tuning.paths import distance, draw_paths
+from fastdpm.tuning.rollout import Learned
+from fastdpm.tuning.search import search_levels
+
+STAGES = ("levels", "paths", "moments")
+"""The stages of a tuning, in their order; the first one is always done."""
+_FRESH = 0.5  # fresh noises for each one that is learned from
+_SEARCHED = 128  # noises of the search for levels
+_CHECKED = 32  # noises of the check of the teacher
+_ROWS, _MOST_ROWS = 24, 192
+_CONVERGED = 1e-3
+_ITERATIONS = {"paths": 2, "moments": 5}
+_SECONDS_PER_LINE = 10.0
+Log = Callable[[str], object]
+
+
+@checked_class
+@dataclass(frozen=True)
+class TuneOptions:
+    """Options of a tuning.
+
+    Attributes:
+        n: Noises to learn from. Half as many fresh ones choose among the stages.
+        seed: Seed of the noises.
+        stages: Up to where to go: ("levels",), ("levels", "paths") or all of :data:`STAGES`.
+        teacher_steps: Network evaluations of the teacher; by default 24, doubled until more make
+            no difference.
+        teacher_end: Noise scale sqrt(1 - r^2) / r where the teacher ends.
+        search_evaluations: Network evaluations of the search for levels, at most.
+        minutes: Time for each S, at most; the best plan so far counts. None is no limit.
+        precision: Precision of the network: "float32", "bf16" or "fp16".
+        batch_size: Samples at a time; by default chosen by their size.
+
+    Raises:
+        InvalidArgumentError: If a value is out of range.
+    """
+
+    n: int = 512
+    seed: int = 0
+    stages: tuple[str, ...] = STAGES
+    teacher_steps: int | None = None
+    teacher_end: float = 0.15
+    search_evaluations: int = 30_000
+    minutes: float | None = None
+    precision: str = "float32"
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of("precision", self.precision, PRECISIONS)
+        if not self.stages or self.stages != STAGES[: len(self.stages)]:
+            raise InvalidArgumentError(
+                f"`stages` must be the first ones of {', '.join(STAGES)}, got"
+                f" {', '.join(self.stages) or 'none'}"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InvalidArgumentError(f"`seed` must be in [0, 2^64), got {self.seed}")
+        if not 0.001 <= self.teacher_end <= 1:
+            raise InvalidArgumentError(
+                f"`teacher_end` must be in [0.001, 1], got {self.teacher_end:g}"
+            )
+        if self.search_evaluations < 1:
+            raise InvalidArgumentError(
+                f"`search_evaluations` must be at least 1, got {self.search_evaluations}"
+            )
+        if self.minutes is not None and not self.minutes > 0:
+            raise InvalidArgumentError(f"`minutes` must be above 0, got {self.minutes:g}")
+        check_limit("`n`", self.n, MAX_SAMPLES)
+        steps = positive_or_none("teacher_steps", self.teacher_steps)
+        object.__setattr__(self, "teacher_steps", steps)
+        object.__setattr__(self, "batch_size", positive_or_none("batch_size", self.batch_size))
+
+
+@dataclass
+class _Clock:
+    """Time and network evaluations of the stages of one S."""
+
+    began: float
+    deadline: float = math.inf
+    printed: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another line."""
+        now = time.monotonic()
+        if now - self.printed < _SECONDS_PER_LINE:
+            return False
+        self.printed = now
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """A finished stage, as it is kept."""
+
+    stage: str
+    log_snr: list[float]
+    table: list[list[float]]
+    evaluations: int
+    seconds: float
+    losses: dict[str, float] = field(default_factory=dict)
+
+    def learned(self, model: Model) -> Learned:
+        return Learned(model.schedule, np.array(self.log_snr), np.array(self.table))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record says of it."""
+        facts: dict[str, Any] = {"stage": self.stage, "evaluations": self.evaluations}
+        return facts | {"seconds": round(self.seconds, 1), "losses": self.losses}
+
+
+class Tuning:
+    """Tunes plans of several S for one network; they share the teacher.
+
+    Args:
+        model: The model.
+        options: Options.
+        clip: What is clipped; by default as in the model's recipe.
+        guidance_scale: Scale of classifier-free guidance, one number; by default as in the
+            model's recipe.
+        condition: Conditions, (m, ...), which the noises take in turn; by default the model's own.
+        class_labels: Class labels, likewise.
+        log: Called with one line of text now and then.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: TuneOptions | None = None,
+        *,
+        clip: str | None = None,
+        guidance_scale: GuidanceLike | None = None,
+        condition: Condition | None = None,
+        class_labels: ClassLabels | None = None,
+        log: Log = lambda line: None,
+    ) -> None:
+        self.model, self.options, self.log = model, options or TuneOptions(), log
+        data = model.config.data
+        stated = one_condition(condition, class_labels, data, model.null_class)
+        self.condition = model.check_condition(stated)
+        self.guidance = model.check_guidance(guidance_scale, self.condition)
+        if isinstance(self.guidance.scale, tuple):
+            raise InvalidArgumentError(
+                "`guidance_scale` must be one number: the rows of a plan are not known yet"
+            )
+        self.clip = model.config.recipe.clip if clip is None else clip
+        check_one_of("clip", self.clip, CLIPS)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the plans, apart from S and the conditions, for the record."""
+        options = asdict(self.options)
+        del options["batch_size"]
+        about = {"model": self.model.config.name, "model_digest": self._digest}
+        return about | {"clip": self.clip, "guidance": self.guidance.record} | options
+
+    @cached_property
+    def _digest(self) -> str:
+        return model_digest(self.model, guided=self.guidance.enabled)
+
+    def check(self, num_steps: int) -> None:
+        """Check that plans of S rows can be tuned.
+
+        Raises:
+            InvalidArgumentError: If S is out of range, or there are too few noises.
+        """
+        most = self.options.teacher_steps or _ROWS
+        if not 1 <= num_steps < most:
+            raise InvalidArgumentError(
+                f"`num_steps` must be in [1, {most - 1}], below the teacher's {most} steps, got"
+                f" {num_steps}: set more `teacher_steps`"
+            )
+        least = max(32, 8 * (num_steps + 1))
+        if self.options.n < least:
+            count = refinement.count_numbers(num_steps)
+            raise InvalidArgumentError(
+                f"`n` must be at least {least} to learn the {count} numbers of a plan of"
+                f" {num_steps} steps, got {self.options.n}"
+            )
+
+    def _make(self, samples: range, guidance: GuidanceScale) -> Denoiser:
+        return Denoiser(
+            self.model,
+            self.options.seed,
+            samples,
+            condition=self.condition,
+            guidance=guidance,
+            clip=self.clip,
+            precision=self.options.precision,
+            batch_size=self.options.batch_size,
+        )
+
+    @cached_property
+    def teacher(self) -> dict[str, Any]:
+        """Steps of the teacher, its end, and how far it is from one of twice the steps.
+
+        Raises:
+            InvalidArgumentError: If the network answers the same question differently, or the
+                teacher has not converged.
+        """
+        denoise = self._make(range(min(_CHECKED, self.options.n)), self.guidance)
+        _check_steady(denoise)
+        rows, end = self.options.teacher_steps or _ROWS, self.options.teacher_end
+        samples = draw_paths(denoise, rows, end).samples
+        while True:
+            better = draw_paths(denoise, 2 * rows, end).samples
+            error = distance(samples, better)
+            if error <= _CONVERGED or self.options.teacher_steps or 2 * rows > _MOST_ROWS:
+                break
+            rows, samples = 2 * rows, better
+        facts = {"steps": rows, "end": end, "error": float(f"{error:.3g}")}
+        self.log(
+            f"teacher: {rows} steps; twice as many change its samples by"
+            f" {100 * error**0.5:.2g}% (rms)"
+        )
+        if not error <= 10 * _CONVERGED:
+            raise InvalidArgumentError(
+                f"the teacher has not converged: {2 * rows} steps change the samples of {rows} by"
+                f" {100 * error**0.5:.2g}% (rms): set more `teacher_steps`, or check the network"
+            )
+        return facts | {"evaluations": denoise.evaluations}
+
+    @cached_property
+    def learning(self) -> Noises:
+        """The noises to learn from."""
+        return self._noises(range(self.options.n))
+
+    @cached_property
+    def fresh(self) -> Noises:
+        """The noises to choose by."""
+        count = max(32, round(_FRESH * self.options.n))
+        return self._noises(range(self.options.n, self.options.n + count))
+
+    def _noises(self, samples: range) -> Noises:
+        rows, end = self.teacher["steps"], self.teacher["end"]
+        return Noises(self._make, samples, self.guidance, rows, end)
+
+    def run(
+        self,
+        num_steps: int,
+        kept: Sequence[Mapping[str, Any]] = (),
+        keep: Callable[[list[dict[str, Any]]], object] = lambda done: None,
+    ) -> TunedPlan:
+        """Tune a plan.
+
+        Args:
+            num_steps: S.
+            kept: Stages that an interrupted run has finished.
+            keep: Called with all finished stages after each one, as values for JSON.
+        """
+        self.check(num_steps)
+        done = [_Done(**stage) for stage in kept]
+        minutes = self.options.minutes
+        clock = _Clock(time.monotonic())
+        clock.deadline = math.inf if minutes is None else clock.began + 60 * minutes
+        for stage in self.options.stages[len(done) :]:
+            done.append(self._stage(stage, num_steps, done, clock))
+            keep([asdict(one) for one in done])
+        by = "moments" if "moments" in self.options.stages else "paths"
+        best = min(done, key=lambda one: one.losses[by])
+        return TunedPlan(
+            plan=best.learned(self.model).plan(f"tuned, S = {num_steps}"),
+            model=self._digest,
+            condition=self._kind,
+            guidance=self.guidance,
+            clip=self.clip,
+            precision=self.options.precision,
+            record=self._record(done, best),
+        )
+
+    @property
+    def _kind(self) -> str:
+        data = self.model.config.data
+        if self.condition is None:
+            return "none"
+        return "classes" if data.classes is not None else "mel" if data.mel else "tensor"
+
+    def _record(self, done: Sequence[_Done], best: _Done) -> dict[str, Any]:
+        return {
+            "noises": self.options.n,
+            "fresh_noises": len(self.fresh.samples),
+            "seed": self.options.seed,
+            "teacher": dict(self.teacher),
+            "stages": [one.facts for one in done],
+            "chosen": best.stage,
+            "evaluations": sum(one.evaluations for one in done),
+            "seconds": round(sum(one.seconds for one in done), 1),
+        }
+
+    def _stage(self, stage: str, num_steps: int, done: Sequence[_Done], clock: _Clock) -> _Done:
+        """Do a stage."""
+        learning, fresh = self.learning, self.fresh
+        began, before = time.monotonic(), learning.evaluations + fresh.evaluations
+        name, more = f"S = {num_steps}, {stage}", 0
+        if stage == "levels":
+            learned, more = self._levels(name, num_steps, clock)
+        else:
+            learned = self._refined(name, stage, done[-1].learned(self.model), clock)
+        losses = dict(fresh.losses(learned, moments="moments" in self.options.stages))
+        shown = ", ".join(f"{kind} {value:.3g}" for kind, value in losses.items())
+        count = learning.evaluations + fresh.evaluations - before + more
+        seconds = time.monotonic() - began
+        self.log(f"{name}: {shown} on fresh noises; {count:,} evaluations, {seconds:.0f} s")
+        table = learned.table.tolist()
+        return _Done(stage, learned.log_snr.tolist(), table, count, seconds, losses)
+
+    def _levels(self, name: str, num_steps: int, clock: _Clock) -> tuple[Learned, int]:
+        """The levels, with coefficients in closed form, and the cost of the search."""
+        few, paths = self.learning.first(_SEARCHED)
+        limit, tried = self.options.search_evaluations, 0
+
+        def stop(loss: float) -> bool:
+            nonlocal tried
+            tried += 1
+            if clock.due:
+                left = (time.monotonic() - clock.began) * (limit / max(few.evaluations, 1) - 1)
+                self.log(f"{name}: {tried} tried, distance {loss:.3g}, at most {left:.0f} s left")
+            return few.evaluations >= limit or clock.over
+
+        best = search_levels(few, paths, num_steps, stop)
+        learned, _ = fit(self.learning.denoise, self.learning.paths, best.learned.log_snr)
+        return learned, few.evaluations
+
+    def _refined(self, name: str, stage: str, learned: Learned, clock: _Clock) -> Learned:
+        """The best of the iterations on fresh noises."""
+        learning = self.learning
+        residual = learning.to_paths if stage == "paths" else learning.to_moments
+        best, least = learned, math.inf
+        steps = refinement.refine(learning.denoise, learned, residual, _ITERATIONS[stage])
+        for number, step in enumerate(steps):
+            loss = self.fresh.losses(step.learned, moments=stage == "moments")[stage]
+            if step.rejected:
+                self.log(f"{name}: {step.rejected} steps gave values that are not finite")
+            self.log(f"{name}: iteration {number} of {_ITERATIONS[stage]}, {loss:.3g}")
+            if loss < least:
+                best, least = step.learned, loss
+            if clock.over:
+                break
+        return best
+
+
+def _check_steady(denoise: Denoiser) -> None:
+    """Check that the network answers the same question twice in the same way.
+
+    Raises:
+        InvalidArgumentError: If it does not.
+    """
+    level = float(denoise.schedule.levels[denoise.schedule.num_train_steps // 2])
+    one, two = (denoise(denoise.start, level) for _ in range(2))
+    if not torch.allclose(one, two, rtol=1e-3, atol=1e-3):
+        raise InvalidArgumentError(
+            "the network answers the same question differently each time: call network.eval(), or"
+            " remove its randomness"
+        )
+
+
+@checked
+def tune(
+    model: Model,
+    num_steps: int,
+    *,
+    options: TuneOptions | None = None,
+    clip: str | None = None,
+    guidance_scale: GuidanceLike | None = None,
+    condition: Condition | None = None,
+    class_labels: ClassLabels | None = None,
+    log: Log = lambda line: None,
+) -> TunedPlan:
+    """Learn a plan for a network: no data, no training and no gradients are needed.
+
+    A teacher of many steps draws samples from some noises. Levels are then searched whose
+    coefficients, in closed form, lead from the same noises to nearly the same samples; at last
+    levels and coefficients are improved together, until also the moments of the network's own
+    features agree.
+
+    Args:
+        model: The model.
+        num_steps: Network evaluations S of the plan, below the teacher's.
+        options: Options.
+        clip: What is clipped; by default as in the model's recipe.
+        guidance_scale: Scale of classifier-free guidance, one number; by default as in the
+            model's recipe.
+        condition: Conditions, (m, ...), which the noises take in turn; by default the model's own.
+        class_labels: Class labels, likewise.
+        log: Called with one line of text now and then.
+
+    Raises:
+        InvalidArgumentError: If an argument is invalid or does not fit the model, there are too
+            few noises, the teacher has not converged, or the network answers the same question
+            differently.
+        SamplingError: If the network's output is unusable.
+    """
+    tuning = Tuning(
+        model,
+        options,
+        clip=clip,
+        guidance_scale=guidance_scale,
+        condition=condition,
+        class_labels=class_labels,
+        log=log,
+    )
+    return tuning.run(num_steps)
