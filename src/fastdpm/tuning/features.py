@@ -1,7 +1,8 @@
 """Features of samples from the network's own activations, for the moments of a set of samples.
 
 Slightly noised samples are shown to the network, and the outputs of its blocks are reduced to the
-mean and standard deviation of each channel. No metric that judges the result is used.
+mean and standard deviation of each channel. Of a network without such blocks, its predictions at
+two levels are the features. No metric that judges the result is used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fastdpm.core.schedule import Array
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.tuning.denoiser import Denoiser
 
-_NOISE = 0.17  # noise scale of the samples that the network is shown
+_NOISE, _MORE_NOISE = 0.17, 1.0  # noise scales of the samples that the network is shown
 _MOST = 128
 _SEED = 2**63 + 1
 
@@ -35,9 +36,7 @@ class Features:
 
     def __init__(self, denoise: Denoiser, samples: Tensor, most: int = _MOST) -> None:
         self.denoise = denoise
-        self.level = 1 / (1 + _NOISE**2) ** 0.5
-        noise = SampleNoise(_SEED, range(len(samples))).start(tuple(samples.shape[1:]))
-        self._noise = noise * (1 - self.level**2) ** 0.5
+        self._noise = SampleNoise(_SEED, range(len(samples))).start(tuple(samples.shape[1:]))
         raw = self._raw(samples)
         self._sizes = [part.var(0).sum().sqrt().clamp_min(1e-12) for part in raw]
         joined = self._joined(raw)
@@ -56,11 +55,18 @@ class Features:
         return torch.cat([part / size for part, size in parts], dim=1)
 
     def _raw(self, samples: Tensor) -> list[Tensor]:
-        """The pooled outputs of each block, float64."""
+        """The pooled outputs of each block, or else the predictions, float64."""
         with _watched(self.denoise.model.network) as seen:
-            self.denoise(samples * self.level + self._noise, self.level)
-        # A block is called once for each batch.
-        return [torch.cat(calls).double() for calls in seen.values()]
+            prediction = self._denoised(samples, _NOISE)
+        if seen:  # a block is called once for each batch
+            return [torch.cat(calls).double() for calls in seen.values()]
+        predictions = (prediction, self._denoised(samples, _MORE_NOISE))
+        return [found.flatten(1).double() for found in predictions]
+
+    def _denoised(self, samples: Tensor, scale: float) -> Tensor:
+        """The prediction of clean data for samples with noise of this scale."""
+        level = 1 / (1 + scale**2) ** 0.5
+        return self.denoise(level * (samples + scale * self._noise), level)
 
 
 @contextmanager

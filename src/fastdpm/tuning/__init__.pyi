@@ -1,0 +1,4 @@
+from .tune import STAGES as STAGES
+from .tune import TuneOptions as TuneOptions
+from .tune import Tuning as Tuning
+from .tune import tune as tune

@@ -1,0 +1,360 @@
+"""Learned plans are near their teacher, and a tuning costs what it says."""
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastdpm import InvalidArgumentError, Model, SamplingError, VarianceSchedule, run
+from fastdpm.core import levels_custom
+from fastdpm.core.guidance import NO_GUIDANCE
+from fastdpm.core.multistep import multistep_3
+from fastdpm.models.tuned import TunedPlan
+from fastdpm.tuning import TuneOptions, Tuning, tune
+from fastdpm.tuning.closed_form import fit
+from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.features import Features, Moments
+from fastdpm.tuning.paths import distance, draw_paths
+from fastdpm.tuning.refine import count_numbers, evaluations, refine
+from fastdpm.tuning.rollout import Learned, level_of, lowest, roll
+from tests.messages import tells
+
+SCHEDULE = VarianceSchedule.linear()
+SHAPE = (1, 2, 3)
+DEVIATIONS = torch.tensor([0.3, 0.3, 0.6, 0.6, 1.0, 1.0])
+
+
+class Gaussian(nn.Module):
+    """The exact eps of data N(0, deviations^2)."""
+
+    def __init__(self, deviations: Tensor = DEVIATIONS) -> None:
+        super().__init__()
+        self.deviations = nn.Parameter(deviations.reshape(SHAPE))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        level = float(SCHEDULE.R(float(t[0]) + 1))
+        variance = (1 - level**2) + (level * self.deviations) ** 2
+        return math.sqrt(1 - level**2) * x / variance
+
+
+class Mixture(nn.Module):
+    """The exact eps of data in which each value is -1 or 1, as likely, give or take 0.2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.calls = 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += len(x)
+        level = float(SCHEDULE.R(float(t[0]) + 1))
+        variance = 1 - level**2 + (0.2 * level) ** 2
+        mean = level * torch.tanh(level * x / variance)
+        return math.sqrt(1 - level**2) * (x - mean) / variance
+
+
+def model(network: nn.Module) -> Model:
+    return Model.wrap(network.eval(), SCHEDULE, SHAPE)
+
+
+def denoiser(network: nn.Module, n: int = 64) -> Denoiser:
+    return Denoiser(
+        model(network),
+        0,
+        range(n),
+        condition=None,
+        guidance=NO_GUIDANCE,
+        clip="none",
+        precision="float32",
+        batch_size=None,
+    )
+
+
+def test_three_steps_are_the_exact_map_of_gaussian_data():
+    options = TuneOptions(n=64, stages=("levels", "paths"), teacher_steps=96, teacher_end=0.005)
+    tuned = tune(model(Gaussian()), 3, options=options)
+    start = torch.randn(200, *SHAPE, dtype=torch.float64)
+    found = run(tuned.plan, Gaussian(DEVIATIONS.double()), start)
+    first = float(SCHEDULE.levels[-1])
+    sizes = torch.sqrt(1 - first**2 + (first * DEVIATIONS.double()) ** 2).reshape(SHAPE)
+    wanted = start * DEVIATIONS.double().reshape(SHAPE) / sizes
+    assert float((found - wanted).square().mean().sqrt()) < 1e-3
+
+
+def test_states_of_the_teacher_follow_at_any_level():
+    denoise = denoiser(Gaussian())
+    paths = draw_paths(denoise, 48, 0.01)
+    first = float(paths.level[0])
+    for level in (first, 0.02, 0.5, 0.777, float(paths.level[-2])):
+        sizes = [
+            torch.sqrt(1 - r**2 + (r * DEVIATIONS) ** 2).reshape(SHAPE) for r in (first, level)
+        ]
+        wanted = denoise.start * sizes[1] / sizes[0]
+        assert float((paths.at(level) - wanted).abs().max()) < 2e-3
+    assert paths.at(1.0) is paths.samples
+    assert denoise.evaluations == 48 * 64
+
+
+def test_the_teacher_is_the_third_order_method():
+    denoise = denoiser(Mixture())
+    paths = draw_paths(denoise, 12, 0.1)
+    plan = multistep_3(levels_custom(SCHEDULE, level=paths.level[:-1]))
+    wanted = run(plan, Mixture(), denoise.start)
+    torch.testing.assert_close(paths.samples, wanted, atol=2e-5, rtol=1e-4)
+
+
+def test_the_plan_does_what_was_learned():
+    denoise = denoiser(Mixture())
+    paths = draw_paths(denoise, 24, 0.1)
+    learned, rollout = fit(denoise, paths, np.array([-4.0, -1.0, 0.0, 1.0]))
+    torch.testing.assert_close(roll(denoise, learned).final, rollout.final)
+    by_plan = run(learned.plan("learned"), Mixture(), denoise.start)
+    torch.testing.assert_close(by_plan, rollout.final, atol=1e-4, rtol=1e-4)
+
+
+def test_the_closed_form_is_nearer_than_theory_and_keeps_the_variance():
+    denoise = denoiser(Mixture(), 256)
+    paths = draw_paths(denoise, 24, 0.1)
+    log_snr = np.array([-4.0, -0.5, 1.0])
+    theory = roll(denoise, Learned.untrained(SCHEDULE, log_snr)).final
+    plain, matched = (
+        fit(denoise, paths, log_snr, match=match)[1].final for match in (False, True)
+    )
+    loss, wanted = [distance(x, paths.samples) for x in (theory, plain, matched)], paths.samples
+    assert max(loss[1:]) < 0.7 * loss[0]
+    spread = [float((x - x.mean(0)).square().mean()) for x in (plain, matched, wanted)]
+    assert spread[0] < 0.99 * spread[2]
+    assert math.isclose(spread[1], spread[2], rel_tol=1e-4)
+
+
+def test_rows_before_the_level_that_changes_are_not_run_again():
+    denoise = denoiser(Mixture())
+    paths = draw_paths(denoise, 24, 0.1)
+    old, moved = np.array([-4.0, -1.0, 0.0, 1.0]), np.array([-4.0, -1.0, 0.3, 1.0])
+    before = fit(denoise, paths, old)
+    whole, _ = fit(denoise, paths, moved)
+    count = denoise.evaluations
+    part, _ = fit(denoise, paths, moved, before=(*before, 2))
+    assert denoise.evaluations - count == 2 * 64
+    np.testing.assert_array_equal(part.table, whole.table)
+
+
+def test_a_jacobian_takes_the_partial_runs_that_are_counted():
+    denoise = denoiser(Mixture())
+    paths = draw_paths(denoise, 24, 0.1)
+    learned, _ = fit(denoise, paths, np.array([-4.0, -0.5, 1.0]))
+    wanted = paths.samples
+
+    def residual(rollout):
+        return (rollout.final - wanted).flatten().double().numpy()
+
+    count = denoise.evaluations
+    steps = list(refine(denoise, learned, residual, 1))
+    assert len(steps) == 2
+    assert count_numbers(3) == 9
+    assert denoise.evaluations - count == 64 * (3 + evaluations(3) + 3)
+
+
+def test_a_refinement_only_improves():
+    denoise = denoiser(Mixture())
+    paths = draw_paths(denoise, 24, 0.1)
+    learned, _ = fit(denoise, paths, np.array([-4.0, -1.5, 0.5]))
+    wanted = paths.samples
+
+    def residual(rollout):
+        return (rollout.final - wanted).flatten().double().numpy()
+
+    losses = [step.loss for step in refine(denoise, learned, residual, 6)]
+    assert all(after < before for before, after in pairwise(losses))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_steps_to_values_that_are_not_finite_are_taken_back():
+    class Fragile(Mixture):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            out = super().forward(x, t)
+            return out * math.nan if float(SCHEDULE.R(float(t[0]) + 1)) > self.limit else out
+
+    network = Fragile()
+    network.limit = 1.0
+    denoise = denoiser(network)
+    paths = draw_paths(denoise, 24, 0.1)
+    log_snr = np.array([-4.0, -1.0, 0.5])
+    learned, _ = fit(denoise, paths, log_snr)
+    network.limit = float(level_of(0.500001))
+
+    def residual(rollout):
+        return (rollout.final - paths.samples).flatten().double().numpy()
+
+    steps = list(refine(denoise, learned, residual, 4))
+    assert all(math.isfinite(step.loss) for step in steps)
+    assert all(step.learned.log_snr[-1] <= 0.500001 for step in steps)
+
+
+def test_moments_are_those_of_the_features_and_zero_for_the_teacher():
+    torch.manual_seed(0)
+    x = torch.randn(400, 5, dtype=torch.float64) * torch.tensor([3.0, 2.0, 1.0, 1.0, 0.5])
+    moments = Moments.of(x - x.mean(0))
+    assert float(np.abs(moments.residual(x - x.mean(0))).max()) < 1e-12
+    shifted = moments.residual(x - x.mean(0) + 0.1)
+    assert math.isclose(float(shifted @ shifted) * moments.total, 5 * 0.01, rel_tol=1e-9)
+    # Of Gaussians N(0, v) and N(0, v (1 + e)^2), the squared Frechet distance is v e^2.
+    wide = moments.residual((x - x.mean(0)) * 1.01)
+    assert math.isclose(float(wide @ wide), 1e-4, rel_tol=0.05)
+
+
+def test_features_are_those_of_the_blocks_of_the_network(image_model):
+    def make(n):
+        return Denoiser(
+            image_model,
+            3,
+            range(n),
+            condition=None,
+            guidance=NO_GUIDANCE,
+            clip="none",
+            precision="float32",
+            batch_size=7,
+        )
+
+    samples = make(40).start
+    features = Features(make(40), samples)
+    found = features(samples)
+    assert found.shape == (40, 10)  # a quarter of the samples
+    assert float(found.mean(0).abs().max()) < 1e-9
+    torch.testing.assert_close(features(samples.flip(0)).mean(0), found.mean(0), atol=0.5, rtol=1)
+    assert not any(m._forward_hooks for m in image_model.network.modules())
+
+
+def test_the_record_says_what_a_tuning_took(image_model):
+    lines: list[str] = []
+    options = TuneOptions(n=40, search_evaluations=2000, teacher_steps=16)
+    tuning = Tuning(image_model, options, log=lines.append)
+    tuned = tuning.run(2)
+    record = tuned.record
+    assert [stage["stage"] for stage in record["stages"]] == ["levels", "paths", "moments"]
+    assert record["evaluations"] == sum(stage["evaluations"] for stage in record["stages"])
+    assert record["teacher"]["steps"] == 16
+    assert (record["noises"], record["fresh_noises"]) == (40, 32)
+    chosen = [s for s in record["stages"] if s["stage"] == record["chosen"]]
+    least = min(stage["losses"]["moments"] for stage in record["stages"])
+    assert chosen[0]["losses"]["moments"] == least
+    assert tuned.clip == image_model.config.recipe.clip
+    assert tuned.plan.num_rows == 2
+    assert any(line.startswith("teacher: 16 steps") for line in lines)
+
+
+def test_an_interrupted_tuning_goes_on_and_gives_the_same_plan(image_model):
+    options = TuneOptions(n=40, search_evaluations=500, teacher_steps=16)
+    kept = []
+    whole = Tuning(image_model, options).run(2, keep=lambda done: kept.append(json.dumps(done)))
+    assert len(kept) == 3
+    again = Tuning(image_model, options).run(2, json.loads(kept[0]))
+    assert again.plan.fingerprint == whole.plan.fingerprint
+    done = Tuning(image_model, options).run(2, json.loads(kept[2]))
+    assert done.plan.fingerprint == whole.plan.fingerprint
+
+
+def test_a_tuned_plan_survives_its_file(image_model):
+    tuned = tune(image_model, 1, options=TuneOptions(n=32, stages=("levels",), teacher_steps=12))
+    again = TunedPlan.from_json(tuned.to_json())
+    assert again.plan.fingerprint == tuned.plan.fingerprint
+    assert replace(again, plan=tuned.plan) == tuned
+    assert again.differences(tuned.model, tuned.guidance, tuned.clip) == []
+    assert again.differences("other", tuned.guidance, "x0") == ["another model", "clip none"]
+    for wrong, values in (
+        ("{", ["tuned plan"]),
+        ("{}", ["tuned plan", "fastdpm-tuned-plan"]),
+        (tuned.to_json().replace('"clip"', '"clap"'), ["clap"]),
+        (tuned.to_json().replace('"t": [', '"t": [1, '), ["plan"]),
+    ):
+        with pytest.raises(InvalidArgumentError, match=tells(*values)):
+            TunedPlan.from_json(wrong)
+
+
+def test_labels_are_taken_in_turn_and_guidance_is_learned_for(class_model):
+    options = TuneOptions(n=36, stages=("levels",), teacher_steps=24, search_evaluations=300)
+    plain = tune(class_model, 2, options=options, guidance_scale=1)
+    guided = tune(class_model, 2, options=options, guidance_scale=3)
+    assert plain.condition == guided.condition == "classes"
+    assert plain.guidance == NO_GUIDANCE
+    assert guided.guidance.scale == 3
+    assert plain.plan.fingerprint != guided.plan.fingerprint
+    assert guided.record["teacher"]["evaluations"] == 2 * plain.record["teacher"]["evaluations"]
+
+
+class Noisy(Mixture):
+    """A network with randomness of its own."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return super().forward(x, t) + 0.1 * torch.randn_like(x)
+
+
+class Broken(Mixture):
+    """A network that returns NaN below some level."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return super().forward(x, t) * (math.nan if float(t[0]) < 500 else 1.0)
+
+
+class Stiff(Mixture):
+    """A network whose answers change faster than any teacher can follow."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return super().forward(x, t) + torch.sin(97.3 * t.reshape(-1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "num_steps", "values"),
+    [
+        (Mixture, {"n": 20}, 2, ["n", "at least 32", "5 numbers", 20]),
+        (Mixture, {"n": 40}, 8, ["n", "at least 72", "44 numbers", 40]),
+        (Mixture, {}, 24, ["num_steps", "[1, 23]", 24, "teacher_steps"]),
+        (Mixture, {"teacher_steps": 4}, 4, ["num_steps", "[1, 3]"]),
+        (Noisy, {"n": 32}, 2, ["differently", "eval()"]),
+        (Stiff, {"n": 32}, 2, ["teacher", "not converged", "teacher_steps"]),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(network, options, num_steps, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
+        tune(model(network()), num_steps, options=TuneOptions(**options))
+
+
+def test_unusable_values_of_the_network_are_an_error():
+    with pytest.raises(SamplingError, match=tells("not finite")):
+        tune(model(Broken()), 2, options=TuneOptions(n=32))
+
+
+def test_a_limit_of_time_ends_the_search_with_the_best_so_far():
+    lines: list[str] = []
+    options = TuneOptions(n=32, minutes=1e-6)
+    tuned = tune(model(Mixture()), 2, options=options, log=lines.append)
+    assert tuned.plan.num_rows == 2
+    assert tuned.record["stages"][0]["evaluations"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        ({"stages": ()}, ["stages", "none"]),
+        ({"stages": ("paths",)}, ["stages", "paths"]),
+        ({"precision": "int8"}, ["precision", "int8"]),
+        ({"seed": -1}, ["seed", -1]),
+        ({"teacher_end": 2.0}, ["teacher_end", 2]),
+        ({"teacher_steps": 0}, ["teacher_steps", 0]),
+        ({"search_evaluations": 0}, ["search_evaluations", 0]),
+        ({"minutes": 0.0}, ["minutes", 0]),
+        ({"batch_size": 0}, ["batch_size", 0]),
+    ],
+)
+def test_options_out_of_range_are_refused(change, values):
+    with pytest.raises(InvalidArgumentError, match=tells(*values)):
+        TuneOptions(**change)
+
+
+def test_the_lowest_level_is_that_of_the_last_training_step():
+    assert math.isclose(float(level_of(lowest(SCHEDULE))), float(SCHEDULE.levels[-1]))
