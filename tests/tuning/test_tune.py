@@ -91,10 +91,8 @@ def test_states_of_the_teacher_follow_at_any_level():
     paths = draw_paths(denoise, 48, 0.01)
     first = float(paths.level[0])
     for level in (first, 0.02, 0.5, 0.777, float(paths.level[-2])):
-        sizes = [
-            torch.sqrt(1 - r**2 + (r * DEVIATIONS) ** 2).reshape(SHAPE) for r in (first, level)
-        ]
-        wanted = denoise.start * sizes[1] / sizes[0]
+        before, after = (torch.sqrt(1 - r**2 + (r * DEVIATIONS) ** 2) for r in (first, level))
+        wanted = denoise.start * (after / before).reshape(SHAPE)
         assert float((paths.at(level) - wanted).abs().max()) < 2e-3
     assert paths.at(1.0) is paths.samples
     assert denoise.evaluations == 48 * 64
@@ -122,9 +120,8 @@ def test_the_closed_form_is_nearer_than_theory_and_keeps_the_variance():
     paths = draw_paths(denoise, 24, 0.1)
     log_snr = np.array([-4.0, -0.5, 1.0])
     theory = roll(denoise, Learned.untrained(SCHEDULE, log_snr)).final
-    plain, matched = (
-        fit(denoise, paths, log_snr, match=match)[1].final for match in (False, True)
-    )
+    plain = fit(denoise, paths, log_snr, match=False)[1].final
+    matched = fit(denoise, paths, log_snr)[1].final
     loss, wanted = [distance(x, paths.samples) for x in (theory, plain, matched)], paths.samples
     assert max(loss[1:]) < 0.7 * loss[0]
     spread = [float((x - x.mean(0)).square().mean()) for x in (plain, matched, wanted)]
@@ -176,17 +173,18 @@ def test_a_refinement_only_improves():
 
 def test_steps_to_values_that_are_not_finite_are_taken_back():
     class Fragile(Mixture):
+        limit = 1.0
+
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             out = super().forward(x, t)
             return out * math.nan if float(SCHEDULE.R(float(t[0]) + 1)) > self.limit else out
 
     network = Fragile()
-    network.limit = 1.0
     denoise = denoiser(network)
     paths = draw_paths(denoise, 24, 0.1)
     log_snr = np.array([-4.0, -1.0, 0.5])
     learned, _ = fit(denoise, paths, log_snr)
-    network.limit = float(level_of(0.500001))
+    network.limit = float(level_of(np.array(0.500001)))
 
     def residual(rollout):
         return (rollout.final - paths.samples).flatten().double().numpy()
@@ -357,4 +355,4 @@ def test_options_out_of_range_are_refused(change, values):
 
 
 def test_the_lowest_level_is_that_of_the_last_training_step():
-    assert math.isclose(float(level_of(lowest(SCHEDULE))), float(SCHEDULE.levels[-1]))
+    assert math.isclose(float(level_of(np.array(lowest(SCHEDULE)))), float(SCHEDULE.levels[-1]))
