@@ -230,7 +230,7 @@ def test_features_are_those_of_the_blocks_of_the_network(image_model):
 
 def test_the_record_says_what_a_tuning_took(image_model):
     lines: list[str] = []
-    options = TuneOptions(n=40, search_evaluations=2000, teacher_steps=16)
+    options = TuneOptions(n=40, evaluations=16_000, teacher_steps=16)
     tuning = Tuning(image_model, options, log=lines.append)
     tuned = tuning.run(2)
     record = tuned.record
@@ -247,7 +247,7 @@ def test_the_record_says_what_a_tuning_took(image_model):
 
 
 def test_an_interrupted_tuning_goes_on_and_gives_the_same_plan(image_model):
-    options = TuneOptions(n=40, search_evaluations=500, teacher_steps=16)
+    options = TuneOptions(n=40, evaluations=4000, teacher_steps=16)
     kept = []
     whole = Tuning(image_model, options).run(2, keep=lambda done: kept.append(json.dumps(done)))
     assert len(kept) == 3
@@ -262,8 +262,12 @@ def test_a_tuned_plan_survives_its_file(image_model):
     again = TunedPlan.from_json(tuned.to_json())
     assert again.plan.fingerprint == tuned.plan.fingerprint
     assert replace(again, plan=tuned.plan) == tuned
-    assert again.differences(tuned.model, tuned.guidance, tuned.clip) == []
-    assert again.differences("other", tuned.guidance, "x0") == ["another model", "clip none"]
+    recipe = image_model.config.recipe
+    assert again.differences(recipe, tuned.model) == []
+    other = recipe.replace(clip="x0", guidance_scale=2.0)
+    assert again.differences(other, "other") == ["another model", "no guidance", "clip none"]
+    assert again.recipe(other).bare == other.bare
+    assert again.differences(again.recipe(other)) == []
     for wrong, values in (
         ("{", ["tuned plan"]),
         ("{}", ["tuned plan", "fastdpm-tuned-plan"]),
@@ -275,7 +279,7 @@ def test_a_tuned_plan_survives_its_file(image_model):
 
 
 def test_labels_are_taken_in_turn_and_guidance_is_learned_for(class_model):
-    options = TuneOptions(n=36, stages=("levels",), teacher_steps=24, search_evaluations=300)
+    options = TuneOptions(n=36, stages=("levels",), teacher_steps=24, evaluations=2400)
     plain = tune(class_model, 2, options=options, guidance_scale=1)
     guided = tune(class_model, 2, options=options, guidance_scale=3)
     assert plain.condition == guided.condition == "classes"
@@ -332,7 +336,7 @@ def test_a_limit_of_time_ends_the_search_with_the_best_so_far():
     options = TuneOptions(n=32, minutes=1e-6)
     tuned = tune(model(Mixture()), 2, options=options, log=lines.append)
     assert tuned.plan.num_rows == 2
-    assert tuned.record["stages"][0]["evaluations"] < 1000
+    assert tuned.record["stages"][0]["evaluations"] < 2000
 
 
 @pytest.mark.parametrize(
@@ -344,7 +348,7 @@ def test_a_limit_of_time_ends_the_search_with_the_best_so_far():
         ({"seed": -1}, ["seed", -1]),
         ({"teacher_end": 2.0}, ["teacher_end", 2]),
         ({"teacher_steps": 0}, ["teacher_steps", 0]),
-        ({"search_evaluations": 0}, ["search_evaluations", 0]),
+        ({"evaluations": 0}, ["evaluations", 0]),
         ({"minutes": 0.0}, ["minutes", 0]),
         ({"batch_size": 0}, ["batch_size", 0]),
     ],

@@ -60,12 +60,12 @@ def tune(
     teacher_end: Annotated[
         float, Panel.TUNING.option(help="Noise scale where the teacher ends.")
     ] = 0.15,
-    search_evaluations: Annotated[
+    evaluations: Annotated[
         int,
         Panel.TUNING.option(
-            help="Network evaluations of the search for levels, at most, for each S."
+            help="Network evaluations for each S, at most, without those of the teacher."
         ),
-    ] = 30_000,
+    ] = 400_000,
     minutes: Annotated[
         float | None,
         Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),
@@ -98,7 +98,7 @@ def tune(
         stages=STAGES[: STAGES.index(until) + 1],
         teacher_steps=teacher_steps,
         teacher_end=teacher_end,
-        search_evaluations=search_evaluations,
+        evaluations=evaluations,
         minutes=minutes,
         precision=precision,
         batch_size=batch_size,

@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
-from fastdpm.core.limits import parse_json
+from fastdpm.core.limits import parse_json, read_text
 from fastdpm.core.plan import Plan
+from fastdpm.core.recipe import Recipe
 from fastdpm.core.structure import build_versioned, plain
 
 PLANS = "plans"
@@ -51,20 +52,23 @@ class TunedPlan:
         """S, the number of rows."""
         return self.plan.num_rows
 
-    def differences(self, model: str, guidance: GuidanceScale, clip: str) -> list[str]:
-        """In what the samples to draw differ from those that the plan was learned for.
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """A recipe with the clipping and guidance that the plan was learned for."""
+        return recipe.replace(clip=self.clip, guidance_scale=self.guidance)
+
+    def differences(self, recipe: Recipe, model: str | None = None) -> list[str]:
+        """What the plan was learned for, as far as the samples to draw differ from it.
 
         Args:
-            model: Digest of the network and its weights.
-            guidance: How the network is guided.
-            clip: What is clipped.
+            recipe: Decides clipping and guidance.
+            model: Digest of the network and its weights; None if it is the plan's.
         """
         found = []
-        if model != self.model:
+        if model is not None and model != self.model:
             found.append("another model")
-        if guidance != self.guidance:
+        if recipe.guidance != self.guidance:
             found.append(self.guidance.describe() or "no guidance")
-        if clip != self.clip:
+        if recipe.clip != self.clip:
             found.append(f"clip {self.clip}")
         return found
 
@@ -118,13 +122,21 @@ class _Stated:
     record: dict[str, Any]
 
 
-def is_tuned(text: str) -> bool:
-    """Whether the text of a file is a tuned plan, as opposed to a plan."""
+def read_plan(path: Path) -> Plan | TunedPlan:
+    """Read the file of a plan or of a tuned plan.
+
+    Raises:
+        InvalidArgumentError: If there is no such file, or it is neither.
+    """
     try:
-        data: Any = parse_json(text)
-    except ValueError:
-        return False
-    return isinstance(data, dict) and data.get("format") == FORMAT
+        text = read_text(path)
+        tuned = f'"{FORMAT}"' in text
+        return TunedPlan.from_json(text) if tuned else Plan.from_json(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidArgumentError(f"no plan at {str(path)!r}: {reason}") from None
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{path}: {error}") from None
 
 
 def read_tuned(path: Path) -> TunedPlan:
@@ -134,7 +146,7 @@ def read_tuned(path: Path) -> TunedPlan:
         ModelError: If it cannot be read or is no tuned plan.
     """
     try:
-        return TunedPlan.from_json(path.read_text(encoding="utf-8"))
+        return TunedPlan.from_json(read_text(path))
     except (OSError, ValueError, DataError) as error:
         raise ModelError(f"{path}: {error}") from None
 
@@ -147,3 +159,38 @@ def tuned_files(folder: Path) -> dict[int, Path]:
         if match is not None:
             found[int(match.group(1))] = path
     return dict(sorted(found.items()))
+
+
+def tuned_of(plans: Mapping[int, TunedPlan], num_steps: int) -> TunedPlan:
+    """The tuned plan of a model for S.
+
+    Raises:
+        InvalidArgumentError: If it has none.
+    """
+    if num_steps in plans:
+        return plans[num_steps]
+    known = ", ".join(map(str, plans))
+    there = f"for S = {num_steps}, only for {known}" if plans else "yet"
+    raise InvalidArgumentError(
+        f"the model has no tuned plan {there}: learn one with `fastdpm tune`"
+    )
+
+
+def default_plan(plans: Mapping[int, TunedPlan], recipe: Recipe) -> tuple[TunedPlan | None, str]:
+    """The tuned plan to use in place of a recipe in which no sampler and no levels were chosen.
+
+    Returns:
+        The plan, or None and why there is none; without any plans there is nothing to say.
+    """
+    tuned = plans.get(recipe.num_steps)
+    if tuned is None:
+        known = ", ".join(map(str, plans))
+        note = f"no tuned plan for S = {recipe.num_steps}, only for {known}" if plans else ""
+        return None, f"{note}: the untrained recipe is used" if note else ""
+    differences = tuned.differences(recipe)
+    if not differences:
+        return tuned, ""
+    return None, (
+        f"the tuned plan for S = {recipe.num_steps} was learned for {' and '.join(differences)}:"
+        " the untrained recipe is used"
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,7 +35,7 @@ class Denoiser:
         self,
         model: Model,
         seed: int,
-        samples: Sequence[int],
+        samples: range,
         *,
         condition: Tensor | None,
         guidance: GuidanceScale,
@@ -45,7 +43,7 @@ class Denoiser:
         precision: str,
         batch_size: int | None,
     ) -> None:
-        self.model, self.guidance, self.clip = model, guidance, clip
+        self.model, self.samples, self.guidance, self.clip = model, samples, guidance, clip
         self.start = SampleNoise(seed, samples).start(model.sample_shape(condition))
         self.evaluations = 0
         self._parts = [
@@ -69,6 +67,11 @@ class Denoiser:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    @property
+    def evaluations_each(self) -> int:
+        """Network evaluations of a prediction: two with guidance."""
+        return 2 if self.guidance.enabled else 1
 
     @torch.no_grad()
     def __call__(self, x: Tensor, level: float) -> Tensor:

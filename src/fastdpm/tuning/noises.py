@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Self
 
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.schedule import Array
@@ -21,33 +22,47 @@ class Noises:
 
     Args:
         make: Makes the denoiser of some samples.
-        samples: The samples.
-        guidance: How the network is guided.
-        rows: Network evaluations of the teacher.
-        end: Noise scale where the teacher ends.
+        denoise: That of these noises.
+        paths: The trajectories.
     """
 
-    def __init__(
-        self, make: Make, samples: range, guidance: GuidanceScale, rows: int, end: float
-    ) -> None:
-        self._make, self.samples = make, samples
-        self.denoise = make(samples, guidance)
-        self.paths: Paths = draw_paths(self.denoise, rows, end)
+    def __init__(self, make: Make, denoise: Denoiser, paths: Paths) -> None:
+        self._make, self.denoise, self.paths = make, denoise, paths
+
+    @classmethod
+    def draw(
+        cls, make: Make, samples: range, guidance: GuidanceScale, rows: int, end: float
+    ) -> Self:
+        """Draw the trajectories from the noises of some samples.
+
+        Args:
+            make: Makes the denoiser of some samples.
+            samples: The samples.
+            guidance: How the network is guided.
+            rows: Network evaluations of the teacher.
+            end: Noise scale where the teacher ends.
+        """
+        denoise = make(samples, guidance)
+        return cls(make, denoise, draw_paths(denoise, rows, end))
+
+    def first(self, count: int) -> Noises:
+        """The first noises alone, which count evaluations of their own."""
+        samples = self.denoise.samples[:count]
+        few = self._make(samples, self.denoise.guidance)
+        return Noises(self._make, few, self.paths.first(len(samples)))
+
+    def __len__(self) -> int:
+        return len(self.denoise)
 
     @property
     def evaluations(self) -> int:
         """Network evaluations so far."""
-        shown = self.__dict__.get("_features")
+        shown: Features | None = self.__dict__.get("_features")
         return self.denoise.evaluations + (0 if shown is None else shown.denoise.evaluations)
-
-    def first(self, count: int) -> tuple[Denoiser, Paths]:
-        """The first noises alone, with a denoiser of their own."""
-        few = self.samples[:count]
-        return self._make(few, self.denoise.guidance), self.paths.first(len(few))
 
     @cached_property
     def _features(self) -> Features:
-        return Features(self._make(self.samples, NO_GUIDANCE), self.paths.samples)
+        return Features(self._make(self.denoise.samples, NO_GUIDANCE), self.paths.samples)
 
     @cached_property
     def _moments(self) -> Moments:

@@ -78,7 +78,7 @@ def refine(
 
 
 def evaluations(num_steps: int) -> int:
-    """Partial runs of a Jacobian, in network evaluations of one sample."""
+    """Network evaluations of the partial runs of a Jacobian, for one sample."""
     return sum(num_steps - number.row for number in _numbers(num_steps))
 
 

@@ -1,13 +1,13 @@
 """The search for levels: a small family first, then one level at a time, with halving steps.
 
 Every candidate has its coefficients in closed form, and rows before the level that changes are not
-run again.
+run again. Few noises choose among the family, and more of them decide from there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,14 @@ import numpy as np
 from fastdpm.core.errors import SamplingError
 from fastdpm.core.schedule import Array
 from fastdpm.tuning.closed_form import fit
-from fastdpm.tuning.denoiser import Denoiser
-from fastdpm.tuning.paths import Paths, distance
+from fastdpm.tuning.noises import Noises
+from fastdpm.tuning.paths import distance
 from fastdpm.tuning.rollout import GAP, Learned, Rollout, lowest
 
 _FIRST_STEP, _LAST_STEP = 0.5, 0.05  # in lambda
 # The first and last lambda of the family, as shares of the teacher's range, and its powers.
 _STARTS, _ENDS, _POWERS = (0.0, 0.15, 0.3), (0.55, 0.7, 0.85), (0.75, 1.0, 1.3)
+_KEPT = 3  # of the family
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +35,29 @@ class Candidate:
 
 
 def search_levels(
-    denoise: Denoiser, paths: Paths, num_steps: int, stop: Callable[[float], bool]
+    few: Noises, noises: Noises, num_steps: int, stop: Callable[[float], bool]
 ) -> Candidate:
     """Find levels whose samples are near the teacher's.
 
     Args:
-        denoise: The network, and the starts.
-        paths: The teacher's trajectories from the same starts.
+        few: Noises that choose among the family.
+        noises: Noises that decide.
         num_steps: S.
         stop: Called with the best loss after each candidate; ends the search if it returns True.
 
     Raises:
         SamplingError: If the network returns unusable values for every family of levels.
     """
-    low, high = lowest(denoise.schedule), paths.end
-    best = _best_of_family(denoise, paths, num_steps, stop)
+    low, high = lowest(noises.denoise.schedule), noises.paths.end
+    family = _ranked(few, _family(num_steps, low, high))
+    best = next(iter(_ranked(noises, [one.learned.log_snr for one in family[:_KEPT]])), None)
+    if best is None:
+        raise SamplingError(
+            "the network returns values that are not finite, or grow without bound, from"
+            f" {num_steps} steps: check its weights and precision"
+        )
+    if stop(best.loss):
+        return best
     step, tried = _FIRST_STEP, {_key(best.learned.log_snr)}
     while step >= _LAST_STEP:
         better = None
@@ -56,7 +65,7 @@ def search_levels(
             if _key(moved) in tried:
                 continue
             tried.add(_key(moved))
-            found = _candidate(denoise, paths, moved, (best.learned, best.rollout, s))
+            found = _candidate(noises, moved, (best.learned, best.rollout, s))
             better = found if found is not None and found.loss < best.loss else None
             best = better or best
             if stop(best.loss):
@@ -67,36 +76,23 @@ def search_levels(
     return best
 
 
-def _best_of_family(
-    denoise: Denoiser, paths: Paths, num_steps: int, stop: Callable[[float], bool]
-) -> Candidate:
-    best, low, high = None, lowest(denoise.schedule), paths.end
-    for log_snr in _family(num_steps, low, high):
-        found = _candidate(denoise, paths, log_snr)
-        if found is not None and (best is None or found.loss < best.loss):
-            best = found
-        if best is not None and stop(best.loss):
-            break
-    if best is None:
-        raise SamplingError(
-            "the network returns values that are not finite, or grow without bound, from"
-            f" {num_steps} steps: check its weights and precision"
-        )
-    return best
+def _ranked(noises: Noises, family: Iterable[Array]) -> list[Candidate]:
+    """The candidates whose values are finite, the best first."""
+    found = (_candidate(noises, log_snr) for log_snr in family)
+    return sorted((one for one in found if one is not None), key=lambda one: one.loss)
 
 
 def _candidate(
-    denoise: Denoiser,
-    paths: Paths,
+    noises: Noises,
     log_snr: Array,
     before: tuple[Learned, Rollout, int] | None = None,
 ) -> Candidate | None:
     """The fit for some levels; None if the network returns unusable values."""
     try:
-        learned, rollout = fit(denoise, paths, log_snr, before=before)
+        learned, rollout = fit(noises.denoise, noises.paths, log_snr, before=before)
     except SamplingError:
         return None
-    loss = distance(rollout.final, paths.samples)
+    loss = distance(rollout.final, noises.paths.samples)
     return Candidate(learned, rollout, loss) if math.isfinite(loss) else None
 
 

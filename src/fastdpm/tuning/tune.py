@@ -17,6 +17,7 @@ from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_
 from fastdpm.core.guidance import GuidanceLike, GuidanceScale
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.recipe import CLIPS, PRECISIONS
+from fastdpm.core.text import counted
 from fastdpm.data.condition import ClassLabels, Condition, one_condition
 from fastdpm.models.identity import model_digest
 from fastdpm.models.model import Model
@@ -32,11 +33,13 @@ from fastdpm.tuning.search import search_levels
 STAGES = ("levels", "paths", "moments")
 """The stages of a tuning, in their order; the first one is always done."""
 _FRESH = 0.5  # fresh noises for each one that is learned from
-_SEARCHED = 128  # noises of the search for levels
+_SCOUTS, _SEARCHED = 32, 128  # noises of the search for levels
 _CHECKED = 32  # noises of the check of the teacher
 _ROWS, _MOST_ROWS = 24, 192
 _CONVERGED = 1e-3
-_ITERATIONS = {"paths": 2, "moments": 5}
+_ITERATIONS = {"paths": 2, "moments": 12}
+_SEARCH = 1 / 8  # of all evaluations, at most
+_FEWEST, _REFINED = 128, 3  # noises, and iterations that they are chosen for
 _SECONDS_PER_LINE = 10.0
 Log = Callable[[str], object]
 
@@ -53,7 +56,8 @@ class TuneOptions:
         teacher_steps: Network evaluations of the teacher; by default 24, doubled until more make
             no difference.
         teacher_end: Noise scale sqrt(1 - r^2) / r where the teacher ends.
-        search_evaluations: Network evaluations of the search for levels, at most.
+        evaluations: Network evaluations for each S, at most, without those of the teacher. The
+            search for levels takes up to an eighth of them.
         minutes: Time for each S, at most; the best plan so far counts. None is no limit.
         precision: Precision of the network: "float32", "bf16" or "fp16".
         batch_size: Samples at a time; by default chosen by their size.
@@ -67,7 +71,7 @@ class TuneOptions:
     stages: tuple[str, ...] = STAGES
     teacher_steps: int | None = None
     teacher_end: float = 0.15
-    search_evaluations: int = 30_000
+    evaluations: int = 400_000
     minutes: float | None = None
     precision: str = "float32"
     batch_size: int | None = None
@@ -85,10 +89,8 @@ class TuneOptions:
             raise InvalidArgumentError(
                 f"`teacher_end` must be in [0.001, 1], got {self.teacher_end:g}"
             )
-        if self.search_evaluations < 1:
-            raise InvalidArgumentError(
-                f"`search_evaluations` must be at least 1, got {self.search_evaluations}"
-            )
+        if self.evaluations < 1:
+            raise InvalidArgumentError(f"`evaluations` must be at least 1, got {self.evaluations}")
         if self.minutes is not None and not self.minutes > 0:
             raise InvalidArgumentError(f"`minutes` must be above 0, got {self.minutes:g}")
         check_limit("`n`", self.n, MAX_SAMPLES)
@@ -264,7 +266,7 @@ class Tuning:
 
     def _noises(self, samples: range) -> Noises:
         rows, end = self.teacher["steps"], self.teacher["end"]
-        return Noises(self._make, samples, self.guidance, rows, end)
+        return Noises.draw(self._make, samples, self.guidance, rows, end)
 
     def run(
         self,
@@ -282,7 +284,7 @@ class Tuning:
         self.check(num_steps)
         done = [_Done(**stage) for stage in kept]
         minutes = self.options.minutes
-        clock = _Clock(time.monotonic())
+        clock = _Clock(time.monotonic(), printed=time.monotonic())
         clock.deadline = math.inf if minutes is None else clock.began + 60 * minutes
         for stage in self.options.stages[len(done) :]:
             done.append(self._stage(stage, num_steps, done, clock))
@@ -309,7 +311,7 @@ class Tuning:
     def _record(self, done: Sequence[_Done], best: _Done) -> dict[str, Any]:
         return {
             "noises": self.options.n,
-            "fresh_noises": len(self.fresh.samples),
+            "fresh_noises": len(self.fresh),
             "seed": self.options.seed,
             "teacher": dict(self.teacher),
             "stages": [one.facts for one in done],
@@ -326,7 +328,8 @@ class Tuning:
         if stage == "levels":
             learned, more = self._levels(name, num_steps, clock)
         else:
-            learned = self._refined(name, stage, done[-1].learned(self.model), clock)
+            spent = sum(one.evaluations for one in done)
+            learned, more = self._refined(name, stage, done[-1].learned(self.model), spent, clock)
         losses = dict(fresh.losses(learned, moments="moments" in self.options.stages))
         shown = ", ".join(f"{kind} {value:.3g}" for kind, value in losses.items())
         count = learning.evaluations + fresh.evaluations - before + more
@@ -337,37 +340,50 @@ class Tuning:
 
     def _levels(self, name: str, num_steps: int, clock: _Clock) -> tuple[Learned, int]:
         """The levels, with coefficients in closed form, and the cost of the search."""
-        few, paths = self.learning.first(_SEARCHED)
-        limit, tried = self.options.search_evaluations, 0
+        few, many = (self.learning.first(count) for count in (_SCOUTS, _SEARCHED))
+        limit, tried = round(_SEARCH * self.options.evaluations), 0
+
+        def spent() -> int:
+            return few.evaluations + many.evaluations
 
         def stop(loss: float) -> bool:
             nonlocal tried
             tried += 1
             if clock.due:
-                left = (time.monotonic() - clock.began) * (limit / max(few.evaluations, 1) - 1)
+                left = (time.monotonic() - clock.began) * (limit / spent() - 1)
                 self.log(f"{name}: {tried} tried, distance {loss:.3g}, at most {left:.0f} s left")
-            return few.evaluations >= limit or clock.over
+            return spent() >= limit or clock.over
 
-        best = search_levels(few, paths, num_steps, stop)
+        best = search_levels(few, many, num_steps, stop)
         learned, _ = fit(self.learning.denoise, self.learning.paths, best.learned.log_snr)
-        return learned, few.evaluations
+        return learned, spent()
 
-    def _refined(self, name: str, stage: str, learned: Learned, clock: _Clock) -> Learned:
-        """The best of the iterations on fresh noises."""
-        learning = self.learning
-        residual = learning.to_paths if stage == "paths" else learning.to_moments
+    def _refined(
+        self, name: str, stage: str, learned: Learned, spent: int, clock: _Clock
+    ) -> tuple[Learned, int]:
+        """The best of the iterations on fresh noises, and their cost."""
+        moments, num_steps = stage == "moments", learned.num_rows
+        each = self.learning.denoise.evaluations_each * refinement.evaluations(num_steps)
+        each += refinement.count_numbers(num_steps) if moments else 0
+        left = self.options.evaluations - spent
+        noises = self._fitting(left // (_REFINED * each))
+        residual = noises.to_moments if moments else noises.to_paths
         best, least = learned, math.inf
-        steps = refinement.refine(learning.denoise, learned, residual, _ITERATIONS[stage])
+        steps = refinement.refine(noises.denoise, learned, residual, _ITERATIONS[stage])
         for number, step in enumerate(steps):
-            loss = self.fresh.losses(step.learned, moments=stage == "moments")[stage]
+            loss = self.fresh.losses(step.learned, moments=moments)[stage]
             if step.rejected:
                 self.log(f"{name}: {step.rejected} steps gave values that are not finite")
-            self.log(f"{name}: iteration {number} of {_ITERATIONS[stage]}, {loss:.3g}")
+            self.log(f"{name}: {loss:.3g} on fresh noises after {counted(number, 'iteration')}")
             if loss < least:
                 best, least = step.learned, loss
-            if clock.over:
+            if clock.over or noises.evaluations + len(noises) * each > left:
                 break
-        return best
+        return best, noises.evaluations
+
+    def _fitting(self, count: int) -> Noises:
+        """So many noises, but not too few to learn from, and as many as there are at most."""
+        return self.learning.first(min(max(count, _FEWEST), self.options.n))
 
 
 def _check_steady(denoise: Denoiser) -> None:
