@@ -132,8 +132,7 @@ def evaluate(
         _refuse(samples, [name for name, stated in idle.items() if stated])
         machine.use_stated_threads()
     else:
-        recipe, plan = sampling.choose(measured.config)
-        recipe = guiding.recipe(recipe)
+        recipe, plan = sampling.choose(measured, guiding)
         machine.use_threads(measured.config, n, drawing_batch(measured, batch_size))
     measuring = stages.MeasureOptions(
         against, n, features, inception, machine.device, kept, True, scale_to_peak, batch_size

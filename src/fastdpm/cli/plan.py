@@ -38,7 +38,7 @@ def plan(
     found = choices.find(model, checkpoint)
     for path in (save, plot):
         check_output(path, inputs=found.files)
-    recipe, compiled = options.compiled(found.config)
+    recipe, compiled = options.compiled(found)
     lines = _lines(compiled, recipe.guidance)
     if plot is not None:
         from fastdpm.output.figures import write_plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from fastdpm.core.plan import Plan
     from fastdpm.core.recipe import Recipe
     from fastdpm.models.config import ModelConfig
+    from fastdpm.models.find import FoundModel
+    from fastdpm.models.tuned import TunedPlan
 
+ADVICE = "add --anyway to use it all the same"
+_SAMPLED = ("--clip", "--anyway")
 LEVELS = OneOf("fastdpm.core.choices:level_names")
 SPACINGS = OneOf("fastdpm.core.choices:spacing_names")
 
@@ -68,7 +72,9 @@ class RecipeOptions(Options):
         Panel.SAMPLING.option(help="Stochasticity, from 0 (DDIM-rev) to 1 (DDPM-rev)."),
     ] = None
     method: Annotated[
-        str | None, Panel.SAMPLING.option(help="Sampler."), OneOf("fastdpm.core.samplers:SAMPLERS")
+        str | None,
+        Panel.SAMPLING.option(help="Sampler; tuned is the model's tuned plan of S."),
+        OneOf("fastdpm.core.samplers:method_names"),
     ] = None
     unbounded: Annotated[
         bool, Panel.SAMPLING.option("--unbounded", help="Lift the bound on VAR's variances.")
@@ -112,6 +118,36 @@ class RecipeOptions(Options):
             raise InvalidArgumentError(f"no recipe gives the samples of {self.named}: only a plan")
         return found
 
+    def _tuned(self, found: FoundModel) -> TunedPlan:
+        """The tuned plan of a model for S."""
+        from fastdpm.models.tuned import tuned_of
+
+        return tuned_of(found.plans, self.steps or found.config.recipe.num_steps)
+
+    def _default(self, found: FoundModel, recipe: Recipe) -> TunedPlan | None:
+        """The tuned plan if no sampler and no levels are chosen, or a note if there is none."""
+        from fastdpm.models.tuned import default_plan
+
+        if any(name not in ("--steps", *_SAMPLED) for name in self.names()):
+            return None
+        tuned, note = default_plan(found.plans, recipe)
+        print_notes([note] if note else [])
+        return tuned
+
+    def _check_idle(self, decides: Sequence[str]) -> None:
+        """Refuse options beside those that decide how to sample."""
+        idle = [name for name in self.names() if name not in (*decides, *_SAMPLED)]
+        if idle:
+            raise InvalidArgumentError(
+                f"{decides[0]} already decides {' and '.join(idle)}: use one or the other"
+            )
+
+    @property
+    def _is_tuned(self) -> bool:
+        from fastdpm.core.samplers import TUNED
+
+        return self.method == TUNED
+
     @property
     def _is_theirs(self) -> bool:
         return self.named is not None and self.named.startswith("diffusers-")
@@ -134,16 +170,19 @@ class RecipeOptions(Options):
             raise InvalidArgumentError(f"{key} draws noise of its own: choose another --recipe")
         return None, plan
 
-    def compiled(self, config: ModelConfig) -> tuple[Recipe, Plan]:
-        """The recipe and its plan, or the plan of a method of diffusers."""
-        from fastdpm.core.schedule import VarianceSchedule
-
+    def compiled(self, found: FoundModel) -> tuple[Recipe, Plan]:
+        """The recipe and its plan, or a tuned plan, or that of a method of diffusers."""
+        config, plan = found.config, None
         if self._is_theirs:
             _, plan = self._theirs(config)
-            if plan is not None:
-                return config.recipe, plan
-        recipe = self.recipe(self.base(config))
-        return recipe, recipe.compile(VarianceSchedule.from_config(config.schedule))
+        if plan is not None:
+            return config.recipe, plan
+        tuned = self._tuned(found) if self._is_tuned else None
+        if tuned is not None:
+            self._check_idle(["--method", "--steps"])
+        recipe = self.recipe(self.base(config)) if tuned is None else tuned.recipe(config.recipe)
+        tuned = tuned or self._default(found, recipe)
+        return recipe, recipe.compile(found.schedule) if tuned is None else tuned.plan
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe, changed by the options that are set."""
@@ -231,22 +270,52 @@ class Sampling(RecipeOptions):
     ] = None
     clip: choices.Clip = None
 
-    def choose(self, config: ModelConfig) -> tuple[Recipe, Plan | None]:
-        """The recipe, and the saved plan, which leaves only clipping to choose."""
-        plan, decides = None, ["--plan"]
+    anyway: Annotated[
+        bool,
+        Panel.SAMPLING.option(
+            "--anyway",
+            help="Use a tuned plan although it was learned for another model, guidance or"
+            " clipping.",
+        ),
+    ] = False
+
+    def choose(
+        self, found: FoundModel, guiding: Guiding
+    ) -> tuple[Recipe, Plan | TunedPlan | None]:
+        """The recipe, and the plan that leaves only clipping and guidance to it, if there is one.
+
+        That is a saved plan, a tuned plan of the model, or that of a method of diffusers.
+        """
+        from fastdpm.models.tuned import TunedPlan, read_plan
+
+        config, plan, decides = found.config, None, ["--plan"]
         if self.plan is not None:
             plan = read_plan(self.plan)
+        elif self._is_tuned:
+            plan, decides = self._tuned(found), ["--method", "--steps"]
         elif self._is_theirs:
             _, plan = self._theirs(config)
             decides = ["--recipe", "--steps"]
         if plan is None:
-            return self.recipe(self.base(config), self.clip), None
-        idle = [name for name in self.names() if name not in (*decides, "--clip")]
-        if idle:
-            raise InvalidArgumentError(
-                f"{decides[0]} already decides {' and '.join(idle)}: use one or the other"
-            )
-        return config.recipe.replace(clip=self.clip), plan
+            recipe = guiding.recipe(self.recipe(self.base(config), self.clip))
+            plan = self._default(found, recipe)
+            if plan is None:
+                return recipe, self._checked(None)
+            decides = ["--steps"]
+        self._check_idle(decides)
+        base = plan.recipe(config.recipe) if isinstance(plan, TunedPlan) else config.recipe
+        recipe = guiding.recipe(base.replace(clip=self.clip))
+        return recipe, self._checked(plan)
+
+    def _checked(self, plan: Plan | TunedPlan | None) -> Plan | TunedPlan | None:
+        """The plan alone of a tuned one that is used anyway; else the plan."""
+        from fastdpm.models.tuned import TunedPlan
+
+        if not self.anyway:
+            return plan
+        if not isinstance(plan, TunedPlan):
+            raise InvalidArgumentError("--anyway has an effect on tuned plans only: drop it")
+        return plan.plan
 
 
 def _typed(options: RecipeOptions | Guiding, other: Mapping[str, str]) -> list[str]:
@@ -269,17 +338,3 @@ def note_idle_guidance(stated: GuidanceScale, used: GuidanceScale, plan: Plan) -
                 " outside of --guidance-interval"
             ]
         )
-
-
-def read_plan(path: Path) -> Plan:
-    """A plan saved by `fastdpm plan --save`."""
-    from fastdpm.core.limits import read_text
-    from fastdpm.core.plan import Plan
-
-    try:
-        return Plan.from_json(read_text(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidArgumentError(f"no plan at {str(path)!r}: {reason}") from None
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{path}: {error}") from None

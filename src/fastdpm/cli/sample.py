@@ -61,27 +61,28 @@ def sample(
     Writes one file for each sample, a picture of the first ones, and samples.json.
     """
     from fastdpm.data.record import check_format
+    from fastdpm.models.tuned import as_plan
 
     _check_is_folder(folder.out)
     folder.check()
     found = choices.find(model, checkpoint)
     config = found.config
-    recipe, saved = sampling.choose(config)
-    recipe = guiding.recipe(recipe)
-    plan = saved or recipe.compile(found.schedule)
+    recipe, saved = sampling.choose(found, guiding)
+    plan = recipe.compile(found.schedule) if saved is None else as_plan(saved)
     recipe.guidance.per_row(plan.network_level)  # refuses a wrong number of scales
     written_as = check_format(format, config.data.modality)
 
     # From here on with PyTorch, whose import takes longer than all of the above.
     from fastdpm.core.structure import plain
     from fastdpm.data.condition import read_condition
+    from fastdpm.models.choosing import usable_plan
     from fastdpm.output.folder import SampleFolder
 
     chosen = read_condition(condition, class_labels, config.data, config.null_class)
     count = _number(n, chosen, "condition" if class_labels is None else "class_labels")
     loaded = machine.open(found, count, batch_size)
     if saved is not None:
-        loaded.check_plan(saved)
+        usable_plan(saved, loaded, recipe, recipes.ADVICE)
     conditions = loaded.check_condition(chosen)
     guidance = loaded.check_guidance(recipe.guidance, conditions)
     if guiding.names():

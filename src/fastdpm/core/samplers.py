@@ -30,6 +30,9 @@ from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.core.singlestep import dpm_solver_2, heun
 from fastdpm.core.unipc import unipc
 
+TUNED = "tuned"
+"""The method of a model's tuned plans, which belong to no recipe."""
+
 
 def _as_many(num_evaluations: int) -> int:
     """One step for each evaluation."""
@@ -319,3 +322,8 @@ def find(name: str) -> Sampler:
     """
     check_one_of("method", name, SAMPLERS)
     return SAMPLERS[name]
+
+
+def method_names() -> tuple[str, ...]:
+    """The samplers by name, and the method of tuned plans."""
+    return (*SAMPLERS, TUNED)

@@ -13,12 +13,13 @@ from fastdpm.data.spec import DataSpec
 from fastdpm.evaluation.drawn import DrawOptions
 from fastdpm.evaluation.methods import Method
 from fastdpm.evaluation.options import MeasureOptions
+from fastdpm.models.tuned import TunedPlan
 
 
 def check_no_model(
     samples: str,
     recipe: Recipe | None,
-    plan: Plan | None,
+    plan: Plan | TunedPlan | None,
     guidance_scale: GuidanceLike | None,
     options: DrawOptions,
 ) -> None:

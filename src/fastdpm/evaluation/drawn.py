@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from fastdpm.models.find import FoundModel, find_model
 from fastdpm.models.identity import config_digest, weights_digest
 from fastdpm.models.load import open_model
 from fastdpm.models.model import Model
+from fastdpm.models.tuned import TunedPlan
 from fastdpm.sampling.state import Callback
 
 
@@ -155,6 +156,11 @@ class ModelHandle:
         """Checksum of the weights."""
         found = self._found
         return weights_digest(found) if isinstance(found, Model) else found.checksum()
+
+    @property
+    def plans(self) -> Mapping[int, TunedPlan]:
+        """The tuned plans of the model, by S."""
+        return self._found.plans
 
     @cached_property
     def model(self) -> Model:

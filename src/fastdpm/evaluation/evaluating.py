@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastdpm.core.arguments import checked
 from fastdpm.core.errors import InvalidArgumentError
-from fastdpm.core.guidance import GuidanceLike, GuidanceScale
+from fastdpm.core.guidance import GuidanceLike
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.schedule import VarianceSchedule
@@ -50,11 +50,13 @@ from fastdpm.evaluation.statistics import (
     read_statistics,
 )
 from fastdpm.evaluation.vocoder import VocoderMeasure
+from fastdpm.models.choosing import usable_plan
 from fastdpm.models.config import builtin_models
 from fastdpm.models.features import FEATURES, builtin_features, find_features
 from fastdpm.models.find import FoundModel, is_model
 from fastdpm.models.load import find_device
 from fastdpm.models.model import Model
+from fastdpm.models.tuned import TunedPlan, default_plan
 
 _DEFAULT_IMAGES, _DEFAULT_SOUNDS, _DEFAULT_PAIRS = 10_000, 1_000, 100
 
@@ -94,7 +96,7 @@ def evaluate(
     *,
     n: int | None = None,
     recipe: Recipe | None = None,
-    plan: Plan | None = None,
+    plan: Plan | TunedPlan | None = None,
     guidance_scale: GuidanceLike | None = None,
     features: str | None = None,
     inception: str | None = None,
@@ -113,8 +115,9 @@ def evaluate(
             the built-in feature network was trained on. A vocoder needs recordings here.
         n: Number of samples to measure; of files, drawn at random. By default all samples of
             files, 10,000 images, 1,000 sounds, or 100 recordings of a vocoder.
-        recipe: How the model samples; by default its recommended recipe.
-        plan: How the model samples, in place of a recipe.
+        recipe: How the model samples; by default by its tuned plan for the S of its recommended
+            recipe, or by that recipe if there is none.
+        plan: How the model samples, in place of a recipe: a plan, or a tuned plan of the model.
         guidance_scale: Scale of classifier-free guidance of the model, one for each row of the
             plan, or a :class:`fastdpm.core.GuidanceScale`; by default the recipe's.
         features: Name or folder of a feature network to use in place of the built-in one.
@@ -160,7 +163,7 @@ def prepare(
     measuring: MeasureOptions,
     *,
     recipe: Recipe | None = None,
-    plan: Plan | None = None,
+    plan: Plan | TunedPlan | None = None,
     guidance_scale: GuidanceLike | None = None,
     options: DrawOptions | None = None,
     per_class: bool = False,
@@ -272,7 +275,7 @@ def save_statistics(samples: str, path: Path, measuring: MeasureOptions) -> Stat
 def choose_drawer(
     handle: ModelHandle,
     recipe: Recipe | None,
-    plan: Plan | None,
+    plan: Plan | TunedPlan | None,
     guidance_scale: GuidanceLike | None = None,
     options: DrawOptions | None = None,
 ) -> PlanDrawer:
@@ -282,19 +285,22 @@ def choose_drawer(
         InvalidArgumentError: If recipe and plan contradict each other, or the model cannot be
             guided.
     """
-    chosen = recipe or handle.config.recipe
-    if plan is None:
-        plan = chosen.compile(VarianceSchedule.from_config(handle.config.schedule))
-    elif recipe is not None and recipe.bare != handle.config.recipe.bare:
+    own = handle.config.recipe
+    if plan is not None and recipe is not None and recipe.bare != own.bare:
         raise InvalidArgumentError(
             "`plan` decides how to sample, so `recipe` may change `clip` and guidance only: drop"
             " one of them"
         )
+    chosen = plan.recipe(own) if isinstance(plan, TunedPlan) and recipe is None else recipe or own
+    chosen = chosen.replace(guidance_scale=guidance_scale)
+    if plan is None and recipe is None:
+        plan, _ = default_plan(handle.plans, chosen)
+    if plan is None:
+        ready = chosen.compile(VarianceSchedule.from_config(handle.config.schedule))
     else:
-        handle.model.check_plan(plan)
-    guidance = GuidanceScale.of(guidance_scale, chosen.guidance)
+        ready = usable_plan(plan, handle.model, chosen)
     condition = None if options is None else options.condition
-    return PlanDrawer(plan, chosen.clip, handle.check_guidance(guidance, condition))
+    return PlanDrawer(ready, chosen.clip, handle.check_guidance(chosen.guidance, condition))
 
 
 def open_measure(data: DataSpec, options: MeasureOptions) -> Measure[Any]:

@@ -175,12 +175,12 @@ def check_plan(name: str, schedule: VarianceSchedule, plan: Plan | NoiseLevels) 
         )
 
 
-def check_unused(choices: Mapping[str, object]) -> None:
-    """Raise InvalidArgumentError if any choice of a recipe is set beside a plan."""
+def check_unused(choices: Mapping[str, object], beside: str) -> None:
+    """Raise InvalidArgumentError if any choice of a recipe is set beside what decides it."""
     idle = [f"`{name}`" for name, value in choices.items() if value is not None]
     if idle:
         raise InvalidArgumentError(
-            f"{' and '.join(idle)} would have no effect with `plan`: drop the plan or the choices"
+            f"{' and '.join(idle)} would have no effect with {beside}: drop one or the other"
         )
 
 

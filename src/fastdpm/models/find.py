@@ -5,9 +5,9 @@ PyTorch is imported only where a weights file is opened, because plans do not ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,6 +26,7 @@ from fastdpm.models.config import (
 )
 from fastdpm.models.hub import PREFIX, fetch
 from fastdpm.models.presets import Preset, is_preset, presets, read_preset
+from fastdpm.models.tuned import TunedPlan, read_tuned, tuned_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,7 @@ class FoundModel:
             configuration has a checksum, it is verified.
         conditions: File with the example conditions of a vocoder, or None.
         notes: Notes for the user.
+        plan_files: Files of tuned plans, by S.
     """
 
     config: ModelConfig
@@ -53,17 +55,28 @@ class FoundModel:
     read: Callable[[], tuple[nn.Module, State]]
     conditions: Path | None = None
     notes: tuple[str, ...] = ()
+    plan_files: Mapping[int, Path] = field(default_factory=dict)
 
     @cached_property
     def schedule(self) -> VarianceSchedule:
         """The variances that the model was trained with."""
         return VarianceSchedule.from_config(self.config.schedule)
 
+    @cached_property
+    def plans(self) -> dict[int, TunedPlan]:
+        """The tuned plans in the model folder, by S.
+
+        Raises:
+            ModelError: If a file is damaged.
+        """
+        return {num_steps: read_tuned(path) for num_steps, path in self.plan_files.items()}
+
     @property
     def files(self) -> list[Path]:
         """The files that it is read from, as far as they are known."""
         config = None if self.weights is None else self.weights.with_name(CONFIG)
-        return [p for p in (self.weights, self.conditions, config) if p is not None and p.exists()]
+        files = (self.weights, self.conditions, config, *self.plan_files.values())
+        return [path for path in files if path is not None and path.exists()]
 
     def checksum(self) -> str:
         """The SHA-256 of the weights, from the configuration or computed from the file.
@@ -171,7 +184,8 @@ def _of_folder(folder: Path, variant: str | None) -> FoundModel:
 
     conditions = folder / CONDITIONS
     has_conditions = read_diffusers is None and conditions.is_file()
-    return FoundModel(config, weights, read, conditions if has_conditions else None, notes)
+    plans = {} if read_diffusers else tuned_files(folder)
+    return FoundModel(config, weights, read, conditions if has_conditions else None, notes, plans)
 
 
 def _no_weights(config: ModelConfig) -> NoReturn:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.data.tensors import bytes_digest, tensor_bytes, tensor_digest
 from fastdpm.models.config import OLD_PREDICTIONS, ModelConfig
-from fastdpm.models.model import Model
+
+if TYPE_CHECKING:
+    from fastdpm.models.model import Model
 
 
 def config_digest(config: ModelConfig) -> str:

@@ -51,7 +51,7 @@ def open_model(found: FoundModel, device: str = "cpu") -> Model:
     target = find_device(device)
     network, weights = found.read()
     model = Model(found.config, put_weights(network, weights).to(target))
-    model.notes = found.notes
+    model.notes, model.plans = found.notes, dict(found.plans)
     if found.conditions is not None:
         try:
             model.conditions = model.check_condition(read_mel(found.conditions))

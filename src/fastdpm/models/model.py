@@ -25,15 +25,16 @@ from fastdpm.models.checks import (
     cannot_be_guided,
     check_no_condition_needed,
     check_plan,
-    check_unused,
     null_of,
     unconditional_of,
     usable_guidance,
 )
+from fastdpm.models.choosing import choose_plan, usable_plan
 from fastdpm.models.config import ModelConfig
 from fastdpm.models.cost import checked_batch
 from fastdpm.models.decoder import Decoder
 from fastdpm.models.predictor import make_predictor
+from fastdpm.models.tuned import TunedPlan
 from fastdpm.models.wrapping import wrapped_config
 from fastdpm.sampling.loop import run
 from fastdpm.sampling.network import Network, NoisePredictor
@@ -56,6 +57,7 @@ class Model:
             label of the null class. Guidance needs it; None if the network has none.
         decoder: Decoder of a latent model, or None.
         notes: What was chosen and assumed when a checkpoint was opened, in words.
+        plans: The tuned plans of the model, by S.
     """
 
     described = "a Model (Model.wrap makes one of a network)"  # in messages on arguments
@@ -78,6 +80,7 @@ class Model:
         self.unconditional = unconditional_of(config, unconditional, conditions)
         self.decoder = decoder
         self.notes: tuple[str, ...] = ()
+        self.plans: dict[int, TunedPlan] = {}
         weight = next(network.parameters(), torch.empty(0, device="cpu"))
         self.device = weight.device
         # The type of the network's inputs; states can be float64, and steps need float32 at least.
@@ -155,7 +158,7 @@ class Model:
         self,
         n: int = 16,
         *,
-        plan: Plan | None = None,
+        plan: Plan | TunedPlan | None = None,
         num_steps: int | None = None,
         levels: str | None = None,
         spacing: str | None = None,
@@ -176,16 +179,20 @@ class Model:
     ) -> Tensor:
         """Draw samples. Choices that are None default to the recommended recipe.
 
+        If no levels and no sampler are chosen, and the model has a tuned plan for S, clipping and
+        guidance, it is used.
+
         Sample i depends on the seed, on i and on the recipe, but not on ``n`` or ``batch_size``.
 
         Args:
             n: Number of samples.
-            plan: A plan for this model's schedule. It replaces the choices below up to ``recipe``.
+            plan: A plan for this model's schedule, or a tuned plan of this model. It replaces the
+                choices below up to ``recipe``.
             num_steps: Number of steps S, from 1 to T.
             levels: How noise levels are chosen, as in :class:`fastdpm.Recipe`.
             spacing: Spacing of the levels, such as "linear" or "quadratic".
             kappa: Stochasticity in [0, 1].
-            method: Name of the sampler.
+            method: Name of the sampler, or "tuned" for the model's tuned plan of S.
             recipe: A recipe, the name of one of the model's, or the key of a method, such as
                 "unipc-3-step-trailing", in place of the recommended recipe.
             clip: What to clip: "none", "x0", "dynamic" or "state".
@@ -216,31 +223,23 @@ class Model:
         if n < 1:
             raise InvalidArgumentError(f"`n` must be at least 1, got {n}")
         check_limit("`n`", n, MAX_SAMPLES)
-        choices: dict[str, Any] = {
+        choices = {
             "num_steps": num_steps,
             "levels": levels,
             "spacing": spacing,
             "kappa": kappa,
             "method": method,
+            "clip": clip,
+            "guidance_scale": guidance_scale,
+            "guidance_interval": guidance_interval,
+            "guidance_rescale": guidance_rescale,
         }
-        chosen = self.config.find_recipe(recipe).change(
-            recipe if isinstance(recipe, str) else None,
-            clip=clip,
-            guidance_scale=guidance_scale,
-            guidance_interval=guidance_interval,
-            guidance_rescale=guidance_rescale,
-            **choices,
-        )
-        if plan is None:
-            plan = chosen.compile(self.schedule)
-        else:
-            check_unused(choices | {"recipe": recipe})
-            self.check_plan(plan)
+        chosen, found = choose_plan(self.config, self.plans, plan, recipe, choices)
         stated = one_condition(condition, class_labels, self.config.data, self.null_class, n)
         with progress_bar(callback) if progress else nullcontext(callback) as report:
             batches = self.sample_batches(
                 range(n),
-                plan,
+                usable_plan(found, self, chosen),
                 clip=chosen.clip,
                 guidance_scale=chosen.guidance,
                 seed=seed,

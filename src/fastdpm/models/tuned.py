@@ -122,6 +122,11 @@ class _Stated:
     record: dict[str, Any]
 
 
+def as_plan(plan: Plan | TunedPlan) -> Plan:
+    """The plan itself."""
+    return plan.plan if isinstance(plan, TunedPlan) else plan
+
+
 def read_plan(path: Path) -> Plan | TunedPlan:
     """Read the file of a plan or of a tuned plan.
 

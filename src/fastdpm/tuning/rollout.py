@@ -7,7 +7,7 @@ the third-order multistep method over the same levels, so that they follow when 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -61,7 +61,8 @@ class Learned:
 
     def plan(self, label: str) -> Plan:
         """The plan that does the same."""
-        return plan_of_data_form(self.levels, self.table, label)
+        plan = plan_of_data_form(self.levels, self.table, label)
+        return replace(plan, notes=())  # where it starts was learned
 
 
 def levels_of(schedule: VarianceSchedule, log_snr: Array) -> NoiseLevels:
