@@ -9,6 +9,7 @@ import torch
 
 from fastdpm import Model, VarianceSchedule
 from fastdpm.cli.app import run as fastdpm
+from fastdpm.core.methods import NamedRecipe
 from fastdpm.evaluation import comparing, evaluating
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle, ModelSource
 from fastdpm.evaluation.estimate import CellCost, CostEstimate, Timing, time_network
@@ -49,6 +50,7 @@ def test_an_estimate_counts_what_is_not_in_the_cache(folders, measuring, own_cac
 
 def test_cells_that_share_their_samples_count_them_once(folders, measuring):
     (method,) = choose_methods(["step-linear-k0"])
+    assert isinstance(method, NamedRecipe)
     both = [method, replace(method, key="again")]
     cells = comparing.prepare(folders["image"], (5,), both, measuring=measuring).estimate().cells
     assert [cell.left for cell in cells] == [20, 0]

@@ -10,9 +10,10 @@ from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
 from fastdpm.data.spec import DataSpec
-from fastdpm.evaluation.drawn import DrawOptions
-from fastdpm.evaluation.methods import Method
+from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
+from fastdpm.evaluation.methods import Method, TunedMethod
 from fastdpm.evaluation.options import MeasureOptions
+from fastdpm.models.identity import model_digest
 from fastdpm.models.tuned import TunedPlan
 
 
@@ -65,6 +66,19 @@ def check_used(data: DataSpec, measuring: MeasureOptions, options: DrawOptions) 
         raise InvalidArgumentError(
             "a vocoder is conditioned on the recordings themselves: drop `condition`"
         )
+
+
+def check_tuned(methods: Sequence[Method], handle: ModelHandle) -> None:
+    """Raise InvalidArgumentError if tuned plans among the methods are those of another model."""
+    plans = [tuned for m in methods if isinstance(m, TunedMethod) for tuned in m.plans.values()]
+    for guided in dict.fromkeys(tuned.guidance.enabled for tuned in plans):
+        digest = model_digest(handle.model, guided=guided)
+        for tuned in plans:
+            if tuned.guidance.enabled == guided and tuned.model != digest:
+                raise InvalidArgumentError(
+                    f"plan {tuned.plan.label!r} in the folder of {handle.config.name} was learned"
+                    " for another model: delete it, or tune again"
+                )
 
 
 def check_sizes(

@@ -19,7 +19,7 @@ from fastdpm.core.recipe import CLIPS
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.cache import versions
 from fastdpm.evaluation.cells import ComparedModel
-from fastdpm.evaluation.checks import check_sizes, check_used
+from fastdpm.evaluation.checks import check_sizes, check_tuned, check_used
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import (
     CostEstimate,
@@ -259,9 +259,10 @@ def prepare(
         settings = _from_table(table, settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model, draw.device)
     config = handle.config
-    chosen = choose_methods(methods, kappas, recipes_of(recipes, config))
+    chosen = choose_methods(methods, kappas, recipes_of(recipes, config), handle.plans)
     check_sizes(chosen, steps, settings.n, reference_n)
     check_used(config.data, settings, draw)
+    check_tuned(chosen, handle)
     draw = draw.for_model(handle)
     scales = guidances_of(guidance_scale, config.recipe)
     # Without any condition, all scales are none, which is measured once.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastdpm.core.errors import InvalidArgumentError, whole_number
 from fastdpm.core.guidance import GuidanceScale
-from fastdpm.core.methods import OWN
+from fastdpm.core.methods import OWN, NamedRecipe
 from fastdpm.core.recipe import Recipe
 from fastdpm.core.recipes import read_recipes
 from fastdpm.core.schedule import VarianceSchedule
@@ -116,7 +116,7 @@ def make_grid(
 
 def _replaced(method: Method, clip: str) -> list[str]:
     """A note if a recipe of one's own clips otherwise than the comparison does."""
-    if method.family != OWN or isinstance(method, DiffusersMethod) or method.recipe.clip == clip:
+    if method.family != OWN or not isinstance(method, NamedRecipe) or method.recipe.clip == clip:
         return []
     return [f"all methods are measured with clip {clip}, also {method.key}: {method.recipe.clip}"]
 
@@ -128,5 +128,5 @@ def _recipe_of(
     if isinstance(method, DiffusersMethod):
         found = method.recipe(count, schedule.num_train_steps)
     else:
-        found = method.at(count)
+        found = method.at(count) if isinstance(method, NamedRecipe) else None
     return found and found.replace(clip=clip, guidance_scale=guidance)

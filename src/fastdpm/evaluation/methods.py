@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,7 +30,9 @@ from fastdpm.core.methods import (
     gits_recipes,
     named_recipes,
 )
+from fastdpm.core.plan import Plan
 from fastdpm.core.recipe import Recipe
+from fastdpm.core.samplers import TUNED
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.evaluation.diffusers_samplers import (
     DIFFUSERS_METHODS,
@@ -37,12 +42,46 @@ from fastdpm.evaluation.diffusers_samplers import (
 )
 from fastdpm.evaluation.drawn import Drawer, DrawOptions, PlanDrawer
 from fastdpm.models.model import Model
+from fastdpm.models.tuned import TunedPlan, tuned_of
 from fastdpm.sampling.state import Callback
 
 _DIFFUSERS = "diffusers"
 
-# A sampler that is defined at any S, of this package or of diffusers.
-Method = NamedRecipe | DiffusersMethod
+
+@dataclass(frozen=True)
+class TunedMethod:
+    """The tuned plans of a model, as a method.
+
+    Attributes:
+        plans: The plans, by S.
+    """
+
+    plans: Mapping[int, TunedPlan] = field(repr=False)
+    key: ClassVar[str] = TUNED
+    family: ClassVar[str] = TUNED
+    group: ClassVar[str] = "tuned plan"
+    choice: ClassVar[str] = ""
+    compared: ClassVar[bool] = True
+    takes_all_steps: ClassVar[bool] = False
+    has_own_steps: ClassVar[bool] = False
+
+    def plan(self, num_steps: int, clip: str, guidance: GuidanceScale) -> Plan:
+        """The plan at S.
+
+        Raises:
+            InvalidArgumentError: If there is none, or it was learned for something else.
+        """
+        tuned = tuned_of(self.plans, num_steps)
+        differences = tuned.differences(Recipe().replace(clip=clip, guidance_scale=guidance))
+        if differences:
+            raise InvalidArgumentError(
+                f"the tuned plan was learned for {' and '.join(differences)}"
+            )
+        return tuned.plan
+
+
+# A sampler that is defined at several S: of this package, of diffusers, or of the model.
+Method = NamedRecipe | DiffusersMethod | TunedMethod
 
 
 class DiffusersDrawer(Drawer):
@@ -88,20 +127,25 @@ def open_drawer(
     if isinstance(method, DiffusersMethod):
         method.check_steps(num_steps, schedule.num_train_steps)
         return DiffusersDrawer(method, schedule, num_steps, clip, guidance)
+    if isinstance(method, TunedMethod):
+        return PlanDrawer(method.plan(num_steps, clip, guidance), clip, guidance)
     return PlanDrawer(method.at(num_steps).compile(schedule), clip, guidance)
 
 
 def steps_of(method: Method, schedule: VarianceSchedule, steps: Sequence[int]) -> Sequence[int]:
     """The values of S to measure a method at.
 
-    A standard sampler has its own, T, and so has a recipe with custom levels.
+    A standard sampler has its own, T, and so has a recipe with custom levels. Tuned plans are left
+    out where the model has none.
 
     Raises:
         InvalidArgumentError: If the custom levels do not fit the schedule.
     """
     if method.takes_all_steps:
         return (schedule.num_train_steps,)
-    if isinstance(method, DiffusersMethod) or not method.has_own_steps:
+    if isinstance(method, TunedMethod):
+        return [count for count in steps if count in method.plans] or steps  # fails, and says so
+    if not isinstance(method, NamedRecipe) or not method.has_own_steps:
         return steps
     try:
         return (method.recipe.compile(schedule).num_rows,)
@@ -114,16 +158,19 @@ def choose_methods(
     names: Sequence[str | Method] | str | None = None,
     kappas: Sequence[float] | None = None,
     recipes: Mapping[str, Recipe] | None = None,
+    plans: Mapping[int, TunedPlan] | None = None,
 ) -> tuple[Method, ...]:
     """Choose methods by key or by group. Each is chosen once, in the order of ``names``.
 
     Args:
-        names: Groups ("paper", "multistep", "standard", "recipes", "gits", "diffusers"), keys
-            (such as "var-linear-k0", "step-quadratic-k0.5", "dpmpp-2m-var-linear",
-            "unipc-3-gits", "standard-large" or "diffusers-ddim-trailing"), names of ``recipes``,
-            or methods. By default all groups but "gits"; diffusers' only if it is installed.
+        names: Groups ("paper", "multistep", "standard", "recipes", "gits", "diffusers"), "tuned"
+            for the model's tuned plans, keys (such as "var-linear-k0", "step-quadratic-k0.5",
+            "dpmpp-2m-var-linear", "unipc-3-gits", "standard-large" or
+            "diffusers-ddim-trailing"), names of ``recipes``, or methods. By default all groups
+            but "gits"; diffusers' only if it is installed.
         kappas: Values of kappa for the group "paper"; 0 and 1 by default.
         recipes: Recipes of one's own by name, which form the group "recipes".
+        plans: The tuned plans of the model, by S.
 
     Raises:
         InvalidArgumentError: If a name is unknown, a kappa is outside [0, 1], ``kappas`` is set
@@ -133,7 +180,8 @@ def choose_methods(
     installed = importlib.util.find_spec("diffusers") is not None
     own = {name: NamedRecipe.own(name, recipe) for name, recipe in (recipes or {}).items()}
     if names is None:
-        names = [*families(), *([OWN] if own else []), *([_DIFFUSERS] if installed else [])]
+        more = {OWN: own, TUNED: plans, _DIFFUSERS: installed}
+        names = [*families(), *(name for name, there in more.items() if there)]
     elif isinstance(names, str):
         names = [names]
     taking = families(kappa=True)
@@ -146,7 +194,8 @@ def choose_methods(
         raise InvalidArgumentError("`kappas` must hold at least one number, got []")
     chosen: dict[str, Method] = {}
     with arguments_named(kappa="`kappas`"):
-        members = [m for name in names for m in _members(name, kappas or (0.0, 1.0), own)]
+        all_of = partial(_members, kappas=kappas or (0.0, 1.0), own=own, plans=plans or {})
+        members = [method for name in names for method in all_of(name)]
     for method in members:
         if chosen.setdefault(method.key, method) != method:
             raise InvalidArgumentError(
@@ -158,14 +207,16 @@ def choose_methods(
     return tuple(chosen.values())
 
 
-def all_methods(own: Mapping[str, Recipe]) -> Iterator[Method]:
-    """Every sampler over every choice of levels and those of GITS, and recipes of one's own."""
+def all_methods(own: Mapping[str, Recipe], plans: Mapping[int, TunedPlan]) -> Iterator[Method]:
+    """Every sampler over every choice of levels and those of GITS, own recipes, tuned plans."""
     for row in named_recipes((0.0, 1.0)):
         if not row.takes_all_steps:
             yield row
     yield from gits_recipes((0.0, 1.0))
     for name, recipe in own.items():
         yield NamedRecipe.own(name, recipe)
+    if plans:
+        yield TunedMethod(plans)
 
 
 def recipe_of(key: str, num_steps: int, total: int) -> Recipe | None:
@@ -180,11 +231,20 @@ def recipe_of(key: str, num_steps: int, total: int) -> Recipe | None:
 
 
 def _members(
-    name: str | Method, kappas: Sequence[float], own: Mapping[str, NamedRecipe]
+    name: str | Method,
+    kappas: Sequence[float],
+    own: Mapping[str, NamedRecipe],
+    plans: Mapping[int, TunedPlan],
 ) -> list[Method]:
     """The methods of a group, or the method of a key."""
     if not isinstance(name, str):
         return [name]
+    if name == TUNED:
+        if not plans:
+            raise InvalidArgumentError(
+                f"the model has no tuned plans: learn some with `fastdpm tune`, or drop {TUNED!r}"
+            )
+        return [TunedMethod(plans)]
     if name in own:
         return [own[name]]
     if name in (OWN, GITS, _DIFFUSERS, *families()):
@@ -196,7 +256,7 @@ def _members(
         return [named]
     near = difflib.get_close_matches(name, [*own, *_known_keys(kappas)], n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
-    groups = ", ".join((*families(), GITS, _DIFFUSERS))
+    groups = ", ".join((*families(), GITS, TUNED, _DIFFUSERS))
     listed = f", a recipe ({', '.join(own)})" if own else ""
     raise InvalidArgumentError(
         f"no method {name!r}: choose a group ({groups}){listed} or a key such as var-linear-k0,"

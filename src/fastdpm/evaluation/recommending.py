@@ -142,7 +142,11 @@ def prepare_recommendation(
             budget = float(_BUDGET)
         counts = _counts(budget, total, evaluations_per_step(guidance))
     named = recipes_of(recipes, config)
-    chosen = [*all_methods(named)] if methods is None else choose_methods(methods, None, named)
+    chosen = (
+        [*all_methods(named, handle.plans)]
+        if methods is None
+        else [*choose_methods(methods, None, named, handle.plans)]
+    )
     kind = "recording" if config.data.mel is not None else config.data.modality
     n = settings.n or _DEFAULT_N.get(kind, 400)
     screen_n = positive_or_none("screen_n", screen_n) or min(n, max(n // 2, LEAST))

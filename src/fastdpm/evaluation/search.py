@@ -17,7 +17,7 @@ from fastdpm.evaluation.comparing import PreparedComparison, Trial, prepare
 from fastdpm.evaluation.drawn import DrawOptions, ModelHandle
 from fastdpm.evaluation.estimate import CellCost, CostEstimate, time_network
 from fastdpm.evaluation.evaluating import MeasureOptions
-from fastdpm.evaluation.methods import Method, steps_of
+from fastdpm.evaluation.methods import Method, TunedMethod, steps_of
 from fastdpm.evaluation.recommendation import Recommendation, Screening, choose
 from fastdpm.evaluation.report.write import report_identity
 from fastdpm.evaluation.results import Comparison
@@ -68,10 +68,14 @@ class PreparedRecommendation:
         """What determines the result, for the record of its folder."""
         everything = (*self.methods, *self.own)
         settings: dict[str, Any] = report_identity(self.check().planned)
-        stated = {m.key: plain(m.recipe) for m in everything if m.family == OWN}
+        named = [method for method in everything if isinstance(method, NamedRecipe)]
+        stated = {method.key: plain(method.recipe) for method in named if method.family == OWN}
+        tuned = [method for method in everything if isinstance(method, TunedMethod)]
+        plans = {str(s): plan.plan.fingerprint for m in tuned for s, plan in m.plans.items()}
         return settings | {
             "methods": [method.key for method in everything],
             "recipes": stated,
+            **({"tuned": plans} if plans else {}),
             "steps": list(self.counts),
             "budget": self.budget,
             "quality": self.quality,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from fastdpm.core.errors import FastDPMError, InvalidArgumentError, ModelError, check_installed
 from fastdpm.models.config import CARD, CONFIG, MODEL_FILES, OTHER_NETWORKS, WEIGHTS
 from fastdpm.models.formats.diffusers_files import find_weights, unet_part, weights_among
+from fastdpm.models.tuned import is_plan_file, tuned_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -33,7 +34,7 @@ _REPO = re.compile(
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL = re.compile(
     r"README\.md|conditions\.safetensors|model_index\.json"
-    r"|([^/]+/)?(config|scheduler_config)\.json"
+    r"|([^/]+/)?(config|scheduler_config)\.json|plans/S\d+\.json"
 )
 _PLAIN_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _OTHER_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".onnx")
@@ -123,7 +124,9 @@ def push(
     message: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Publish a model folder on the hub, in one commit. Other files in the folder are ignored.
+    """Publish a model folder on the hub, with its tuned plans, in one commit.
+
+    Other files in the folder are ignored.
 
     Args:
         folder: A complete model folder.
@@ -148,6 +151,7 @@ def push(
     check_installed("huggingface_hub", "huggingface_hub", "hub")
     _check_name(repo_id, revision)
     files = [name for name in MODEL_FILES if (folder / name).is_file()]
+    files += [path.relative_to(folder).as_posix() for path in tuned_files(folder).values()]
     missing = [name for name in (CONFIG, WEIGHTS, CARD) if name not in files]
     if missing:
         raise ModelError(
@@ -189,11 +193,12 @@ def _prepare(api: HfApi, repo: str, *, private: bool, revision: str | None) -> N
 def _commit(
     api: HfApi, folder: Path, files: list[str], repo: str, revision: str | None, message: str
 ) -> None:
-    """Upload the files and delete model files that an earlier version left in the repository."""
+    """Upload the files; delete files of a model that an earlier version left in the repository."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     existing = [f.rfilename for f in api.model_info(repo, revision=revision).siblings or []]
-    stale = [name for name in existing if name in MODEL_FILES and name not in files]
+    ours = [name for name in existing if name in MODEL_FILES or is_plan_file(name)]
+    stale = [name for name in ours if name not in files]
     api.create_commit(
         repo,
         operations=[

@@ -122,6 +122,12 @@ class _Stated:
     record: dict[str, Any]
 
 
+def is_plan_file(name: str) -> bool:
+    """Whether a path inside a model folder is that of a tuned plan."""
+    folder, _, file = name.rpartition("/")
+    return folder == PLANS and _NAME.fullmatch(file) is not None
+
+
 def as_plan(plan: Plan | TunedPlan) -> Plan:
     """The plan itself."""
     return plan.plan if isinstance(plan, TunedPlan) else plan

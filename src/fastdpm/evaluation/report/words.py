@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from fastdpm.core.recipe import Recipe
+from fastdpm.core.samplers import TUNED
 from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.methods import recipe_of
 from fastdpm.evaluation.results import TIED, Cell, Comparison
@@ -134,6 +135,10 @@ def options_of(comparison: Comparison, cell: Cell) -> str:
     """The options of `fastdpm sample` that repeat a cell; empty if none do."""
     recipe = recipe_for(comparison, cell)
     theirs = DIFFUSERS_METHODS.get(cell.method)
+    if cell.method == TUNED:
+        precise = comparison.precision not in (None, "float32")
+        also = f" --precision {comparison.precision}" if precise else ""
+        return f"-S {cell.num_steps} --method {TUNED}{also}"
     if recipe is not None:
         options = _typed(recipe)
     elif theirs is not None and not theirs.stochastic and not cell.guidance:

@@ -14,6 +14,7 @@ from fastdpm.core.errors import InvalidArgumentError
 from fastdpm.core.limits import read_text
 from fastdpm.core.methods import OWN
 from fastdpm.core.recipes import recipes_text
+from fastdpm.core.samplers import TUNED
 from fastdpm.core.structure import plain
 from fastdpm.data.files import FIGURE_FORMATS, write_bytes, write_text
 from fastdpm.data.run_folder import RunFolder
@@ -93,6 +94,7 @@ def report_identity(comparison: Comparison) -> dict[str, Any]:
     """What determines a comparison, measured or not, for the record of its folder."""
     cells = comparison.cells
     own = {cell.method: plain(cell.recipe) for cell in cells if cell.family == OWN}
+    tuned = {str(cell.num_steps): cell.plan for cell in cells if cell.family == TUNED}
     return {
         "model": comparison.model.name,
         "weights_sha256": comparison.model.weights_sha256,
@@ -105,7 +107,7 @@ def report_identity(comparison: Comparison) -> dict[str, Any]:
         "seed": comparison.seed,
         "clip": comparison.clip,
         "precision": comparison.precision,
-    } | ({"recipes": own} if own else {})
+    } | {name: held for name, held in (("recipes", own), ("tuned", tuned)) if held}
 
 
 def fill_report(

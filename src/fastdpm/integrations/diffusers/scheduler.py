@@ -8,8 +8,10 @@ Source: Kong & Ping 2021, arXiv:2106.00132, section 3.3.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,10 @@ from fastdpm.integrations.diffusers.base import (
     FastDPMSchedulerOutput,
     PlanScheduler,
     Prediction,
+    Timesteps,
 )
+from fastdpm.models.checks import check_plan
+from fastdpm.models.tuned import TunedPlan, as_plan
 from fastdpm.sampling.loop import add_noise, combine
 from fastdpm.sampling.noise import Noise, draw
 
@@ -80,10 +85,11 @@ class FastDPMScheduler(PlanScheduler):
         at_steps: Custom real-valued zero-based steps, decreasing, instead of the same arguments.
         at_levels: Custom levels, increasing, instead of the same arguments.
         start: Where STEP quadratic starts, as a share of T in (0, 1]; 0.8 by default.
+        plan: A plan, or a tuned plan, to execute instead of what the arguments above choose.
 
     Raises:
-        InvalidArgumentError: If a value is unknown or out of range, or two arguments contradict
-            each other.
+        InvalidArgumentError: If a value is unknown or out of range, two arguments contradict each
+            other, or the plan was made for another schedule, or learned for other clipping.
 
     Source: Kong & Ping 2021, arXiv:2106.00132.
     """
@@ -115,10 +121,40 @@ class FastDPMScheduler(PlanScheduler):
         at_steps: Sequence[float] | None = None,
         at_levels: Sequence[float] | None = None,
         start: float | None = None,
+        plan: Plan | TunedPlan | Mapping[str, Any] | None = None,
     ) -> None:
         self._setup()
+        self._own_plan = self._configured(plan)
         self._begin_index = 0
         self._noise: Noise | None = None
+
+    def _configured(self, plan: Plan | TunedPlan | Mapping[str, Any] | None) -> Plan | None:
+        """The plan of the configuration, which holds it as values for JSON."""
+        if plan is None:
+            return None
+        if isinstance(plan, Mapping):
+            text = json.dumps(dict(plan))
+            plan = TunedPlan.from_json(text) if "plan" in plan else Plan.from_json(text)
+        self.register_to_config(plan=json.loads(plan.to_json()))  # type: ignore[no-untyped-call]
+        clipped = self.config["clip_sample"] or self.config["thresholding"]
+        if isinstance(plan, TunedPlan) and (plan.clip != "none") != bool(clipped):
+            raise InvalidArgumentError(
+                f"`plan` was learned for clip {plan.clip}: set `clip_sample` or `thresholding`"
+                " accordingly, or pass its `.plan` to use it all the same"
+            )
+        check_plan(type(self).__name__, self.schedule, as_plan(plan))
+        return as_plan(plan)
+
+    def _plan_for(self, num_steps: int | None, timesteps: Timesteps | None) -> Plan:
+        own = self._own_plan
+        if own is None or timesteps is not None:
+            return super()._plan_for(num_steps, timesteps)
+        if num_steps not in (None, own.num_rows):
+            raise InvalidArgumentError(
+                f"this scheduler has a plan of {own.num_rows} rows: pass"
+                f" num_inference_steps={own.num_rows}, got {num_steps}"
+            )
+        return own
 
     def _set_plan(self, plan: Plan, *, custom: bool) -> None:
         if plan.level[-1] < plan.level[0]:
@@ -131,7 +167,7 @@ class FastDPMScheduler(PlanScheduler):
                 " execute it with fastdpm.run"
             )
         self.plan = self._full_plan = plan
-        self._custom_plan = custom
+        self._custom_plan = custom or plan is self._own_plan
         self._begin_index = self._following = 0
         self._past: dict[int, tuple[Tensor, Tensor]] = {}
 
