@@ -71,6 +71,13 @@ def tune(
         Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),
     ] = None,
     seed: Annotated[int, Panel.TUNING.option(help="Seed of the noises.", min=0)] = 0,
+    install: Annotated[
+        bool,
+        Panel.OUTPUT.option(
+            "--install",
+            help="Also put the plans into the model folder, so that they are used by default.",
+        ),
+    ] = False,
     batch_size: choices.BatchSize = None,
     precision: choices.Precision = "float32",
     machine: Machine,
@@ -79,13 +86,16 @@ def tune(
     """Learn plans for a model: no data, no training and no gradients are needed.
 
     A teacher of many steps draws samples; levels and coefficients are learned that lead from the
-    same noises to nearly the same samples in S steps. `sample --plan` samples with a plan.
+    same noises to nearly the same samples in S steps. `sample --plan` samples with a plan, and
+    `sample` alone with those of the model.
     """
     counts = choices.parse("--steps", steps, int)
     if not counts:
         raise InvalidArgumentError("--steps needs at least one S")
     folder.check()
     found = choices.find(model, checkpoint)
+    if install:
+        _check_folder(Path(model))
 
     from fastdpm.data.condition import read_condition
     from fastdpm.data.tensors import values_digest
@@ -121,8 +131,35 @@ def tune(
         plans = [_tuned(tuning, count, run) for count in sorted(set(counts))]
         _draw(run, plans)
     for plan in plans:
-        console.print(f"S = {plan.num_steps}: {run.path / _name(plan.num_steps)}")
+        place = run.path / _name(plan.num_steps)
+        if install:
+            place = _install(plan, Path(model))
+        console.print(f"S = {plan.num_steps}: {place}")
     console.print(f"levels and losses: {run.path / 'tuning.png'}")
+
+
+def _check_folder(path: Path) -> None:
+    """Check that plans can be put into a model folder."""
+    from fastdpm.data.files import check_writable
+    from fastdpm.models.config import CONFIG
+
+    if not (path / CONFIG).is_file():
+        raise InvalidArgumentError(
+            f"--install needs a model folder, and {path} is none: write one with `fastdpm"
+            f" convert {path} --out DIR`, or drop it"
+        )
+    check_writable(path)
+
+
+def _install(plan: TunedPlan, folder: Path) -> Path:
+    """Put a plan into a model folder, in place of an earlier one."""
+    from fastdpm.data.files import write_text
+    from fastdpm.models.tuned import PLANS
+
+    path = folder / PLANS / _name(plan.num_steps)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, plan.to_json() + "\n")
+    return path
 
 
 def _name(num_steps: int) -> str:

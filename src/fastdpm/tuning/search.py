@@ -1,4 +1,6 @@
-"""The search for levels: a small family first, then one level at a time, with halving steps.
+"""The search for levels: a small family first, then one level after the other.
+
+Each level has a step of its own, which grows while it leads to something better.
 
 Every candidate has its coefficients in closed form, and rows before the level that changes are not
 run again. Few noises choose among the family, and more of them decide from there.
@@ -19,7 +21,8 @@ from fastdpm.tuning.noises import Noises
 from fastdpm.tuning.paths import distance
 from fastdpm.tuning.rollout import GAP, Learned, Rollout, lowest
 
-_FIRST_STEP, _LAST_STEP = 0.5, 0.05  # in lambda
+_FIRST_STEP, _LAST_STEP = 0.5, 0.03  # in lambda
+_LONGER, _SHORTER = 1.5, 0.4  # after a move that is better, and after two that are not
 # The first and last lambda of the family, as shares of the teacher's range, and its powers.
 _STARTS, _ENDS, _POWERS = (0.0, 0.15, 0.3), (0.55, 0.7, 0.85), (0.75, 1.0, 1.3)
 _KEPT = 3  # of the family
@@ -58,22 +61,32 @@ def search_levels(
         )
     if stop(best.loss):
         return best
-    step, tried = _FIRST_STEP, {_key(best.learned.log_snr)}
-    while step >= _LAST_STEP:
-        better = None
-        for s, moved in _neighbors(best.learned.log_snr, step, low, high):
-            if _key(moved) in tried:
-                continue
-            tried.add(_key(moved))
-            found = _candidate(noises, moved, (best.learned, best.rollout, s))
-            better = found if found is not None and found.loss < best.loss else None
-            best = better or best
+    steps = np.full(num_steps, _FIRST_STEP)
+    while np.any(np.abs(steps) >= _LAST_STEP):
+        for s in np.flatnonzero(np.abs(steps) >= _LAST_STEP):
+            better = _nearer(noises, best, int(s), float(steps[s]), low, high)
+            steps[s] *= _SHORTER if better is None else _LONGER
+            if better is not None:
+                steps[s] *= better[1]
+                best = better[0]
             if stop(best.loss):
                 return best
-            if better is not None:
-                break
-        step = step if better is not None else step / 2
     return best
+
+
+def _nearer(
+    noises: Noises, best: Candidate, s: int, step: float, low: float, high: float
+) -> tuple[Candidate, int] | None:
+    """The better one of two moves of a level, the first that is, and its sign."""
+    for sign in (1, -1):
+        moved = best.learned.log_snr.copy()
+        moved[s] = max(moved[s] + sign * step, low)
+        if np.any(np.diff(moved) < GAP) or moved[-1] > high:
+            continue
+        found = _candidate(noises, moved, (best.learned, best.rollout, s))
+        if found is not None and found.loss < best.loss:
+            return found, sign
+    return None
 
 
 def _ranked(noises: Noises, family: Iterable[Array]) -> list[Candidate]:
@@ -103,19 +116,3 @@ def _family(num_steps: int, low: float, high: float) -> Iterator[Array]:
         for end in _ENDS if num_steps > 1 else _ENDS[:1]:
             for power in _POWERS if num_steps > 2 else (1.0,):
                 yield low + (high - low) * (start + (end - start) * place**power)
-
-
-def _neighbors(
-    log_snr: Array, step: float, low: float, high: float
-) -> Iterator[tuple[int, Array]]:
-    """Levels of which one is moved by a step either way, and its index."""
-    for s in range(len(log_snr)):
-        for change in (step, -step):
-            moved = log_snr.copy()
-            moved[s] = max(moved[s] + change, low)
-            if np.all(np.diff(moved) >= GAP) and moved[-1] <= high:
-                yield s, moved
-
-
-def _key(log_snr: Array) -> tuple[float, ...]:
-    return tuple(np.round(log_snr, 6).tolist())
