@@ -44,7 +44,7 @@ EVIDENT = {
     *(("convert", name) for name in ("source", "preset", "layout", "variant", "name", "half")),
     *(("convert", name) for name in ("overwrite", "resume", "out", "recipes", "recipe")),
     *((name, "recipe") for name in ("sample labels", "sample plan", "Model.sample")),
-    *(("read_recipes", "path"), ("compare", "recipes")),
+    *(("read_recipes", "path"), ("compare", "recipes"), ("FastDPMScheduler", "plan")),
     *(("recommend", name) for name in ("model", "methods", "recipes")),
     *(("prepare_recommendation", name) for name in ("model", "methods", "recipes")),
 }

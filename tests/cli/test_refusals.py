@@ -112,6 +112,11 @@ ENCODING = [
 ]
 LEVELS = [("{image} {png} --unbounded", ["var"]), ("{image} {png} --kappa 0.5", ["--kappa"])]
 OTHERS = [
+    ("tune {image} -S 2 --class 1", ["--class", "classes"]),
+    ("tune {image} -S 2 --guidance 2", ["tiny-image", "--guidance"]),
+    ("tune digits -S 2 --install", ["--install", "digits", "model folder"]),
+    ("tune {image} -S 2 -n 3", ["-n", 32, 3]),
+    ("tune {image} -S 24", ["--steps", 23, 24, "--teacher-steps"]),
     ("edit {image} {png} --kappa 2", ["--kappa", "[0, 1]", 2.0]),
     ("edit {image} {png} --strength 0.5 --at-level 0.5", ["--strength", "--at-level"]),
     ("edit {image} {png} --mask {png} --span 0:1", ["--mask", "--span"]),

@@ -100,6 +100,10 @@ SOUNDS = "sample ../inputs/sound -n 2 -S 2 --batch-size 1 --out out"
 GRID = "--methods var-linear-k0,step-linear-k1 -S 2 -n 20 --batch-size 5 --cache cache"
 COMPARE = f"compare ../inputs/image {GRID} --out out"
 RECOMMEND = f"recommend ../inputs/image {GRID} --out out"
+TUNE = (
+    "tune ../inputs/image -S 1,2 -n 32 --until paths --evaluations 400 --teacher-steps 16"
+    " --out out"
+)
 ENCODE = f"encode ../inputs/image {IMAGES} -S 2 --batch-size 1 --out z.safetensors"
 DECODE = "decode ../inputs/image ../inputs/z.safetensors --batch-size 1 --out out"
 EDIT = f"edit ../inputs/image {IMAGES} -S 2 --batch-size 1 --out out"
@@ -122,6 +126,7 @@ CASES: list[Case] = [
     Case("sample-flac", f"{SOUNDS} --format flac", lost=2),
     Case("compare", COMPARE, lost=10, estimate=27),
     Case("recommend", RECOMMEND, lost=10, estimate=27),
+    Case("tune", TUNE),
     Case("evaluate", EVALUATE, lost=10, estimate=27),
     Case("statistics", STATISTICS, lost=0),
     Case("train", TRAIN, lost=2 + 16 * 2),

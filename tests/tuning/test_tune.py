@@ -17,9 +17,9 @@ from fastdpm.core.multistep import multistep_3
 from fastdpm.models.tuned import TunedPlan
 from fastdpm.tuning import TuneOptions, Tuning, tune
 from fastdpm.tuning.closed_form import fit
-from fastdpm.tuning.denoiser import Denoiser
 from fastdpm.tuning.features import Features, Moments
 from fastdpm.tuning.paths import distance, draw_paths
+from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.refine import count_numbers, evaluations, refine
 from fastdpm.tuning.rollout import Learned, level_of, lowest, roll
 from tests.messages import tells
@@ -62,8 +62,8 @@ def model(network: nn.Module) -> Model:
     return Model.wrap(network.eval(), SCHEDULE, SHAPE)
 
 
-def denoiser(network: nn.Module, n: int = 64) -> Denoiser:
-    return Denoiser(
+def predictor(network: nn.Module, n: int = 64) -> DataPredictor:
+    return DataPredictor(
         model(network),
         0,
         range(n),
@@ -87,41 +87,41 @@ def test_three_steps_are_the_exact_map_of_gaussian_data():
 
 
 def test_states_of_the_teacher_follow_at_any_level():
-    denoise = denoiser(Gaussian())
-    paths = draw_paths(denoise, 48, 0.01)
+    predict = predictor(Gaussian())
+    paths = draw_paths(predict, 48, 0.01)
     first = float(paths.level[0])
     for level in (first, 0.02, 0.5, 0.777, float(paths.level[-2])):
         before, after = (torch.sqrt(1 - r**2 + (r * DEVIATIONS) ** 2) for r in (first, level))
-        wanted = denoise.start * (after / before).reshape(SHAPE)
+        wanted = predict.start * (after / before).reshape(SHAPE)
         assert float((paths.at(level) - wanted).abs().max()) < 2e-3
     assert paths.at(1.0) is paths.samples
-    assert denoise.evaluations == 48 * 64
+    assert predict.evaluations == 48 * 64
 
 
 def test_the_teacher_is_the_third_order_method():
-    denoise = denoiser(Mixture())
-    paths = draw_paths(denoise, 12, 0.1)
+    predict = predictor(Mixture())
+    paths = draw_paths(predict, 12, 0.1)
     plan = multistep_3(levels_custom(SCHEDULE, level=paths.level[:-1]))
-    wanted = run(plan, Mixture(), denoise.start)
+    wanted = run(plan, Mixture(), predict.start)
     torch.testing.assert_close(paths.samples, wanted, atol=2e-5, rtol=1e-4)
 
 
 def test_the_plan_does_what_was_learned():
-    denoise = denoiser(Mixture())
-    paths = draw_paths(denoise, 24, 0.1)
-    learned, rollout = fit(denoise, paths, np.array([-4.0, -1.0, 0.0, 1.0]))
-    torch.testing.assert_close(roll(denoise, learned).final, rollout.final)
-    by_plan = run(learned.plan("learned"), Mixture(), denoise.start)
+    predict = predictor(Mixture())
+    paths = draw_paths(predict, 24, 0.1)
+    learned, rollout = fit(predict, paths, np.array([-4.0, -1.0, 0.0, 1.0]))
+    torch.testing.assert_close(roll(predict, learned).final, rollout.final)
+    by_plan = run(learned.plan("learned"), Mixture(), predict.start)
     torch.testing.assert_close(by_plan, rollout.final, atol=1e-4, rtol=1e-4)
 
 
 def test_the_closed_form_is_nearer_than_theory_and_keeps_the_variance():
-    denoise = denoiser(Mixture(), 256)
-    paths = draw_paths(denoise, 24, 0.1)
+    predict = predictor(Mixture(), 256)
+    paths = draw_paths(predict, 24, 0.1)
     log_snr = np.array([-4.0, -0.5, 1.0])
-    theory = roll(denoise, Learned.untrained(SCHEDULE, log_snr)).final
-    plain = fit(denoise, paths, log_snr, match=False)[1].final
-    matched = fit(denoise, paths, log_snr)[1].final
+    theory = roll(predict, Learned.untrained(SCHEDULE, log_snr)).final
+    plain = fit(predict, paths, log_snr, match=False)[1].final
+    matched = fit(predict, paths, log_snr)[1].final
     loss, wanted = [distance(x, paths.samples) for x in (theory, plain, matched)], paths.samples
     assert max(loss[1:]) < 0.7 * loss[0]
     spread = [float((x - x.mean(0)).square().mean()) for x in (plain, matched, wanted)]
@@ -130,43 +130,43 @@ def test_the_closed_form_is_nearer_than_theory_and_keeps_the_variance():
 
 
 def test_rows_before_the_level_that_changes_are_not_run_again():
-    denoise = denoiser(Mixture())
-    paths = draw_paths(denoise, 24, 0.1)
+    predict = predictor(Mixture())
+    paths = draw_paths(predict, 24, 0.1)
     old, moved = np.array([-4.0, -1.0, 0.0, 1.0]), np.array([-4.0, -1.0, 0.3, 1.0])
-    before = fit(denoise, paths, old)
-    whole, _ = fit(denoise, paths, moved)
-    count = denoise.evaluations
-    part, _ = fit(denoise, paths, moved, before=(*before, 2))
-    assert denoise.evaluations - count == 2 * 64
+    before = fit(predict, paths, old)
+    whole, _ = fit(predict, paths, moved)
+    count = predict.evaluations
+    part, _ = fit(predict, paths, moved, before=(*before, 2))
+    assert predict.evaluations - count == 2 * 64
     np.testing.assert_array_equal(part.table, whole.table)
 
 
 def test_a_jacobian_takes_the_partial_runs_that_are_counted():
-    denoise = denoiser(Mixture())
-    paths = draw_paths(denoise, 24, 0.1)
-    learned, _ = fit(denoise, paths, np.array([-4.0, -0.5, 1.0]))
+    predict = predictor(Mixture())
+    paths = draw_paths(predict, 24, 0.1)
+    learned, _ = fit(predict, paths, np.array([-4.0, -0.5, 1.0]))
     wanted = paths.samples
 
     def residual(rollout):
         return (rollout.final - wanted).flatten().double().numpy()
 
-    count = denoise.evaluations
-    steps = list(refine(denoise, learned, residual, 1))
+    count = predict.evaluations
+    steps = list(refine(predict, learned, residual, 1))
     assert len(steps) == 2
     assert count_numbers(3) == 9
-    assert denoise.evaluations - count == 64 * (3 + evaluations(3) + 3)
+    assert predict.evaluations - count == 64 * (3 + evaluations(3) + 3)
 
 
 def test_a_refinement_only_improves():
-    denoise = denoiser(Mixture())
-    paths = draw_paths(denoise, 24, 0.1)
-    learned, _ = fit(denoise, paths, np.array([-4.0, -1.5, 0.5]))
+    predict = predictor(Mixture())
+    paths = draw_paths(predict, 24, 0.1)
+    learned, _ = fit(predict, paths, np.array([-4.0, -1.5, 0.5]))
     wanted = paths.samples
 
     def residual(rollout):
         return (rollout.final - wanted).flatten().double().numpy()
 
-    losses = [step.loss for step in refine(denoise, learned, residual, 6)]
+    losses = [step.loss for step in refine(predict, learned, residual, 6)]
     assert all(after < before for before, after in pairwise(losses))
     assert losses[-1] < 0.8 * losses[0]
 
@@ -180,16 +180,16 @@ def test_steps_to_values_that_are_not_finite_are_taken_back():
             return out * math.nan if float(SCHEDULE.R(float(t[0]) + 1)) > self.limit else out
 
     network = Fragile()
-    denoise = denoiser(network)
-    paths = draw_paths(denoise, 24, 0.1)
+    predict = predictor(network)
+    paths = draw_paths(predict, 24, 0.1)
     log_snr = np.array([-4.0, -1.0, 0.5])
-    learned, _ = fit(denoise, paths, log_snr)
+    learned, _ = fit(predict, paths, log_snr)
     network.limit = float(level_of(np.array(0.500001)))
 
     def residual(rollout):
         return (rollout.final - paths.samples).flatten().double().numpy()
 
-    steps = list(refine(denoise, learned, residual, 4))
+    steps = list(refine(predict, learned, residual, 4))
     assert all(math.isfinite(step.loss) for step in steps)
     assert all(step.learned.log_snr[-1] <= 0.500001 for step in steps)
 
@@ -208,7 +208,7 @@ def test_moments_are_those_of_the_features_and_zero_for_the_teacher():
 
 def test_features_are_those_of_the_blocks_of_the_network(image_model):
     def make(n):
-        return Denoiser(
+        return DataPredictor(
             image_model,
             3,
             range(n),

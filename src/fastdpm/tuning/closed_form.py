@@ -15,15 +15,15 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from fastdpm.core.schedule import Array
-from fastdpm.tuning.denoiser import Denoiser
 from fastdpm.tuning.paths import Paths
+from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned, Rollout, state_of
 
 _RIDGE = 1e-4  # of the diagonal
 
 
 def fit(
-    denoise: Denoiser,
+    predict: DataPredictor,
     paths: Paths,
     log_snr: Array,
     *,
@@ -33,13 +33,13 @@ def fit(
     """Fit coefficients for these levels.
 
     Args:
-        denoise: The network, and the starts.
+        predict: The network, and the starts.
         paths: The teacher's trajectories from the same starts.
         log_snr: Lambda of each row.
         match: Match the variance.
         before: A fit whose first levels are the same, its run, and the number of these levels.
     """
-    learned = Learned.untrained(denoise.schedule, log_snr)
+    learned = Learned.untrained(predict.schedule, log_snr)
     level, table = learned.levels.level, learned.table.copy()
     data, shared = list[Tensor](), 0
     if before is not None:
@@ -48,11 +48,11 @@ def fit(
         table[:shared, :shared] = other.table[:shared, :shared]
     for s in range(learned.num_rows):
         if s >= shared:
-            x = denoise.clipped(state_of(table[s], denoise.start, data))
-            data.append(denoise(x, level[s]))
+            x = predict.clipped(state_of(table[s], predict.start, data))
+            data.append(predict(x, level[s]))
         if s + 1 >= max(shared, 1):
             table[s + 1, : s + 2] = _row(
-                denoise.start,
+                predict.start,
                 data,
                 paths.at(level[s + 1]),
                 level[0],
@@ -60,8 +60,8 @@ def fit(
                 table[s + 1, : s + 1],
                 match=match,
             )
-    final = denoise.clipped(state_of(table[-1], denoise.start, data))
-    return Learned(denoise.schedule, log_snr, table), Rollout(tuple(data), final)
+    final = predict.clipped(state_of(table[-1], predict.start, data))
+    return Learned(predict.schedule, log_snr, table), Rollout(tuple(data), final)
 
 
 def _row(

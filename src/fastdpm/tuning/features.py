@@ -18,30 +18,30 @@ from torch import Tensor, nn
 
 from fastdpm.core.schedule import Array
 from fastdpm.sampling.noise import SampleNoise
-from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.predictor import DataPredictor
 
 _NOISE, _MORE_NOISE = 0.17, 1.0  # noise scales of the samples that the network is shown
-_MOST = 128
+_LIMIT = 128
 _SEED = 2**63 + 1
 
 
 class Features:
-    """The features of all samples of a denoiser, shape (n, K).
+    """The features of all samples of a predictor, shape (n, K).
 
     Args:
-        denoise: The network.
+        predict: The network.
         samples: The samples that fix the scale and the principal components: the teacher's.
-        most: The most components K that are kept.
+        limit: Components K that are kept, at most.
     """
 
-    def __init__(self, denoise: Denoiser, samples: Tensor, most: int = _MOST) -> None:
-        self.denoise = denoise
+    def __init__(self, predict: DataPredictor, samples: Tensor, limit: int = _LIMIT) -> None:
+        self.predict = predict
         self._noise = SampleNoise(_SEED, range(len(samples))).start(tuple(samples.shape[1:]))
         raw = self._raw(samples)
         self._sizes = [part.var(0).sum().sqrt().clamp_min(1e-12) for part in raw]
         joined = self._joined(raw)
         self._mean = joined.mean(0)
-        count = min(most, len(samples) // 4, joined.shape[1])
+        count = min(limit, len(samples) // 4, joined.shape[1])
         _, _, basis = torch.linalg.svd(joined - self._mean, full_matrices=False)
         self._basis = basis[: max(count, 1)].T
 
@@ -56,17 +56,17 @@ class Features:
 
     def _raw(self, samples: Tensor) -> list[Tensor]:
         """The pooled outputs of each block, or else the predictions, float64."""
-        with _watched(self.denoise.model.network) as seen:
-            prediction = self._denoised(samples, _NOISE)
+        with _watched(self.predict.model.network) as seen:
+            prediction = self._predicted(samples, _NOISE)
         if seen:  # a block is called once for each batch
             return [torch.cat(calls).double() for calls in seen.values()]
-        predictions = (prediction, self._denoised(samples, _MORE_NOISE))
+        predictions = (prediction, self._predicted(samples, _MORE_NOISE))
         return [found.flatten(1).double() for found in predictions]
 
-    def _denoised(self, samples: Tensor, scale: float) -> Tensor:
+    def _predicted(self, samples: Tensor, scale: float) -> Tensor:
         """The prediction of clean data for samples with noise of this scale."""
         level = 1 / (1 + scale**2) ** 0.5
-        return self.denoise(level * (samples + scale * self._noise), level)
+        return self.predict(level * (samples + scale * self._noise), level)
 
 
 @contextmanager

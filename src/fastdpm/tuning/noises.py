@@ -8,12 +8,12 @@ from typing import Self
 
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.schedule import Array
-from fastdpm.tuning.denoiser import Denoiser
 from fastdpm.tuning.features import Features, Moments
 from fastdpm.tuning.paths import Paths, distance, draw_paths
+from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned, Rollout, roll
 
-Make = Callable[[range, GuidanceScale], Denoiser]
+Make = Callable[[range, GuidanceScale], DataPredictor]
 """``make(samples, guidance)`` returns the network for some samples."""
 
 
@@ -21,13 +21,13 @@ class Noises:
     """Some noises, and the teacher's trajectories from them.
 
     Args:
-        make: Makes the denoiser of some samples.
-        denoise: That of these noises.
+        make: Makes the predictor of some samples.
+        predict: That of these noises.
         paths: The trajectories.
     """
 
-    def __init__(self, make: Make, denoise: Denoiser, paths: Paths) -> None:
-        self._make, self.denoise, self.paths = make, denoise, paths
+    def __init__(self, make: Make, predict: DataPredictor, paths: Paths) -> None:
+        self._make, self.predict, self.paths = make, predict, paths
 
     @classmethod
     def draw(
@@ -36,37 +36,41 @@ class Noises:
         """Draw the trajectories from the noises of some samples.
 
         Args:
-            make: Makes the denoiser of some samples.
+            make: Makes the predictor of some samples.
             samples: The samples.
             guidance: How the network is guided.
             rows: Network evaluations of the teacher.
             end: Noise scale where the teacher ends.
         """
-        denoise = make(samples, guidance)
-        return cls(make, denoise, draw_paths(denoise, rows, end))
+        predict = make(samples, guidance)
+        return cls(make, predict, draw_paths(predict, rows, end))
 
     def first(self, count: int) -> Noises:
         """The first noises alone, which count evaluations of their own."""
-        samples = self.denoise.samples[:count]
-        few = self._make(samples, self.denoise.guidance)
+        samples = self.predict.samples[:count]
+        few = self._make(samples, self.predict.guidance)
         return Noises(self._make, few, self.paths.first(len(samples)))
 
     def __len__(self) -> int:
-        return len(self.denoise)
+        return len(self.predict)
 
     @property
     def evaluations(self) -> int:
         """Network evaluations so far."""
         shown: Features | None = self.__dict__.get("_features")
-        return self.denoise.evaluations + (0 if shown is None else shown.denoise.evaluations)
+        return self.predict.evaluations + (0 if shown is None else shown.predict.evaluations)
 
     @cached_property
     def _features(self) -> Features:
-        return Features(self._make(self.denoise.samples, NO_GUIDANCE), self.paths.samples)
+        return Features(self._make(self.predict.samples, NO_GUIDANCE), self.paths.samples)
 
     @cached_property
     def _moments(self) -> Moments:
         return Moments.of(self._features(self.paths.samples))
+
+    def prepare_moments(self) -> None:
+        """Compute the features of the teacher's samples now, before evaluations are counted."""
+        _ = self._moments
 
     def to_paths(self, rollout: Rollout) -> Array:
         """The differences to the teacher's samples; their squared length is their distance."""
@@ -81,7 +85,7 @@ class Noises:
 
     def losses(self, learned: Learned, *, moments: bool) -> Mapping[str, float]:
         """How far a plan is from the teacher on these noises."""
-        rollout = roll(self.denoise, learned)
+        rollout = roll(self.predict, learned)
         found = {"paths": distance(rollout.final, self.paths.samples)}
         if moments:
             r = self.to_moments(rollout)

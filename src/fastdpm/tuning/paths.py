@@ -17,7 +17,7 @@ from fastdpm.core.history import log_snrs, sigmas
 from fastdpm.core.levels import levels_custom
 from fastdpm.core.multistep import multistep_3
 from fastdpm.core.schedule import Array
-from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import level_of, lowest
 
 
@@ -72,27 +72,27 @@ class Paths:
         return x
 
 
-def draw_paths(denoise: Denoiser, rows: int, end: float) -> Paths:
+def draw_paths(predict: DataPredictor, rows: int, end: float) -> Paths:
     """Draw the trajectories of all samples.
 
     Args:
-        denoise: The network, and the starts.
+        predict: The network, and the starts.
         rows: Network evaluations M.
         end: Noise scale sqrt(1 - r^2) / r of the last row.
     """
-    schedule = denoise.schedule
+    schedule = predict.schedule
     level = level_of(np.linspace(lowest(schedule), -math.log(end), rows))
     level[0] = schedule.levels[-1]
     plan = multistep_3(levels_custom(schedule, level=level))
     r, sigma = plan.level, sigmas(plan.level)
-    x, states, data = denoise.start, [denoise.start], list[Tensor]()
+    x, states, data = predict.start, [predict.start], list[Tensor]()
     for s in range(rows):
-        data.append(denoise(x, float(r[s])))
+        data.append(predict(x, float(r[s])))
         x = x * float(sigma[s + 1] / sigma[s])
         for j in range(min(s + 1, plan.b.shape[1])):
             weight = -plan.b[s, j] * r[s - j] / sigma[s - j]
             x.add_(data[s - j], alpha=float(weight))
-        x = denoise.clipped(x)
+        x = predict.clipped(x)
         states.append(x)
     return Paths(r, tuple(states), tuple(data))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from fastdpm.core.data_form import with_signal
 from fastdpm.core.errors import SamplingError
 from fastdpm.core.schedule import Array
-from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import GAP, Learned, Rollout, levels_of, lowest, roll, theory
 
 _DIFFERENCE = 0.01
@@ -53,21 +53,21 @@ class Step:
 
 
 def refine(
-    denoise: Denoiser, learned: Learned, residual: Residual, iterations: int
+    predict: DataPredictor, learned: Learned, residual: Residual, iterations: int
 ) -> Iterator[Step]:
     """Improve a plan; generate it as it is, and after each iteration that improves it.
 
     Args:
-        denoise: The network, and the starts.
+        predict: The network, and the starts.
         learned: Levels and coefficients to start from.
         residual: What has to be small, of a run.
         iterations: The most iterations.
     """
-    rollout = roll(denoise, learned)
+    rollout = roll(predict, learned)
     step = Step(learned, rollout, residual(rollout), _DAMPING)
     yield step
     for _ in range(iterations):
-        found = _iterate(denoise, step, residual)
+        found = _iterate(predict, step, residual)
         if found is None:
             return
         enough = found.loss > (1 - _TOLERANCE) * step.loss
@@ -130,16 +130,16 @@ class _Around:
         return Learned(schedule, log_snr, with_signal(theory(schedule, log_snr) + beyond, level))
 
 
-def _iterate(denoise: Denoiser, step: Step, residual: Residual) -> Step | None:
+def _iterate(predict: DataPredictor, step: Step, residual: Residual) -> Step | None:
     """The first damped step that lowers the loss; None if there is none."""
     around = _Around(step.learned)
-    jacobian = _jacobian(denoise, around, step, residual)
+    jacobian = _jacobian(predict, around, step, residual)
     gram, slope, damping = jacobian.T @ jacobian, jacobian.T @ step.residual, step.damping
     scale, rejected = np.diag(np.diag(gram) + 1e-9), 0
     for _ in range(_TRIES):
         changes = np.asarray(-np.linalg.solve(gram + damping * scale, slope), dtype=np.float64)
         learned = around.at(changes)
-        found = None if learned is None else _run(denoise, learned, residual)
+        found = None if learned is None else _run(predict, learned, residual)
         rejected += learned is not None and found is None
         if learned is not None and found is not None:
             following = Step(learned, *found, max(damping / 5, _LEAST_DAMPING), rejected=rejected)
@@ -149,7 +149,7 @@ def _iterate(denoise: Denoiser, step: Step, residual: Residual) -> Step | None:
     return None
 
 
-def _jacobian(denoise: Denoiser, around: _Around, step: Step, residual: Residual) -> Array:
+def _jacobian(predict: DataPredictor, around: _Around, step: Step, residual: Residual) -> Array:
     """Derivatives of the residual, shape (residuals, numbers); 0 where there are none."""
     jacobian = np.zeros((len(step.residual), len(around.numbers)))
     for i, number in enumerate(around.numbers):
@@ -158,7 +158,7 @@ def _jacobian(denoise: Denoiser, around: _Around, step: Step, residual: Residual
             changes[i] = change
             learned = around.at(changes)
             known = step.rollout.data[: number.row]
-            found = None if learned is None else _run(denoise, learned, residual, known)
+            found = None if learned is None else _run(predict, learned, residual, known)
             if found is not None:
                 jacobian[:, i] = (found[1] - step.residual) / change
                 break
@@ -166,11 +166,11 @@ def _jacobian(denoise: Denoiser, around: _Around, step: Step, residual: Residual
 
 
 def _run(
-    denoise: Denoiser, learned: Learned, residual: Residual, known: Sequence[Tensor] = ()
+    predict: DataPredictor, learned: Learned, residual: Residual, known: Sequence[Tensor] = ()
 ) -> tuple[Rollout, Array] | None:
     """A run and its residual; None if they are not finite."""
     try:
-        rollout = roll(denoise, learned, known)
+        rollout = roll(predict, learned, known)
         found = residual(rollout)
     except SamplingError:
         return None

@@ -19,7 +19,7 @@ from fastdpm.core.levels import NoiseLevels, levels_custom
 from fastdpm.core.multistep import multistep_3
 from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import Array, VarianceSchedule
-from fastdpm.tuning.denoiser import Denoiser
+from fastdpm.tuning.predictor import DataPredictor
 
 GAP = 0.02
 """The smallest distance of two levels in lambda."""
@@ -83,7 +83,7 @@ def theory(schedule: VarianceSchedule, log_snr: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """A run of all samples of a denoiser.
+    """A run of all samples of a predictor.
 
     Attributes:
         data: The predictions of clean data of each row.
@@ -103,17 +103,17 @@ def state_of(row: Array, start: Tensor, data: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def roll(denoise: Denoiser, learned: Learned, known: Sequence[Tensor] = ()) -> Rollout:
+def roll(predict: DataPredictor, learned: Learned, known: Sequence[Tensor] = ()) -> Rollout:
     """Run all samples.
 
     Args:
-        denoise: The network, and the starts.
+        predict: The network, and the starts.
         learned: Levels and coefficients.
         known: The predictions of the first rows, if they are known.
     """
     data = list(known)
     for s in range(len(known), learned.num_rows):
-        x = denoise.clipped(state_of(learned.table[s], denoise.start, data))
-        data.append(denoise(x, learned.levels.level[s]))
-    final = denoise.clipped(state_of(learned.table[-1], denoise.start, data))
+        x = predict.clipped(state_of(learned.table[s], predict.start, data))
+        data.append(predict(x, learned.levels.level[s]))
+    final = predict.clipped(state_of(learned.table[-1], predict.start, data))
     return Rollout(tuple(data), final)

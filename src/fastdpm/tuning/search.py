@@ -51,7 +51,7 @@ def search_levels(
     Raises:
         SamplingError: If the network returns unusable values for every family of levels.
     """
-    low, high = lowest(noises.denoise.schedule), noises.paths.end
+    low, high = lowest(noises.predict.schedule), noises.paths.end
     family = _ranked(few, _family(num_steps, low, high))
     best = next(iter(_ranked(noises, [one.learned.log_snr for one in family[:_KEPT]])), None)
     if best is None:
@@ -102,7 +102,7 @@ def _candidate(
 ) -> Candidate | None:
     """The fit for some levels; None if the network returns unusable values."""
     try:
-        learned, rollout = fit(noises.denoise, noises.paths, log_snr, before=before)
+        learned, rollout = fit(noises.predict, noises.paths, log_snr, before=before)
     except SamplingError:
         return None
     loss = distance(rollout.final, noises.paths.samples)

@@ -24,9 +24,9 @@ from fastdpm.models.model import Model
 from fastdpm.models.tuned import TunedPlan
 from fastdpm.tuning import refine as refinement
 from fastdpm.tuning.closed_form import fit
-from fastdpm.tuning.denoiser import Denoiser
 from fastdpm.tuning.noises import Noises
 from fastdpm.tuning.paths import distance, draw_paths
+from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned
 from fastdpm.tuning.search import search_levels
 
@@ -197,10 +197,10 @@ class Tuning:
         Raises:
             InvalidArgumentError: If S is out of range, or there are too few noises.
         """
-        most = self.options.teacher_steps or _ROWS
-        if not 1 <= num_steps < most:
+        rows = self.options.teacher_steps or _ROWS
+        if not 1 <= num_steps < rows:
             raise InvalidArgumentError(
-                f"`num_steps` must be in [1, {most - 1}], below the teacher's {most} steps, got"
+                f"`num_steps` must be in [1, {rows - 1}], below the teacher's {rows} steps, got"
                 f" {num_steps}: set more `teacher_steps`"
             )
         least = max(32, 8 * (num_steps + 1))
@@ -211,8 +211,8 @@ class Tuning:
                 f" {num_steps} steps, got {self.options.n}"
             )
 
-    def _make(self, samples: range, guidance: GuidanceScale) -> Denoiser:
-        return Denoiser(
+    def _make(self, samples: range, guidance: GuidanceScale) -> DataPredictor:
+        return DataPredictor(
             self.model,
             self.options.seed,
             samples,
@@ -231,12 +231,12 @@ class Tuning:
             InvalidArgumentError: If the network answers the same question differently, or the
                 teacher has not converged.
         """
-        denoise = self._make(range(min(_CHECKED, self.options.n)), self.guidance)
-        _check_steady(denoise)
+        predict = self._make(range(min(_CHECKED, self.options.n)), self.guidance)
+        _check_steady(predict)
         rows, end = self.options.teacher_steps or _ROWS, self.options.teacher_end
-        samples = draw_paths(denoise, rows, end).samples
+        samples = draw_paths(predict, rows, end).samples
         while True:
-            better = draw_paths(denoise, 2 * rows, end).samples
+            better = draw_paths(predict, 2 * rows, end).samples
             error = distance(samples, better)
             if error <= _CONVERGED or self.options.teacher_steps or 2 * rows > _MOST_ROWS:
                 break
@@ -251,7 +251,7 @@ class Tuning:
                 f"the teacher has not converged: {2 * rows} steps change the samples of {rows} by"
                 f" {100 * error**0.5:.2g}% (rms): set more `teacher_steps`, or check the network"
             )
-        return facts | {"evaluations": denoise.evaluations}
+        return facts | {"evaluations": predict.evaluations}
 
     @cached_property
     def learning(self) -> Noises:
@@ -262,7 +262,10 @@ class Tuning:
     def fresh(self) -> Noises:
         """The noises to choose by."""
         count = max(32, round(_FRESH * self.options.n))
-        return self._noises(range(self.options.n, self.options.n + count))
+        noises = self._noises(range(self.options.n, self.options.n + count))
+        if self._by == "moments":
+            noises.prepare_moments()
+        return noises
 
     def _noises(self, samples: range) -> Noises:
         rows, end = self.teacher["steps"], self.teacher["end"]
@@ -289,8 +292,7 @@ class Tuning:
         for stage in self.options.stages[len(done) :]:
             done.append(self._stage(stage, num_steps, done, clock))
             keep([asdict(one) for one in done])
-        by = "moments" if "moments" in self.options.stages else "paths"
-        best = min(done, key=lambda one: one.losses[by])
+        best = min(done, key=lambda one: one.losses[self._by])
         return TunedPlan(
             plan=best.learned(self.model).plan(f"tuned, S = {num_steps}"),
             model=self._digest,
@@ -300,6 +302,11 @@ class Tuning:
             precision=self.options.precision,
             record=self._record(done, best),
         )
+
+    @property
+    def _by(self) -> str:
+        """The loss that chooses among the stages."""
+        return "moments" if "moments" in self.options.stages else "paths"
 
     @property
     def _kind(self) -> str:
@@ -330,7 +337,7 @@ class Tuning:
         else:
             spent = sum(one.evaluations for one in done)
             learned, more = self._refined(name, stage, done[-1].learned(self.model), spent, clock)
-        losses = dict(fresh.losses(learned, moments="moments" in self.options.stages))
+        losses = dict(fresh.losses(learned, moments=self._by == "moments"))
         shown = ", ".join(f"{kind} {value:.3g}" for kind, value in losses.items())
         count = learning.evaluations + fresh.evaluations - before + more
         seconds = time.monotonic() - began
@@ -355,7 +362,7 @@ class Tuning:
             return spent() >= limit or clock.over
 
         best = search_levels(few, many, num_steps, stop)
-        learned, _ = fit(self.learning.denoise, self.learning.paths, best.learned.log_snr)
+        learned, _ = fit(self.learning.predict, self.learning.paths, best.learned.log_snr)
         return learned, spent()
 
     def _refined(
@@ -363,13 +370,13 @@ class Tuning:
     ) -> tuple[Learned, int]:
         """The best of the iterations on fresh noises, and their cost."""
         moments, num_steps = stage == "moments", learned.num_rows
-        each = self.learning.denoise.evaluations_each * refinement.evaluations(num_steps)
+        each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps)
         each += refinement.count_numbers(num_steps) if moments else 0
         left = self.options.evaluations - spent
         noises = self._fitting(left // (_REFINED * each))
         residual = noises.to_moments if moments else noises.to_paths
         best, least = learned, math.inf
-        steps = refinement.refine(noises.denoise, learned, residual, _ITERATIONS[stage])
+        steps = refinement.refine(noises.predict, learned, residual, _ITERATIONS[stage])
         for number, step in enumerate(steps):
             loss = self.fresh.losses(step.learned, moments=moments)[stage]
             if step.rejected:
@@ -386,14 +393,14 @@ class Tuning:
         return self.learning.first(min(max(count, _FEWEST), self.options.n))
 
 
-def _check_steady(denoise: Denoiser) -> None:
+def _check_steady(predict: DataPredictor) -> None:
     """Check that the network answers the same question twice in the same way.
 
     Raises:
         InvalidArgumentError: If it does not.
     """
-    level = float(denoise.schedule.levels[denoise.schedule.num_train_steps // 2])
-    one, two = (denoise(denoise.start, level) for _ in range(2))
+    level = float(predict.schedule.levels[predict.schedule.num_train_steps // 2])
+    one, two = (predict(predict.start, level) for _ in range(2))
     if not torch.allclose(one, two, rtol=1e-3, atol=1e-3):
         raise InvalidArgumentError(
             "the network answers the same question differently each time: call network.eval(), or"

@@ -13,7 +13,7 @@ from fastdpm.sampling.network import evaluate_network
 from fastdpm.sampling.noise import SampleNoise
 
 
-class Denoiser:
+class DataPredictor:
     """Predictions of clean data for a set of samples, in batches.
 
     Args:
