@@ -212,6 +212,9 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     yield Call("compare", fastdpm.compare, {"model": odd})
     yield Call("recommend", fastdpm.recommend, {"model": odd})
     yield Call("prepare_recommendation", evaluation.prepare_recommendation, {"model": odd})
+    yield Call("TuneOptions", fastdpm.TuneOptions, {})
+    tuned = {"model": odd, "num_steps": 30, "options": fastdpm.TuneOptions(n=32)}
+    yield Call("tune", fastdpm.tune, tuned)  # S is refused in every call
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
     of_theirs = {"scheduler": diffusers.DDIMScheduler(20), "num_steps": 3}

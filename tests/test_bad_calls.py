@@ -50,6 +50,9 @@ EVIDENT = {
 }
 
 
+ROOMS = ("core", "data", "evaluation", "inverse", "models", "sampling", "tuning")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_every_wrong_argument_is_refused_in_one_line_or_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -76,10 +79,10 @@ def test_the_walk_reaches_every_public_name(tmp_path):
     reached = {call.function for call in calls(tmp_path)}
     names = {getattr(function, "__qualname__", "") for function in reached}
     results = {"Model", "Evaluation", "Comparison", "CostEstimate", "Reconstruction", "Bound"}
-    results |= {"Recommendation"}
+    results |= {"Recommendation", "TunedPlan", "Tuning"}
     results |= {"DiffusionChain", "Latents", "SamplingState", "NoisePredictor", "builtin_models"}
     methods = {"VarianceSchedule"}
-    for room in ("", ".core", ".data", ".evaluation", ".inverse", ".models", ".sampling"):
+    for room in ("", *(f".{name}" for name in ROOMS)):
         module = __import__(f"fastdpm{room}", fromlist=["__all__"])
         public = {n for n in module.__all__ if not n.endswith("Error") and n[0] != "_"}
         assert public - names - results - methods == set(), room

@@ -27,7 +27,10 @@ from .inverse.likelihood import bits_per_dimension as bits_per_dimension
 from .models.conversion import convert as convert
 from .models.load import load_model as load_model
 from .models.model import Model as Model
+from .models.tuned import TunedPlan as TunedPlan
 from .sampling.loop import run as run
 from .sampling.noise import SampleNoise as SampleNoise
+from .tuning.tune import TuneOptions as TuneOptions
+from .tuning.tune import tune as tune
 
 __version__: str

@@ -172,6 +172,9 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
 
     name, unfinished = _name(num_steps), f"S{num_steps}-stages.json"
     if name in run.files:
+        if unfinished in run.files:  # the run was stopped before it was deleted
+            with run.batch(remove=[unfinished]):
+                pass
         return read_tuned(run.folder / name)
     kept: list[Any] = []
     if unfinished in run.files:

@@ -1,4 +1,3 @@
-from .tune import STAGES as STAGES
 from .tune import TuneOptions as TuneOptions
 from .tune import Tuning as Tuning
 from .tune import tune as tune
