@@ -110,7 +110,7 @@ def find(model: str, checkpoint: Path | None) -> FoundModel:
 
 
 def command_line(*without: str) -> str:
-    """This command line as others can use it: files by name, without the folders they are in.
+    """This command line as others can use it: files at absolute paths by their names alone.
 
     Args:
         without: Options to leave out, with their values: flags, or "--option=".
@@ -122,7 +122,7 @@ def command_line(*without: str) -> str:
         if f"{name}=" in without and not equals:
             next(arguments, None)
         if name not in without and f"{name}=" not in without:
-            kept.append(Path(value).name if "/" in value else value)
+            kept.append(Path(value).name if Path(value).is_absolute() else value)
     return shlex.join(["fastdpm", *kept])
 
 

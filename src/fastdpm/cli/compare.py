@@ -141,7 +141,8 @@ def compare(
 
     kept = choices.open_cache(cache)
     command = choices.command_line(
-        "--dry-run", "--overwrite", "--resume", "--verbose", "--format=", "--threads="
+        *("--dry-run", "--overwrite", "--resume", "--verbose"),
+        *("--format=", "--threads=", "--out=", "--cache="),
     )
     figures = choices.parse_names("--format", formats, FORMATS)
     counts = choices.parse("--steps", steps, int) or None

@@ -69,6 +69,7 @@ def decode(
     guidance = guiding.guidance(encoded.guidance) if guiding.names() else None
     loaded = machine.open(found, count, batch_size)
     decoded = to_decode(loaded, encoded, classes, guidance_scale=guidance)
+    recipes.noted(guiding, decoded.guidance)
     evaluations = decoded.decoding_evaluations
     identity = {
         **made_by(config, plan),

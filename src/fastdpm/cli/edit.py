@@ -92,7 +92,9 @@ def edit(
     how = plan_edit(loaded.model, **start, masked=masked, levels=levels, kappa=kappa)
     if masked and how.unseen:  # only then does sampling start from pure noise
         print_notes(levels.notes)
-    guidance = loaded.model.check_guidance(recipe.guidance, loaded.condition)
+    guidance = recipes.noted(
+        guiding, loaded.model.check_guidance(recipe.guidance, loaded.condition)
+    )
     evaluations = guidance.evaluations(how.plan.network_level)
     settings = {"clip": recipe.clip, "seed": seed}
     share = None if marked is None else round(float(marked.double().mean()), 6)

@@ -58,6 +58,7 @@ def encode(
     guidance = choose_guidance(guiding, model)
     loaded = source.read(model, inputs, machine, n)
     latents = encoding.encode(loaded, levels, guidance, source.batch_size)
+    recipes.noted(guiding, latents.guidance)
     kept = latents.usable
     count, total = int(kept.sum()), len(kept)
     if count:

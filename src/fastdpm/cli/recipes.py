@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ADVICE = "add --anyway to use it all the same"
 _SAMPLED = ("--clip", "--anyway")
+_NO_CLASS = "guidance has no effect without a class, so none is used"
 LEVELS = OneOf("fastdpm.core.choices:level_names")
 SPACINGS = OneOf("fastdpm.core.choices:spacing_names")
 
@@ -326,10 +327,18 @@ def _typed(options: RecipeOptions | Guiding, other: Mapping[str, str]) -> list[s
     return [other.get(name, f"--{name.replace('_', '-')}") for name in chosen]
 
 
+def noted(guiding: Guiding, used: GuidanceScale) -> GuidanceScale:
+    """The guidance that is used; prints a note if some was set, and none is used."""
+    scales = choices.parse("--guidance", guiding.guidance_scale, float)
+    if any(scale != 1 for scale in scales) and not used.enabled:
+        print_notes([_NO_CLASS])
+    return used
+
+
 def note_idle_guidance(stated: GuidanceScale, used: GuidanceScale, plan: Plan) -> None:
     """Print a note if guidance that was set changes nothing."""
     if stated.enabled and not used.enabled:
-        print_notes(["guidance has no effect without a class, so none is used"])
+        print_notes([_NO_CLASS])
     elif used.interval is not None and (used.per_row(plan.network_level) == 1).all():
         low, high = plan.network_level.min(), plan.network_level.max()
         print_notes(

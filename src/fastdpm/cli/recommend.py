@@ -124,7 +124,8 @@ def recommend(
 
     kept = choices.open_cache(cache)
     command = choices.command_line(
-        "--dry-run", "--overwrite", "--resume", "--verbose", "--format=", "--threads=", "--out="
+        *("--dry-run", "--overwrite", "--resume", "--verbose"),
+        *("--format=", "--threads=", "--out=", "--cache="),
     )
     figures = choices.parse_names("--format", formats, FORMATS)
     names = choices.parse("--methods", methods, str) or None

@@ -286,6 +286,12 @@ def levels_custom(
             raise InvalidArgumentError(
                 f"steps `t` must be in (-1, {schedule.num_train_steps - 1}], got {outside[0]:g}"
             )
+        rising = np.flatnonzero(np.diff(step) >= 0)
+        if rising.size:
+            before, after = step[rising[0] : rising[0] + 2]
+            raise InvalidArgumentError(
+                f"steps `t` must fall from noise to data, got {after:g} after {before:g}"
+            )
         value = schedule.R(step + 1)
     else:
         value = np.atleast_1d(np.asarray(level, dtype=np.float64))

@@ -62,6 +62,8 @@ def read_recipes(path: str | Path, recommended: Recipe | None = None) -> dict[st
     file = Path(path)
     try:
         stated = read_toml(file)
+    except UnicodeDecodeError:
+        raise InvalidArgumentError(f"no recipes at {str(file)!r}: it is no text file") from None
     except (OSError, ValueError, DataError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidArgumentError(f"no recipes at {str(file)!r}: {reason}") from None
@@ -91,5 +93,6 @@ def _build(choices: Any, base: Recipe, name: str, place: str) -> Recipe:
         return base.replace(**changes)
     except InvalidArgumentError as error:
         # Keys of the file, which the command line must not take for its options.
-        text = str(error).removeprefix(f"{place}: ").replace("`", "'")
+        text = str(error).replace("`", "'")
+        text = text.removeprefix(f"{place}: ").removeprefix(f"{place} ")
         raise InvalidArgumentError(f"{place}: {text}") from None

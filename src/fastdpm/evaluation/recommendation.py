@@ -233,7 +233,7 @@ def choose(
         if cells and not within:
             least = min(cell.num_evaluations for cell in cells)
             raise InvalidArgumentError(
-                f"`budget` is {budget:g}, but every cell took at least {least:g} evaluations"
+                f"`budget` is {budget:g}, but every method took at least {least:g} evaluations"
             )
         cells = within
     if not cells:

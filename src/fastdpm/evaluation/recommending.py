@@ -135,8 +135,7 @@ def prepare_recommendation(
     total = VarianceSchedule.from_config(config.schedule).num_train_steps
     if steps is not None:
         counts = tuple(counts_of([steps] if isinstance(steps, int) else steps, None, total))
-        if not counts:
-            raise InvalidArgumentError("`steps` must hold at least one S, got none")
+        _check_within(counts, budget, evaluations_per_step(guidance))
     else:
         if budget is None and quality is None:
             budget = float(_BUDGET)
@@ -165,10 +164,29 @@ def prepare_recommendation(
     )
     if not (prepared.methods or prepared.own):
         raise InvalidArgumentError("`methods` must name at least one few-step method")
-    least = prepared.check().measure.least
+    measure = prepared.check().measure
+    least, distance = measure.least, measure.metrics[0].lower_is_better
+    if quality is not None and distance and quality <= 0:
+        raise InvalidArgumentError(f"`quality` must be above 0 for a distance, got {quality:g}")
     if screen_n < least:
         raise InvalidArgumentError(f"`screen_n` must be at least {least}, got {screen_n}")
     return replace(prepared, rounds=replace(prepared.rounds, least=least))
+
+
+def _check_within(counts: Sequence[int], budget: float | None, per_step: int) -> None:
+    """Check values of S that were set against the budget.
+
+    Raises:
+        InvalidArgumentError: If there are none, or one takes more than the budget.
+    """
+    if not counts:
+        raise InvalidArgumentError("`steps` must hold at least one S, got none")
+    needed = max(counts) * per_step
+    if budget is not None and needed > budget:
+        raise InvalidArgumentError(
+            f"S = {max(counts)} of `steps` takes {needed} network evaluations, and the `budget` is"
+            f" {budget:g}: raise it, or drop one of them"
+        )
 
 
 def _counts(budget: float | None, total: int, per_step: int) -> tuple[int, ...]:

@@ -158,14 +158,14 @@ class ModelConfig(FolderConfig):
         method = find_named(name)
         if method is None and find_gits(name) is not None:
             raise InvalidArgumentError(
-                f"{name} needs trajectories of the model: `fastdpm compare` draws them, and prints"
-                " the levels for --at-levels"
+                f"{name} needs trajectories of the model: `fastdpm recommend` and `compare` draw"
+                " them, and write the levels for `at_levels`"
             )
         if method is None:
             known = f"one of {', '.join(own)}, or " if own else ""
             raise InvalidArgumentError(
                 f"no recipe {name!r}: pass {known}the key of a method, such as var-linear-k0 or"
-                " unipc-3-step-trailing"
+                " unipc-3-step-trailing; for recipes of a file, set `recipes` too"
             )
         return self.with_method(method.recipe)
 
