@@ -11,6 +11,7 @@ shift
 names=("$@")
 known="digits spoken-digits spoken-digits-vocoder"
 known+=" cifar10 cifar10-kappa cifar10-samplers cifar10-guidance cifar10-float32"
+known+=" digits-solvers spoken-digits-vocoder-solvers cifar10-solvers"
 for name in "${names[@]}"; do
   [[ " $known " == *" $name "* ]] || { echo "unknown: $name; choose from $known" >&2; exit 2; }
 done
@@ -53,3 +54,13 @@ guided=step-quadratic-k0,var-quadratic-k0,multistep-3-var-linear
 measure cifar10-guidance "${color[@]}" --guidance 1,1.5,2 -S 10 -n 500 --methods "$guided"
 measure cifar10-float32 "${color[@]}" --guidance 1 --precision float32 -S 10 -n 500 \
   --methods "$guided"
+
+# solve MODEL OPTIONS: all samplers over all spacings, into the results of MODEL-solvers
+solve() {
+  if ((${#names[@]})) && [[ " ${names[*]} " != *" $1-solvers "* ]]; then return; fi
+  python "$here/scripts/solvers.py" "$@"
+}
+
+solve digits -S "$(seq -s, 3 20)" -n 4000 --screen-n 1000
+solve spoken-digits-vocoder -S 5,6,8 -n 30 --screen-n 15 --against spoken-digits-test.parquet
+solve cifar10 -S 5,8,10,20 -n 2000 --screen-n 1000 --clip x0 --guidance 1 --precision bf16

@@ -157,7 +157,7 @@ def test_plans_and_tuned_plans_are_read_alike(folder, tmp_path):
 
 
 def test_evaluate_measures_it_by_default(folder, features, image_folder):
-    measuring = {"against": str(image_folder), "features": features["image"], "n": 40}
+    measuring = {"against": str(image_folder), "features": features["image"], "n": 20}
     tuned = load_model(folder).plans[4]
     by_default = evaluate(folder, **measuring)
     assert by_default.scores == evaluate(folder, plan=tuned, **measuring).scores

@@ -142,5 +142,5 @@ def test_custom_steps_rise():
     inverse = FastDPMInverseScheduler()
     inverse.set_timesteps(timesteps=[0.5, 300, 999])
     assert inverse.timesteps.tolist() == [0.5, 300, 999]
-    with pytest.raises(ValueError, match=tells("level 1", 0.627703, 0.99995)):
+    with pytest.raises(ValueError, match=tells("`timesteps`", "rise", "999, 300, 0")):
         inverse.set_timesteps(timesteps=[999, 300, 0])

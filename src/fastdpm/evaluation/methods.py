@@ -54,10 +54,11 @@ class TunedMethod:
 
     Attributes:
         plans: The plans, by S.
+        key: Its name in results.
     """
 
     plans: Mapping[int, TunedPlan] = field(repr=False)
-    key: ClassVar[str] = TUNED
+    key: str = TUNED
     family: ClassVar[str] = TUNED
     group: ClassVar[str] = "tuned plan"
     choice: ClassVar[str] = ""

@@ -135,7 +135,7 @@ def options_of(comparison: Comparison, cell: Cell) -> str:
     """The options of `fastdpm sample` that repeat a cell; empty if none do."""
     recipe = recipe_for(comparison, cell)
     theirs = DIFFUSERS_METHODS.get(cell.method)
-    if cell.method == TUNED:
+    if cell.family == TUNED:
         precise = comparison.precision not in (None, "float32")
         also = f" --precision {comparison.precision}" if precise else ""
         return f"-S {cell.num_steps} --method {TUNED}{also}"

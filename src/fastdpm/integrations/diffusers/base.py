@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -238,6 +239,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             steps = _numbers(timesteps) if self._descending else _numbers(timesteps)[::-1]
             if len(steps) == 0:
                 raise InvalidArgumentError("`timesteps` must hold at least one step, got none")
+            if not self._descending and any(b >= a for a, b in pairwise(steps)):
+                raise InvalidArgumentError(
+                    "`timesteps` must rise strictly from data to noise, got"
+                    f" {', '.join(f'{step:g}' for step in steps[::-1][:8])}"
+                )
             return self._compile(recipe.replace(at_steps=tuple(steps)))
         fixed = recipe.custom
         if num_steps is None or (fixed is None and not recipe.takes_all_steps):
