@@ -242,6 +242,8 @@ def test_the_record_says_what_a_tuning_took(image_model):
     least = min(stage["losses"]["moments"] for stage in record["stages"])
     assert chosen[0]["losses"]["moments"] == least
     assert tuned.clip == image_model.config.recipe.clip
+    assert len(record["rows"]) == 1
+    assert math.isclose(record["rows"][-1], chosen[0]["losses"]["paths"], rel_tol=1e-2)
     assert tuned.plan.num_rows == 1
     assert any(line.startswith("teacher: 16 steps") for line in lines)
 

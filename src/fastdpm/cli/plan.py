@@ -14,6 +14,7 @@ from fastdpm.core.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from fastdpm.core.guidance import GuidanceScale
     from fastdpm.core.plan import Plan
+    from fastdpm.models.tuned import TunedPlan
 
 
 def plan(
@@ -38,8 +39,8 @@ def plan(
     found = choices.find(model, checkpoint)
     for path in (save, plot):
         check_output(path, inputs=found.files)
-    recipe, compiled = options.compiled(found)
-    lines = _lines(compiled, recipe.guidance)
+    recipe, compiled, tuned = options.compiled(found)
+    lines = _lines(compiled, recipe.guidance, tuned)
     if plot is not None:
         from fastdpm.output.figures import write_plan
 
@@ -54,9 +55,12 @@ def plan(
         console.print(f"saved to {save}")
 
 
-def _lines(plan: Plan, guidance: GuidanceScale) -> list[str]:
-    """The plan, and what the guidance of the recipe adds to its cost."""
+def _lines(plan: Plan, guidance: GuidanceScale, tuned: TunedPlan | None) -> list[str]:
+    """The plan, what its record says, and what the guidance of the recipe adds to its cost."""
     lines = str(plan).splitlines()
+    if tuned is not None and "rows" in tuned.record:
+        far = ", ".join(f"{distance:.3g}" for distance in tuned.record["rows"])
+        lines.append(f"distance to the teacher after each row: {far}")
     if guidance.enabled:
         count = guidance.evaluations(plan.network_level)
         lines.append(f"with the recipe's {guidance.describe()}: {count:,} network evaluations")

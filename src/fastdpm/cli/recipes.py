@@ -171,19 +171,20 @@ class RecipeOptions(Options):
             raise InvalidArgumentError(f"{key} draws noise of its own: choose another --recipe")
         return None, plan
 
-    def compiled(self, found: FoundModel) -> tuple[Recipe, Plan]:
-        """The recipe and its plan, or a tuned plan, or that of a method of diffusers."""
+    def compiled(self, found: FoundModel) -> tuple[Recipe, Plan, TunedPlan | None]:
+        """The recipe and its plan, which may be that of a method of diffusers, or a tuned one."""
         config, plan = found.config, None
         if self._is_theirs:
             _, plan = self._theirs(config)
         if plan is not None:
-            return config.recipe, plan
+            return config.recipe, plan, None
         tuned = self._tuned(found) if self._is_tuned else None
         if tuned is not None:
             self._check_idle(["--method", "--steps"])
         recipe = self.recipe(self.base(config)) if tuned is None else tuned.recipe(config.recipe)
         tuned = tuned or self._default(found, recipe)
-        return recipe, recipe.compile(found.schedule) if tuned is None else tuned.plan
+        plan = recipe.compile(found.schedule) if tuned is None else tuned.plan
+        return recipe, plan, tuned
 
     def recipe(self, recommended: Recipe, clip: str | None = None) -> Recipe:
         """The recommended recipe, changed by the options that are set."""

@@ -11,7 +11,7 @@ from fastdpm.core.schedule import Array
 from fastdpm.tuning.features import Features, Moments
 from fastdpm.tuning.paths import Paths, distance, draw_paths
 from fastdpm.tuning.predictor import DataPredictor
-from fastdpm.tuning.rollout import Learned, Rollout, roll
+from fastdpm.tuning.rollout import Learned, Rollout, roll, state_of
 
 Make = Callable[[range, GuidanceScale], DataPredictor]
 """``make(samples, guidance)`` returns the network for some samples."""
@@ -82,6 +82,17 @@ class Noises:
     def to_moments(self, rollout: Rollout) -> Array:
         """The differences to the moments of the features of the teacher's samples."""
         return self._moments.residual(self._features(rollout.final))
+
+    def along(self, learned: Learned) -> list[float]:
+        """How far the states after each row are from the teacher's at the same level."""
+        data = roll(self.predict, learned).data
+        return [
+            distance(
+                self.predict.clipped(state_of(learned.table[s], self.predict.start, data)),
+                self.paths.at(float(learned.levels.level[s])),
+            )
+            for s in range(1, learned.num_rows + 1)
+        ]
 
     def losses(self, learned: Learned, *, moments: bool) -> Mapping[str, float]:
         """How far a plan is from the teacher on these noises."""

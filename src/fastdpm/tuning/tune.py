@@ -323,6 +323,7 @@ class Tuning:
             "teacher": dict(self.teacher),
             "stages": [one.facts for one in done],
             "chosen": best.stage,
+            "rows": [float(f"{far:.3g}") for far in self.fresh.along(best.learned(self.model))],
             "evaluations": sum(one.evaluations for one in done),
             "seconds": round(sum(one.seconds for one in done), 1),
         }
