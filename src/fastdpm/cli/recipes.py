@@ -119,10 +119,17 @@ class RecipeOptions(Options):
             raise InvalidArgumentError(f"no recipe gives the samples of {self.named}: only a plan")
         return found
 
-    def _tuned(self, found: FoundModel) -> TunedPlan:
-        """The tuned plan of a model for S."""
+    def tuned(self, found: FoundModel) -> TunedPlan | None:
+        """The tuned plan of a model that --method and --steps choose; None for other methods.
+
+        Raises:
+            InvalidArgumentError: If there is none, or another option is set too.
+        """
         from fastdpm.models.tuned import tuned_of
 
+        if not self._is_tuned:
+            return None
+        self._check_idle(["--method", "--steps"])
         return tuned_of(found.plans, self.steps or found.config.recipe.num_steps)
 
     def _default(self, found: FoundModel, recipe: Recipe) -> TunedPlan | None:
@@ -178,9 +185,7 @@ class RecipeOptions(Options):
             _, plan = self._theirs(config)
         if plan is not None:
             return config.recipe, plan, None
-        tuned = self._tuned(found) if self._is_tuned else None
-        if tuned is not None:
-            self._check_idle(["--method", "--steps"])
+        tuned = self.tuned(found)
         recipe = self.recipe(self.base(config)) if tuned is None else tuned.recipe(config.recipe)
         tuned = tuned or self._default(found, recipe)
         plan = recipe.compile(found.schedule) if tuned is None else tuned.plan
@@ -293,8 +298,8 @@ class Sampling(RecipeOptions):
         config, plan, decides = found.config, None, ["--plan"]
         if self.plan is not None:
             plan = read_plan(self.plan)
-        elif self._is_tuned:
-            plan, decides = self._tuned(found), ["--method", "--steps"]
+        elif (tuned := self.tuned(found)) is not None:
+            plan, decides = tuned, ["--method", "--steps"]
         elif self._is_theirs:
             _, plan = self._theirs(config)
             decides = ["--recipe", "--steps"]

@@ -358,7 +358,7 @@ class Tuning:
             nonlocal tried
             tried += 1
             if clock.due:
-                left = (time.monotonic() - clock.began) * (limit / spent() - 1)
+                left = max(0.0, (time.monotonic() - clock.began) * (limit / spent() - 1))
                 self.log(f"{name}: {tried} tried, distance {loss:.3g}, at most {left:.0f} s left")
             return spent() >= limit or clock.over
 
