@@ -132,7 +132,11 @@ def test_the_command_line_uses_it_and_says_when_it_does_not(folder, tmp_path, ca
     assert (code, "learned for clip none" in text) == (0, True)
     assert label not in (out / "samples.json").read_text()
     code, text = draw("--levels", "var")
+    assert (code, "not used, because of --levels" in text) == (0, True)
+    code, text = draw("--levels", "var", "-S", "3")
     assert (code, "tuned" in text) == (0, False)
+    assert draw("--clip", "x0", "--anyway")[0] == 0
+    assert label in (out / "samples.json").read_text()
     code, text = draw("--method", "tuned", "--clip", "x0")
     assert (code, "--anyway" in text) == (2, True)
     assert draw("--method", "tuned", "--clip", "x0", "--anyway")[0] == 0

@@ -76,7 +76,7 @@ def predictor(network: nn.Module, n: int = 64) -> DataPredictor:
 
 
 def test_three_steps_are_the_exact_map_of_gaussian_data():
-    options = TuneOptions(n=64, stages=("levels", "paths"), teacher_steps=96, teacher_end=0.005)
+    options = TuneOptions(n=64, stages=("levels", "paths"), teacher_steps=96, teacher_end=0.0101)
     tuned = tune(model(Gaussian()), 3, options=options)
     start = torch.randn(200, *SHAPE, dtype=torch.float64)
     found = run(tuned.plan, Gaussian(DEVIATIONS.double()), start)
@@ -125,7 +125,7 @@ def test_the_closed_form_is_nearer_than_theory_and_keeps_the_variance():
     loss, wanted = [distance(x, paths.samples) for x in (theory, plain, matched)], paths.samples
     assert max(loss[1:]) < 0.7 * loss[0]
     spread = [float((x - x.mean(0)).square().mean()) for x in (plain, matched, wanted)]
-    assert spread[0] < 0.99 * spread[2]
+    assert spread[0] < 0.995 * spread[2]
     assert math.isclose(spread[1], spread[2], rel_tol=1e-4)
 
 

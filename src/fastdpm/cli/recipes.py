@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastdpm.models.find import FoundModel
     from fastdpm.models.tuned import TunedPlan
 
-ADVICE = "add --anyway to use it all the same"
+ADVICE = "tune again, or add --anyway to use it all the same"
 _SAMPLED = ("--clip", "--anyway")
 _NO_CLASS = "guidance has no effect without a class, so none is used"
 LEVELS = OneOf("fastdpm.core.choices:level_names")
@@ -136,9 +136,14 @@ class RecipeOptions(Options):
         """The tuned plan if no sampler and no levels are chosen, or a note if there is none."""
         from fastdpm.models.tuned import default_plan
 
-        if any(name not in ("--steps", *_SAMPLED) for name in self.names()):
+        decided = [name for name in self.names() if name not in ("--steps", *_SAMPLED)]
+        if decided and recipe.num_steps in found.plans:
+            print_notes([f"the tuned plan is not used, because of {' and '.join(decided)}"])
+        if decided:
             return None
         tuned, note = default_plan(found.plans, recipe)
+        if tuned is None and "--anyway" in self.names():
+            return found.plans.get(recipe.num_steps)
         print_notes([note] if note else [])
         return tuned
 
@@ -272,7 +277,8 @@ class Sampling(RecipeOptions):
     plan: Annotated[
         Path | None,
         Panel.SAMPLING.option(
-            help="Plan saved by `fastdpm plan --save`, in place of --steps to --variances."
+            help="Plan saved by `fastdpm plan --save`, or a tuned plan, in place of --steps to"
+            " --variances."
         ),
     ] = None
     clip: choices.Clip = None

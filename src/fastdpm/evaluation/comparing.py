@@ -259,12 +259,20 @@ def prepare(
         settings = _from_table(table, settings)
     handle = model if isinstance(model, ModelHandle) else ModelHandle(model, draw.device)
     config = handle.config
-    chosen = choose_methods(methods, kappas, recipes_of(recipes, config), handle.plans)
+    scales = guidances_of(guidance_scale, config.recipe)
+    plans = handle.plans
+    if methods is None:  # those that fit
+        like = [config.recipe.replace(clip=clip, guidance_scale=scale) for scale in scales]
+        plans = {
+            count: tuned
+            for count, tuned in plans.items()
+            if (steps is None or count in steps) and not all(map(tuned.differences, like))
+        }
+    chosen = choose_methods(methods, kappas, recipes_of(recipes, config), plans)
     check_sizes(chosen, steps, settings.n, reference_n)
     check_used(config.data, settings, draw)
     check_tuned(chosen, handle)
     draw = draw.for_model(handle)
-    scales = guidances_of(guidance_scale, config.recipe)
     # Without any condition, all scales are none, which is measured once.
     guidances = list(
         dict.fromkeys(handle.check_guidance(scale, draw.condition) for scale in scales)

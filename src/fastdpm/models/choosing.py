@@ -18,7 +18,7 @@ from fastdpm.models.tuned import TunedPlan, default_plan, tuned_of
 if TYPE_CHECKING:
     from fastdpm.models.model import Model
 
-_ALL_THE_SAME = "pass its `.plan` to use it all the same"
+_ALL_THE_SAME = "tune again, or pass its `.plan` to use it all the same"
 _LEVELS = ("num_steps", "levels", "spacing", "kappa", "method")
 
 

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from fastdpm.core.errors import InvalidArgumentError
+from fastdpm.core.errors import InvalidArgumentError, ModelError
 from fastdpm.core.schedule import VarianceSchedule
 from fastdpm.models.config import (
     BUILTIN,
@@ -69,7 +69,14 @@ class FoundModel:
         Raises:
             ModelError: If a file is damaged.
         """
-        return {num_steps: read_tuned(path) for num_steps, path in self.plan_files.items()}
+        plans = {num_steps: read_tuned(path) for num_steps, path in self.plan_files.items()}
+        for num_steps, tuned in plans.items():
+            if tuned.num_steps != num_steps:
+                raise ModelError(
+                    f"{self.plan_files[num_steps]} has {tuned.num_steps} rows: rename it to"
+                    f" S{tuned.num_steps}.json"
+                )
+        return plans
 
     @property
     def files(self) -> list[Path]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError
+from fastdpm.core.errors import DataError, InvalidArgumentError, ModelError, check_one_of
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.limits import parse_json, read_text
 from fastdpm.core.plan import Plan
-from fastdpm.core.recipe import Recipe
+from fastdpm.core.recipe import CLIPS, PRECISIONS, Recipe
 from fastdpm.core.structure import build_versioned, plain
 
 PLANS = "plans"
@@ -99,6 +99,8 @@ class TunedPlan:
         except ValueError as error:
             raise InvalidArgumentError(f"not a tuned plan: {error}") from None
         stated = build_versioned(_Stated, data, "tuned plan", FORMAT)
+        check_one_of("clip", stated.clip, CLIPS)
+        check_one_of("precision", stated.precision, PRECISIONS)
         values = {name: getattr(stated, name) for name in ("model", "condition", "guidance")}
         return cls(
             plan=Plan.from_json(json.dumps(stated.plan)),

@@ -58,8 +58,10 @@ class Features:
         """The pooled outputs of each block, or else the predictions, float64."""
         with _watched(self.predict.model.network) as seen:
             prediction = self._predicted(samples, _NOISE)
-        if seen:  # a block is called once for each batch
-            return [torch.cat(calls).double() for calls in seen.values()]
+        found = [torch.cat(calls).double() for calls in seen.values() if _alike(calls)]
+        found = [part for part in found if len(part) == len(samples) and part.isfinite().all()]
+        if found:
+            return found
         predictions = (prediction, self._predicted(samples, _MORE_NOISE))
         return [found.flatten(1).double() for found in predictions]
 
@@ -98,7 +100,12 @@ def _pooled(output: Any) -> Tensor | None:
     if not isinstance(output, Tensor) or output.ndim < 3:
         return None
     flat = output.detach().float().flatten(2)
-    return torch.cat([flat.mean(2), flat.std(2)], dim=1).cpu()
+    return torch.cat([flat.mean(2), flat.std(2, correction=0)], dim=1).cpu()
+
+
+def _alike(calls: list[Tensor]) -> bool:
+    """Whether the calls of a block, one for each batch, have the same channels."""
+    return len({call.shape[1] for call in calls}) == 1
 
 
 @dataclass(frozen=True, eq=False)

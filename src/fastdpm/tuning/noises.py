@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Self
 
+from fastdpm.core.errors import SamplingError
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.schedule import Array
 from fastdpm.tuning.features import Features, Moments
@@ -95,8 +97,11 @@ class Noises:
         ]
 
     def losses(self, learned: Learned, *, moments: bool) -> Mapping[str, float]:
-        """How far a plan is from the teacher on these noises."""
-        rollout = roll(self.predict, learned)
+        """How far a plan is from the teacher on these noises; infinitely if it gives no values."""
+        try:
+            rollout = roll(self.predict, learned)
+        except SamplingError:
+            return {"paths": math.inf} | ({"moments": math.inf} if moments else {})
         found = {"paths": distance(rollout.final, self.paths.samples)}
         if moments:
             r = self.to_moments(rollout)

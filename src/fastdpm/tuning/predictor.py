@@ -12,6 +12,8 @@ from fastdpm.models.model import Model
 from fastdpm.sampling.network import evaluate_network
 from fastdpm.sampling.noise import SampleNoise
 
+_FIRST = 2**63
+
 
 class DataPredictor:
     """Predictions of clean data for a set of samples, in batches.
@@ -44,7 +46,8 @@ class DataPredictor:
         batch_size: int | None,
     ) -> None:
         self.model, self.samples, self.guidance, self.clip = model, samples, guidance, clip
-        self.start = SampleNoise(seed, samples).start(model.sample_shape(condition))
+        own = [_FIRST + sample for sample in samples]  # no one draws samples of these indices
+        self.start = SampleNoise(seed, own).start(model.sample_shape(condition))
         self.evaluations = 0
         self._parts = [
             (

@@ -18,13 +18,21 @@ from fastdpm.core.data_form import with_signal
 from fastdpm.core.errors import SamplingError
 from fastdpm.core.schedule import Array
 from fastdpm.tuning.predictor import DataPredictor
-from fastdpm.tuning.rollout import GAP, Learned, Rollout, levels_of, lowest, roll, theory
+from fastdpm.tuning.rollout import (
+    Learned,
+    Rollout,
+    gap,
+    highest,
+    levels_of,
+    lowest,
+    roll,
+    theory,
+)
 
 _DIFFERENCE = 0.01
 _DAMPING, _LEAST_DAMPING = 1e-2, 1e-6
 _TRIES = 6
 _TOLERANCE = 1e-3  # of the loss; an iteration that gains less is the last one
-_HIGHEST = 9.0  # lambda
 Residual = Callable[[Rollout], Array]
 
 
@@ -124,7 +132,8 @@ class _Around:
             else:
                 beyond[number.row, number.column] += change
         log_snr[0] = max(log_snr[0], lowest(schedule))
-        if np.any(np.diff(log_snr) < GAP) or log_snr[-1] > _HIGHEST:
+        near = np.any(np.diff(log_snr) < gap(schedule, len(log_snr)))
+        if near or log_snr[-1] > highest(schedule):
             return None
         level = levels_of(schedule, log_snr).level
         return Learned(schedule, log_snr, with_signal(theory(schedule, log_snr) + beyond, level))
@@ -135,7 +144,7 @@ def _iterate(predict: DataPredictor, step: Step, residual: Residual) -> Step | N
     around = _Around(step.learned)
     jacobian = _jacobian(predict, around, step, residual)
     gram, slope, damping = jacobian.T @ jacobian, jacobian.T @ step.residual, step.damping
-    scale, rejected = np.diag(np.diag(gram) + 1e-9), 0
+    scale, rejected = np.diag(np.diag(gram) + 1e-9 * np.trace(gram)), 0
     for _ in range(_TRIES):
         changes = np.asarray(-np.linalg.solve(gram + damping * scale, slope), dtype=np.float64)
         learned = around.at(changes)

@@ -21,8 +21,7 @@ from fastdpm.core.plan import Plan
 from fastdpm.core.schedule import Array, VarianceSchedule
 from fastdpm.tuning.predictor import DataPredictor
 
-GAP = 0.02
-"""The smallest distance of two levels in lambda."""
+_GAP = 0.02
 
 
 def level_of(log_snr: Array) -> Array:
@@ -36,7 +35,7 @@ class Learned:
 
     Attributes:
         schedule: The schedule of the network.
-        log_snr: Lambda of each row, shape (S,), rising by at least ``GAP``.
+        log_snr: Lambda of each row, shape (S,), rising by at least :func:`gap`.
         table: Coefficients of the data form, shape (S + 1, S + 1).
     """
 
@@ -74,6 +73,16 @@ def levels_of(schedule: VarianceSchedule, log_snr: Array) -> NoiseLevels:
 def lowest(schedule: VarianceSchedule) -> float:
     """Lambda of R(T)."""
     return float(log_snrs(schedule.levels[-1:])[0])
+
+
+def highest(schedule: VarianceSchedule) -> float:
+    """Lambda of R(1), the level of the first training step."""
+    return float(log_snrs(schedule.levels[1:2])[0])
+
+
+def gap(schedule: VarianceSchedule, num_steps: int) -> float:
+    """The smallest distance of two of S levels in lambda."""
+    return min(_GAP, (highest(schedule) - lowest(schedule)) / (4 * num_steps))
 
 
 def theory(schedule: VarianceSchedule, log_snr: Array) -> Array:

@@ -19,7 +19,7 @@ from fastdpm.core.schedule import Array
 from fastdpm.tuning.closed_form import fit
 from fastdpm.tuning.noises import Noises
 from fastdpm.tuning.paths import distance
-from fastdpm.tuning.rollout import GAP, Learned, Rollout, lowest
+from fastdpm.tuning.rollout import Learned, Rollout, gap, lowest
 
 _FIRST_STEP, _LAST_STEP = 0.5, 0.03  # in lambda
 _LONGER, _SHORTER = 1.5, 0.4  # after a move that is better, and after two that are not
@@ -52,7 +52,8 @@ def search_levels(
         SamplingError: If the network returns unusable values for every family of levels.
     """
     low, high = lowest(noises.predict.schedule), noises.paths.end
-    family = _ranked(few, _family(num_steps, low, high))
+    smallest = gap(noises.predict.schedule, num_steps)
+    family = _ranked(few, _family(num_steps, low, high, smallest))
     best = next(iter(_ranked(noises, [one.learned.log_snr for one in family[:_KEPT]])), None)
     if best is None:
         raise SamplingError(
@@ -81,7 +82,8 @@ def _nearer(
     for sign in (1, -1):
         moved = best.learned.log_snr.copy()
         moved[s] = max(moved[s] + sign * step, low)
-        if np.any(np.diff(moved) < GAP) or moved[-1] > high:
+        near = np.any(np.diff(moved) < gap(noises.predict.schedule, len(moved)))
+        if near or moved[-1] > high:
             continue
         found = _candidate(noises, moved, (best.learned, best.rollout, s))
         if found is not None and found.loss < best.loss:
@@ -109,10 +111,12 @@ def _candidate(
     return Candidate(learned, rollout, loss) if math.isfinite(loss) else None
 
 
-def _family(num_steps: int, low: float, high: float) -> Iterator[Array]:
-    """Levels between some first and last ones, spaced by some powers."""
+def _family(num_steps: int, low: float, high: float, smallest: float) -> Iterator[Array]:
+    """Levels between some first and last ones, spaced by some powers, that are apart enough."""
     place = np.linspace(0, 1, num_steps)
     for start in _STARTS:
         for end in _ENDS if num_steps > 1 else _ENDS[:1]:
             for power in _POWERS if num_steps > 2 else (1.0,):
-                yield low + (high - low) * (start + (end - start) * place**power)
+                found = low + (high - low) * (start + (end - start) * place**power)
+                if np.all(np.diff(found) >= smallest):
+                    yield found

@@ -11,10 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastdpm.core.arguments import checked, checked_class
-from fastdpm.core.errors import InvalidArgumentError, check_one_of, positive_or_none
+from fastdpm.core.errors import (
+    InvalidArgumentError,
+    SamplingError,
+    check_one_of,
+    positive_or_none,
+)
 from fastdpm.core.guidance import GuidanceLike, GuidanceScale
+from fastdpm.core.history import scales
 from fastdpm.core.limits import MAX_SAMPLES, check_limit
 from fastdpm.core.recipe import CLIPS, PRECISIONS
 from fastdpm.core.text import counted
@@ -53,8 +60,8 @@ class TuneOptions:
         n: Noises to learn from. Half as many fresh ones choose among the stages.
         seed: Seed of the noises.
         stages: Up to where to go: ("levels",), ("levels", "paths") or all of :data:`STAGES`.
-        teacher_steps: Network evaluations of the teacher; by default 24, doubled until more make
-            no difference.
+        teacher_steps: Network evaluations of the teacher, above S; by default 24, doubled until
+            more make no difference.
         teacher_end: Noise scale sqrt(1 - r^2) / r where the teacher ends.
         evaluations: Network evaluations for each S, at most, without those of the teacher. The
             search for levels takes up to an eighth of them.
@@ -170,7 +177,7 @@ class Tuning:
         self.model, self.options, self.log = model, options or TuneOptions(), log
         data = model.config.data
         stated = one_condition(condition, class_labels, data, model.null_class)
-        self.condition = model.check_condition(stated)
+        self.condition = _spread(model.check_condition(stated))
         self.guidance = model.check_guidance(guidance_scale, self.condition)
         if isinstance(self.guidance.scale, tuple):
             raise InvalidArgumentError(
@@ -178,6 +185,16 @@ class Tuning:
             )
         self.clip = model.config.recipe.clip if clip is None else clip
         check_one_of("clip", self.clip, CLIPS)
+        if self.clip == "state":
+            raise InvalidArgumentError(
+                "plans cannot be learned with `clip` 'state': choose another, such as 'x0'"
+            )
+        end, scale = self.options.teacher_end, float(scales(model.schedule.levels[1:2])[0])
+        if end < scale:
+            raise InvalidArgumentError(
+                f"`teacher_end` must be at least {scale:.3g}, the noise scale of the first"
+                f" training step, got {end:g}"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -251,7 +268,14 @@ class Tuning:
                 f"the teacher has not converged: {2 * rows} steps change the samples of {rows} by"
                 f" {100 * error**0.5:.2g}% (rms): set more `teacher_steps`, or check the network"
             )
-        return facts | {"evaluations": predict.evaluations}
+        drawn = self.options.n + self._fresh_count
+        cost = predict.evaluations + drawn * rows * predict.evaluations_each
+        cost += self._fresh_count if self._by == "moments" else 0  # of their features
+        return facts | {"evaluations": cost}
+
+    @property
+    def _fresh_count(self) -> int:
+        return max(32, round(_FRESH * self.options.n))
 
     @cached_property
     def learning(self) -> Noises:
@@ -261,8 +285,8 @@ class Tuning:
     @cached_property
     def fresh(self) -> Noises:
         """The noises to choose by."""
-        count = max(32, round(_FRESH * self.options.n))
-        noises = self._noises(range(self.options.n, self.options.n + count))
+        first = self.options.n
+        noises = self._noises(range(first, first + self._fresh_count))
         if self._by == "moments":
             noises.prepare_moments()
         return noises
@@ -293,6 +317,11 @@ class Tuning:
             done.append(self._stage(stage, num_steps, done, clock))
             keep([asdict(one) for one in done])
         best = min(done, key=lambda one: one.losses[self._by])
+        if not math.isfinite(best.losses[self._by]):
+            raise SamplingError(
+                f"no plan of {num_steps} steps gives finite values on fresh noises: check the"
+                " network's weights and precision"
+            )
         return TunedPlan(
             plan=best.learned(self.model).plan(f"tuned, S = {num_steps}"),
             model=self._digest,
@@ -363,7 +392,11 @@ class Tuning:
             return spent() >= limit or clock.over
 
         best = search_levels(few, many, num_steps, stop)
-        learned, _ = fit(self.learning.predict, self.learning.paths, best.learned.log_snr)
+        try:
+            learned, _ = fit(self.learning.predict, self.learning.paths, best.learned.log_snr)
+        except SamplingError:
+            self.log(f"{name}: not all noises give finite values, so fewer decide")
+            learned = best.learned
         return learned, spent()
 
     def _refined(
@@ -381,7 +414,8 @@ class Tuning:
         for number, step in enumerate(steps):
             loss = self.fresh.losses(step.learned, moments=moments)[stage]
             if step.rejected:
-                self.log(f"{name}: {step.rejected} steps gave values that are not finite")
+                attempts = counted(step.rejected, "step")
+                self.log(f"{name}: {attempts} to values that are not finite, taken back")
             self.log(f"{name}: {loss:.3g} on fresh noises after {counted(number, 'iteration')}")
             if loss < least:
                 best, least = step.learned, loss
@@ -392,6 +426,14 @@ class Tuning:
     def _fitting(self, count: int) -> Noises:
         """So many noises, but not too few to learn from, and as many as there are at most."""
         return self.learning.first(min(max(count, _FEWEST), self.options.n))
+
+
+def _spread(condition: Tensor | None) -> Tensor | None:
+    """Conditions in random order, so that the first ones are no special ones."""
+    if condition is None:
+        return None
+    order = np.random.default_rng(0).permutation(len(condition))
+    return condition[torch.from_numpy(order)]
 
 
 def _check_steady(predict: DataPredictor) -> None:

@@ -135,14 +135,15 @@ class FastDPMScheduler(PlanScheduler):
         if isinstance(plan, Mapping):
             text = json.dumps(dict(plan))
             plan = TunedPlan.from_json(text) if "plan" in plan else Plan.from_json(text)
-        self.register_to_config(plan=json.loads(plan.to_json()))  # type: ignore[no-untyped-call]
-        clipped = self.config["clip_sample"] or self.config["thresholding"]
-        if isinstance(plan, TunedPlan) and (plan.clip != "none") != bool(clipped):
+        clips = {"clip_sample": "x0", "thresholding": "dynamic"}
+        clip = next((value for name, value in clips.items() if self.config[name]), "none")
+        if isinstance(plan, TunedPlan) and plan.clip != clip:
             raise InvalidArgumentError(
                 f"`plan` was learned for clip {plan.clip}: set `clip_sample` or `thresholding`"
                 " accordingly, or pass its `.plan` to use it all the same"
             )
         check_plan(type(self).__name__, self.schedule, as_plan(plan))
+        self.register_to_config(plan=json.loads(plan.to_json()))  # type: ignore[no-untyped-call]
         return as_plan(plan)
 
     def _plan_for(self, num_steps: int | None, timesteps: Timesteps | None) -> Plan:
