@@ -213,7 +213,7 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     yield Call("recommend", fastdpm.recommend, {"model": odd})
     yield Call("prepare_recommendation", evaluation.prepare_recommendation, {"model": odd})
     yield Call("TuneOptions", fastdpm.TuneOptions, {})
-    tuned = {"model": odd, "num_steps": 30, "options": fastdpm.TuneOptions(n=32)}
+    tuned = {"model": odd, "num_steps": 30, "options": fastdpm.TuneOptions(n=32, teacher_steps=1)}
     yield Call("tune", fastdpm.tune, tuned)  # S is refused in every call
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
