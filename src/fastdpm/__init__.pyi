@@ -30,7 +30,7 @@ from .models.model import Model as Model
 from .models.tuned import TunedPlan as TunedPlan
 from .sampling.loop import run as run
 from .sampling.noise import SampleNoise as SampleNoise
-from .tuning.tune import TuneOptions as TuneOptions
+from .tuning.options import TuneOptions as TuneOptions
 from .tuning.tune import tune as tune
 
 __version__: str

@@ -48,7 +48,7 @@ def tune(
             help="The last stage: levels, with coefficients in closed form; paths, both together"
             " towards the teacher's samples; or moments, towards the moments of features."
         ),
-        OneOf("fastdpm.tuning.tune:STAGES"),
+        OneOf("fastdpm.tuning.options:STAGES"),
     ] = "moments",
     teacher_steps: Annotated[
         int | None,
@@ -99,7 +99,8 @@ def tune(
 
     from fastdpm.data.condition import read_condition
     from fastdpm.data.tensors import values_digest
-    from fastdpm.tuning.tune import STAGES, TuneOptions, Tuning
+    from fastdpm.tuning.options import STAGES, TuneOptions
+    from fastdpm.tuning.tune import Tuning
 
     config = found.config
     options = TuneOptions(

@@ -62,7 +62,6 @@ class TunedMethod:
     family: ClassVar[str] = TUNED
     group: ClassVar[str] = "tuned plan"
     choice: ClassVar[str] = ""
-    compared: ClassVar[bool] = True
     takes_all_steps: ClassVar[bool] = False
     has_own_steps: ClassVar[bool] = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdpm.core.arguments import checked, checked_class
+from fastdpm.core.arguments import checked
 from fastdpm.core.errors import (
     InvalidArgumentError,
     SamplingError,
     check_one_of,
-    positive_or_none,
 )
 from fastdpm.core.guidance import GuidanceLike, GuidanceScale
 from fastdpm.core.history import scales
-from fastdpm.core.limits import MAX_SAMPLES, check_limit
-from fastdpm.core.recipe import CLIPS, PRECISIONS
+from fastdpm.core.recipe import CLIPS
 from fastdpm.core.text import counted
 from fastdpm.data.condition import ClassLabels, Condition, one_condition
 from fastdpm.models.identity import model_digest
@@ -32,13 +30,13 @@ from fastdpm.models.tuned import TunedPlan
 from fastdpm.tuning import refine as refinement
 from fastdpm.tuning.closed_form import fit
 from fastdpm.tuning.noises import Noises
+from fastdpm.tuning.options import TuneOptions
 from fastdpm.tuning.paths import distance, draw_paths
 from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned
 from fastdpm.tuning.search import search_levels
+from fastdpm.tuning.stages import Clock, Done
 
-STAGES = ("levels", "paths", "moments")
-"""The stages of a tuning, in their order; the first one is always done."""
 _FRESH = 0.5  # fresh noises for each one that is learned from
 _SCOUTS, _SEARCHED = 32, 128  # noises of the search for levels
 _CHECKED = 32  # noises of the check of the teacher
@@ -47,106 +45,7 @@ _CONVERGED = 1e-3
 _ITERATIONS = {"paths": 2, "moments": 12}
 _SEARCH = 1 / 8  # of all evaluations, at most
 _FEWEST, _REFINED = 128, 3  # noises, and iterations that they are chosen for
-_SECONDS_PER_LINE = 10.0
 Log = Callable[[str], object]
-
-
-@checked_class
-@dataclass(frozen=True)
-class TuneOptions:
-    """Options of a tuning.
-
-    Attributes:
-        n: Noises to learn from. Half as many fresh ones choose among the stages.
-        seed: Seed of the noises.
-        stages: Up to where to go: ("levels",), ("levels", "paths") or all of :data:`STAGES`.
-        teacher_steps: Network evaluations of the teacher, above S; by default 24, doubled until
-            more make no difference.
-        teacher_end: Noise scale sqrt(1 - r^2) / r where the teacher ends.
-        evaluations: Network evaluations for each S, at most, without those of the teacher. The
-            search for levels takes up to an eighth of them.
-        minutes: Time for each S, at most; the best plan so far counts. None is no limit.
-        precision: Precision of the network: "float32", "bf16" or "fp16".
-        batch_size: Samples at a time; by default chosen by their size.
-
-    Raises:
-        InvalidArgumentError: If a value is out of range.
-    """
-
-    n: int = 512
-    seed: int = 0
-    stages: tuple[str, ...] = STAGES
-    teacher_steps: int | None = None
-    teacher_end: float = 0.15
-    evaluations: int = 400_000
-    minutes: float | None = None
-    precision: str = "float32"
-    batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        check_one_of("precision", self.precision, PRECISIONS)
-        if not self.stages or self.stages != STAGES[: len(self.stages)]:
-            raise InvalidArgumentError(
-                f"`stages` must be the first ones of {', '.join(STAGES)}, got"
-                f" {', '.join(self.stages) or 'none'}"
-            )
-        if not 0 <= self.seed < 2**64:
-            raise InvalidArgumentError(f"`seed` must be in [0, 2^64), got {self.seed}")
-        if not 0.001 <= self.teacher_end <= 1:
-            raise InvalidArgumentError(
-                f"`teacher_end` must be in [0.001, 1], got {self.teacher_end:g}"
-            )
-        if self.evaluations < 1:
-            raise InvalidArgumentError(f"`evaluations` must be at least 1, got {self.evaluations}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise InvalidArgumentError(f"`minutes` must be above 0, got {self.minutes:g}")
-        check_limit("`n`", self.n, MAX_SAMPLES)
-        steps = positive_or_none("teacher_steps", self.teacher_steps)
-        object.__setattr__(self, "teacher_steps", steps)
-        object.__setattr__(self, "batch_size", positive_or_none("batch_size", self.batch_size))
-
-
-@dataclass
-class _Clock:
-    """Time and network evaluations of the stages of one S."""
-
-    began: float
-    deadline: float = math.inf
-    printed: float = 0.0
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self.deadline
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time for another line."""
-        now = time.monotonic()
-        if now - self.printed < _SECONDS_PER_LINE:
-            return False
-        self.printed = now
-        return True
-
-
-@dataclass(frozen=True, eq=False)
-class _Done:
-    """A finished stage, as it is kept."""
-
-    stage: str
-    log_snr: list[float]
-    table: list[list[float]]
-    evaluations: int
-    seconds: float
-    losses: dict[str, float] = field(default_factory=dict)
-
-    def learned(self, model: Model) -> Learned:
-        return Learned(model.schedule, np.array(self.log_snr), np.array(self.table))
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the record says of it."""
-        facts: dict[str, Any] = {"stage": self.stage, "evaluations": self.evaluations}
-        return facts | {"seconds": round(self.seconds, 1), "losses": self.losses}
 
 
 class Tuning:
@@ -309,9 +208,9 @@ class Tuning:
             keep: Called with all finished stages after each one, as values for JSON.
         """
         self.check(num_steps)
-        done = [_Done(**stage) for stage in kept]
+        done = [Done(**stage) for stage in kept]
         minutes = self.options.minutes
-        clock = _Clock(time.monotonic(), printed=time.monotonic())
+        clock = Clock(time.monotonic(), printed=time.monotonic())
         clock.deadline = math.inf if minutes is None else clock.began + 60 * minutes
         for stage in self.options.stages[len(done) :]:
             done.append(self._stage(stage, num_steps, done, clock))
@@ -344,7 +243,7 @@ class Tuning:
             return "none"
         return "classes" if data.classes is not None else "mel" if data.mel else "tensor"
 
-    def _record(self, done: Sequence[_Done], best: _Done) -> dict[str, Any]:
+    def _record(self, done: Sequence[Done], best: Done) -> dict[str, Any]:
         return {
             "noises": self.options.n,
             "fresh_noises": len(self.fresh),
@@ -357,7 +256,7 @@ class Tuning:
             "seconds": round(sum(one.seconds for one in done), 1),
         }
 
-    def _stage(self, stage: str, num_steps: int, done: Sequence[_Done], clock: _Clock) -> _Done:
+    def _stage(self, stage: str, num_steps: int, done: Sequence[Done], clock: Clock) -> Done:
         """Do a stage."""
         learning, fresh = self.learning, self.fresh
         began, before = time.monotonic(), learning.evaluations + fresh.evaluations
@@ -373,9 +272,9 @@ class Tuning:
         seconds = time.monotonic() - began
         self.log(f"{name}: {shown} on fresh noises; {count:,} evaluations, {seconds:.0f} s")
         table = learned.table.tolist()
-        return _Done(stage, learned.log_snr.tolist(), table, count, seconds, losses)
+        return Done(stage, learned.log_snr.tolist(), table, count, seconds, losses)
 
-    def _levels(self, name: str, num_steps: int, clock: _Clock) -> tuple[Learned, int]:
+    def _levels(self, name: str, num_steps: int, clock: Clock) -> tuple[Learned, int]:
         """The levels, with coefficients in closed form, and the cost of the search."""
         few, many = (self.learning.first(count) for count in (_SCOUTS, _SEARCHED))
         limit, tried = round(_SEARCH * self.options.evaluations), 0
@@ -400,7 +299,7 @@ class Tuning:
         return learned, spent()
 
     def _refined(
-        self, name: str, stage: str, learned: Learned, spent: int, clock: _Clock
+        self, name: str, stage: str, learned: Learned, spent: int, clock: Clock
     ) -> tuple[Learned, int]:
         """The best of the iterations on fresh noises, and their cost."""
         moments, num_steps = stage == "moments", learned.num_rows
