@@ -45,6 +45,9 @@ def data_form(plan: Plan) -> Array:
 def plan_of_data_form(levels: NoiseLevels, table: Array, label: str) -> Plan:
     """The plan whose states have these coefficients over S levels; see :func:`data_form`.
 
+    Each D_j keeps its state and its eps side by side, which nearly cancel where r_j is small, so
+    that float32 is as exact as it can be there.
+
     Args:
         levels: The levels of S rows.
         table: Coefficients, shape (S + 1, S + 1). The last coefficient of each state is replaced
@@ -52,19 +55,13 @@ def plan_of_data_form(levels: NoiseLevels, table: Array, label: str) -> Plan:
         label: A description of the plan.
     """
     r, rows = levels.level, levels.num_steps
-    sigma = sigmas(r)
-    table = with_signal(table, r)
-    states = np.zeros((rows + 1, 1 + rows))  # over the start and the predictions of eps
-    states[0, 0] = 1.0
-    data = np.zeros((rows, 1 + rows))
-    b = np.zeros((rows, rows))
-    a = (r[1:] / r[:-1])[:, None]
+    table, sigma = with_signal(table, r), sigmas(r)
+    a, b = np.zeros((rows, rows)), np.zeros((rows, rows))
     for s in range(rows):
-        data[s] = states[s] / r[s]
-        data[s, 1 + s] -= sigma[s] / r[s]
-        states[s + 1] = table[s + 1, 1:] @ data
-        states[s + 1, 0] = r[s + 1] / r[0]  # by the signal
-        b[s, : s + 1] = (states[s + 1] - a[s] * states[s])[1 : s + 2][::-1]
+        weights = (table[s + 1, 1 : s + 2] / r[: s + 1])[::-1]  # of D_j r_j, newest first
+        a[s, : s + 1] = weights
+        a[s, s] += table[s + 1, 0]
+        b[s, : s + 1] = -weights * sigma[s::-1]
     return Plan(r, levels.t, a, b, np.zeros(rows), label, levels.notes).trimmed
 
 
