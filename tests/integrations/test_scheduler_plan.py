@@ -55,6 +55,11 @@ def test_a_plan_that_does_not_fit_is_refused(settings, values):
         FastDPMScheduler(**settings)
 
 
+def test_a_plan_has_its_own_steps():
+    with pytest.raises(InvalidArgumentError, match=tells("timesteps", "plan")):
+        FastDPMScheduler(plan=PLAN).set_timesteps(timesteps=[900, 400, 100])
+
+
 def test_a_plan_has_its_own_number_of_steps():
     with pytest.raises(InvalidArgumentError, match=tells("3 rows", "num_inference_steps=3", 7)):
         FastDPMScheduler(plan=PLAN).set_timesteps(7)

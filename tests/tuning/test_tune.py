@@ -353,6 +353,7 @@ def test_a_limit_of_time_ends_the_search_with_the_best_so_far():
         ({"teacher_steps": 0}, ["teacher_steps", 0]),
         ({"evaluations": 0}, ["evaluations", 0]),
         ({"minutes": 0.0}, ["minutes", 0]),
+        ({"seeds": 0}, ["seeds", 0]),
         ({"batch_size": 0}, ["batch_size", 0]),
     ],
 )
@@ -363,3 +364,24 @@ def test_options_out_of_range_are_refused(change, values):
 
 def test_the_lowest_level_is_that_of_the_last_training_step():
     assert math.isclose(float(level_of(np.array(lowest(SCHEDULE)))), float(SCHEDULE.levels[-1]))
+
+
+def test_the_best_of_several_sets_of_noises_counts_and_an_interrupted_one_goes_on():
+    options = TuneOptions(n=40, seeds=3, stages=("levels",), evaluations=4000)
+    kept, lines = [], list[str]()
+    tuning = Tuning(model(Mixture()), options, log=lines.append)
+    whole = tuning.run(2, keep=lambda done: kept.append(json.dumps(done)))
+    stages = whole.record["stages"]
+    losses = [stage["losses"]["paths"] for stage in stages]
+    assert [stage.get("repeat", 0) for stage in stages] == [0, 1, 2]
+    assert len(set(losses)) == 3
+    chosen = losses.index(min(losses))
+    alone = json.loads(kept[-1])[chosen]
+    assert whole.plan.level[1] == level_of(np.array(alone["log_snr"]))[1]
+    assert any("S = 2 (2 of 3), levels" in line for line in lines)
+    again = Tuning(model(Mixture()), options).run(2, json.loads(kept[1]))
+    assert again.plan.fingerprint == whole.plan.fingerprint
+    first = tune(model(Mixture()), 2, options=replace(options, seeds=1))
+    assert first.record["stages"][0]["losses"] == stages[0]["losses"]
+    in_time = tune(model(Mixture()), 2, options=replace(options, minutes=1e-6))
+    assert len(in_time.record["stages"]) == 1

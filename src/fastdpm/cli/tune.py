@@ -63,7 +63,8 @@ def tune(
     evaluations: Annotated[
         int,
         Panel.TUNING.option(
-            help="Network evaluations for each S, at most, without those of the teacher."
+            help="Network evaluations for each S and each set of noises, at most, without those of"
+            " the teacher."
         ),
     ] = 400_000,
     minutes: Annotated[
@@ -71,6 +72,12 @@ def tune(
         Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),
     ] = None,
     seed: Annotated[int, Panel.TUNING.option(help="Seed of the noises.", min=0)] = 0,
+    seeds: Annotated[
+        int,
+        Panel.TUNING.option(
+            help="Sets of noises to learn from, one after the other; the best plan counts.", min=1
+        ),
+    ] = 1,
     install: Annotated[
         bool,
         Panel.OUTPUT.option(
@@ -106,6 +113,7 @@ def tune(
     options = TuneOptions(
         n=n,
         seed=seed,
+        seeds=seeds,
         stages=STAGES[: STAGES.index(until) + 1],
         teacher_steps=teacher_steps,
         teacher_end=teacher_end,

@@ -21,13 +21,16 @@ class TuneOptions:
     Attributes:
         n: Noises to learn from. Half as many fresh ones choose among the stages.
         seed: Seed of the noises.
+        seeds: Sets of `n` noises to learn from, one after the other. The plan that is best on the
+            same fresh noises counts.
         stages: Up to where to go: ("levels",), ("levels", "paths") or all of :data:`STAGES`.
         teacher_steps: Network evaluations of the teacher, above S; by default 24, doubled until
             more make no difference.
         teacher_end: Noise scale sqrt(1 - r^2) / r where the teacher ends.
-        evaluations: Network evaluations for each S, at most, without those of the teacher. The
-            search for levels takes up to an eighth of them.
-        minutes: Time for each S, at most; the best plan so far counts. None is no limit.
+        evaluations: Network evaluations for each S and each set of noises, at most, without those
+            of the teacher. The search for levels takes up to an eighth of them.
+        minutes: Time for each S, at most, without that of the teacher; the best plan so far
+            counts. None is no limit.
         precision: Precision of the network: "float32", "bf16" or "fp16".
         batch_size: Samples at a time; by default chosen by their size.
 
@@ -37,6 +40,7 @@ class TuneOptions:
 
     n: int = 512
     seed: int = 0
+    seeds: int = 1
     stages: tuple[str, ...] = STAGES
     teacher_steps: int | None = None
     teacher_end: float = 0.15
@@ -44,6 +48,11 @@ class TuneOptions:
     minutes: float | None = None
     precision: str = "float32"
     batch_size: int | None = None
+
+    @property
+    def chosen_by(self) -> str:
+        """The loss that chooses among the stages."""
+        return "moments" if "moments" in self.stages else "paths"
 
     def __post_init__(self) -> None:
         check_one_of("precision", self.precision, PRECISIONS)
@@ -63,6 +72,8 @@ class TuneOptions:
         if self.minutes is not None and not self.minutes > 0:
             raise InvalidArgumentError(f"`minutes` must be above 0, got {self.minutes:g}")
         check_limit("`n`", self.n, MAX_SAMPLES)
+        if self.seeds < 1:
+            raise InvalidArgumentError(f"`seeds` must be at least 1, got {self.seeds}")
         steps = positive_or_none("teacher_steps", self.teacher_steps)
         object.__setattr__(self, "teacher_steps", steps)
         object.__setattr__(self, "batch_size", positive_or_none("batch_size", self.batch_size))

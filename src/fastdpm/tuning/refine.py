@@ -61,7 +61,11 @@ class Step:
 
 
 def refine(
-    predict: DataPredictor, learned: Learned, residual: Residual, iterations: int
+    predict: DataPredictor,
+    learned: Learned,
+    residual: Residual,
+    iterations: int,
+    over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Improve a plan; generate it as it is, and after each iteration that improves it.
 
@@ -70,12 +74,13 @@ def refine(
         learned: Levels and coefficients to start from.
         residual: What has to be small, of a run.
         iterations: The most iterations.
+        over: Whether the time is over; an iteration that is not done by then is dropped.
     """
     rollout = roll(predict, learned)
     step = Step(learned, rollout, residual(rollout), _DAMPING)
     yield step
     for _ in range(iterations):
-        found = _iterate(predict, step, residual)
+        found = _iterate(predict, step, residual, over)
         if found is None:
             return
         enough = found.loss > (1 - _TOLERANCE) * step.loss
@@ -139,10 +144,14 @@ class _Around:
         return Learned(schedule, log_snr, with_signal(theory(schedule, log_snr) + beyond, level))
 
 
-def _iterate(predict: DataPredictor, step: Step, residual: Residual) -> Step | None:
-    """The first damped step that lowers the loss; None if there is none."""
+def _iterate(
+    predict: DataPredictor, step: Step, residual: Residual, over: Callable[[], bool]
+) -> Step | None:
+    """The first damped step that lowers the loss; None if there is none, or the time is over."""
     around = _Around(step.learned)
-    jacobian = _jacobian(predict, around, step, residual)
+    jacobian = _jacobian(predict, around, step, residual, over)
+    if jacobian is None:
+        return None
     gram, slope, damping = jacobian.T @ jacobian, jacobian.T @ step.residual, step.damping
     scale, rejected = np.diag(np.diag(gram) + 1e-9 * np.trace(gram)), 0
     for _ in range(_TRIES):
@@ -158,10 +167,21 @@ def _iterate(predict: DataPredictor, step: Step, residual: Residual) -> Step | N
     return None
 
 
-def _jacobian(predict: DataPredictor, around: _Around, step: Step, residual: Residual) -> Array:
-    """Derivatives of the residual, shape (residuals, numbers); 0 where there are none."""
+def _jacobian(
+    predict: DataPredictor,
+    around: _Around,
+    step: Step,
+    residual: Residual,
+    over: Callable[[], bool],
+) -> Array | None:
+    """Derivatives of the residual, shape (residuals, numbers); 0 where there are none.
+
+    None if the time is over.
+    """
     jacobian = np.zeros((len(step.residual), len(around.numbers)))
     for i, number in enumerate(around.numbers):
+        if over():
+            return None
         changes = np.zeros(len(around.numbers))
         for change in (_DIFFERENCE, -_DIFFERENCE):
             changes[i] = change

@@ -1,18 +1,31 @@
-"""Finished stages of a tuning, as they are kept, and the time of the others."""
+"""The stages of a tuning: the work, its time, and what is kept of each finished one."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from fastdpm.core.errors import SamplingError
+from fastdpm.core.text import counted
 from fastdpm.models.model import Model
+from fastdpm.tuning import refine as refinement
+from fastdpm.tuning.closed_form import fit
+from fastdpm.tuning.noises import Noises
+from fastdpm.tuning.options import TuneOptions
 from fastdpm.tuning.rollout import Learned
+from fastdpm.tuning.search import search_levels
 
 _SECONDS_PER_LINE = 10.0
+_SCOUTS, _SEARCHED = 32, 128  # noises of the search for levels
+_ITERATIONS = {"paths": 2, "moments": 12}
+_SEARCH = 1 / 8  # of all evaluations, at most
+_FEWEST, _REFINED = 128, 3  # noises, and iterations that they are chosen for
+Log = Callable[[str], object]
 
 
 @dataclass
@@ -22,6 +35,12 @@ class Clock:
     began: float
     deadline: float = math.inf
     printed: float = 0.0
+
+    @classmethod
+    def start(cls, minutes: float | None) -> Self:
+        """A clock that starts now, for some minutes, or without an end."""
+        now = time.monotonic()
+        return cls(now, math.inf if minutes is None else now + 60 * minutes, now)
 
     @property
     def over(self) -> bool:
@@ -40,7 +59,17 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A finished stage, as it is kept."""
+    """A finished stage, as it is kept.
+
+    Attributes:
+        stage: Its name.
+        log_snr: Lambda of each row.
+        table: Coefficients of the data form.
+        evaluations: Network evaluations.
+        seconds: Its time.
+        losses: Losses on fresh noises.
+        repeat: Which noises it learned from.
+    """
 
     stage: str
     log_snr: list[float]
@@ -48,6 +77,7 @@ class Done:
     evaluations: int
     seconds: float
     losses: dict[str, float] = field(default_factory=dict)
+    repeat: int = 0
 
     def learned(self, model: Model) -> Learned:
         """Its levels and coefficients."""
@@ -57,4 +87,96 @@ class Done:
     def facts(self) -> dict[str, Any]:
         """What the record says of it."""
         facts: dict[str, Any] = {"stage": self.stage, "evaluations": self.evaluations}
+        facts |= {"repeat": self.repeat} if self.repeat else {}
         return facts | {"seconds": round(self.seconds, 1), "losses": self.losses}
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The work of the stages of one S.
+
+    Attributes:
+        learning: The noises to learn from.
+        fresh: The noises to choose by.
+        options: Options.
+        clock: The time.
+        log: Called with one line of text now and then.
+    """
+
+    learning: Noises
+    fresh: Noises
+    options: TuneOptions
+    clock: Clock
+    log: Log
+
+    def do(self, stage: str, num_steps: int, repeat: int, before: Sequence[Done]) -> Done:
+        """Do a stage, after the stages before it."""
+        began, spent = time.monotonic(), self.learning.evaluations + self.fresh.evaluations
+        again = f" ({repeat + 1} of {self.options.seeds})" if self.options.seeds > 1 else ""
+        name = f"S = {num_steps}{again}, {stage}"
+        if stage == "levels":
+            learned, more = self._levels(name, num_steps)
+        else:
+            left = self.options.evaluations - sum(one.evaluations for one in before)
+            learned = before[-1].learned(self.learning.predict.model)
+            learned, more = self._refined(name, stage, learned, left)
+        losses = dict(self.fresh.losses(learned, moments=self.options.chosen_by == "moments"))
+        shown = ", ".join(f"{kind} {value:.3g}" for kind, value in losses.items())
+        count = self.learning.evaluations + self.fresh.evaluations - spent + more
+        seconds = time.monotonic() - began
+        self.log(f"{name}: {shown} on fresh noises; {count:,} evaluations, {seconds:.0f} s")
+        table = learned.table.tolist()
+        return Done(stage, learned.log_snr.tolist(), table, count, seconds, losses, repeat)
+
+    def _levels(self, name: str, num_steps: int) -> tuple[Learned, int]:
+        """The levels, with coefficients in closed form, and the cost of the search."""
+        few, many = (self.learning.first(count) for count in (_SCOUTS, _SEARCHED))
+        limit, tried = round(_SEARCH * self.options.evaluations), 0
+
+        def spent() -> int:
+            return few.evaluations + many.evaluations
+
+        def stop(loss: float) -> bool:
+            nonlocal tried
+            tried += 1
+            if self.clock.due:
+                left = (time.monotonic() - self.clock.began) * (limit / spent() - 1)
+                shown = f"{tried} tried, distance {loss:.3g}, at most {max(0.0, left):.0f} s left"
+                self.log(f"{name}: {shown}")
+            return spent() >= limit or self.clock.over
+
+        best = search_levels(few, many, num_steps, stop)
+        try:
+            learned, _ = fit(self.learning.predict, self.learning.paths, best.learned.log_snr)
+        except SamplingError:
+            self.log(f"{name}: not all noises give finite values, so fewer decide")
+            learned = best.learned
+        return learned, spent()
+
+    def _refined(self, name: str, stage: str, learned: Learned, left: int) -> tuple[Learned, int]:
+        """The best of the iterations on fresh noises, and their cost."""
+        moments, num_steps = stage == "moments", learned.num_rows
+        each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps)
+        each += refinement.count_numbers(num_steps) if moments else 0
+        count = max(left // (_REFINED * each), _FEWEST)  # but not too few to learn from
+        noises = self.learning.first(min(count, self.options.n))
+        residual = noises.to_moments if moments else noises.to_paths
+        best, least, began = learned, math.inf, time.monotonic()
+        steps = refinement.refine(
+            noises.predict, learned, residual, _ITERATIONS[stage], lambda: self.clock.over
+        )
+        for number, step in enumerate(steps):
+            loss = self.fresh.losses(step.learned, moments=moments)[stage]
+            if step.rejected:
+                attempts = counted(step.rejected, "step")
+                self.log(f"{name}: {attempts} to values that are not finite, taken back")
+            each_took = (time.monotonic() - began) / max(number, 1)
+            rest = each_took * (_ITERATIONS[stage] - number)
+            after = f"after {counted(number, 'iteration')}"
+            after += f", at most {rest:.0f} s left" if number else ""
+            self.log(f"{name}: {loss:.3g} on fresh noises {after}")
+            if loss < least:
+                best, least = step.learned, loss
+            if self.clock.over or noises.evaluations + len(noises) * each > left:
+                break
+        return best, noises.evaluations

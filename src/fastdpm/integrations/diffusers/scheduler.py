@@ -148,8 +148,12 @@ class FastDPMScheduler(PlanScheduler):
 
     def _plan_for(self, num_steps: int | None, timesteps: Timesteps | None) -> Plan:
         own = self._own_plan
-        if own is None or timesteps is not None:
+        if own is None:
             return super()._plan_for(num_steps, timesteps)
+        if timesteps is not None:
+            raise InvalidArgumentError(
+                "`timesteps` must not be passed to a scheduler that has a plan of its own"
+            )
         if num_steps not in (None, own.num_rows):
             raise InvalidArgumentError(
                 f"this scheduler has a plan of {own.num_rows} rows: pass"
