@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastdpm import InvalidArgumentError, Model, SamplingError, VarianceSchedule, run
+from fastdpm import InvalidArgumentError, Model, Plan, SamplingError, VarianceSchedule, run
 from fastdpm.core import levels_custom
 from fastdpm.core.guidance import NO_GUIDANCE
 from fastdpm.core.multistep import multistep_3
@@ -115,6 +115,20 @@ def test_the_plan_does_what_was_learned():
     torch.testing.assert_close(by_plan, rollout.final, atol=1e-4, rtol=1e-4)
 
 
+def test_the_plan_gives_the_network_the_levels_that_were_learned():
+    predict = predictor(Mixture())
+    paths = draw_paths(predict, 24, 0.1)
+    learned, rollout = fit(predict, paths, np.array([-4.0, -1.0, 0.0, 1.0]))
+    shifted = replace(learned, shift=np.array([-2.0, 0.3, 0.0, -0.2]))
+    final = roll(predict, shifted).final
+    assert distance(final, rollout.final) > 1e-4
+    plan = Plan.from_json(shifted.plan("learned").to_json())
+    torch.testing.assert_close(run(plan, Mixture(), predict.start), final, atol=1e-3, rtol=1e-3)
+    wanted = [SCHEDULE.levels[-1], *level_of(np.array([-0.7, 0.0, 0.8]))]
+    np.testing.assert_allclose(plan.network_level, wanted, rtol=1e-12)
+    np.testing.assert_allclose(plan.level[:-1], level_of(np.array([-4.0, -1.0, 0.0, 1.0])))
+
+
 def test_the_closed_form_is_nearer_than_theory_and_keeps_the_variance():
     predict = predictor(Mixture(), 256)
     paths = draw_paths(predict, 24, 0.1)
@@ -153,8 +167,9 @@ def test_a_jacobian_takes_the_partial_runs_that_are_counted():
     count = predict.evaluations
     steps = list(refine(predict, learned, residual, 1))
     assert len(steps) == 2
-    assert count_numbers(3) == 9
-    assert predict.evaluations - count == 64 * (3 + evaluations(3) + 3)
+    assert count_numbers(3) == 12
+    runs = (predict.evaluations - count) / 64 - evaluations(3)  # the first one, and all tries
+    assert runs in (6, 9, 12)
 
 
 def test_a_refinement_only_improves():
@@ -316,8 +331,8 @@ class Stiff(Mixture):
 @pytest.mark.parametrize(
     ("network", "options", "num_steps", "values"),
     [
-        (Mixture, {"n": 20}, 2, ["n", "at least 32", "5 numbers", 20]),
-        (Mixture, {"n": 40}, 8, ["n", "at least 72", "44 numbers", 40]),
+        (Mixture, {"n": 20}, 2, ["n", "at least 32", "7 numbers", 20]),
+        (Mixture, {"n": 40}, 8, ["n", "at least 72", "52 numbers", 40]),
         (Mixture, {}, 24, ["num_steps", "[1, 23]", 24, "teacher_steps"]),
         (Mixture, {"teacher_steps": 4}, 4, ["num_steps", "[1, 3]"]),
         (Noisy, {"n": 32}, 2, ["differently", "eval()"]),

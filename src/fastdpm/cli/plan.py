@@ -61,6 +61,8 @@ def _lines(plan: Plan, guidance: GuidanceScale, tuned: TunedPlan | None) -> list
     if tuned is not None and "rows" in tuned.record:
         far = ", ".join(f"{distance:.3g}" for distance in tuned.record["rows"])
         lines.append(f"distance to the teacher after each row: {far}")
+    if tuned is not None and tuned.quality:
+        lines.append(tuned.measured_as)
     if guidance.enabled:
         count = guidance.evaluations(plan.network_level)
         lines.append(f"with the recipe's {guidance.describe()}: {count:,} network evaluations")

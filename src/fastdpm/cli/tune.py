@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from fastdpm.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from fastdpm.data.run_folder import RunFolder
+    from fastdpm.models.model import Model
     from fastdpm.models.tuned import TunedPlan
     from fastdpm.tuning.tune import Tuning
 
@@ -41,7 +43,7 @@ def tune(
     n: Annotated[
         int,
         Panel.TUNING.option("-n", help="Noises to learn from; half as many fresh ones choose."),
-    ] = 512,
+    ] = 1024,
     until: Annotated[
         str,
         Panel.TUNING.option(
@@ -78,6 +80,13 @@ def tune(
             help="Sets of noises to learn from, one after the other; the best plan counts.", min=1
         ),
     ] = 1,
+    measure: Annotated[
+        int | None,
+        Panel.TUNING.option(
+            help="Also measure each plan with so many samples; its file keeps the scores.", min=1
+        ),
+    ] = None,
+    against: choices.Against = None,
     install: Annotated[
         bool,
         Panel.OUTPUT.option(
@@ -133,13 +142,17 @@ def tune(
     )
     for count in counts:
         tuning.check(count)
+    quality = _Quality(tuning.model, measure, against, batch_size, machine.device, chosen)
+    quality.check()
     shown = None if tuning.condition is None else values_digest(tuning.condition)
     identity = tuning.identity | {"steps": sorted(set(counts)), "condition": shown}
     inputs = (*found.files, None if condition is None else Path(condition))
     with folder.claim("tune", identity, inputs) as run:
-        plans = [_tuned(tuning, count, run) for count in sorted(set(counts))]
+        plans = [_tuned(tuning, count, run, quality) for count in sorted(set(counts))]
         _draw(run, plans)
     for plan in plans:
+        if plan.quality:
+            console.print(f"S = {plan.num_steps}: {plan.measured_as}")
         place = run.path / _name(plan.num_steps)
         if install:
             place = _install(plan, Path(model))
@@ -175,8 +188,50 @@ def _name(num_steps: int) -> str:
     return f"S{num_steps}.json"
 
 
-def _tuned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
-    """The plan of one S: from the folder if it is there, else learned, and kept stage by stage."""
+@dataclass(frozen=True)
+class _Quality:
+    """Measures plans, if that is wanted.
+
+    Attributes:
+        n: Number of samples; None if nothing is to be measured.
+    """
+
+    model: Model
+    n: int | None
+    against: str | None
+    batch_size: int | None
+    device: str
+    condition: Any
+
+    def check(self) -> None:
+        """Refuse what cannot be measured, before anything is learned."""
+        if self.n is None:
+            if self.against is not None:
+                raise InvalidArgumentError("--against needs --measure: add it, or drop --against")
+            return
+        from fastdpm.evaluation.evaluating import open_measure
+        from fastdpm.evaluation.options import MeasureOptions
+
+        open_measure(self.model.config.data, MeasureOptions(self.against, self.n))
+
+    def of(self, plan: TunedPlan) -> TunedPlan:
+        """The plan with its quality."""
+        if self.n is None:
+            return plan
+        from fastdpm.evaluation.drawn import DrawOptions
+        from fastdpm.tuning.quality import measured
+
+        options = DrawOptions(
+            batch_size=self.batch_size, device=self.device, condition=self.condition
+        )
+        return measured(plan, self.model, self.n, against=self.against, options=options)
+
+
+def _tuned(tuning: Tuning, num_steps: int, run: RunFolder, quality: _Quality) -> TunedPlan:
+    """The plan of one S: from the folder if it is there, else learned, and kept stage by stage.
+
+    Its quality is measured if that was wanted and the folder does not have it.
+    """
     from fastdpm.models.tuned import read_tuned
 
     name, unfinished = _name(num_steps), f"S{num_steps}-stages.json"
@@ -184,7 +239,12 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
         if unfinished in run.files:  # the run was stopped before it was deleted
             with run.batch(remove=[unfinished]):
                 pass
-        return read_tuned(run.folder / name)
+        plan = read_tuned(run.folder / name)
+        better = plan if plan.quality else quality.of(plan)
+        if better is not plan:
+            with run.batch() as part:
+                (part / name).write_text(better.to_json() + "\n", encoding="utf-8")
+        return better
     kept: list[Any] = []
     if unfinished in run.files:
         kept = json.loads((run.folder / unfinished).read_text(encoding="utf-8"))
@@ -193,7 +253,7 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
         with run.batch() as part:
             (part / unfinished).write_text(json.dumps(done), encoding="utf-8")
 
-    plan = tuning.run(num_steps, kept, keep)
+    plan = quality.of(tuning.run(num_steps, kept, keep))
     with run.batch(remove=[unfinished]) as part:
         (part / name).write_text(plan.to_json() + "\n", encoding="utf-8")
     return plan

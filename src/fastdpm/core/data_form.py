@@ -1,6 +1,7 @@
 """The data form of a plan: each state as a sum of the start and of the predictions of clean data.
 
-With the start x_0 and the predictions D_j = (x_j - sigma_j eps_j) / r_j of clean data,
+With the start x_0 and the predictions D_j = (x_j - sigma_j eps_j) / r_j of clean data, where
+sigma_j is that of the level the network receives,
 
     x_s = C[s, 0] x_0 + sum over j < s of C[s, 1 + j] D_j.
 
@@ -27,8 +28,7 @@ def data_form(plan: Plan) -> Array:
     """
     if plan.draws_noise or plan.num_past:
         raise InvalidArgumentError(f"{plan.label} has no data form: it draws noise or has a past")
-    rows, r = plan.num_rows, plan.network_level
-    sigma = sigmas(r)
+    rows, r, sigma = plan.num_rows, plan.level, sigmas(plan.network_level)
     states = np.zeros((rows + 1, rows + 1))
     states[0, 0] = 1.0
     eps = np.zeros((rows, rows + 1))
@@ -42,7 +42,9 @@ def data_form(plan: Plan) -> Array:
     return states
 
 
-def plan_of_data_form(levels: NoiseLevels, table: Array, label: str) -> Plan:
+def plan_of_data_form(
+    levels: NoiseLevels, table: Array, label: str, network: NoiseLevels | None = None
+) -> Plan:
     """The plan whose states have these coefficients over S levels; see :func:`data_form`.
 
     Each D_j keeps its state and its eps side by side, which nearly cancel where r_j is small, so
@@ -53,16 +55,22 @@ def plan_of_data_form(levels: NoiseLevels, table: Array, label: str) -> Plan:
         table: Coefficients, shape (S + 1, S + 1). The last coefficient of each state is replaced
             by what its signal leaves for it.
         label: A description of the plan.
+        network: The levels that the network receives; by default those of the rows.
     """
     r, rows = levels.level, levels.num_steps
-    table, sigma = with_signal(table, r), sigmas(r)
+    network = network or levels
+    table, sigma = with_signal(table, r), sigmas(network.level)
     a, b = np.zeros((rows, rows)), np.zeros((rows, rows))
     for s in range(rows):
         weights = (table[s + 1, 1 : s + 2] / r[: s + 1])[::-1]  # of D_j r_j, newest first
         a[s, : s + 1] = weights
         a[s, s] += table[s + 1, 0]
         b[s, : s + 1] = -weights * sigma[s::-1]
-    return Plan(r, levels.t, a, b, np.zeros(rows), label, levels.notes).trimmed
+    plan = Plan(
+        *(r, network.t, a, b, np.zeros(rows), label, levels.notes),
+        network_level=network.level[:-1],
+    )
+    return plan.trimmed
 
 
 def with_signal(table: Array, level: Array) -> Array:

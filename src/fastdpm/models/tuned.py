@@ -37,6 +37,8 @@ class TunedPlan:
         clip: What was clipped.
         precision: Precision of the network: "float32", "bf16" or "fp16".
         record: How it was made: the teacher, the number of noises, the losses, and the cost.
+        quality: How good its samples are: `n`, `seed`, `features`, `against`, and `scores`, each
+            with `name`, `value` and `error`; empty if they were not measured.
     """
 
     plan: Plan
@@ -46,11 +48,24 @@ class TunedPlan:
     clip: str = "none"
     precision: str = "float32"
     record: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:
         """S, the number of rows."""
         return self.plan.num_rows
+
+    @property
+    def measured_as(self) -> str:
+        """The scores of :attr:`quality` in a line; "not measured" if it is empty."""
+        if not self.quality:
+            return "not measured"
+        shown = (
+            f"{score['name']} {score['value']:.3g}"
+            + ("" if score["error"] is None else f" ± {score['error']:.2g}")
+            for score in self.quality["scores"].values()
+        )
+        return f"{', '.join(shown)} ({self.quality['n']:,} samples, seed {self.quality['seed']})"
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """A recipe with the clipping and guidance that the plan was learned for."""
@@ -83,6 +98,7 @@ class TunedPlan:
             "clip": self.clip,
             "precision": self.precision,
             "record": dict(self.record),
+            "quality": dict(self.quality),
             "plan": json.loads(self.plan.to_json()),
         }
         return json.dumps(body, indent=1, ensure_ascii=False)
@@ -107,6 +123,7 @@ class TunedPlan:
             clip=stated.clip,
             precision=stated.precision,
             record=stated.record,
+            quality=stated.quality,
             **values,
         )
 
@@ -122,6 +139,7 @@ class _Stated:
     clip: str
     precision: str
     record: dict[str, Any]
+    quality: dict[str, Any] = field(default_factory=dict)
 
 
 def is_plan_file(name: str) -> bool:

@@ -8,6 +8,8 @@ is the teacher's: least squares alone would shrink it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.linalg import eigh
@@ -61,7 +63,7 @@ def fit(
                 match=match,
             )
     final = predict.clipped(state_of(table[-1], predict.start, data))
-    return Learned(predict.schedule, log_snr, table), Rollout(tuple(data), final)
+    return replace(learned, table=table), Rollout(tuple(data), final)
 
 
 def _row(

@@ -1,8 +1,9 @@
 """Features of samples from the network's own activations, for the moments of a set of samples.
 
-Slightly noised samples are shown to the network, and the outputs of its blocks are reduced to the
-mean and standard deviation of each channel. Of a network without such blocks, its predictions at
-two levels are the features. No metric that judges the result is used.
+Slightly noised samples are shown to the network. The outputs of the blocks in its middle, which
+know best what a sample shows, are reduced to the mean and standard deviation of each channel. Of a
+network without such blocks, its predictions at two levels are the features. No metric that judges
+the result is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fastdpm.core.schedule import Array
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.tuning.predictor import DataPredictor
 
-_NOISE, _MORE_NOISE = 0.17, 1.0  # noise scales of the samples that the network is shown
+_NOISE, _MORE_NOISE = 0.05, 1.0  # noise scales of the samples that the network is shown
 _LIMIT = 128
 _SEED = 2**63 + 1
 
@@ -55,13 +56,13 @@ class Features:
         return torch.cat([part / size for part, size in parts], dim=1)
 
     def _raw(self, samples: Tensor) -> list[Tensor]:
-        """The pooled outputs of each block, or else the predictions, float64."""
+        """The pooled outputs of the middle third of blocks, or else the predictions, float64."""
         with _watched(self.predict.model.network) as seen:
             prediction = self._predicted(samples, _NOISE)
         found = [torch.cat(calls).double() for calls in seen.values() if _alike(calls)]
         found = [part for part in found if len(part) == len(samples) and part.isfinite().all()]
         if found:
-            return found
+            return found[len(found) // 3 : -(len(found) // 3) or None]
         predictions = (prediction, self._predicted(samples, _MORE_NOISE))
         return [found.flatten(1).double() for found in predictions]
 

@@ -38,7 +38,7 @@ class TuneOptions:
         InvalidArgumentError: If a value is out of range.
     """
 
-    n: int = 512
+    n: int = 1024
     seed: int = 0
     seeds: int = 1
     stages: tuple[str, ...] = STAGES

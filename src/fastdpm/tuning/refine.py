@@ -102,21 +102,24 @@ def count_numbers(num_steps: int) -> int:
 
 @dataclass(frozen=True)
 class _Number:
-    """A number of a plan: a level, or a coefficient of a state.
+    """A number of a plan: a level, a shift, or a coefficient of a state.
 
     Attributes:
+        kind: "level", "shift" or "coefficient".
         row: The first row whose prediction changes with it.
-        column: Its column in the table; None for a level.
+        column: The column of a coefficient in the table.
     """
 
+    kind: str
     row: int
-    column: int | None = None
+    column: int = 0
 
 
 def _numbers(num_steps: int) -> list[_Number]:
     """All numbers of a plan; the last coefficient of each state follows from its signal."""
-    levels = [_Number(s) for s in range(num_steps)]
-    return levels + [_Number(s, j) for s in range(1, num_steps + 1) for j in range(s)]
+    each = [_Number(kind, s) for kind in ("level", "shift") for s in range(num_steps)]
+    table = [(s, j) for s in range(1, num_steps + 1) for j in range(s)]
+    return each + [_Number("coefficient", s, j) for s, j in table]
 
 
 class _Around:
@@ -130,10 +133,12 @@ class _Around:
     def at(self, changes: Array) -> Learned | None:
         """The plan after a change of each number; None if its levels are out of order."""
         schedule, log_snr = self.origin.schedule, self.origin.log_snr.copy()
-        beyond = self._beyond.copy()
+        shift, beyond = self.origin.shift.copy(), self._beyond.copy()
         for number, change in zip(self.numbers, changes, strict=True):
-            if number.column is None:
+            if number.kind == "level":
                 log_snr[number.row] += change
+            elif number.kind == "shift":
+                shift[number.row] += change
             else:
                 beyond[number.row, number.column] += change
         log_snr[0] = max(log_snr[0], lowest(schedule))
@@ -141,7 +146,8 @@ class _Around:
         if near or log_snr[-1] > highest(schedule):
             return None
         level = levels_of(schedule, log_snr).level
-        return Learned(schedule, log_snr, with_signal(theory(schedule, log_snr) + beyond, level))
+        table = with_signal(theory(schedule, log_snr) + beyond, level)
+        return Learned(schedule, log_snr, table, shift)
 
 
 def _iterate(

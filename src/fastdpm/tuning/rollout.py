@@ -37,16 +37,18 @@ class Learned:
         schedule: The schedule of the network.
         log_snr: Lambda of each row, shape (S,), rising by at least :func:`gap`.
         table: Coefficients of the data form, shape (S + 1, S + 1).
+        shift: Lambda that the network receives, less that of the row, shape (S,).
     """
 
     schedule: VarianceSchedule
     log_snr: Array
     table: Array
+    shift: Array
 
     @classmethod
     def untrained(cls, schedule: VarianceSchedule, log_snr: Array) -> Learned:
         """The coefficients of the third-order multistep method."""
-        return cls(schedule, log_snr, theory(schedule, log_snr))
+        return cls(schedule, log_snr, theory(schedule, log_snr), np.zeros(len(log_snr)))
 
     @property
     def num_rows(self) -> int:
@@ -58,9 +60,18 @@ class Learned:
         """The levels, and clean data."""
         return levels_of(self.schedule, self.log_snr)
 
+    @cached_property
+    def network_level(self) -> Array:
+        """The levels that the network receives, shape (S,)."""
+        level = level_of(self.log_snr + self.shift)
+        level = np.clip(level, self.schedule.levels[-1], self.schedule.levels[1])
+        return np.where(self.shift == 0, self.levels.level[:-1], level)
+
     def plan(self, label: str) -> Plan:
         """The plan that does the same."""
-        plan = plan_of_data_form(self.levels, self.table, label)
+        level = self.network_level
+        network = NoiseLevels(np.append(level, 1.0), self.schedule.T(level) - 1)
+        plan = plan_of_data_form(self.levels, self.table, label, network)
         return replace(plan, notes=())  # where it starts was learned
 
 
@@ -123,6 +134,8 @@ def roll(predict: DataPredictor, learned: Learned, known: Sequence[Tensor] = ())
     data = list(known)
     for s in range(len(known), learned.num_rows):
         x = predict.clipped(state_of(learned.table[s], predict.start, data))
-        data.append(predict(x, learned.levels.level[s]))
+        level, network_level = learned.levels.level[s], float(learned.network_level[s])
+        found = predict(x, network_level)
+        data.append(found if network_level == level else found * float(network_level / level))
     final = predict.clipped(state_of(learned.table[-1], predict.start, data))
     return Rollout(tuple(data), final)

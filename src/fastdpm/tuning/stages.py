@@ -22,9 +22,10 @@ from fastdpm.tuning.search import search_levels
 
 _SECONDS_PER_LINE = 10.0
 _SCOUTS, _SEARCHED = 32, 128  # noises of the search for levels
-_ITERATIONS = {"paths": 2, "moments": 12}
 _SEARCH = 1 / 8  # of all evaluations, at most
-_FEWEST, _REFINED = 128, 3  # noises, and iterations that they are chosen for
+_ITERATIONS = {"paths": 2, "moments": 4}
+_SHARE = {"paths": 1 / 4, "moments": 1.0}  # of the evaluations that are left
+_FEWEST = 128  # noises
 Log = Callable[[str], object]
 
 
@@ -65,6 +66,7 @@ class Done:
         stage: Its name.
         log_snr: Lambda of each row.
         table: Coefficients of the data form.
+        shift: Lambda that the network receives, less that of the row.
         evaluations: Network evaluations.
         seconds: Its time.
         losses: Losses on fresh noises.
@@ -74,6 +76,7 @@ class Done:
     stage: str
     log_snr: list[float]
     table: list[list[float]]
+    shift: list[float]
     evaluations: int
     seconds: float
     losses: dict[str, float] = field(default_factory=dict)
@@ -81,7 +84,8 @@ class Done:
 
     def learned(self, model: Model) -> Learned:
         """Its levels and coefficients."""
-        return Learned(model.schedule, np.array(self.log_snr), np.array(self.table))
+        tables = (np.array(values) for values in (self.log_snr, self.table, self.shift))
+        return Learned(model.schedule, *tables)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -125,8 +129,11 @@ class Work:
         count = self.learning.evaluations + self.fresh.evaluations - spent + more
         seconds = time.monotonic() - began
         self.log(f"{name}: {shown} on fresh noises; {count:,} evaluations, {seconds:.0f} s")
-        table = learned.table.tolist()
-        return Done(stage, learned.log_snr.tolist(), table, count, seconds, losses, repeat)
+        names = ("log_snr", "table", "shift")
+        tables = {name: getattr(learned, name).tolist() for name in names}
+        return Done(
+            stage, **tables, evaluations=count, seconds=seconds, losses=losses, repeat=repeat
+        )
 
     def _levels(self, name: str, num_steps: int) -> tuple[Learned, int]:
         """The levels, with coefficients in closed form, and the cost of the search."""
@@ -158,20 +165,19 @@ class Work:
         moments, num_steps = stage == "moments", learned.num_rows
         each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps)
         each += refinement.count_numbers(num_steps) if moments else 0
-        count = max(left // (_REFINED * each), _FEWEST)  # but not too few to learn from
+        left, most = round(_SHARE[stage] * left), _ITERATIONS[stage]
+        count = max(left // (most * each), _FEWEST)  # but not too few to learn from
         noises = self.learning.first(min(count, self.options.n))
         residual = noises.to_moments if moments else noises.to_paths
         best, least, began = learned, math.inf, time.monotonic()
-        steps = refinement.refine(
-            noises.predict, learned, residual, _ITERATIONS[stage], lambda: self.clock.over
-        )
+        steps = refinement.refine(noises.predict, learned, residual, most, lambda: self.clock.over)
         for number, step in enumerate(steps):
             loss = self.fresh.losses(step.learned, moments=moments)[stage]
             if step.rejected:
                 attempts = counted(step.rejected, "step")
                 self.log(f"{name}: {attempts} to values that are not finite, taken back")
             each_took = (time.monotonic() - began) / max(number, 1)
-            rest = each_took * (_ITERATIONS[stage] - number)
+            rest = each_took * (most - number)
             after = f"after {counted(number, 'iteration')}"
             after += f", at most {rest:.0f} s left" if number else ""
             self.log(f"{name}: {loss:.3g} on fresh noises {after}")
