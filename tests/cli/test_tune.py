@@ -78,3 +78,23 @@ def test_a_stopped_tuning_goes_on_with_the_next_stage(tune, folders, monkeypatch
     code, out, err = tune(model, "-S", "2", "--seeds", "2", "--resume")
     assert (code, err) == (0, "")
     assert (code, "(1 of 2), levels" in out, "(2 of 2), levels" in out) == (0, False, True)
+
+
+def test_other_commands_take_tuned_plans_from_files(tune, capsys):
+    model = "digits"
+    assert tune(model, "-S", "1,2")[0] == 0
+    plans = ["tuned/S1.json", "tuned/S2.json"]
+    assert fastdpm(["plan", model, "--plan", plans[1]]) == 0
+    shown = capsys.readouterr().out
+    assert "tuned, S = 2" in shown
+    assert "distance to the teacher" in shown
+    compare = ["compare", model, "-S", "1,2,3", "--methods", "tuned,paper", "--dry-run"]
+    capsys.readouterr()
+    assert fastdpm([*compare, "--plan", ",".join(plans)]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tuned plan" in line)
+    assert row.split() == ["tuned", "plan", "1", "2"]
+    assert fastdpm([*compare, "--plan", "tuned/S1.json,tuned/S1.json"]) == 2
+    assert "both for S = 1" in capsys.readouterr().err
+    assert fastdpm(["plan", model, "--save", "untrained.json"]) == 0
+    assert fastdpm([*compare, "--plan", "untrained.json"]) == 2
+    assert "untrained.json is no tuned plan" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -107,6 +108,35 @@ def find(model: str, checkpoint: Path | None) -> FoundModel:
     found = find_model(model, checkpoint)
     print_notes(found.notes)
     return found
+
+
+TunedPlans = Annotated[
+    str | None,
+    Panel.SAMPLING.option(
+        "--plan",
+        help="Files of tuned plans to measure as the method tuned, separated by commas; by default"
+        " those in the model folder.",
+        metavar="FILE,...",
+    ),
+]
+
+
+def with_plans(found: FoundModel, text: str | None) -> FoundModel:
+    """The model with other tuned plans; as it is if none are set."""
+    from fastdpm.models.tuned import TunedPlan, read_plan
+
+    files: dict[int, Path] = {}
+    for path in map(Path, parse("--plan", text, str)):
+        tuned = read_plan(path)
+        if not isinstance(tuned, TunedPlan):
+            raise InvalidArgumentError(f"{path} is no tuned plan: write one with `fastdpm tune`")
+        count = tuned.num_steps
+        if count in files:
+            raise InvalidArgumentError(
+                f"{files[count]} and {path} are both for S = {count}: choose one"
+            )
+        files[count] = path
+    return replace(found, plan_files=files) if files else found
 
 
 def command_line(*without: str) -> str:

@@ -69,6 +69,7 @@ def compare(
             help="TOML file of your own recipes, one table for each, in addition to the model's."
         ),
     ] = None,
+    plans: choices.TunedPlans = None,
     guidance_scale: Annotated[
         str | None,
         Panel.SAMPLING.option(
@@ -155,7 +156,7 @@ def compare(
         if folder.out is None:
             raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
         folder.check()
-    found_model = choices.find(model, checkpoint)
+    found_model = choices.with_plans(choices.find(model, checkpoint), plans)
     preset = read_preset(model) if checkpoint is not None else None
     machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
     measuring = MeasureOptions(

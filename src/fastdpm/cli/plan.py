@@ -22,6 +22,12 @@ def plan(
     model: choices.ModelName = "cifar10",
     checkpoint: choices.Checkpoint = None,
     options: recipes.RecipeOptions,
+    saved: Annotated[
+        Path | None,
+        Panel.SAMPLING.option(
+            "--plan", help="A saved plan or a tuned plan to show, in place of a recipe."
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, Panel.OUTPUT.option(help="Draw the plan to this .png, .pdf or .svg file.")
     ] = None,
@@ -38,8 +44,8 @@ def plan(
         raise InvalidArgumentError("--save and --plot name the same file: choose two")
     found = choices.find(model, checkpoint)
     for path in (save, plot):
-        check_output(path, inputs=found.files)
-    recipe, compiled, tuned = options.compiled(found)
+        check_output(path, inputs=found.files if saved is None else [*found.files, saved])
+    recipe, compiled, tuned = options.compiled(found, saved)
     lines = _lines(compiled, recipe.guidance, tuned)
     if plot is not None:
         from fastdpm.output.figures import write_plan

@@ -183,9 +183,26 @@ class RecipeOptions(Options):
             raise InvalidArgumentError(f"{key} draws noise of its own: choose another --recipe")
         return None, plan
 
-    def compiled(self, found: FoundModel) -> tuple[Recipe, Plan, TunedPlan | None]:
-        """The recipe and its plan, which may be that of a method of diffusers, or a tuned one."""
+    def compiled(
+        self, found: FoundModel, saved: Path | None = None
+    ) -> tuple[Recipe, Plan, TunedPlan | None]:
+        """The recipe and its plan, which may be that of a method of diffusers, or a tuned one.
+
+        Args:
+            found: The model.
+            saved: The file of a plan that is used in place of a recipe.
+        """
+        from fastdpm.models.checks import check_plan
+        from fastdpm.models.tuned import TunedPlan, as_plan, read_plan
+
         config, plan = found.config, None
+        if saved is not None:
+            self._check_idle(["--plan"])
+            read = read_plan(saved)
+            check_plan(config.name, found.schedule, as_plan(read))
+            if isinstance(read, TunedPlan):
+                return read.recipe(config.recipe), read.plan, read
+            return config.recipe, read, None
         if self._is_theirs:
             _, plan = self._theirs(config)
         if plan is not None:

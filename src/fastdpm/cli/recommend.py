@@ -62,6 +62,7 @@ def recommend(
             help="TOML file of your own recipes, one table for each, to screen too."
         ),
     ] = None,
+    plans: choices.TunedPlans = None,
     n: Annotated[
         int | None,
         Panel.SAMPLING.option(
@@ -131,7 +132,7 @@ def recommend(
     names = choices.parse("--methods", methods, str) or None
     classes = choices.parse_classes(class_labels)
     folder.check()
-    found_model = choices.find(model, checkpoint)
+    found_model = choices.with_plans(choices.find(model, checkpoint), plans)
     machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
     with choices.keeping(kept):
         prepared = prepare_recommendation(

@@ -76,8 +76,8 @@ def check_tuned(methods: Sequence[Method], handle: ModelHandle) -> None:
         for tuned in plans:
             if tuned.guidance.enabled == guided and tuned.model != digest:
                 raise InvalidArgumentError(
-                    f"plan {tuned.plan.label!r} in the folder of {handle.config.name} was learned"
-                    " for another model: delete it, or tune again"
+                    f"plan {tuned.plan.label!r} was learned for another model than"
+                    f" {handle.config.name}: delete it, or tune again"
                 )
 
 

@@ -62,7 +62,8 @@ class Features:
         found = [torch.cat(calls).double() for calls in seen.values() if _alike(calls)]
         found = [part for part in found if len(part) == len(samples) and part.isfinite().all()]
         if found:
-            return found[len(found) // 3 : -(len(found) // 3) or None]
+            outside = -(-len(found) // 3) if len(found) > 2 else 0
+            return found[outside : len(found) - outside]
         predictions = (prediction, self._predicted(samples, _MORE_NOISE))
         return [found.flatten(1).double() for found in predictions]
 

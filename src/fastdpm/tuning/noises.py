@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Self
 
+from torch import Tensor
+
 from fastdpm.core.errors import SamplingError
 from fastdpm.core.guidance import NO_GUIDANCE, GuidanceScale
 from fastdpm.core.schedule import Array
@@ -15,6 +17,7 @@ from fastdpm.tuning.paths import Paths, distance, draw_paths
 from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned, Rollout, roll, state_of
 
+_BOUND, _WITHIN = 1.2, 0.99
 Make = Callable[[range, GuidanceScale], DataPredictor]
 """``make(samples, guidance)`` returns the network for some samples."""
 
@@ -63,12 +66,30 @@ class Noises:
         return self.predict.evaluations + (0 if shown is None else shown.predict.evaluations)
 
     @cached_property
+    def wanted(self) -> Tensor:
+        """The teacher's samples, as they are shown."""
+        return self.shown(self.paths.samples)
+
+    @cached_property
+    def _bounded(self) -> bool:
+        """Whether the values of samples lie in [-1, 1], apart from a few; latents leave it."""
+        return float((self.paths.samples.abs() <= _BOUND).double().mean()) >= _WITHIN
+
+    def shown(self, samples: Tensor) -> Tensor:
+        """Samples as pictures and sounds show them: values beyond [-1, 1] are clipped."""
+        return samples.clamp(-1, 1) if self._bounded else samples
+
+    def distance(self, samples: Tensor) -> float:
+        """How far samples are from the teacher's; see :func:`fastdpm.tuning.paths.distance`."""
+        return distance(self.shown(samples), self.wanted)
+
+    @cached_property
     def _features(self) -> Features:
-        return Features(self._make(self.predict.samples, NO_GUIDANCE), self.paths.samples)
+        return Features(self._make(self.predict.samples, NO_GUIDANCE), self.wanted)
 
     @cached_property
     def _moments(self) -> Moments:
-        return Moments.of(self._features(self.paths.samples))
+        return Moments.of(self._features(self.wanted))
 
     def prepare_moments(self) -> None:
         """Compute the features of the teacher's samples now, before evaluations are counted."""
@@ -76,25 +97,27 @@ class Noises:
 
     def to_paths(self, rollout: Rollout) -> Array:
         """The differences to the teacher's samples; their squared length is their distance."""
-        wanted = self.paths.samples
-        spread = (wanted - wanted.mean(0)).double().square().sum().sqrt()
-        difference: Array = ((rollout.final - wanted).flatten().double() / spread).numpy()
-        return difference
+        spread = (self.wanted - self.wanted.mean(0)).double().square().sum().sqrt()
+        difference = self.shown(rollout.final) - self.wanted
+        found: Array = (difference.flatten().double() / spread).numpy()
+        return found
 
     def to_moments(self, rollout: Rollout) -> Array:
         """The differences to the moments of the features of the teacher's samples."""
-        return self._moments.residual(self._features(rollout.final))
+        return self._moments.residual(self._features(self.shown(rollout.final)))
 
     def along(self, learned: Learned) -> list[float]:
         """How far the states after each row are from the teacher's at the same level."""
-        data = roll(self.predict, learned).data
-        return [
+        rollout = roll(self.predict, learned)
+        levels, predict = learned.levels.level[1:-1], self.predict
+        far = [
             distance(
-                self.predict.clipped(state_of(learned.table[s], self.predict.start, data)),
-                self.paths.at(float(learned.levels.level[s])),
+                predict.clipped(state_of(learned.table[s], predict.start, rollout.data)),
+                self.paths.at(float(level)),
             )
-            for s in range(1, learned.num_rows + 1)
+            for s, level in enumerate(levels, 1)
         ]
+        return [*far, self.distance(rollout.final)]
 
     def losses(self, learned: Learned, *, moments: bool) -> Mapping[str, float]:
         """How far a plan is from the teacher on these noises; infinitely if it gives no values."""
@@ -102,7 +125,7 @@ class Noises:
             rollout = roll(self.predict, learned)
         except SamplingError:
             return {"paths": math.inf} | ({"moments": math.inf} if moments else {})
-        found = {"paths": distance(rollout.final, self.paths.samples)}
+        found = {"paths": self.distance(rollout.final)}
         if moments:
             r = self.to_moments(rollout)
             found["moments"] = float(r @ r)

@@ -18,7 +18,6 @@ from fastdpm.core.errors import SamplingError
 from fastdpm.core.schedule import Array
 from fastdpm.tuning.closed_form import fit
 from fastdpm.tuning.noises import Noises
-from fastdpm.tuning.paths import distance
 from fastdpm.tuning.rollout import Learned, Rollout, gap, lowest
 
 _FIRST_STEP, _LAST_STEP = 0.5, 0.03  # in lambda
@@ -107,7 +106,7 @@ def _candidate(
         learned, rollout = fit(noises.predict, noises.paths, log_snr, before=before)
     except SamplingError:
         return None
-    loss = distance(rollout.final, noises.paths.samples)
+    loss = noises.distance(rollout.final)
     return Candidate(learned, rollout, loss) if math.isfinite(loss) else None
 
 
