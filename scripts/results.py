@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import inversion_page
 import solvers_page
+import tuned_page
 
 from fastdpm.evaluation.report.markdown import markdown
 from fastdpm.evaluation.results import Cell, Comparison
@@ -82,6 +83,7 @@ def page() -> str:
         _errors(),
         inversion_page.section(RESULTS / "inversion.json"),
         solvers_page.section(RESULTS, [COLOR, IMAGES, VOCODER]),
+        tuned_page.section(RESULTS, [COLOR, f"{COLOR}-guidance-1.5", IMAGES, SOUNDS, VOCODER]),
         *((_part if name in MORE else _section)(name, part) for name, part in color.items()),
         *(_section(name, comparison) for name, comparison in found.items()),
     ]

@@ -12,6 +12,7 @@ names=("$@")
 known="digits spoken-digits spoken-digits-vocoder"
 known+=" cifar10 cifar10-kappa cifar10-samplers cifar10-guidance cifar10-float32"
 known+=" digits-solvers spoken-digits-vocoder-solvers cifar10-solvers"
+known+=" digits-tuned spoken-digits-tuned spoken-digits-vocoder-tuned cifar10-tuned"
 for name in "${names[@]}"; do
   [[ " $known " == *" $name "* ]] || { echo "unknown: $name; choose from $known" >&2; exit 2; }
 done
@@ -64,3 +65,15 @@ solve() {
 solve digits -S "$(seq -s, 3 20)" -n 4000 --screen-n 1000
 solve spoken-digits-vocoder -S 5,6,8 -n 30 --screen-n 15 --against spoken-digits-test.parquet
 solve cifar10 -S 5,8,10,20 -n 2000 --screen-n 1000 --clip x0 --guidance 1 --precision bf16
+
+# learn MODEL OPTIONS: tuned plans beside the untrained ones, into the results of MODEL-tuned
+learn() {
+  if ((${#names[@]})) && [[ " ${names[*]} " != *" $1-tuned "* ]]; then return; fi
+  python "$here/scripts/tuned.py" "$@"
+}
+
+learn digits -S 3,4,5,6,7,8,9,10 -n 4000 --tunings 3
+learn spoken-digits -S 5,8 -n 100 --evaluations 20000 --precision bf16
+learn spoken-digits-vocoder -S 5,8 -n 30 --evaluations 20000 --against spoken-digits-test.parquet
+learn cifar10 -S 3,4,5,6,8,10 -n 2000 --evaluations 150000 --clip x0 --guidance 1 --precision bf16
+learn cifar10 -S 3,4,5,6,8,10 -n 2000 --evaluations 150000 --clip x0 --guidance 1.5 --precision bf16

@@ -1,9 +1,10 @@
 """Tune plans for a model, and measure them beside the best untrained ones, for docs/results.md.
 
 Peers of S are the finalists of scripts/solvers.py at S and at 2 S, ours and diffusers'. All are
-measured with seed 1, on which no plan was learned or chosen. Plans are kept in
-docs/results/tuned/NAME, samples in the cache, and docs/results/NAME-tuned.json is written after
-each S, so an interrupted run continues:
+measured with seed 1, on which no plan was learned or chosen. Beside the metrics stand the distance
+to the samples that the teacher draws from the same noises, and the variance of the samples.
+Plans are kept in docs/results/tuned/NAME and samples in the cache, and the results are written
+after each S to docs/results/NAME-tuned.json, so an interrupted run continues:
 
     python scripts/tuned.py digits -S 3,4,5 -n 4000 --tunings 3
 """
@@ -12,17 +13,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
-from fastdpm import TunedPlan, TuneOptions, load_model
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdpm import Model, TunedPlan, TuneOptions, load_model
+from fastdpm.core.multistep import multistep_3
 from fastdpm.evaluation import Comparison, DrawOptions, MeasureOptions
 from fastdpm.evaluation.comparing import prepare
-from fastdpm.evaluation.methods import Method, TunedMethod
+from fastdpm.evaluation.drawn import Drawer, PlanDrawer
+from fastdpm.evaluation.grid import recipes_of
+from fastdpm.evaluation.methods import Method, TunedMethod, choose_methods, open_drawer
+from fastdpm.evaluation.scores import plain
 from fastdpm.tuning import Tuning
+from fastdpm.tuning.rollout import levels_of, lowest
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 _SEED = 1  # of the samples that are measured
+_LOOKED_AT = 500  # samples that are compared with those of the teacher
+_ROWS = 48  # steps of that teacher
 
 
 def main() -> None:
@@ -46,12 +59,14 @@ def main() -> None:
     ]
     peers = _Peers(options.model)
     parts: list[Comparison] = []
+    looks: dict[str, dict[str, float]] = {}
+    paired = model.config.data.mel is not None  # the metrics of a vocoder say how near it is
+    teacher = None if paired else _Teacher(options, model, tunings[0])
     plans: dict[str, dict[int, TunedPlan]] = {}
     for num_steps in map(int, options.steps.split(",")):
         for number, tuning in enumerate(tunings):
-            key = "tuned" if number == 0 else f"tuned-{number + 1}"
             plan = _tuned(options, tuning, number, num_steps)
-            plans.setdefault(key, {})[num_steps] = plan
+            plans.setdefault(_key(number), {})[num_steps] = plan
         tuned = [TunedMethod(held, key) for key, held in plans.items()]
         for count in (num_steps, 2 * num_steps):
             methods: list[str | Method] = [*peers.at(count)]
@@ -65,8 +80,14 @@ def main() -> None:
                 clip=tunings[0].clip,
                 guidance_scale=tunings[0].guidance,
             )
-            parts.append(prepared.run(log=lambda line: print(line, flush=True)))
-        _write(options, parts, plans)
+            found = prepared.run(log=lambda line: print(line, flush=True))
+            parts.append(found)
+            if teacher is not None:
+                looks |= {_look_key(m, count): teacher.look(m, count) for m in methods}
+        for number, held in enumerate(plans.values()):
+            plan = held[num_steps] = _with_quality(held[num_steps], parts[-2], number)
+            _keep(_path(options, number, num_steps), plan)
+        _write(options, parts, plans, looks)
 
 
 def _options() -> argparse.Namespace:
@@ -84,6 +105,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _look_key(method: str | Method, num_steps: int) -> str:
+    return f"{method if isinstance(method, str) else method.key} {num_steps}"
+
+
+def _key(number: int) -> str:
+    """The name of a tuning in results."""
+    return "tuned" if number == 0 else f"tuned-{number + 1}"
+
+
 def _name(options: argparse.Namespace) -> str:
     guided = "" if options.guidance in (None, 1) else f"-guidance-{options.guidance:g}"
     return f"{options.model}{guided}"
@@ -91,13 +121,60 @@ def _name(options: argparse.Namespace) -> str:
 
 def _tuned(options: argparse.Namespace, tuning: Tuning, number: int, num_steps: int) -> TunedPlan:
     """The plan of a tuning: from its file if it is there."""
-    path = RESULTS / "tuned" / _name(options) / str(number) / f"S{num_steps}.json"
+    path = _path(options, number, num_steps)
     if path.is_file():
         return TunedPlan.from_json(path.read_text(encoding="utf-8"))
     plan = tuning.run(num_steps)
+    _keep(path, plan)
+    return plan
+
+
+def _path(options: argparse.Namespace, number: int, num_steps: int) -> Path:
+    return RESULTS / "tuned" / _name(options) / str(number) / f"S{num_steps}.json"
+
+
+def _keep(path: Path, plan: TunedPlan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(plan.to_json() + "\n", encoding="utf-8")
-    return plan
+
+
+def _with_quality(plan: TunedPlan, found: Comparison, number: int) -> TunedPlan:
+    """The plan with what was measured of it."""
+    key = _key(number)
+    cell = next(c for c in found.cells if c.method == key and c.num_steps == plan.num_steps)
+    scores = {
+        metric.key: {"name": metric.name} | plain(cell.scores[metric.key])
+        for metric in found.metrics
+        if metric.key in cell.scores
+    }
+    about = {"n": cell.n, "seed": _SEED, "features": found.features, "against": found.against}
+    return replace(plan, quality=about | {"scores": scores})
+
+
+class _Teacher:
+    """The samples of the teacher, and how others look beside them."""
+
+    def __init__(self, options: argparse.Namespace, model: Model, tuning: Tuning) -> None:
+        self.model, self.clip, self.guidance = model, tuning.clip, tuning.guidance
+        self.samples = range(min(_LOOKED_AT, options.n))
+        self.draw = DrawOptions(_SEED, options.precision)
+        end = -math.log(tuning.options.teacher_end)
+        levels = levels_of(model.schedule, np.linspace(lowest(model.schedule), end, _ROWS))
+        self.wanted = self._drawn(PlanDrawer(multistep_3(levels), self.clip, self.guidance))
+
+    def _drawn(self, drawer: Drawer) -> Tensor:
+        parts = [part for part, _ in drawer.draw(self.model, self.samples, self.draw, None)]
+        return torch.cat(parts).cpu().double().clamp(-1, 1)
+
+    def look(self, method: str | Method, num_steps: int) -> dict[str, float]:
+        """Root mean squared distance to the teacher, and the variance, by the teacher's."""
+        found = choose_methods([method], None, recipes_of(None, self.model.config), {})[0]
+        schedule = self.model.schedule
+        drawer = open_drawer(found, schedule, num_steps, self.clip, self.guidance)
+        x = self._drawn(drawer)
+        variance = [float((y - y.mean(0)).square().mean()) for y in (x, self.wanted)]
+        distance = float((x - self.wanted).square().mean()) / variance[1]
+        return {"distance": distance**0.5, "variance": variance[0] / variance[1]}
 
 
 class _Peers:
@@ -115,7 +192,10 @@ class _Peers:
 
 
 def _write(
-    options: argparse.Namespace, parts: list[Comparison], plans: dict[str, dict[int, TunedPlan]]
+    options: argparse.Namespace,
+    parts: list[Comparison],
+    plans: dict[str, dict[int, TunedPlan]],
+    looks: dict[str, dict[str, float]],
 ) -> None:
     """Write what is measured so far, and draw it."""
     cells = {cell.id: cell for part in parts for cell in part.cells}
@@ -133,6 +213,7 @@ def _write(
     record = {
         "command": f"python scripts/tuned.py {options.model} {stated}",
         "records": records,
+        "looks": looks,
         "comparison": found.results,
     }
     text = json.dumps(record, indent=1, ensure_ascii=False)
