@@ -8,7 +8,7 @@ Source: Nocedal & Wright 2006, Numerical Optimization, section 10.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,8 @@ _DIFFERENCE = 0.01
 _DAMPING, _LEAST_DAMPING = 1e-2, 1e-6
 _TRIES = 6
 _TOLERANCE = 1e-3  # of the loss; an iteration that gains less is the last one
+KINDS = ("level", "shift", "coefficient")
+"""The numbers of a plan: levels, how far those that the network receives differ, coefficients."""
 Residual = Callable[[Rollout], Array]
 
 
@@ -65,6 +67,8 @@ def refine(
     learned: Learned,
     residual: Residual,
     iterations: int,
+    *,
+    kinds: Collection[str] = KINDS,
     over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Improve a plan; generate it as it is, and after each iteration that improves it.
@@ -74,13 +78,14 @@ def refine(
         learned: Levels and coefficients to start from.
         residual: What has to be small, of a run.
         iterations: The most iterations.
+        kinds: What may change.
         over: Whether the time is over; an iteration that is not done by then is dropped.
     """
     rollout = roll(predict, learned)
     step = Step(learned, rollout, residual(rollout), _DAMPING)
     yield step
     for _ in range(iterations):
-        found = _iterate(predict, step, residual, over)
+        found = _iterate(predict, step, residual, kinds, over)
         if found is None:
             return
         enough = found.loss > (1 - _TOLERANCE) * step.loss
@@ -90,14 +95,14 @@ def refine(
             return
 
 
-def evaluations(num_steps: int) -> int:
+def evaluations(num_steps: int, kinds: Collection[str] = KINDS) -> int:
     """Network evaluations of the partial runs of a Jacobian, for one sample."""
-    return sum(num_steps - number.row for number in _numbers(num_steps))
+    return sum(num_steps - number.row for number in _numbers(num_steps, kinds))
 
 
-def count_numbers(num_steps: int) -> int:
+def count_numbers(num_steps: int, kinds: Collection[str] = KINDS) -> int:
     """How many numbers a plan of S rows has."""
-    return len(_numbers(num_steps))
+    return len(_numbers(num_steps, kinds))
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class _Number:
     """A number of a plan: a level, a shift, or a coefficient of a state.
 
     Attributes:
-        kind: "level", "shift" or "coefficient".
+        kind: One of :data:`KINDS`.
         row: The first row whose prediction changes with it.
         column: The column of a coefficient in the table.
     """
@@ -115,19 +120,20 @@ class _Number:
     column: int = 0
 
 
-def _numbers(num_steps: int) -> list[_Number]:
-    """All numbers of a plan; the last coefficient of each state follows from its signal."""
+def _numbers(num_steps: int, kinds: Collection[str]) -> list[_Number]:
+    """The numbers of a plan; the last coefficient of each state follows from its signal."""
     each = [_Number(kind, s) for kind in ("level", "shift") for s in range(num_steps)]
     table = [(s, j) for s in range(1, num_steps + 1) for j in range(s)]
-    return each + [_Number("coefficient", s, j) for s, j in table]
+    found = each + [_Number("coefficient", s, j) for s, j in table]
+    return [number for number in found if number.kind in kinds]
 
 
 class _Around:
     """Plans near some levels and coefficients."""
 
-    def __init__(self, origin: Learned) -> None:
+    def __init__(self, origin: Learned, kinds: Collection[str]) -> None:
         self.origin = origin
-        self.numbers = _numbers(origin.num_rows)
+        self.numbers = _numbers(origin.num_rows, kinds)
         self._beyond = origin.table - theory(origin.schedule, origin.log_snr)
 
     def at(self, changes: Array) -> Learned | None:
@@ -151,10 +157,14 @@ class _Around:
 
 
 def _iterate(
-    predict: DataPredictor, step: Step, residual: Residual, over: Callable[[], bool]
+    predict: DataPredictor,
+    step: Step,
+    residual: Residual,
+    kinds: Collection[str],
+    over: Callable[[], bool],
 ) -> Step | None:
     """The first damped step that lowers the loss; None if there is none, or the time is over."""
-    around = _Around(step.learned)
+    around = _Around(step.learned, kinds)
     jacobian = _jacobian(predict, around, step, residual, over)
     if jacobian is None:
         return None

@@ -163,14 +163,17 @@ class Work:
     def _refined(self, name: str, stage: str, learned: Learned, left: int) -> tuple[Learned, int]:
         """The best of the iterations on fresh noises, and their cost."""
         moments, num_steps = stage == "moments", learned.num_rows
-        each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps)
+        kinds = refinement.KINDS if moments else ("level", "coefficient")
+        each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps, kinds)
         each += refinement.count_numbers(num_steps) if moments else 0
         left, most = round(_SHARE[stage] * left), _ITERATIONS[stage]
         count = max(left // (most * each), _FEWEST)  # but not too few to learn from
         noises = self.learning.first(min(count, self.options.n))
         residual = noises.to_moments if moments else noises.to_paths
         best, least, began = learned, math.inf, time.monotonic()
-        steps = refinement.refine(noises.predict, learned, residual, most, lambda: self.clock.over)
+        steps = refinement.refine(
+            *(noises.predict, learned, residual, most), kinds=kinds, over=lambda: self.clock.over
+        )
         for number, step in enumerate(steps):
             loss = self.fresh.losses(step.learned, moments=moments)[stage]
             if step.rejected:
