@@ -43,7 +43,7 @@ def tune(
     n: Annotated[
         int,
         Panel.TUNING.option("-n", help="Noises to learn from; half as many fresh ones choose."),
-    ] = 1024,
+    ] = 1536,
     until: Annotated[
         str,
         Panel.TUNING.option(
@@ -68,7 +68,7 @@ def tune(
             help="Network evaluations for each S and each set of noises, at most, without those of"
             " the teacher."
         ),
-    ] = 400_000,
+    ] = 440_000,
     minutes: Annotated[
         float | None,
         Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),

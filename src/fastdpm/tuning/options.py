@@ -38,13 +38,13 @@ class TuneOptions:
         InvalidArgumentError: If a value is out of range.
     """
 
-    n: int = 1024
+    n: int = 1536
     seed: int = 0
     seeds: int = 1
     stages: tuple[str, ...] = STAGES
     teacher_steps: int | None = None
     teacher_end: float = 0.15
-    evaluations: int = 400_000
+    evaluations: int = 440_000
     minutes: float | None = None
     precision: str = "float32"
     batch_size: int | None = None
