@@ -400,3 +400,26 @@ def test_the_best_of_several_sets_of_noises_counts_and_an_interrupted_one_goes_o
     assert first.record["stages"][0]["losses"] == stages[0]["losses"]
     in_time = tune(model(Mixture()), 2, options=replace(options, minutes=1e-6))
     assert len(in_time.record["stages"]) == 1
+
+
+def test_the_teacher_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr("fastdpm.tuning.stages._SECONDS_PER_LINE", 0.0)
+    lines: list[str] = []
+    options = TuneOptions(n=40, stages=("levels",), evaluations=2000, teacher_steps=12)
+    tune(model(Mixture()), 2, options=options, log=lines.append)
+    told = [line for line in lines if line.startswith("teacher: ") and " of 12 steps" in line]
+    assert [line.split()[1] for line in told] == [str(row) for row in range(1, 13)] * 2
+    assert "32 noises, about 0 s left" in told[11]
+
+
+def test_of_large_samples_some_values_stand_for_all(image_model, monkeypatch):
+    options = TuneOptions(n=36, stages=("levels",), evaluations=500, teacher_steps=12)
+    tuning = Tuning(image_model, options)
+    noises = tuning.fresh
+    rollout = roll(noises.predict, Learned.untrained(image_model.schedule, np.array([-2.0, 1.0])))
+    whole = noises.to_paths(rollout)
+    monkeypatch.setattr("fastdpm.tuning.noises._VALUES", 32)
+    some = noises.to_paths(rollout)
+    assert len(some) == 32 * len(noises) < len(whole)
+    assert math.isclose(some @ some, whole @ whole, rel_tol=0.3)
+    np.testing.assert_array_equal(some, noises.to_paths(rollout))

@@ -22,6 +22,7 @@ from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned, Rollout, state_of
 
 _RIDGE = 1e-4  # of the diagonal
+_AT_ONCE = 2**18  # values of each state
 
 
 def fit(
@@ -76,33 +77,36 @@ def _row(
     *,
     match: bool,
 ) -> Array:
-    """Coefficients of one state; ``prior`` are those of theory but for the last."""
-    newest = data[-1]
-    columns = [start - first * newest, *(older - newest for older in data[:-1])]
-    fixed = level * newest
-    flat = torch.stack([column.flatten() for column in columns]).double()
-    wanted = (target - fixed).flatten().double()
-    gram, known = (flat @ flat.T).numpy(), (flat @ wanted).numpy()
+    """Coefficients of one state; ``prior`` are those of theory but for the last.
+
+    The state is ``fixed + sum_i x_i column_i`` for any x: by the signal, the columns are the start
+    less its signal in the newest prediction, and the older predictions less the newest one.
+    """
+    count = len(data)
+    products, centered = _products([start, *data, target])
+    columns = np.zeros((count, count + 2))  # over the start, the predictions and the target
+    columns[:, :count] = np.eye(count)
+    columns[:, count] = [-first, *(-1.0,) * (count - 1)]
+    fixed, wanted = np.zeros(count + 2), np.zeros(count + 2)
+    fixed[count] = level
+    wanted[[count, count + 1]] = -level, 1.0
+    gram, known = columns @ products @ columns.T, columns @ products @ wanted
     ridge = np.diag(_RIDGE * (np.diag(gram) + 1e-6 * np.trace(gram) / len(gram)))
     gram, known = gram + ridge, known + ridge @ prior
     found = np.linalg.solve(gram, known)
     if match and len(start) > 1:
-        found = _with_variance(gram, known, columns, fixed, target)
+        v2, v1 = columns @ centered @ columns.T, columns @ centered @ fixed
+        missing = float(centered[-1, -1] - fixed @ centered @ fixed)
+        found = _with_variance(gram, known, v2, v1, missing)
     return np.append(found, level - found[0] * first - found[1:].sum())
 
 
-def _with_variance(
-    gram: Array, known: Array, columns: list[Tensor], fixed: Tensor, target: Tensor
-) -> Array:
-    """Least squares among the solutions whose variance over samples is the target's.
+def _with_variance(gram: Array, known: Array, v2: Array, v1: Array, missing: float) -> Array:
+    """Least squares among the solutions x whose variance is right: x v2 x + 2 v1 x = missing.
 
-    With a multiplier m, these are (gram - m V) x = known + m v. The variance rises with m up to
-    the smallest eigenvalue of the pencil (gram, V).
+    With a multiplier m, these are (gram - m v2) x = known + m v1. The variance rises with m up to
+    the smallest eigenvalue of the pencil (gram, v2).
     """
-    spread = torch.stack([_centered(column) for column in columns])
-    base = _centered(fixed)
-    v2, v1 = (spread @ spread.T).numpy(), (spread @ base).numpy()
-    missing = float(_centered(target).square().sum() - base.square().sum())
 
     def solution(m: float) -> Array:
         return np.asarray(np.linalg.solve(gram - m * v2, known + m * v1))
@@ -123,5 +127,13 @@ def _with_variance(
     return solution(float(brentq(excess, low, high)))
 
 
-def _centered(x: Tensor) -> Tensor:
-    return (x - x.mean(0)).flatten().double()
+def _products(states: list[Tensor]) -> tuple[Array, Array]:
+    """Inner products of sets of states, and those of their deviations from the mean sample."""
+    count, size = len(states), max(1, _AT_ONCE // states[0][0].numel())
+    products, total = np.zeros((count, count)), torch.zeros(())
+    for first in range(0, len(states[0]), size):
+        part = torch.stack([x[first : first + size].flatten(1) for x in states]).double()
+        total = total + part.sum(1)
+        flat = part.flatten(1)
+        products += (flat @ flat.T).numpy()
+    return products, products - (total @ total.T).numpy() / len(states[0])

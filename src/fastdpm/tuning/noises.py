@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Self
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fastdpm.core.errors import SamplingError
@@ -18,6 +20,7 @@ from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned, Rollout, roll, state_of
 
 _BOUND, _WITHIN = 1.2, 0.99
+_VALUES = 256  # of each sample that a Jacobian looks at
 Make = Callable[[range, GuidanceScale], DataPredictor]
 """``make(samples, guidance)`` returns the network for some samples."""
 
@@ -36,7 +39,13 @@ class Noises:
 
     @classmethod
     def draw(
-        cls, make: Make, samples: range, guidance: GuidanceScale, rows: int, end: float
+        cls,
+        make: Make,
+        samples: range,
+        guidance: GuidanceScale,
+        rows: int,
+        end: float,
+        after_row: Callable[[int], object] = lambda row: None,
     ) -> Self:
         """Draw the trajectories from the noises of some samples.
 
@@ -46,9 +55,10 @@ class Noises:
             guidance: How the network is guided.
             rows: Network evaluations of the teacher.
             end: Noise scale where the teacher ends.
+            after_row: Called with each of these that is done, from 0.
         """
         predict = make(samples, guidance)
-        return cls(make, predict, draw_paths(predict, rows, end))
+        return cls(make, predict, draw_paths(predict, rows, end, after_row))
 
     def first(self, count: int) -> Noises:
         """The first noises alone, which count evaluations of their own."""
@@ -97,10 +107,19 @@ class Noises:
 
     def to_paths(self, rollout: Rollout) -> Array:
         """The differences to the teacher's samples; their squared length is their distance."""
-        spread = (self.wanted - self.wanted.mean(0)).double().square().sum().sqrt()
-        difference = self.shown(rollout.final) - self.wanted
+        wanted = self._some(self.wanted)
+        spread = (wanted - wanted.mean(0)).double().square().sum().sqrt()
+        difference = self._some(self.shown(rollout.final)) - wanted
         found: Array = (difference.flatten().double() / spread).numpy()
         return found
+
+    def _some(self, samples: Tensor) -> Tensor:
+        """The values of samples, shape (n, m); of large ones, so many at random positions."""
+        flat = samples.flatten(1)
+        if flat.shape[1] <= _VALUES:
+            return flat
+        places = np.random.default_rng(0).choice(flat.shape[1], _VALUES, replace=False)
+        return flat[:, torch.from_numpy(np.sort(places))]
 
     def to_moments(self, rollout: Rollout) -> Array:
         """The differences to the moments of the features of the teacher's samples."""

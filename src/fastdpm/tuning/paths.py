@@ -8,6 +8,7 @@ prediction of clean data there as its sample.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +73,19 @@ class Paths:
         return x
 
 
-def draw_paths(predict: DataPredictor, rows: int, end: float) -> Paths:
+def draw_paths(
+    predict: DataPredictor,
+    rows: int,
+    end: float,
+    after_row: Callable[[int], object] = lambda row: None,
+) -> Paths:
     """Draw the trajectories of all samples.
 
     Args:
         predict: The network, and the starts.
         rows: Network evaluations M.
         end: Noise scale sqrt(1 - r^2) / r of the last row.
+        after_row: Called with each row that is done, from 0.
     """
     schedule = predict.schedule
     level = level_of(np.linspace(lowest(schedule), -math.log(end), rows))
@@ -94,6 +101,7 @@ def draw_paths(predict: DataPredictor, rows: int, end: float) -> Paths:
             x.add_(data[s - j], alpha=float(weight))
         x = predict.clipped(x)
         states.append(x)
+        after_row(s)
     return Paths(r, tuple(states), tuple(data))
 
 

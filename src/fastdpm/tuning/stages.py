@@ -48,6 +48,10 @@ class Clock:
         """Whether the time is over."""
         return time.monotonic() >= self.deadline
 
+    def left(self, share: float) -> float:
+        """Seconds that are left when a share of the work is done."""
+        return (time.monotonic() - self.began) * max(0.0, 1 / share - 1)
+
     @property
     def due(self) -> bool:
         """Whether it is time for another line."""
@@ -147,8 +151,8 @@ class Work:
             nonlocal tried
             tried += 1
             if self.clock.due:
-                left = (time.monotonic() - self.clock.began) * (limit / spent() - 1)
-                shown = f"{tried} tried, distance {loss:.3g}, at most {max(0.0, left):.0f} s left"
+                left = self.clock.left(spent() / limit)
+                shown = f"{tried} tried, distance {loss:.3g}, at most {left:.0f} s left"
                 self.log(f"{name}: {shown}")
             return spent() >= limit or self.clock.over
 

@@ -153,9 +153,8 @@ class Tuning:
         """The noises that a repeat learns from; those of one repeat are held at a time."""
         if self._held is None or self._held[0] != repeat:
             count, self._held = self.options.n, None
-            first = (
-                0 if repeat == 0 else repeat * count + self._fresh_count
-            )  # after the fresh ones
+            after_fresh = repeat * count + self._fresh_count
+            first = after_fresh if repeat else 0
             self._held = repeat, self._noises(range(first, first + count))
         return self._held[1]
 
@@ -170,7 +169,14 @@ class Tuning:
 
     def _noises(self, samples: range) -> Noises:
         rows, end = self.teacher["steps"], self.teacher["end"]
-        return Noises.draw(self._make, samples, self.guidance, rows, end)
+        clock = Clock.start(None)
+
+        def after_row(row: int) -> None:
+            if clock.due:
+                left = f"about {clock.left((row + 1) / rows):.0f} s left"
+                self.log(f"teacher: {row + 1} of {rows} steps from {len(samples)} noises, {left}")
+
+        return Noises.draw(self._make, samples, self.guidance, rows, end, after_row)
 
     def run(
         self,
