@@ -407,9 +407,9 @@ def test_the_teacher_says_how_far_it_is(monkeypatch):
     lines: list[str] = []
     options = TuneOptions(n=40, stages=("levels",), evaluations=2000, teacher_steps=12)
     tune(model(Mixture()), 2, options=options, log=lines.append)
-    told = [line for line in lines if line.startswith("teacher: ") and " of 12 steps" in line]
-    assert [line.split()[1] for line in told] == [str(row) for row in range(1, 13)] * 2
-    assert "32 noises, about 0 s left" in told[11]
+    shown = [line for line in lines if line.startswith("teacher: ") and " of 12 steps" in line]
+    assert [line.split()[1] for line in shown] == [str(row) for row in range(1, 13)] * 2
+    assert "32 noises, about 0 s left" in shown[11]
 
 
 def test_of_large_samples_some_values_stand_for_all(image_model, monkeypatch):

@@ -170,13 +170,13 @@ class Work:
         kinds = refinement.KINDS if moments else ("level", "coefficient")
         each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps, kinds)
         each += refinement.count_numbers(num_steps) if moments else 0
-        left, most = round(_SHARE[stage] * left), _ITERATIONS[stage]
-        count = max(left // (most * each), _FEWEST)  # but not too few to learn from
+        left, limit = round(_SHARE[stage] * left), _ITERATIONS[stage]
+        count = max(left // (limit * each), _FEWEST)  # but not too few to learn from
         noises = self.learning.first(min(count, self.options.n))
         residual = noises.to_moments if moments else noises.to_paths
         best, least, began = learned, math.inf, time.monotonic()
         steps = refinement.refine(
-            *(noises.predict, learned, residual, most), kinds=kinds, over=lambda: self.clock.over
+            *(noises.predict, learned, residual, limit), kinds=kinds, over=lambda: self.clock.over
         )
         for number, step in enumerate(steps):
             loss = self.fresh.losses(step.learned, moments=moments)[stage]
@@ -184,7 +184,7 @@ class Work:
                 attempts = counted(step.rejected, "step")
                 self.log(f"{name}: {attempts} to values that are not finite, taken back")
             each_took = (time.monotonic() - began) / max(number, 1)
-            rest = each_took * (most - number)
+            rest = each_took * (limit - number)
             after = f"after {counted(number, 'iteration')}"
             after += f", at most {rest:.0f} s left" if number else ""
             self.log(f"{name}: {loss:.3g} on fresh noises {after}")
