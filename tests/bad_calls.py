@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import fastdpm
-from fastdpm import core, data, evaluation, inverse, models, sampling
+from fastdpm import core, data, evaluation, inverse, models, sampling, tuning
 from fastdpm.integrations.diffusers import plan_of
 
 MENU: dict[str, Any] = {
@@ -215,6 +215,10 @@ def _file_calls(schedule: fastdpm.VarianceSchedule, folder: Path) -> Iterator[Ca
     yield Call("TuneOptions", fastdpm.TuneOptions, {})
     tuned = {"model": odd, "num_steps": 30, "options": fastdpm.TuneOptions(n=32, teacher_steps=1)}
     yield Call("tune", fastdpm.tune, tuned)  # S is refused in every call
+    of_another = fastdpm.TunedPlan(
+        plan=core.ddim_rev(fastdpm.levels_step(schedule, 3)), model="0" * 16
+    )
+    yield Call("measured", tuning.measured, {"tuned": of_another, "model": odd, "n": 30})
     yield Call("FastDPMScheduler", fastdpm.FastDPMScheduler, {})
     yield Call("FastDPMInverseScheduler", fastdpm.FastDPMInverseScheduler, {})
     of_theirs = {"scheduler": diffusers.DDIMScheduler(20), "num_steps": 3}

@@ -192,11 +192,11 @@ class RecipeOptions(Options):
             found: The model.
             saved: The file of a plan that is used in place of a recipe.
         """
-        from fastdpm.models.checks import check_plan
-        from fastdpm.models.tuned import TunedPlan, as_plan, read_plan
-
         config, plan = found.config, None
         if saved is not None:
+            from fastdpm.models.checks import check_plan
+            from fastdpm.models.tuned import TunedPlan, as_plan, read_plan
+
             self._check_idle(["--plan"])
             read = read_plan(saved)
             check_plan(config.name, found.schedule, as_plan(read))
