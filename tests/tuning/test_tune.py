@@ -169,7 +169,8 @@ def test_a_jacobian_takes_the_partial_runs_that_are_counted():
     assert len(steps) == 2
     assert count_numbers(3) == 12
     runs = (predict.evaluations - count) / 64 - evaluations(3)  # the first one, and all tries
-    assert runs in (6, 9, 12)
+    assert runs % 3 == 0
+    assert 6 <= runs <= 3 * (1 + 4 * 6)
 
 
 def test_a_refinement_only_improves():

@@ -2,14 +2,14 @@
 
 A plan has a few dozen numbers, so a Jacobian takes a few dozen partial runs: a number changes the
 rows from its own on, and no others.
-Source: Nocedal & Wright 2006, Numerical Optimization, section 10.3.
+Source: Nocedal & Wright 2006, Numerical Optimization, sections 10.3 and 11.1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +32,7 @@ from fastdpm.tuning.rollout import (
 _DIFFERENCE = 0.01
 _DAMPING, _LEAST_DAMPING = 1e-2, 1e-6
 _TRIES = 6
+_REUSED, _WORTHWHILE = 4, 0.98  # steps with one Jacobian; another one if the loss falls to this
 _TOLERANCE = 1e-3  # of the loss; an iteration that gains less is the last one
 KINDS = ("level", "shift", "coefficient")
 """The numbers of a plan: levels, how far those that the network receives differ, coefficients."""
@@ -47,7 +48,7 @@ class Step:
         rollout: The run with them.
         residual: What has to be small.
         damping: The damping of the next iteration.
-        rejected: Steps of this iteration that gave values that are not finite.
+        rejected: Tries of this iteration that gave values that are not finite.
     """
 
     learned: Learned
@@ -85,7 +86,9 @@ def refine(
     step = Step(learned, rollout, residual(rollout), _DAMPING)
     yield step
     for _ in range(iterations):
-        found = _iterate(predict, step, residual, kinds, over)
+        around = _Around(step.learned, kinds)
+        jacobian = _jacobian(predict, around, step, residual, over)
+        found = None if jacobian is None else _descend(predict, step, jacobian, residual, kinds)
         if found is None:
             return
         enough = found.loss > (1 - _TOLERANCE) * step.loss
@@ -156,20 +159,42 @@ class _Around:
         return Learned(schedule, log_snr, table, shift)
 
 
-def _iterate(
+def _descend(
     predict: DataPredictor,
     step: Step,
+    jacobian: Array,
     residual: Residual,
     kinds: Collection[str],
-    over: Callable[[], bool],
 ) -> Step | None:
-    """The first damped step that lowers the loss; None if there is none, or the time is over."""
+    """Damped steps with one Jacobian, which Broyden's updates keep in use while they help.
+
+    None if no step lowers the loss.
+    """
+    step = first = replace(step, rejected=0)
+    for _ in range(_REUSED):
+        found = _damped(predict, step, jacobian, residual, kinds)
+        if found is None:
+            break
+        following, changes = found
+        missed = following.residual - step.residual - jacobian @ changes
+        jacobian += np.outer(missed, changes) / (changes @ changes)
+        before, step = step.loss, following
+        if step.loss > _WORTHWHILE * before:
+            break
+    return None if step is first else step
+
+
+def _damped(
+    predict: DataPredictor,
+    step: Step,
+    jacobian: Array,
+    residual: Residual,
+    kinds: Collection[str],
+) -> tuple[Step, Array] | None:
+    """The first damped step that lowers the loss, and its changes; None if there is none."""
     around = _Around(step.learned, kinds)
-    jacobian = _jacobian(predict, around, step, residual, over)
-    if jacobian is None:
-        return None
     gram, slope, damping = jacobian.T @ jacobian, jacobian.T @ step.residual, step.damping
-    scale, rejected = np.diag(np.diag(gram) + 1e-9 * np.trace(gram)), 0
+    scale, rejected = np.diag(np.diag(gram) + 1e-9 * np.trace(gram)), step.rejected
     for _ in range(_TRIES):
         changes = np.asarray(-np.linalg.solve(gram + damping * scale, slope), dtype=np.float64)
         learned = around.at(changes)
@@ -178,7 +203,7 @@ def _iterate(
         if learned is not None and found is not None:
             following = Step(learned, *found, max(damping / 5, _LEAST_DAMPING), rejected=rejected)
             if following.loss < step.loss:
-                return following
+                return following, changes
         damping = max(4 * damping, 1e-4)
     return None
 
