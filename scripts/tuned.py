@@ -72,7 +72,7 @@ def main() -> None:
             methods: list[str | Method] = [*peers.at(count)]
             methods += tuned if count == num_steps else []
             prepared = prepare(
-                model,
+                options.model,  # by name, so that the samples of scripts/solvers.py are found
                 count,
                 methods,
                 measuring=MeasureOptions(options.against, options.n),
