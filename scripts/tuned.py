@@ -97,7 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-n", type=int, required=True, help="samples of each cell")
     parser.add_argument("--tunings", type=int, default=1, help="tunings of each S")
     parser.add_argument("--noises", type=int, default=1536, help="noises to learn from")
-    parser.add_argument("--evaluations", type=int, default=440_000, help="of each plan, at most")
+    parser.add_argument("--evaluations", type=int, default=400_000, help="of each plan, at most")
     parser.add_argument("--against", help="recordings, for a vocoder")
     parser.add_argument("--clip")
     parser.add_argument("--guidance", type=float, help="by default as in the model's recipe")

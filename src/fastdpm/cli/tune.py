@@ -68,7 +68,7 @@ def tune(
             help="Network evaluations for each S and each set of noises, at most, without those of"
             " the teacher."
         ),
-    ] = 440_000,
+    ] = 400_000,
     minutes: Annotated[
         float | None,
         Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),

@@ -8,6 +8,7 @@ the result is used.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,12 @@ class Features:
         count = min(limit, len(samples) // 4, joined.shape[1])
         _, _, basis = torch.linalg.svd(joined - self._mean, full_matrices=False)
         self._basis = basis[: max(count, 1)].T
+
+    def of(self, predict: DataPredictor) -> Features:
+        """The same features of fewer samples, the first ones."""
+        found = copy.copy(self)
+        found.predict, found._noise = predict, self._noise[: len(predict)]
+        return found
 
     def __call__(self, samples: Tensor) -> Tensor:
         """Features of samples, float64."""

@@ -66,6 +66,16 @@ class Noises:
         few = self._make(samples, self.predict.guidance)
         return Noises(self._make, few, self.paths.first(len(samples)))
 
+    def few(self, count: int) -> Noises:
+        """The first noises, with the same features as all."""
+        found = self.first(count)
+        found.__dict__["_features"] = self._features.of(self._unguided(found.predict.samples))
+        found.__dict__["_moments"] = self._moments
+        return found
+
+    def _unguided(self, samples: range) -> DataPredictor:
+        return self._make(samples, NO_GUIDANCE)
+
     def __len__(self) -> int:
         return len(self.predict)
 
@@ -95,7 +105,7 @@ class Noises:
 
     @cached_property
     def _features(self) -> Features:
-        return Features(self._make(self.predict.samples, NO_GUIDANCE), self.wanted)
+        return Features(self._unguided(self.predict.samples), self.wanted)
 
     @cached_property
     def _moments(self) -> Moments:

@@ -44,7 +44,7 @@ class TuneOptions:
     stages: tuple[str, ...] = STAGES
     teacher_steps: int | None = None
     teacher_end: float = 0.15
-    evaluations: int = 440_000
+    evaluations: int = 400_000
     minutes: float | None = None
     precision: str = "float32"
     batch_size: int | None = None

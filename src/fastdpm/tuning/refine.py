@@ -32,7 +32,7 @@ from fastdpm.tuning.rollout import (
 _DIFFERENCE = 0.01
 _DAMPING, _LEAST_DAMPING = 1e-2, 1e-6
 _TRIES = 6
-_REUSED, _WORTHWHILE = 4, 0.98  # steps with one Jacobian; another one if the loss falls to this
+REUSED, _WORTHWHILE = 4, 0.98  # steps with one Jacobian; another one if the loss falls to this
 _TOLERANCE = 1e-3  # of the loss; an iteration that gains less is the last one
 KINDS = ("level", "shift", "coefficient")
 """The numbers of a plan: levels, how far those that the network receives differ, coefficients."""
@@ -70,6 +70,7 @@ def refine(
     iterations: int,
     *,
     kinds: Collection[str] = KINDS,
+    few: tuple[DataPredictor, Residual] | None = None,
     over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Improve a plan; generate it as it is, and after each iteration that improves it.
@@ -80,14 +81,16 @@ def refine(
         residual: What has to be small, of a run.
         iterations: The most iterations.
         kinds: What may change.
+        few: The network for fewer starts, and a residual of their run that changes as the other
+            one does: Jacobians are taken from these. By default from all.
         over: Whether the time is over; an iteration that is not done by then is dropped.
     """
-    rollout = roll(predict, learned)
-    step = Step(learned, rollout, residual(rollout), _DAMPING)
+    step = _start(predict, learned, residual)
     yield step
     for _ in range(iterations):
         around = _Around(step.learned, kinds)
-        jacobian = _jacobian(predict, around, step, residual, over)
+        near = step if few is None else _start(few[0], step.learned, few[1])
+        jacobian = _jacobian(*(few or (predict, residual)), around, near, over)
         found = None if jacobian is None else _descend(predict, step, jacobian, residual, kinds)
         if found is None:
             return
@@ -96,6 +99,11 @@ def refine(
         yield step
         if enough:
             return
+
+
+def _start(predict: DataPredictor, learned: Learned, residual: Residual) -> Step:
+    rollout = roll(predict, learned)
+    return Step(learned, rollout, residual(rollout), _DAMPING)
 
 
 def evaluations(num_steps: int, kinds: Collection[str] = KINDS) -> int:
@@ -171,7 +179,7 @@ def _descend(
     None if no step lowers the loss.
     """
     step = first = replace(step, rejected=0)
-    for _ in range(_REUSED):
+    for _ in range(REUSED):
         found = _damped(predict, step, jacobian, residual, kinds)
         if found is None:
             break
@@ -210,9 +218,9 @@ def _damped(
 
 def _jacobian(
     predict: DataPredictor,
+    residual: Residual,
     around: _Around,
     step: Step,
-    residual: Residual,
     over: Callable[[], bool],
 ) -> Array | None:
     """Derivatives of the residual, shape (residuals, numbers); 0 where there are none.

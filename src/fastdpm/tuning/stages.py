@@ -171,12 +171,14 @@ class Work:
         each = self.learning.predict.evaluations_each * refinement.evaluations(num_steps, kinds)
         each += refinement.count_numbers(num_steps) if moments else 0
         left, limit = round(_SHARE[stage] * left), _ITERATIONS[stage]
-        count = max(left // (limit * each), _FEWEST)  # but not too few to learn from
-        noises = self.learning.first(min(count, self.options.n))
+        noises, few = self._noises_for(left, limit, each, num_steps, moments=moments)
         residual = noises.to_moments if moments else noises.to_paths
         best, least, began = learned, math.inf, time.monotonic()
         steps = refinement.refine(
-            *(noises.predict, learned, residual, limit), kinds=kinds, over=lambda: self.clock.over
+            *(noises.predict, learned, residual, limit),
+            kinds=kinds,
+            few=(few.predict, few.to_moments) if moments else None,
+            over=lambda: self.clock.over,
         )
         for number, step in enumerate(steps):
             loss = self.fresh.losses(step.learned, moments=moments)[stage]
@@ -190,6 +192,25 @@ class Work:
             self.log(f"{name}: {loss:.3g} on fresh noises {after}")
             if loss < least:
                 best, least = step.learned, loss
-            if self.clock.over or noises.evaluations + len(noises) * each > left:
+            spent = noises.evaluations + (few.evaluations if moments else 0)
+            if self.clock.over or spent + len(few) * each > left:
                 break
-        return best, noises.evaluations
+        return best, spent
+
+    def _noises_for(
+        self, left: int, limit: int, each: int, num_steps: int, *, moments: bool
+    ) -> tuple[Noises, Noises]:
+        """The noises of the residual, and those of Jacobians, which moments need fewer of.
+
+        As many as the evaluations that are left allow, and not too few to learn from.
+        """
+        all_of_them = self.options.n
+        if not moments:
+            count = max(left // (limit * each), _FEWEST)
+            noises = self.learning.first(min(count, all_of_them))
+            return noises, noises
+        step = self.learning.predict.evaluations_each * num_steps + 1
+        count = max(left // (2 * limit * refinement.REUSED * step), 2 * _FEWEST)
+        noises = self.learning.first(min(count, all_of_them))
+        left -= limit * refinement.REUSED * step * len(noises)
+        return noises, noises.few(min(max(left // (limit * each), _FEWEST), len(noises)))
