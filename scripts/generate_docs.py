@@ -31,6 +31,7 @@ from fastdpm.models.config import (
 )
 from fastdpm.models.features import builtin_features, find_features, load_features
 from fastdpm.models.presets import presets, read_preset
+from fastdpm.models.tuned import tuned_files
 from fastdpm.networks.build import check_fits
 
 ROOT = Path(__file__).parent.parent
@@ -57,9 +58,11 @@ def models() -> str:
     """Return a table of the built-in models."""
     rows = [
         "# Built-in models\n\nThese models come with the package. [Training](training.md) says how"
-        " to retrain them.\n\n",
-        "| model | data | shape | T | recommended recipe | trained for | on | loss | license |\n",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        " to retrain them. A model samples\nwith its [tuned plan](tuning.md) where it has one for"
+        " S, and else with its recommended recipe.\n\n",
+        "| model | data | shape | T | recommended recipe | tuned plans, S | trained for | on"
+        " | loss | license |\n",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     ]
     for name in builtin_models():
         config = read_config(BUILTIN / name, ModelConfig)
@@ -72,6 +75,7 @@ def models() -> str:
             shape + (f" at {config.data.sample_rate} Hz" if config.data.sample_rate else ""),
             str(config.schedule["num_train_steps"]),
             config.recipe.describe(),
+            ", ".join(map(str, tuned_files(BUILTIN / name))) or "-",
             trained,
             made["device"],
             str(made["loss"]),
