@@ -11,7 +11,7 @@ shift
 names=("$@")
 known="digits spoken-digits spoken-digits-vocoder"
 known+=" cifar10 cifar10-kappa cifar10-samplers cifar10-guidance cifar10-float32"
-known+=" digits-solvers spoken-digits-vocoder-solvers cifar10-solvers"
+known+=" digits-solvers spoken-digits-solvers spoken-digits-vocoder-solvers cifar10-solvers"
 known+=" digits-tuned spoken-digits-tuned spoken-digits-vocoder-tuned cifar10-tuned"
 for name in "${names[@]}"; do
   [[ " $known " == *" $name "* ]] || { echo "unknown: $name; choose from $known" >&2; exit 2; }
@@ -63,6 +63,7 @@ solve() {
 }
 
 solve digits -S "$(seq -s, 3 20)" -n 4000 --screen-n 1000
+solve spoken-digits -S 5,8 -n 100 --screen-n 50 --precision bf16
 solve spoken-digits-vocoder -S 5,6,8 -n 30 --screen-n 15 --against spoken-digits-test.parquet
 solve cifar10 -S 5,8,10,20 -n 2000 --screen-n 1000 --clip x0 --guidance 1 --precision bf16
 

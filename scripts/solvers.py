@@ -24,6 +24,7 @@ from fastdpm.evaluation import (
 )
 from fastdpm.evaluation.diffusers_samplers import DIFFUSERS_METHODS
 from fastdpm.evaluation.recommendation import choose
+from fastdpm.models.find import find_model
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -62,7 +63,7 @@ def _options() -> argparse.Namespace:
 
 def _search(options: argparse.Namespace, num_steps: int, methods: Any) -> Recommendation:
     prepared = prepare_recommendation(
-        options.model,
+        replace(find_model(options.model), plan_files={}),  # without tuned plans
         steps=num_steps,
         methods=methods,
         measuring=MeasureOptions(options.against, options.n),

@@ -23,12 +23,14 @@ from torch import Tensor
 
 from fastdpm import Model, TunedPlan, TuneOptions, load_model
 from fastdpm.core.multistep import multistep_3
+from fastdpm.core.samplers import TUNED
 from fastdpm.evaluation import Comparison, DrawOptions, MeasureOptions
 from fastdpm.evaluation.comparing import prepare
-from fastdpm.evaluation.drawn import Drawer, PlanDrawer
+from fastdpm.evaluation.drawn import Drawer, ModelHandle, PlanDrawer
 from fastdpm.evaluation.grid import recipes_of
 from fastdpm.evaluation.methods import Method, TunedMethod, choose_methods, open_drawer
 from fastdpm.evaluation.scores import plain
+from fastdpm.evaluation.trajectories import with_trajectories
 from fastdpm.tuning import Tuning
 from fastdpm.tuning.rollout import levels_of, lowest
 
@@ -156,6 +158,7 @@ class _Teacher:
 
     def __init__(self, options: argparse.Namespace, model: Model, tuning: Tuning) -> None:
         self.model, self.clip, self.guidance = model, tuning.clip, tuning.guidance
+        self.handle = ModelHandle(options.model)
         self.samples = range(min(_LOOKED_AT, options.n))
         self.draw = DrawOptions(_SEED, options.precision)
         end = -math.log(tuning.options.teacher_end)
@@ -168,9 +171,12 @@ class _Teacher:
 
     def look(self, method: str | Method, num_steps: int) -> dict[str, float]:
         """Root mean squared distance to the teacher, and the variance, by the teacher's."""
-        found = choose_methods([method], None, recipes_of(None, self.model.config), {})[0]
         schedule = self.model.schedule
-        drawer = open_drawer(found, schedule, num_steps, self.clip, self.guidance)
+        chosen = choose_methods([method], None, recipes_of(None, self.model.config), {})
+        with_levels = with_trajectories(
+            *(chosen, self.handle, schedule, self.draw, self.clip, self.guidance, MeasureOptions())
+        )
+        drawer = open_drawer(with_levels[0], schedule, num_steps, self.clip, self.guidance)
         x = self._drawn(drawer)
         variance = [float((y - y.mean(0)).square().mean()) for y in (x, self.wanted)]
         distance = float((x - self.wanted).square().mean()) / variance[1]
@@ -187,7 +193,7 @@ class _Peers:
     def at(self, num_steps: int) -> list[str]:
         """Those at S, or at the nearest S that was searched."""
         nearest = min({c.num_steps for c in self.cells}, key=lambda s: abs(s - num_steps))
-        found = (cell.method for cell in self.cells if cell.num_steps == nearest)
+        found = (c.method for c in self.cells if c.num_steps == nearest and c.method != TUNED)
         return list(dict.fromkeys(found))
 
 

@@ -59,6 +59,7 @@ def test_a_plan_keeps_its_measured_quality(tune, tmp_path, capsys):
     assert "frechet_distance" in measured.quality["scores"]
     assert measured.measured_as.endswith("(130 samples, seed 0)")
     assert f"S = 2: {measured.measured_as}" in out
+    assert "(140 samples" in tune("mine", "-S", "2", "--measure", "140", "--resume")[1]
     assert fastdpm(["plan", "mine", "-S", "2"]) == 0
     assert "130 samples, seed 0" in " ".join(capsys.readouterr().out.split())
 
@@ -95,6 +96,15 @@ def test_other_commands_take_tuned_plans_from_files(tune, capsys):
     assert row.split() == ["tuned", "plan", "1", "2"]
     assert fastdpm([*compare, "--plan", "tuned/S1.json,tuned/S1.json"]) == 2
     assert "both for S = 1" in capsys.readouterr().err
+    assert (
+        fastdpm(
+            ["compare", model, "-S", "2", "--methods", "paper", "--plan", plans[1], "--dry-run"]
+        )
+        == 2
+    )
+    assert "--plan needs tuned among --methods" in capsys.readouterr().err
+    assert fastdpm(["compare", model, "-S", "3", "--plan", plans[1], "--dry-run"]) == 2
+    assert "is for S = 2" in capsys.readouterr().err
     assert fastdpm(["plan", model, "--save", "untrained.json"]) == 0
     assert fastdpm([*compare, "--plan", "untrained.json"]) == 2
     assert "untrained.json is no tuned plan" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -121,11 +121,23 @@ TunedPlans = Annotated[
 ]
 
 
-def with_plans(found: FoundModel, text: str | None) -> FoundModel:
-    """The model with other tuned plans; as it is if none are set."""
+def with_plans(
+    found: FoundModel, text: str | None, methods: Sequence[str], steps: Sequence[int]
+) -> FoundModel:
+    """The model with other tuned plans; as it is if none are set.
+
+    Args:
+        found: The model.
+        text: What was typed.
+        methods: The methods that are chosen; empty for those that fit.
+        steps: The values of S; empty for those of the command.
+    """
+    from fastdpm.core.samplers import TUNED
     from fastdpm.models.tuned import TunedPlan, read_plan
 
     files: dict[int, Path] = {}
+    if text is not None and methods and TUNED not in methods:
+        raise InvalidArgumentError(f"--plan needs {TUNED} among --methods: add it, or drop --plan")
     for path in map(Path, parse("--plan", text, str)):
         tuned = read_plan(path)
         if not isinstance(tuned, TunedPlan):
@@ -135,6 +147,8 @@ def with_plans(found: FoundModel, text: str | None) -> FoundModel:
             raise InvalidArgumentError(
                 f"{files[count]} and {path} are both for S = {count}: choose one"
             )
+        if steps and count not in steps:
+            raise InvalidArgumentError(f"{path} is for S = {count}, which is not among --steps")
         files[count] = path
     return replace(found, plan_files=files) if files else found
 

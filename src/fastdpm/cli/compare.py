@@ -156,7 +156,9 @@ def compare(
         if folder.out is None:
             raise InvalidArgumentError("no folder to write to: set --out, or --dry-run")
         folder.check()
-    found_model = choices.with_plans(choices.find(model, checkpoint), plans)
+    found_model = choices.with_plans(
+        choices.find(model, checkpoint), plans, names or (), counts or ()
+    )
     preset = read_preset(model) if checkpoint is not None else None
     machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
     measuring = MeasureOptions(

@@ -132,14 +132,15 @@ def recommend(
     names = choices.parse("--methods", methods, str) or None
     classes = choices.parse_classes(class_labels)
     folder.check()
-    found_model = choices.with_plans(choices.find(model, checkpoint), plans)
+    counts = choices.parse("--steps", steps, int)
+    found_model = choices.with_plans(choices.find(model, checkpoint), plans, names or (), counts)
     machine.use_threads(found_model.config, n, drawing_batch(found_model, batch_size))
     with choices.keeping(kept):
         prepared = prepare_recommendation(
             found_model,
             budget,
             quality,
-            steps=choices.parse("--steps", steps, int) or None,
+            steps=counts or None,
             methods=names,
             measuring=MeasureOptions(
                 against, n, features, inception, machine.device, kept, batch_size=batch_size

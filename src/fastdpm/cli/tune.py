@@ -71,7 +71,10 @@ def tune(
     ] = 400_000,
     minutes: Annotated[
         float | None,
-        Panel.TUNING.option(help="Time for each S, at most; the best plan so far counts."),
+        Panel.TUNING.option(
+            help="Minutes for each S, at most, without those of the teacher; the best plan so far"
+            " counts."
+        ),
     ] = None,
     seed: Annotated[int, Panel.TUNING.option(help="Seed of the noises.", min=0)] = 0,
     seeds: Annotated[
@@ -215,14 +218,18 @@ class _Quality:
         open_measure(self.model.config.data, MeasureOptions(self.against, self.n))
 
     def of(self, plan: TunedPlan) -> TunedPlan:
-        """The plan with its quality."""
-        if self.n is None:
+        """The plan with its quality; itself if that is known, or not wanted."""
+        known = plan.quality.get("n") == self.n and self.against is None
+        if self.n is None or known:
             return plan
         from fastdpm.evaluation.drawn import DrawOptions
         from fastdpm.tuning.quality import measured
 
+        paired = self.model.config.data.mel is not None  # recordings are its conditions
         options = DrawOptions(
-            batch_size=self.batch_size, device=self.device, condition=self.condition
+            batch_size=None if paired else self.batch_size,
+            device=self.device,
+            condition=None if paired else self.condition,
         )
         return measured(plan, self.model, self.n, against=self.against, options=options)
 
@@ -234,17 +241,22 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder, quality: _Quality) ->
     """
     from fastdpm.models.tuned import read_tuned
 
+    name = _name(num_steps)
+    plan = read_tuned(run.folder / name) if name in run.files else _learned(tuning, num_steps, run)
+    unfinished = f"S{num_steps}-stages.json"
+    if unfinished in run.files:  # the run was stopped before it was deleted
+        with run.batch(remove=[unfinished]):
+            pass
+    better = quality.of(plan)
+    if better is not plan:
+        with run.batch() as part:
+            (part / name).write_text(better.to_json() + "\n", encoding="utf-8")
+    return better
+
+
+def _learned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
+    """Learn the plan of one S, keep it stage by stage, and write it."""
     name, unfinished = _name(num_steps), f"S{num_steps}-stages.json"
-    if name in run.files:
-        if unfinished in run.files:  # the run was stopped before it was deleted
-            with run.batch(remove=[unfinished]):
-                pass
-        plan = read_tuned(run.folder / name)
-        better = plan if plan.quality else quality.of(plan)
-        if better is not plan:
-            with run.batch() as part:
-                (part / name).write_text(better.to_json() + "\n", encoding="utf-8")
-        return better
     kept: list[Any] = []
     if unfinished in run.files:
         kept = json.loads((run.folder / unfinished).read_text(encoding="utf-8"))
@@ -253,7 +265,7 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder, quality: _Quality) ->
         with run.batch() as part:
             (part / unfinished).write_text(json.dumps(done), encoding="utf-8")
 
-    plan = quality.of(tuning.run(num_steps, kept, keep))
+    plan = tuning.run(num_steps, kept, keep)
     with run.batch(remove=[unfinished]) as part:
         (part / name).write_text(plan.to_json() + "\n", encoding="utf-8")
     return plan

@@ -5,7 +5,9 @@ sigma_j is that of the level the network receives,
 
     x_s = C[s, 0] x_0 + sum over j < s of C[s, 1 + j] D_j.
 
-If all D_j are the data, x_s has the signal r_s, so C[s, 0] r_0 + sum_j C[s, 1 + j] = r_s. All
+Where the network receives the level of the state, D_j predicts clean data, and else that times the
+ratio of both levels. If all D_j are the data, x_s has the signal r_s, so
+C[s, 0] r_0 + sum_j C[s, 1 + j] = r_s. All
 numbers stay of order 1, while coefficients of states and of eps grow as 1 / r towards noise.
 """
 
@@ -43,7 +45,10 @@ def data_form(plan: Plan) -> Array:
 
 
 def plan_of_data_form(
-    levels: NoiseLevels, table: Array, label: str, network: NoiseLevels | None = None
+    levels: NoiseLevels,
+    table: Array,
+    label: str,
+    network: tuple[Array, Array] | None = None,
 ) -> Plan:
     """The plan whose states have these coefficients over S levels; see :func:`data_form`.
 
@@ -55,21 +60,19 @@ def plan_of_data_form(
         table: Coefficients, shape (S + 1, S + 1). The last coefficient of each state is replaced
             by what its signal leaves for it.
         label: A description of the plan.
-        network: The levels that the network receives; by default those of the rows.
+        network: The levels that the network receives, and their zero-based steps, both of shape
+            (S,); by default those of the rows.
     """
     r, rows = levels.level, levels.num_steps
-    network = network or levels
-    table, sigma = with_signal(table, r), sigmas(network.level)
+    network_level, t = network or (r[:-1], levels.t)
+    table, sigma = with_signal(table, r), sigmas(network_level)
     a, b = np.zeros((rows, rows)), np.zeros((rows, rows))
     for s in range(rows):
         weights = (table[s + 1, 1 : s + 2] / r[: s + 1])[::-1]  # of D_j r_j, newest first
         a[s, : s + 1] = weights
         a[s, s] += table[s + 1, 0]
         b[s, : s + 1] = -weights * sigma[s::-1]
-    plan = Plan(
-        *(r, network.t, a, b, np.zeros(rows), label, levels.notes),
-        network_level=network.level[:-1],
-    )
+    plan = Plan(*(r, t, a, b, np.zeros(rows), label, levels.notes), network_level=network_level)
     return plan.trimmed
 
 

@@ -77,7 +77,7 @@ def check_tuned(methods: Sequence[Method], handle: ModelHandle) -> None:
             if tuned.guidance.enabled == guided and tuned.model != digest:
                 raise InvalidArgumentError(
                     f"plan {tuned.plan.label!r} was learned for another model than"
-                    f" {handle.config.name}: delete it, or tune again"
+                    f" {handle.config.name}: drop it, or tune again"
                 )
 
 

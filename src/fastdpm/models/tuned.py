@@ -64,6 +64,7 @@ class TunedPlan:
             f"{score['name']} {score['value']:.3g}"
             + ("" if score["error"] is None else f" ± {score['error']:.2g}")
             for score in self.quality["scores"].values()
+            if score["value"] is not None
         )
         return f"{', '.join(shown)} ({self.quality['n']:,} samples, seed {self.quality['seed']})"
 

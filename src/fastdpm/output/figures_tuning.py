@@ -23,13 +23,14 @@ def write_tuning(path: Path, plans: Sequence[TunedPlan]) -> None:
     figure, axes = subplots(1, 1 + len(kinds), (4.2 * (1 + len(kinds)), 3.6))
     levels, *panels = axes[0]
     for row, tuned in enumerate(plans):
-        log_snr = log_snrs(tuned.plan.network_level)
+        log_snr = log_snrs(tuned.plan.level[:-1])
         levels.plot(log_snr, np.full(len(log_snr), row), "o-", markersize=5, linewidth=0.8)
     levels.set(xlabel="log-SNR / 2 of each row (left: noise)", ylabel="S", title="levels")
     levels.set_yticks(range(len(plans)), [str(tuned.num_steps) for tuned in plans])
     for panel, kind in zip(panels, kinds, strict=True):
         for tuned in plans:
-            stages = tuned.record["stages"]
+            chosen = tuned.record.get("repeat", 0)
+            stages = [s for s in tuned.record["stages"] if s.get("repeat", 0) == chosen]
             losses = [stage["losses"][kind] for stage in stages]
             panel.plot(
                 [stage["stage"] for stage in stages], losses, "o-", label=f"S = {tuned.num_steps}"

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastdpm.core.errors import SamplingError
 from fastdpm.core.schedule import Array
 from fastdpm.sampling.noise import SampleNoise
 from fastdpm.tuning.predictor import DataPredictor
@@ -34,18 +35,25 @@ class Features:
         predict: The network.
         samples: The samples that fix the scale and the principal components: the teacher's.
         limit: Components K that are kept, at most.
+
+    Attributes:
+        own: The features of these samples.
     """
 
     def __init__(self, predict: DataPredictor, samples: Tensor, limit: int = _LIMIT) -> None:
         self.predict = predict
         self._noise = SampleNoise(_SEED, range(len(samples))).start(tuple(samples.shape[1:]))
-        raw = self._raw(samples)
+        seen = self._seen(samples)
+        outside = -(-len(seen) // 3) if len(seen) > 2 else 0
+        self._names = list(seen)[outside : len(seen) - outside]
+        raw = [seen[name] for name in self._names]
         self._sizes = [part.var(0).sum().sqrt().clamp_min(1e-12) for part in raw]
         joined = self._joined(raw)
         self._mean = joined.mean(0)
         count = min(limit, len(samples) // 4, joined.shape[1])
         _, _, basis = torch.linalg.svd(joined - self._mean, full_matrices=False)
         self._basis = basis[: max(count, 1)].T
+        self.own: Tensor = (joined - self._mean) @ self._basis
 
     def of(self, predict: DataPredictor) -> Features:
         """The same features of fewer samples, the first ones."""
@@ -54,25 +62,32 @@ class Features:
         return found
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """Features of samples, float64."""
-        found: Tensor = (self._joined(self._raw(samples)) - self._mean) @ self._basis
+        """Features of samples, float64.
+
+        Raises:
+            SamplingError: If an activation is not finite.
+        """
+        seen = self._seen(samples)
+        if not all(name in seen for name in self._names):
+            raise SamplingError("the network's activations are not finite")
+        raw = [seen[name] for name in self._names]
+        found: Tensor = (self._joined(raw) - self._mean) @ self._basis
         return found
 
     def _joined(self, raw: list[Tensor]) -> Tensor:
         parts = zip(raw, self._sizes, strict=True)
         return torch.cat([part / size for part, size in parts], dim=1)
 
-    def _raw(self, samples: Tensor) -> list[Tensor]:
-        """The pooled outputs of the middle third of blocks, or else the predictions, float64."""
+    def _seen(self, samples: Tensor) -> dict[str, Tensor]:
+        """The pooled outputs of blocks by name, or else the predictions, float64; finite ones."""
         with _watched(self.predict.model.network) as seen:
             prediction = self._predicted(samples, _NOISE)
-        found = [torch.cat(calls).double() for calls in seen.values() if _alike(calls)]
-        found = [part for part in found if len(part) == len(samples) and part.isfinite().all()]
-        if found:
-            outside = -(-len(found) // 3) if len(found) > 2 else 0
-            return found[outside : len(found) - outside]
-        predictions = (prediction, self._predicted(samples, _MORE_NOISE))
-        return [found.flatten(1).double() for found in predictions]
+        found = {name: torch.cat(calls).double() for name, calls in seen.items() if _alike(calls)}
+        found = {name: part for name, part in found.items() if len(part) == len(samples)}
+        if not found:
+            more = self._predicted(samples, _MORE_NOISE)
+            found = {"low": prediction.flatten(1).double(), "high": more.flatten(1).double()}
+        return {name: part for name, part in found.items() if part.isfinite().all()}
 
     def _predicted(self, samples: Tensor, scale: float) -> Tensor:
         """The prediction of clean data for samples with noise of this scale."""

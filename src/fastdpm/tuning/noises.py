@@ -20,7 +20,7 @@ from fastdpm.tuning.predictor import DataPredictor
 from fastdpm.tuning.rollout import Learned, Rollout, roll, state_of
 
 _BOUND, _WITHIN = 1.2, 0.99
-_VALUES = 256  # of each sample that a Jacobian looks at
+_VALUES = 256  # of each sample that the residual of paths holds
 Make = Callable[[range, GuidanceScale], DataPredictor]
 """``make(samples, guidance)`` returns the network for some samples."""
 
@@ -55,7 +55,7 @@ class Noises:
             guidance: How the network is guided.
             rows: Network evaluations of the teacher.
             end: Noise scale where the teacher ends.
-            after_row: Called with each of these that is done, from 0.
+            after_row: Called with the number of each row that is done, from 0.
         """
         predict = make(samples, guidance)
         return cls(make, predict, draw_paths(predict, rows, end, after_row))
@@ -64,7 +64,9 @@ class Noises:
         """The first noises alone, which count evaluations of their own."""
         samples = self.predict.samples[:count]
         few = self._make(samples, self.predict.guidance)
-        return Noises(self._make, few, self.paths.first(len(samples)))
+        found = Noises(self._make, few, self.paths.first(len(samples)))
+        found.__dict__["_bounded"] = self._bounded  # a question that all answer alike
+        return found
 
     def few(self, count: int) -> Noises:
         """The first noises, with the same features as all."""
@@ -109,14 +111,17 @@ class Noises:
 
     @cached_property
     def _moments(self) -> Moments:
-        return Moments.of(self._features(self.wanted))
+        return Moments.of(self._features.own)
 
     def prepare_moments(self) -> None:
         """Compute the features of the teacher's samples now, before evaluations are counted."""
         _ = self._moments
 
     def to_paths(self, rollout: Rollout) -> Array:
-        """The differences to the teacher's samples; their squared length is their distance."""
+        """The differences to the teacher's samples.
+
+        Their squared length is their distance, of large samples over some of their values.
+        """
         wanted = self._some(self.wanted)
         spread = (wanted - wanted.mean(0)).double().square().sum().sqrt()
         difference = self._some(self.shown(rollout.final)) - wanted

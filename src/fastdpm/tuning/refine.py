@@ -32,10 +32,13 @@ from fastdpm.tuning.rollout import (
 _DIFFERENCE = 0.01
 _DAMPING, _LEAST_DAMPING = 1e-2, 1e-6
 _TRIES = 6
-REUSED, _WORTHWHILE = 4, 0.98  # steps with one Jacobian; another one if the loss falls to this
+REUSED = 4
+"""Steps with one Jacobian, at most."""
+_WORTHWHILE = 0.98  # a step that lowers the loss to a larger share is the last one with a Jacobian
 _TOLERANCE = 1e-3  # of the loss; an iteration that gains less is the last one
 KINDS = ("level", "shift", "coefficient")
-"""The numbers of a plan: levels, how far those that the network receives differ, coefficients."""
+"""The numbers of a plan: its levels, the shifts of those that the network receives (see
+:class:`fastdpm.tuning.rollout.Learned`), and its coefficients."""
 Residual = Callable[[Rollout], Array]
 
 
@@ -83,7 +86,7 @@ def refine(
         kinds: What may change.
         few: The network for fewer starts, and a residual of their run that changes as the other
             one does: Jacobians are taken from these. By default from all.
-        over: Whether the time is over; an iteration that is not done by then is dropped.
+        over: Whether the time is over; a Jacobian that is not done by then is dropped.
     """
     step = _start(predict, learned, residual)
     yield step
@@ -148,7 +151,7 @@ class _Around:
         self._beyond = origin.table - theory(origin.schedule, origin.log_snr)
 
     def at(self, changes: Array) -> Learned | None:
-        """The plan after a change of each number; None if its levels are out of order."""
+        """The plan after a change of each number; None if a level is out of order or range."""
         schedule, log_snr = self.origin.schedule, self.origin.log_snr.copy()
         shift, beyond = self.origin.shift.copy(), self._beyond.copy()
         for number, change in zip(self.numbers, changes, strict=True):
@@ -160,7 +163,9 @@ class _Around:
                 beyond[number.row, number.column] += change
         log_snr[0] = max(log_snr[0], lowest(schedule))
         near = np.any(np.diff(log_snr) < gap(schedule, len(log_snr)))
-        if near or log_snr[-1] > highest(schedule):
+        received = (log_snr + shift)[shift != 0]
+        beyond_ends = (received < lowest(schedule)) | (received > highest(schedule))
+        if near or log_snr[-1] > highest(schedule) or np.any(beyond_ends):
             return None
         level = levels_of(schedule, log_snr).level
         table = with_signal(theory(schedule, log_snr) + beyond, level)

@@ -70,7 +70,7 @@ class Learned:
     def plan(self, label: str) -> Plan:
         """The plan that does the same."""
         level = self.network_level
-        network = NoiseLevels(np.append(level, 1.0), self.schedule.T(level) - 1)
+        network = (level, self.schedule.T(level) - 1)
         plan = plan_of_data_form(self.levels, self.table, label, network)
         return replace(plan, notes=())  # where it starts was learned
 

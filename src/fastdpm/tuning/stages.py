@@ -142,7 +142,7 @@ class Work:
     def _levels(self, name: str, num_steps: int) -> tuple[Learned, int]:
         """The levels, with coefficients in closed form, and the cost of the search."""
         few, many = (self.learning.first(count) for count in (_SCOUTS, _SEARCHED))
-        limit, tried = round(_SEARCH * self.options.evaluations), 0
+        limit, tried = max(1, round(_SEARCH * self.options.evaluations)), 0
 
         def spent() -> int:
             return few.evaluations + many.evaluations
@@ -172,6 +172,14 @@ class Work:
         each += refinement.count_numbers(num_steps) if moments else 0
         left, limit = round(_SHARE[stage] * left), _ITERATIONS[stage]
         noises, few = self._noises_for(left, limit, each, num_steps, moments=moments)
+        if len(few) * each > left:
+            needed = f"{len(few) * each:,} evaluations, and {max(left, 0):,} are left"
+            self.log(f"{name}: left out, since an iteration takes {needed}")
+            return learned, 0
+
+        def spent() -> int:
+            return noises.evaluations + (few.evaluations if moments else 0)
+
         residual = noises.to_moments if moments else noises.to_paths
         best, least, began = learned, math.inf, time.monotonic()
         steps = refinement.refine(
@@ -192,10 +200,9 @@ class Work:
             self.log(f"{name}: {loss:.3g} on fresh noises {after}")
             if loss < least:
                 best, least = step.learned, loss
-            spent = noises.evaluations + (few.evaluations if moments else 0)
-            if self.clock.over or spent + len(few) * each > left:
+            if self.clock.over or spent() + len(few) * each > left:
                 break
-        return best, spent
+        return best, spent()
 
     def _noises_for(
         self, left: int, limit: int, each: int, num_steps: int, *, moments: bool

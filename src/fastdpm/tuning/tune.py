@@ -142,7 +142,7 @@ class Tuning:
         drawn = self.options.n * self.options.seeds + self._fresh_count
         cost = predict.evaluations + drawn * facts["steps"] * predict.evaluations_each
         if self.options.chosen_by == "moments":
-            cost += self._fresh_count  # of their features
+            cost += self._fresh_count  # of their features, once
         return facts | {"evaluations": cost}
 
     @property
@@ -200,8 +200,8 @@ class Tuning:
             repeat, place = divmod(number, len(stages))
             if place == 0 and done and clock.over:
                 break
-            work = Work(self._learning(repeat), self.fresh, self.options, clock, self.log)
-            done.append(work.do(stages[place], num_steps, repeat, done[number - place :]))
+            before, stage = done[number - place :], stages[place]
+            done.append(self._work(repeat, clock).do(stage, num_steps, repeat, before))
             keep([asdict(one) for one in done])
         best = min(done, key=lambda one: one.losses[self.options.chosen_by])
         if not math.isfinite(best.losses[self.options.chosen_by]):
@@ -219,8 +219,11 @@ class Tuning:
             record=self._record(done, best),
         )
 
+    def _work(self, repeat: int, clock: Clock) -> Work:
+        return Work(self._learning(repeat), self.fresh, self.options, clock, self.log)
+
     def _prepare(self, repeat: int) -> None:
-        """Draw the teacher's trajectories, which all S share, before the time of one S counts."""
+        """Draw the teacher's trajectories of a repeat before the time of one S counts."""
         _ = self.fresh
         if repeat < self.options.seeds:
             self._learning(repeat)
@@ -237,9 +240,11 @@ class Tuning:
             "noises": self.options.n,
             "fresh_noises": len(self.fresh),
             "seed": self.options.seed,
+            "seeds": self.options.seeds,
             "teacher": dict(self.teacher),
             "stages": [one.facts for one in done],
             "chosen": best.stage,
+            "repeat": best.repeat,
             "rows": [float(f"{far:.3g}") for far in self.fresh.along(best.learned(self.model))],
             "evaluations": sum(one.evaluations for one in done),
             "seconds": round(sum(one.seconds for one in done), 1),
