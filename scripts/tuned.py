@@ -29,9 +29,9 @@ from fastdpm.evaluation.comparing import prepare
 from fastdpm.evaluation.drawn import Drawer, ModelHandle, PlanDrawer
 from fastdpm.evaluation.grid import recipes_of
 from fastdpm.evaluation.methods import Method, TunedMethod, choose_methods, open_drawer
-from fastdpm.evaluation.scores import plain
 from fastdpm.evaluation.trajectories import with_trajectories
 from fastdpm.tuning import Tuning
+from fastdpm.tuning.quality import with_quality
 from fastdpm.tuning.rollout import levels_of, lowest
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -144,13 +144,8 @@ def _with_quality(plan: TunedPlan, found: Comparison, number: int) -> TunedPlan:
     """The plan with what was measured of it."""
     key = _key(number)
     cell = next(c for c in found.cells if c.method == key and c.num_steps == plan.num_steps)
-    scores = {
-        metric.key: {"name": metric.name} | plain(cell.scores[metric.key])
-        for metric in found.metrics
-        if metric.key in cell.scores
-    }
     about = {"n": cell.n, "seed": _SEED, "features": found.features, "against": found.against}
-    return replace(plan, quality=about | {"scores": scores})
+    return with_quality(plan, about, found.metrics, cell.scores)
 
 
 class _Teacher:

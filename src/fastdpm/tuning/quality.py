@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fastdpm.core.arguments import checked
 from fastdpm.evaluation.drawn import DrawOptions
 from fastdpm.evaluation.evaluating import evaluate
-from fastdpm.evaluation.scores import number
+from fastdpm.evaluation.scores import Metric, Score, number
 from fastdpm.models.find import FoundModel
 from fastdpm.models.model import Model
 from fastdpm.models.tuned import TunedPlan
@@ -40,19 +42,32 @@ def measured(
     """
     options = replace(options or DrawOptions(), precision=tuned.precision)
     found = evaluate(model, against, n=n, plan=tuned, options=options)
-    quality = {
-        "n": found.n,
-        "seed": options.seed,
-        "features": found.network,
-        "against": found.against,
-        "scores": {
-            metric.key: {
-                "name": metric.name,
-                "value": number(found.scores[metric.key].value),
-                "error": number(found.scores[metric.key].error),
-            }
-            for metric in found.metrics
-            if metric.key in found.scores
-        },
+    about: dict[str, Any] = {"n": found.n, "seed": options.seed}
+    about |= {"features": found.network, "against": found.against}
+    return with_quality(tuned, about, found.metrics, found.scores)
+
+
+def with_quality(
+    tuned: TunedPlan,
+    about: Mapping[str, Any],
+    metrics: Sequence[Metric],
+    scores: Mapping[str, Score],
+) -> TunedPlan:
+    """The plan with scores that were measured.
+
+    Args:
+        tuned: A tuned plan.
+        about: `n`, `seed`, `features` and `against`; see :class:`fastdpm.TunedPlan`.
+        metrics: The metrics.
+        scores: What was measured, by their keys.
+    """
+    known = {
+        metric.key: {
+            "name": metric.name,
+            "value": number(scores[metric.key].value),
+            "error": number(scores[metric.key].error),
+        }
+        for metric in metrics
+        if metric.key in scores
     }
-    return replace(tuned, quality=quality)
+    return replace(tuned, quality={**about, "scores": known})
