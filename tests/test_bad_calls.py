@@ -45,6 +45,7 @@ EVIDENT = {
     *(("convert", name) for name in ("overwrite", "resume", "out", "recipes", "recipe")),
     *((name, "recipe") for name in ("sample labels", "sample plan", "Model.sample")),
     *(("read_recipes", "path"), ("compare", "recipes"), ("FastDPMScheduler", "plan")),
+    *(("measured", name) for name in ("options", "against")),  # refused for the plan itself
     *(("recommend", name) for name in ("model", "methods", "recipes")),
     *(("prepare_recommendation", name) for name in ("model", "methods", "recipes")),
 }
