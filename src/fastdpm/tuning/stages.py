@@ -142,7 +142,11 @@ class Work:
     def _levels(self, name: str, num_steps: int) -> tuple[Learned, int]:
         """The levels, with coefficients in closed form, and the cost of the search."""
         few, many = (self.learning.first(count) for count in (_SCOUTS, _SEARCHED))
-        limit, tried = max(1, round(_SEARCH * self.options.evaluations)), 0
+        limit, tried, clock = (
+            max(1, round(_SEARCH * self.options.evaluations)),
+            0,
+            Clock.start(None),
+        )
 
         def spent() -> int:
             return few.evaluations + many.evaluations
@@ -151,7 +155,7 @@ class Work:
             nonlocal tried
             tried += 1
             if self.clock.due:
-                left = self.clock.left(spent() / limit)
+                left = clock.left(spent() / limit)
                 shown = f"{tried} tried, distance {loss:.3g}, at most {left:.0f} s left"
                 self.log(f"{name}: {shown}")
             return spent() >= limit or self.clock.over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -220,10 +221,13 @@ class Tuning:
         )
 
     def _work(self, repeat: int, clock: Clock) -> Work:
-        return Work(self._learning(repeat), self.fresh, self.options, clock, self.log)
+        began = time.monotonic()
+        learning = self._learning(repeat)
+        clock.deadline += time.monotonic() - began  # the teacher's time does not count
+        return Work(learning, self.fresh, self.options, clock, self.log)
 
     def _prepare(self, repeat: int) -> None:
-        """Draw the teacher's trajectories of a repeat before the time of one S counts."""
+        """Draw the teacher's trajectories before the time of one S counts."""
         _ = self.fresh
         if repeat < self.options.seeds:
             self._learning(repeat)
