@@ -221,7 +221,8 @@ def _write(
     (RESULTS / f"{_name(options)}-tuned.json").write_text(text + "\n", encoding="utf-8")
     shown = [s for s in (3, 4, 5, 8) if s in found.steps]
     if pictures and shown:
-        found.plot_samples(RESULTS / f"{_name(options)}-tuned.png", num_steps=shown)
+        drawn = replace(found, cells=tuple(c for c in found.cells if c.num_steps in shown))
+        drawn.plot_samples(RESULTS / f"{_name(options)}-tuned.png", num_steps=shown)
 
 
 if __name__ == "__main__":

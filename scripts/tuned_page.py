@@ -56,7 +56,7 @@ def _scores(comparison: Comparison, records: dict[str, dict[str, Any]]) -> list[
         f"| {' | '.join([*head, 'difference'])} |",
         "| --- " * (len(head) + 1) + "|",
     ]
-    for num_steps in map(int, records[_TUNED]):
+    for num_steps in sorted(map(int, records[_TUNED])):
         tuned = _cell(comparison, _TUNED, num_steps)
         peers = [_peer(comparison, metric, count) for count in (num_steps, 2 * num_steps)]
         cells = [str(num_steps), tuned.scores[metric.key].text]
@@ -92,13 +92,11 @@ def _looks(comparison: Comparison, looks: dict[str, dict[str, float]]) -> list[s
 
 def _costs(records: dict[str, dict[str, Any]]) -> list[str]:
     """What the first tuning took."""
-    lines = ["| S | stage used | evaluations | seconds | of the teacher |", "| --- " * 5 + "|"]
-    for num_steps, record in records[_TUNED].items():
-        teacher = record["teacher"]
-        lines.append(
-            f"| {num_steps} | {record['chosen']} | {record['evaluations']:,} |"
-            f" {record['seconds']:.0f} | {teacher['evaluations']:,} |"
-        )
+    lines = ["| S | stage used | evaluations | of the teacher |", "| --- " * 4 + "|"]
+    for num_steps, record in sorted(records[_TUNED].items(), key=lambda item: int(item[0])):
+        cells = [record["evaluations"], record["teacher"]["evaluations"]]
+        shown = " | ".join(f"{count:,}" for count in cells)
+        lines.append(f"| {num_steps} | {record['chosen']} | {shown} |")
     return lines
 
 
