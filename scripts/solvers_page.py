@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
-from fastdpm.evaluation.results import Cell, Comparison
-from fastdpm.evaluation.scores import Metric
+import searched
+
+from fastdpm.evaluation.results import Comparison
 
 _THEIRS = "diffusers"
 _HEAD = """## Every sampler and spacing
@@ -22,21 +23,15 @@ share their seeds.
 
 def section(results: Path, names: list[str]) -> str:
     """The tables of the models that are measured; empty without any."""
-    found = [part for name in names if (part := _part(results, name))]
-    return "\n".join([_HEAD, *found]) if found else ""
+    return searched.section(_HEAD, _part, {n: results / f"{n}-solvers.json" for n in names})
 
 
-def _part(results: Path, name: str) -> str:
-    path = results / f"{name}-solvers.json"
-    if not path.is_file():
-        return ""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    comparison = Comparison.from_dict(record["comparison"])
+def _part(name: str, record: dict[str, Any], comparison: Comparison) -> str:
     metric, lines = comparison.primary, []
     held = 0
     for num_steps in comparison.steps:
-        ours = _best(comparison, metric, num_steps, theirs=False)
-        theirs = _best(comparison, metric, num_steps, theirs=True)
+        ours = searched.best(comparison, metric, num_steps, lambda c: c.family != _THEIRS)
+        theirs = searched.best(comparison, metric, num_steps, lambda c: c.family == _THEIRS)
         if ours is None or theirs is None:
             continue
         difference = comparison.difference(ours, theirs, metric)
@@ -62,17 +57,3 @@ def _part(results: Path, name: str) -> str:
             f" of S.\n\n    {record['command']}\n",
         ]
     )
-
-
-def _best(comparison: Comparison, metric: Metric, num_steps: int, *, theirs: bool) -> Cell | None:
-    """The best cell of a side with at most S evaluations."""
-    cells = [
-        cell
-        for cell in comparison.cells
-        if cell.num_steps == num_steps
-        and metric.key in cell.scores
-        and (cell.family == _THEIRS) == theirs
-        and not cell.costs_more
-    ]
-    sign = 1 if metric.lower_is_better else -1
-    return min(cells, key=lambda cell: sign * cell.scores[metric.key].value, default=None)

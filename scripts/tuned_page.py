@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+import searched
 
 from fastdpm.evaluation.results import Cell, Comparison
 from fastdpm.evaluation.scores import Metric
@@ -25,17 +26,14 @@ variance and of its standard deviation.
 
 def section(results: Path, names: list[str]) -> str:
     """The tables of the models that are measured; empty without any."""
-    found = [part for name in names if (part := _part(results, name))]
-    return "\n".join([_HEAD, *found]) if found else ""
+
+    def part(name: str, record: dict[str, Any], comparison: Comparison) -> str:
+        return _part(results / f"{name}-tuned.png", name, record, comparison)
+
+    return searched.section(_HEAD, part, {n: results / f"{n}-tuned.json" for n in names})
 
 
-def _part(results: Path, name: str) -> str:
-    path = results / f"{name}-tuned.json"
-    if not path.is_file():
-        return ""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    comparison = Comparison.from_dict(record["comparison"])
-    picture = results / f"{name}-tuned.png"
+def _part(picture: Path, name: str, record: dict[str, Any], comparison: Comparison) -> str:
     lines = [f"### {name}: tuned plans\n", *_scores(comparison, record["records"])]
     if record["looks"]:
         lines += ["", *_looks(comparison, record["looks"])]
@@ -107,13 +105,6 @@ def _cell(comparison: Comparison, method: str, num_steps: int) -> Cell:
 
 def _peer(comparison: Comparison, metric: Metric, num_steps: int) -> Cell | None:
     """The best untrained plan of S evaluations."""
-    cells = [
-        cell
-        for cell in comparison.cells
-        if cell.num_steps == num_steps
-        and not cell.method.startswith(_TUNED)
-        and metric.key in cell.scores
-        and not cell.costs_more
-    ]
-    sign = 1 if metric.lower_is_better else -1
-    return min(cells, key=lambda cell: sign * cell.scores[metric.key].value, default=None)
+    return searched.best(
+        comparison, metric, num_steps, lambda cell: not cell.method.startswith(_TUNED)
+    )

@@ -22,6 +22,11 @@ from fastdpm.tuning.rollout import Learned, level_of, lowest, roll
 from tests.tuning.networks import DEVIATIONS, SCHEDULE, SHAPE, Gaussian, Mixture, predictor
 
 
+def differences(paths):
+    """A residual: the differences of a run to the teacher's samples."""
+    return lambda rollout: (rollout.final - paths.samples).flatten().double().numpy()
+
+
 def test_states_of_the_teacher_follow_at_any_level():
     predict = predictor(Gaussian())
     paths = draw_paths(predict, 48, 0.01)
@@ -95,11 +100,7 @@ def test_a_jacobian_takes_the_partial_runs_that_are_counted():
     predict = predictor(Mixture())
     paths = draw_paths(predict, 24, 0.1)
     learned, _ = fit(predict, paths, np.array([-4.0, -0.5, 1.0]))
-    wanted = paths.samples
-
-    def residual(rollout):
-        return (rollout.final - wanted).flatten().double().numpy()
-
+    residual = differences(paths)
     count = predict.evaluations
     steps = list(refine(predict, learned, residual, 1))
     assert len(steps) == 2
@@ -113,11 +114,7 @@ def test_a_refinement_only_improves():
     predict = predictor(Mixture())
     paths = draw_paths(predict, 24, 0.1)
     learned, _ = fit(predict, paths, np.array([-4.0, -1.5, 0.5]))
-    wanted = paths.samples
-
-    def residual(rollout):
-        return (rollout.final - wanted).flatten().double().numpy()
-
+    residual = differences(paths)
     losses = [step.loss for step in refine(predict, learned, residual, 6)]
     assert all(after < before for before, after in pairwise(losses))
     assert losses[-1] < 0.8 * losses[0]
@@ -138,10 +135,7 @@ def test_steps_to_values_that_are_not_finite_are_taken_back():
     learned, _ = fit(predict, paths, log_snr)
     network.limit = float(level_of(np.array(0.500001)))
 
-    def residual(rollout):
-        return (rollout.final - paths.samples).flatten().double().numpy()
-
-    steps = list(refine(predict, learned, residual, 4))
+    steps = list(refine(predict, learned, differences(paths), 4))
     assert all(math.isfinite(step.loss) for step in steps)
     assert all(step.learned.log_snr[-1] <= 0.500001 for step in steps)
 

@@ -191,6 +191,11 @@ def _name(num_steps: int) -> str:
     return f"S{num_steps}.json"
 
 
+def _stages_name(num_steps: int) -> str:
+    """The file of the finished stages of an unfinished plan."""
+    return f"S{num_steps}-stages.json"
+
+
 @dataclass(frozen=True)
 class _Quality:
     """Measures plans, if that is wanted.
@@ -243,7 +248,7 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder, quality: _Quality) ->
 
     name = _name(num_steps)
     plan = read_tuned(run.folder / name) if name in run.files else _learned(tuning, num_steps, run)
-    unfinished = f"S{num_steps}-stages.json"
+    unfinished = _stages_name(num_steps)
     if unfinished in run.files:  # the run was stopped before it was deleted
         with run.batch(remove=[unfinished]):
             pass
@@ -256,7 +261,7 @@ def _tuned(tuning: Tuning, num_steps: int, run: RunFolder, quality: _Quality) ->
 
 def _learned(tuning: Tuning, num_steps: int, run: RunFolder) -> TunedPlan:
     """Learn the plan of one S, keep it stage by stage, and write it."""
-    name, unfinished = _name(num_steps), f"S{num_steps}-stages.json"
+    name, unfinished = _name(num_steps), _stages_name(num_steps)
     kept: list[Any] = []
     if unfinished in run.files:
         kept = json.loads((run.folder / unfinished).read_text(encoding="utf-8"))

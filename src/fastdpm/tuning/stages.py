@@ -142,11 +142,8 @@ class Work:
     def _levels(self, name: str, num_steps: int) -> tuple[Learned, int]:
         """The levels, with coefficients in closed form, and the cost of the search."""
         few, many = (self.learning.first(count) for count in (_SCOUTS, _SEARCHED))
-        limit, tried, clock = (
-            max(1, round(_SEARCH * self.options.evaluations)),
-            0,
-            Clock.start(None),
-        )
+        limit = max(1, round(_SEARCH * self.options.evaluations))
+        tried, clock = 0, Clock.start(None)
 
         def spent() -> int:
             return few.evaluations + many.evaluations
@@ -185,7 +182,7 @@ class Work:
             return noises.evaluations + (few.evaluations if moments else 0)
 
         residual = noises.to_moments if moments else noises.to_paths
-        best, least, began = learned, math.inf, time.monotonic()
+        best, least, clock = learned, math.inf, Clock.start(None)
         steps = refinement.refine(
             *(noises.predict, learned, residual, limit),
             kinds=kinds,
@@ -197,10 +194,8 @@ class Work:
             if step.rejected:
                 attempts = counted(step.rejected, "step")
                 self.log(f"{name}: {attempts} to values that are not finite, taken back")
-            each_took = (time.monotonic() - began) / max(number, 1)
-            rest = each_took * (limit - number)
             after = f"after {counted(number, 'iteration')}"
-            after += f", at most {rest:.0f} s left" if number else ""
+            after += f", at most {clock.left(number / limit):.0f} s left" if number else ""
             self.log(f"{name}: {loss:.3g} on fresh noises {after}")
             if loss < least:
                 best, least = step.learned, loss
